@@ -1,0 +1,52 @@
+# The two commands a newcomer needs: make demo, make test.
+PYTHON ?= python3.11
+SHELL := /bin/bash
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+export MLFLOW_DISABLE_TELEMETRY := true
+
+.PHONY: help demo demo-full test test-fast lint lock clean
+
+help:
+	@echo "make demo       the whole study on two simulated screens, ending in a report"
+	@echo "make demo-full  the same without the demo's reductions (hours on a laptop)"
+	@echo "make test       lint, unit tests, the tiny study twice"
+
+# Everything is installed from one lock; solo-learn apart, because its metadata asks for torch 1.9.1.
+.venv/installed: requirements.lock
+	@$(PYTHON) -c "import ensurepip" || { echo "error: $(PYTHON) with venv is needed (Debian: apt install python3.11-venv make git)"; exit 1; }
+	$(PYTHON) -m venv .venv
+	.venv/bin/pip install --quiet --disable-pip-version-check -r requirements.lock
+	.venv/bin/pip install --quiet --disable-pip-version-check --no-deps solo-learn==1.0.2
+	@touch $@
+
+demo: .venv/installed
+	snakemake --profile profiles/demo
+	@echo "The report:  $(CURDIR)/results/demo/report/index.html"
+	@echo "Every run:   .venv/bin/mlflow ui --backend-store-uri sqlite:///results/demo/mlflow.db"
+
+demo-full: .venv/installed
+	snakemake --profile profiles/demo --configfile profiles/demo/study.yaml profiles/demo/full.yaml
+	@echo "The report:  $(CURDIR)/results/demo-full/report/index.html"
+
+lint: .venv/installed
+	ruff check .
+	ruff format --check .
+	snakefmt --check Snakefile rules
+	snakemake --lint --configfile profiles/demo/study.yaml
+
+test: lint
+	pytest
+
+test-fast: .venv/installed
+	pytest -m "not dag"
+
+# Writes the lock anew from pyproject.toml, without local version suffixes (+cpu) of one machine's torch.
+lock:
+	python3.11 -m venv .venv-lock
+	.venv-lock/bin/pip install --quiet --upgrade pip
+	.venv-lock/bin/pip install --quiet --group dev $$(python3.11 -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies'])")
+	.venv-lock/bin/pip list --format=freeze --exclude pip | grep -v '^nvidia-\|^cuda-\|^triton' | sed 's/+[a-z0-9.]*$$//' > requirements.lock
+	rm -rf .venv-lock
+
+clean:
+	rm -rf results .snakemake

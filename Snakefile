@@ -1,0 +1,55 @@
+"""Which encoder finds the aberrant cells of a screen with the fewest labels?
+
+images -> fields -> crops -> labels, splits -> encoders -> features -> probes -> scores -> report
+"""
+
+from snakemake.utils import min_version
+
+min_version("9.0")
+
+
+configfile: "config.yaml"
+
+
+include: "rules/common.smk"
+include: "rules/screens.smk"
+include: "rules/crops.smk"
+include: "rules/labels.smk"
+include: "rules/encoders.smk"
+include: "rules/features.smk"
+include: "rules/evaluate.smk"
+include: "rules/report.smk"
+include: "rules/track.smk"
+
+
+localrules:
+    all,
+    crops,
+    encoders,
+    tables,
+
+
+rule all:
+    """The whole study: tables, figures, report, and every run in MLflow."""
+    default_target: True
+    input:
+        f"{STUDY}/report/index.html",
+        f"{STUDY}/mlflow.receipt.json",
+
+
+rule crops:
+    """The crops of every screen."""
+    input:
+        [crop_files(screen, "parquet") for screen in SCREENS],
+
+
+rule encoders:
+    """Every encoder, without any label."""
+    input:
+        [encoder_file(encoder, seed) for encoder, seed in ENCODER_SEEDS],
+
+
+rule tables:
+    """The paper's tables 1 to 3, ours beside them."""
+    input:
+        TABLES,

@@ -1,0 +1,171 @@
+"""Paths, wildcard constraints, the config's check and digests of code. No rules."""
+
+import shlex
+import sys
+from pathlib import Path
+
+import yaml
+from snakemake.exceptions import WorkflowError
+
+SCRIPTS = Path(workflow.basedir) / "scripts"
+sys.path.insert(0, str(SCRIPTS))
+
+from hcsqc import config as settings
+from hcsqc.digest import code_digest
+from hcsqc.errors import InputError
+from hcsqc.files import text_digest
+
+with open(Path(workflow.basedir) / "rules" / "config.schema.yaml") as schema_file:
+    try:
+        settings.check_config(config, yaml.safe_load(schema_file))
+    except InputError as error:
+        raise WorkflowError(str(error)) from None
+
+STUDY = f"results/{config['study']['name']}"
+TRAIN = config["study"]["train"]
+TEST = config["study"]["test"]
+SCREENS = settings.chosen_screens(config)
+SIMULATED = [name for name in SCREENS if "simulate" in config["screens"][name]]
+DERIVED = [name for name in SCREENS if "derived_from" in config["screens"][name]]
+LABELLED = [TRAIN, *TEST]
+PREDICTIONS = f"{STUDY}/predictions/{{encoder}}/seed{{seed}}/{{probe}}/budget{{budget}}.parquet"
+TABLES = [f"{STUDY}/tables/table{number}.csv" for number in (1, 2, 3)]
+
+
+def one_of(names):
+    """Return a wildcard constraint that matches just these names."""
+    return "|".join(names) if names else "(?!)"
+
+
+def encoders_of(*kinds):
+    """Return the study's encoders of these kinds."""
+    return [
+        name for name in config["study"]["encoders"] if config["encoders"][name]["kind"] in kinds
+    ]
+
+
+def probes_of(kind):
+    """Return the study's probes of a kind."""
+    return [name for name in config["study"]["probes"] if config["probes"][name]["kind"] == kind]
+
+
+# Only what is trained or drawn at random has seeds; weights that are given are seed 0.
+ENCODER_SEEDS = [
+    (encoder, seed)
+    for encoder in config["study"]["encoders"]
+    for seed in (config["study"]["seeds"] if encoder in encoders_of("ssl", "control") else [0])
+]
+
+
+wildcard_constraints:
+    screen=one_of(SCREENS),
+    plate="[^/]+",
+    encoder=one_of(config["study"]["encoders"]),
+    probe=one_of(config["study"]["probes"]),
+    seed=r"\d+",
+    budget=r"\d+",
+
+
+def plate_file(folder, screen, plate, ending):
+    """Return the path of one plate's file: `screens` or `crops`, `fields.parquet` and the like."""
+    return f"{STUDY}/{folder}/{screen}/{plate}.{ending}"
+
+
+def crop_files(screen, ending, plates=None):
+    """Return the crops (or nuclei, summary) of a screen's plates."""
+    plates = config["screens"][screen]["plates"] if plates is None else plates
+    return [plate_file("crops", screen, plate, ending) for plate in plates]
+
+
+def encoder_file(encoder, seed):
+    """Return the path of an encoder's weights; encoder.json lies beside them."""
+    return f"{STUDY}/encoders/{encoder}/seed{seed}/encoder.safetensors"
+
+
+def flags(values):
+    """Return settings as command-line flags: `{"batch_size": 32}` as `--batch-size 32`."""
+    words = []
+    for name, value in values.items():
+        dashed = name.replace("_", "-")
+        words.append(f"--{dashed}")
+        words += [str(item) for item in (value if isinstance(value, list) else [value])]
+    return shlex.join(words)
+
+
+def pick(values, *names):
+    """Return some entries of a mapping."""
+    return {name: values[name] for name in names}
+
+
+def screen_entry(wildcards):
+    """Return the config of a rule's screen."""
+    return config["screens"][wildcards.screen]
+
+
+def image_folder(screen):
+    """Return the folder of a screen's images."""
+    if screen in SIMULATED:
+        return f"{STUDY}/simulated/{screen}/images"
+    return config["screens"][screen]["images"]
+
+
+def image_csv(screen, plate):
+    """Return the image CSV that tells the treatments of a plate."""
+    if screen in SIMULATED:
+        return f"{STUDY}/simulated/{screen}/{plate}.image.csv"
+    return config["screens"][screen]["image_csv"]
+
+
+def derived_from(screen):
+    """Return the screen that a derived one takes its crops from."""
+    return config["screens"][screen]["derived_from"]
+
+
+def truth_files(wildcards):
+    """Return the truth of a screen's plates, where the config says that labels come from it."""
+    if screen_entry(wildcards)["labels"] != "truth":
+        return []
+    if wildcards.screen in DERIVED:
+        return crop_files(wildcards.screen, "truth.parquet")
+    return [
+        f"{STUDY}/simulated/{wildcards.screen}/{plate}.truth.parquet"
+        for plate in screen_entry(wildcards)["plates"]
+    ]
+
+
+def label_files(wildcards):
+    """Return the label files of a screen."""
+    labels = screen_entry(wildcards)["labels"]
+    return [] if labels == "truth" else labels
+
+
+def encoder_settings(wildcards):
+    """Return everything that the config says of a rule's encoder."""
+    return settings.encoder_settings(config, wildcards.encoder)
+
+
+def other_methods(wildcards):
+    """Return the files of the methods that an encoder does not use, and their registry."""
+    own = encoder_settings(wildcards)["method"]
+    return [
+        path.relative_to(SCRIPTS)
+        for path in (SCRIPTS / "hcsqc" / "methods").glob("*.py")
+        if path.stem not in (own, "base")
+    ]
+
+
+def predictions_of(encoder, seed):
+    """Return the prediction files of an encoder: every probe at every budget."""
+    return [
+        PREDICTIONS.format(encoder=encoder, seed=seed, probe=probe, budget=budget)
+        for probe in config["study"]["probes"]
+        for budget in settings.probe_budgets(config, probe)
+    ]
+
+
+def all_features(wildcards):
+    """Return an encoder's features of the training screen, then of the shift screens."""
+    return [
+        f"{STUDY}/features/{wildcards.encoder}/seed{wildcards.seed}/{screen}.parquet"
+        for screen in LABELLED
+    ]

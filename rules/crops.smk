@@ -1,0 +1,77 @@
+"""Crops: one window around each nucleus, a shard per plate.
+
+in   screens/{screen}/{plate}.{fields,scale}.parquet and the images they name
+out  crops/{screen}/{plate}.parquet, .nuclei.parquet, .summary.parquet (.truth.parquet if derived)
+"""
+
+
+rule crop_plate:
+    """Find the nuclei of a plate and cut a crop around each."""
+    input:
+        fields=f"{STUDY}/screens/{{screen}}/{{plate}}.fields.parquet",
+        scale=f"{STUDY}/screens/{{screen}}/{{plate}}.scale.parquet",
+    output:
+        crops=f"{STUDY}/crops/{{screen}}/{{plate}}.parquet",
+        nuclei=f"{STUDY}/crops/{{screen}}/{{plate}}.nuclei.parquet",
+        summary=f"{STUDY}/crops/{{screen}}/{{plate}}.summary.parquet",
+        record=f"{STUDY}/runs/crops/{{screen}}/{{plate}}/run.json",
+    log:
+        f"{STUDY}/logs/crops/{{screen}}/{{plate}}.log",
+    wildcard_constraints:
+        screen=one_of([name for name in SCREENS if name not in DERIVED]),
+    conda:
+        "../envs/core.yaml"
+    threads: 4
+    resources:
+        mem_mb=lambda wildcards, attempt: 4000 * attempt,
+        runtime=lambda wildcards, attempt: 60 * attempt,
+    params:
+        images=lambda wc: image_folder(wc.screen),
+        nucleus_channel=lambda wc: screen_entry(wc)["nucleus_channel"],
+        settings=flags(
+            pick(
+                config["crops"],
+                "window_px",
+                "scale_knee",
+                "failed_fields",
+                "nucleus_diameter_px",
+                "nucleus_smallest_px",
+            )
+        ),
+        code=code_digest("crop_plate.py"),
+    shell:
+        "python scripts/crop_plate.py --fields {input.fields:q} --scale {input.scale:q}"
+        " --images {params.images:q} --nucleus-channel {params.nucleus_channel}"
+        " {params.settings} --threads {threads}"
+        " --crops {output.crops:q} --nuclei {output.nuclei:q} --summary {output.summary:q}"
+        " --record {output.record:q} 2>&1 | tee {log:q}"
+
+
+rule derive_plate:
+    """Beside each real crop, put a copy that an artefact model has degraded."""
+    input:
+        crops=lambda wc: plate_file("crops", derived_from(wc.screen), wc.plate, "parquet"),
+        scale=lambda wc: plate_file("screens", derived_from(wc.screen), wc.plate, "scale.parquet"),
+    output:
+        crops=f"{STUDY}/crops/{{screen}}/{{plate}}.parquet",
+        nuclei=f"{STUDY}/crops/{{screen}}/{{plate}}.nuclei.parquet",
+        summary=f"{STUDY}/crops/{{screen}}/{{plate}}.summary.parquet",
+        truth=f"{STUDY}/crops/{{screen}}/{{plate}}.truth.parquet",
+        record=f"{STUDY}/runs/crops/{{screen}}/{{plate}}/run.json",
+    log:
+        f"{STUDY}/logs/crops/{{screen}}/{{plate}}.log",
+    wildcard_constraints:
+        screen=one_of(DERIVED),
+    conda:
+        "../envs/core.yaml"
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    params:
+        settings=flags(pick(config["crops"], "scale_knee", "nucleus_diameter_px")),
+        code=code_digest("derive_plate.py"),
+    shell:
+        "python scripts/derive_plate.py --screen {wildcards.screen:q}"
+        " --parent-crops {input.crops:q} --scale {input.scale:q} {params.settings}"
+        " --crops {output.crops:q} --nuclei {output.nuclei:q} --summary {output.summary:q}"
+        " --truth {output.truth:q} --record {output.record:q} 2>&1 | tee {log:q}"

@@ -1,0 +1,34 @@
+"""Features of the labelled crops, and of a fixed random sample for maps.
+
+in   encoder.safetensors, labels, crops
+out  features/{encoder}/seed{seed}/{screen}.parquet
+"""
+
+
+rule extract_features:
+    """Embed the labelled crops of a screen with one frozen encoder."""
+    input:
+        encoder=f"{STUDY}/encoders/{{encoder}}/seed{{seed}}/encoder.safetensors",
+        about=f"{STUDY}/encoders/{{encoder}}/seed{{seed}}/encoder.json",
+        labels=f"{STUDY}/labels/{{screen}}.parquet",
+        crops=lambda wc: crop_files(wc.screen, "parquet"),
+    output:
+        features=f"{STUDY}/features/{{encoder}}/seed{{seed}}/{{screen}}.parquet",
+        record=f"{STUDY}/runs/features/{{encoder}}/seed{{seed}}/{{screen}}/run.json",
+    log:
+        f"{STUDY}/logs/features/{{encoder}}/seed{{seed}}/{{screen}}.log",
+    conda:
+        "../envs/torch.yaml"
+    threads: 4
+    resources:
+        mem_mb=lambda wildcards, attempt: 8000 * attempt,
+        runtime=60,
+    params:
+        composite=lambda wc: screen_entry(wc)["composite"],
+        settings=flags(config["features"]),
+        code=code_digest("extract_features.py"),
+    shell:
+        "python scripts/extract_features.py --encoder {input.encoder:q}"
+        " --labels {input.labels:q} --crops {input.crops:q} --composite {params.composite}"
+        " {params.settings} --threads {threads}"
+        " --output {output.features:q} --record {output.record:q} 2>&1 | tee {log:q}"

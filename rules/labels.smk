@@ -1,0 +1,74 @@
+"""Labels and draws.
+
+in   nuclei of every plate; label files, or the truth of a simulated or derived screen
+out  labels/{screen}.parquet, splits/{screen}.parquet
+"""
+
+
+rule label_screen:
+    """Give each label its crop, by the nearest nucleus."""
+    input:
+        nuclei=lambda wc: crop_files(wc.screen, "nuclei.parquet"),
+        truth=truth_files,
+        labels=label_files,
+    output:
+        labels=f"{STUDY}/labels/{{screen}}.parquet",
+        unmatched=f"{STUDY}/labels/{{screen}}.unmatched.csv",
+        record=f"{STUDY}/runs/labels/{{screen}}/run.json",
+    log:
+        f"{STUDY}/logs/labels/{{screen}}.log",
+    conda:
+        "../envs/core.yaml"
+    resources:
+        mem_mb=8000,
+        runtime=30,
+    params:
+        wells=lambda wc: screen_entry(wc)["evaluation_wells"],
+        settings=flags(
+            config["labels"] | pick(config["crops"], "window_px"),
+        ),
+        code=code_digest("label_screen.py"),
+    shell:
+        "python scripts/label_screen.py --screen {wildcards.screen:q} --nuclei {input.nuclei:q}"
+        " --truth {input.truth:q} --label-files {input.labels:q}"
+        " --evaluation-wells {params.wells:q} {params.settings}"
+        " --output {output.labels:q} --unmatched {output.unmatched:q}"
+        " --record {output.record:q} 2>&1 | tee {log:q}"
+
+
+rule split_labels:
+    """Divide the labelled crops, by well, into test sets and ranked training lists."""
+    input:
+        labels=f"{STUDY}/labels/{{screen}}.parquet",
+    output:
+        splits=f"{STUDY}/splits/{{screen}}.parquet",
+        record=f"{STUDY}/runs/splits/{{screen}}/run.json",
+    log:
+        f"{STUDY}/logs/splits/{{screen}}.log",
+    conda:
+        "../envs/core.yaml"
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    params:
+        wells=lambda wc: screen_entry(wc)["evaluation_wells"],
+        settings=flags(
+            {
+                "budgets": sorted(
+                    {
+                        budget
+                        for probe in config["study"]["probes"]
+                        for budget in settings.probe_budgets(config, probe)
+                    }
+                ),
+                "test_crops": config["study"]["test_crops"],
+                "draws": max(
+                    settings.probe_draws(config, probe) for probe in config["study"]["probes"]
+                ),
+            }
+        ),
+        code=code_digest("split_labels.py"),
+    shell:
+        "python scripts/split_labels.py --labels {input.labels:q}"
+        " --evaluation-wells {params.wells:q} {params.settings}"
+        " --output {output.splits:q} --record {output.record:q} 2>&1 | tee {log:q}"

@@ -1,0 +1,138 @@
+"""Tables, figures and the report.
+
+in   scores, labels, crops, encoders' descriptions
+out  config.json, tables/table{1,2,3}.csv, figures/*.png, report/index.html
+"""
+
+import json
+
+SCORES = [f"{STUDY}/scores/{encoder}/seed{seed}.parquet" for encoder, seed in ENCODER_SEEDS]
+# What this study does otherwise than the paper's, for the report to say.
+with open(Path(workflow.basedir) / "config.yaml") as defaults_file:
+    CHANGED = list(settings.differences(config, yaml.safe_load(defaults_file)))
+TEMPLATE = SCRIPTS / "hcsqc" / "templates" / "report.html"
+FIGURES = {
+    **{f"crops_{screen}": f"{STUDY}/figures/crops_{screen}.png" for screen in LABELLED},
+    "budget": f"{STUDY}/figures/score_against_budget.png",
+    "shift": f"{STUDY}/figures/shift.png",
+}
+
+
+localrules:
+    save_config,
+    make_tables,
+    plot_crops,
+    plot_scores,
+    make_report,
+
+
+rule save_config:
+    """Keep the resolved config with the results."""
+    output:
+        config=f"{STUDY}/config.json",
+        record=f"{STUDY}/runs/config/run.json",
+    log:
+        f"{STUDY}/logs/config.log",
+    conda:
+        "../envs/core.yaml"
+    params:
+        config=json.dumps({"config": config, "changed": CHANGED}, sort_keys=True),
+        code=code_digest("save_config.py"),
+    shell:
+        "python scripts/save_config.py --config {params.config:q}"
+        " --output {output.config:q} --record {output.record:q} 2>&1 | tee {log:q}"
+
+
+rule make_tables:
+    """Write the paper's tables with ours beside them."""
+    input:
+        scores=SCORES,
+        config=f"{STUDY}/config.json",
+    output:
+        tables=report(TABLES, category="Tables", caption="../docs/captions/tables.rst"),
+        record=f"{STUDY}/runs/tables/run.json",
+    log:
+        f"{STUDY}/logs/tables.log",
+    conda:
+        "../envs/core.yaml"
+    params:
+        folder=lambda wildcards, output: str(Path(output.tables[0]).parent),
+        code=code_digest("make_tables.py"),
+    shell:
+        "python scripts/make_tables.py --scores {input.scores:q} --config {input.config:q}"
+        " --output {params.folder:q} --record {output.record:q} 2>&1 | tee {log:q}"
+
+
+rule plot_crops:
+    """Show normal and abnormal crops of a screen, as the paper's figures 1 and 2."""
+    input:
+        labels=f"{STUDY}/labels/{{screen}}.parquet",
+        crops=lambda wc: crop_files(wc.screen, "parquet"),
+    output:
+        figure=report(
+            f"{STUDY}/figures/crops_{{screen}}.png",
+            category="Figures",
+            caption="../docs/captions/crops.rst",
+        ),
+        record=f"{STUDY}/runs/figures/crops_{{screen}}/run.json",
+    log:
+        f"{STUDY}/logs/figures/crops_{{screen}}.log",
+    conda:
+        "../envs/core.yaml"
+    params:
+        composite=lambda wc: screen_entry(wc)["composite"],
+        code=code_digest("plot_crops.py"),
+    shell:
+        "python scripts/plot_crops.py --labels {input.labels:q} --crops {input.crops:q}"
+        " --composite {params.composite}"
+        " --output {output.figure:q} --record {output.record:q} 2>&1 | tee {log:q}"
+
+
+rule plot_scores:
+    """Draw score against label budget, and score on the training and the shift screens."""
+    input:
+        tables=TABLES,
+    output:
+        budget=report(FIGURES["budget"], category="Figures", caption="../docs/captions/budget.rst"),
+        shift=report(FIGURES["shift"], category="Figures", caption="../docs/captions/shift.rst"),
+        record=f"{STUDY}/runs/figures/scores/run.json",
+    log:
+        f"{STUDY}/logs/figures/scores.log",
+    conda:
+        "../envs/core.yaml"
+    params:
+        code=code_digest("plot_scores.py"),
+    shell:
+        "python scripts/plot_scores.py --tables {input.tables:q}"
+        " --budget-figure {output.budget:q} --shift-figure {output.shift:q}"
+        " --record {output.record:q} 2>&1 | tee {log:q}"
+
+
+rule make_report:
+    """Write the study's report: one HTML file with everything in it."""
+    input:
+        tables=TABLES,
+        figures=list(FIGURES.values()),
+        labels=[f"{STUDY}/labels/{screen}.parquet" for screen in LABELLED],
+        summaries=[crop_files(screen, "summary.parquet") for screen in SCREENS],
+        encoders=[
+            encoder_file(encoder, seed).replace(".safetensors", ".json")
+            for encoder, seed in ENCODER_SEEDS
+        ],
+        config=f"{STUDY}/config.json",
+    output:
+        page=f"{STUDY}/report/index.html",
+        record=f"{STUDY}/runs/report/run.json",
+    log:
+        f"{STUDY}/logs/report.log",
+    conda:
+        "../envs/core.yaml"
+    params:
+        template=TEMPLATE,
+        template_digest=text_digest(TEMPLATE.read_text()),
+        code=code_digest("make_report.py"),
+    shell:
+        "python scripts/make_report.py --tables {input.tables:q} --figures {input.figures:q}"
+        " --labels {input.labels:q} --summaries {input.summaries:q} --encoders {input.encoders:q}"
+        " --config {input.config:q} --template {params.template:q}"
+        " --output {output.page:q} --record {output.record:q} 2>&1 | tee {log:q}"

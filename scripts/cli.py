@@ -1,0 +1,61 @@
+"""What the command lines of all scripts share: settings as flags, errors as one line, records."""
+
+import argparse
+import dataclasses
+import sys
+import typing
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+from hcsqc.errors import InputError
+from hcsqc.records import Record
+
+Settings = TypeVar("Settings")
+
+
+def parser(about: str, threads: bool = False) -> argparse.ArgumentParser:
+    """Return a parser with the flags that every script has."""
+    made = argparse.ArgumentParser(description=about)
+    made.add_argument("--record", type=Path, required=True, help="where to write run.json")
+    if threads:
+        made.add_argument("--threads", type=int, default=1, help="processor cores to use")
+    return made
+
+
+def add_settings(to: argparse.ArgumentParser, settings: type) -> None:
+    """Add one required flag per field of a settings dataclass."""
+    for name, kind in typing.get_type_hints(settings).items():
+        flag = "--" + name.replace("_", "-")
+        if typing.get_origin(kind) is tuple:
+            to.add_argument(flag, type=typing.get_args(kind)[0], nargs="*", required=True)
+        else:
+            to.add_argument(flag, type=_boolean if kind is bool else kind, required=True)
+
+
+def _boolean(text: str) -> bool:
+    if text.lower() not in ("true", "false"):
+        raise argparse.ArgumentTypeError(f"'{text}' is neither true nor false")
+    return text.lower() == "true"
+
+
+def settings_from(args: argparse.Namespace, settings: type[Settings]) -> Settings:
+    """Return the settings that were given by the flags of `add_settings`."""
+    values = {field.name: getattr(args, field.name) for field in dataclasses.fields(settings)}
+    return settings(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+
+
+def run(job: Callable[[argparse.Namespace, Record], None], args: argparse.Namespace) -> None:
+    """Run a job and write its record; bad input ends with one line and exit status 1."""
+    with _one_line_errors(), Record(args.record, Path(sys.argv[0]).name, vars(args)) as record:
+        job(args, record)
+
+
+@contextmanager
+def _one_line_errors() -> Iterator[None]:
+    try:
+        yield
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)

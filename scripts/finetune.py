@@ -1,0 +1,88 @@
+"""Train encoder and linear layer together, draw by draw."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+import cli
+from hcsqc.encoders import load_encoder
+from hcsqc.probes.finetune import FinetuneSettings, finetune, finetuned_scores
+from hcsqc.probes.task import tasks
+from hcsqc.progress import Progress
+from hcsqc.schema import write_table
+from hcsqc.shards import Shards, composite
+
+SCORING_BATCH = 256
+
+
+def main() -> None:
+    """Read the flags, encoder and crops; write the predictions of all draws."""
+    parser = cli.parser(__doc__, threads=True)
+    parser.add_argument("--encoder", type=Path, required=True)
+    parser.add_argument("--splits", type=Path, required=True)
+    parser.add_argument("--shift-labels", type=Path, nargs="*", required=True)
+    parser.add_argument("--crops", type=Path, nargs="+", required=True)
+    parser.add_argument(
+        "--composites", nargs="+", required=True, help="SCREEN:red,green,blue channels"
+    )
+    parser.add_argument("--budget", type=int, required=True)
+    parser.add_argument("--draws", type=int, required=True)
+    parser.add_argument("--seed", type=int, required=True)
+    parser.add_argument("--output", type=Path, required=True)
+    cli.add_settings(parser, FinetuneSettings)
+    cli.run(probe, parser.parse_args())
+
+
+def probe(args, record) -> None:
+    """Run the probe that the arguments describe."""
+    torch.set_num_threads(args.threads)
+    settings = cli.settings_from(args, FinetuneSettings)
+    encoder = load_encoder(args.encoder)
+    pixels = CompositeCrops(args.crops, args.composites)
+    label = f"finetune {args.encoder.parent.parent.name} at {args.budget} labels"
+    progress = Progress(args.draws * settings.epochs * args.budget, "crops", label)
+    predictions = []
+    for task in tasks(args.splits, args.shift_labels, args.draws, args.budget):
+        network = finetune(
+            encoder,
+            pixels.of(task.train_crops),
+            task.train_targets,
+            settings,
+            (args.seed, task.draw),
+            lambda count, loss: progress.update(count, loss=loss),
+        )
+        # Screen by screen, because their crops may differ in size and channels.
+        scores = pd.Series(np.nan, index=task.test.index)
+        for _, rows in task.test.groupby("screen"):
+            crops = pixels.of(rows["crop_id"])
+            scores[rows.index] = finetuned_scores(network, encoder, crops, SCORING_BATCH)
+        predictions.append(task.predictions(scores.to_numpy()))
+    progress.close()
+    write_table(pd.concat(predictions), args.output, "predictions")
+    record.device = "cuda" if torch.cuda.is_available() else "cpu"
+
+
+class CompositeCrops:
+    """Crops of several screens as red, green and blue, looked up by name."""
+
+    def __init__(self, paths: list[Path], composites: list[str]):
+        chosen = dict(text.split(":") for text in composites)
+        self.screens = {
+            screen: (
+                Shards([path for path in paths if path.parent.name == screen]),
+                names.split(","),
+            )
+            for screen, names in chosen.items()
+        }
+
+    def of(self, crop_ids) -> np.ndarray:
+        """Return crops of one screen as n x 3 x H x W of uint8."""
+        names = list(crop_ids)
+        shards, chosen = self.screens[names[0].split("/")[0]]
+        return composite(shards.read(shards.rows_of(names)), shards.format.channels, chosen)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,188 @@
+"""The study's configuration: checked once, early, and looked up in one way.
+
+Light enough to import while the DAG is built.
+"""
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
+
+import jsonschema
+
+from hcsqc.errors import InputError
+
+# Channels by layout: name in the screen -> what it shows.
+CHANNELS = {
+    "bbbc022": {"w1": "DNA", "w2": "ER", "w3": "RNA", "w4": "actin, Golgi", "w5": "mitochondria"},
+    "bbbc021": {"w1": "DNA", "w2": "tubulin", "w4": "actin"},
+}
+
+
+def check_config(config: dict, schema: Mapping) -> None:
+    """Check `config` against the JSON schema and its names against each other.
+
+    Expands environment variables in the paths of the screens and encoders, in place.
+    Raises InputError naming the first key that is wrong and its place.
+    """
+    errors = sorted(_leaves(jsonschema.Draft202012Validator(schema).iter_errors(config)), key=str)
+    if errors:
+        raise InputError(_describe(errors[0]))
+    study = config["study"]
+    for kind, names in (
+        ("screens", [study["train"], *study["test"]]),
+        ("encoders", [*study["encoders"], *study["not_run"]]),
+        ("probes", study["probes"]),
+    ):
+        for name in names:
+            lookup(config[kind], name, f"study: {kind}")
+    both = set(study["encoders"]) & set(study["not_run"])
+    if both:
+        raise InputError(f"config: encoder '{min(both)}' is in study.encoders and in study.not_run")
+    for name in chosen_screens(config):
+        _check_screen(config, name)
+    for name in study["encoders"]:
+        _check_encoder(config, name)
+    for budget in study["budgets"]:
+        if budget < 2:
+            raise InputError(f"config: study.budgets: {budget} labels cannot hold both classes")
+
+
+def lookup(catalogue: Mapping, name: str, where: str) -> dict:
+    """Return an entry of a catalogue; raise InputError with near names if it has none."""
+    if name not in catalogue:
+        raise InputError(f"config: {where}: unknown name '{name}'{_near(name, catalogue)}")
+    return catalogue[name]
+
+
+def chosen_screens(config: Mapping) -> list[str]:
+    """Return the screens that the study needs: train, test, and what these are derived from."""
+    names = [config["study"]["train"], *config["study"]["test"]]
+    parents = [config["screens"][name].get("derived_from") for name in names]
+    return list(dict.fromkeys(names + [parent for parent in parents if parent]))
+
+
+def channels(config: Mapping, screen: str) -> list[str]:
+    """Return the channel names of a screen."""
+    entry = config["screens"][screen]
+    parent = entry.get("derived_from")
+    return list(CHANNELS[config["screens"][parent or screen]["layout"]])
+
+
+def encoder_settings(config: Mapping, name: str) -> dict:
+    """Return an encoder's entry with everything that its preset gives it."""
+    entry = dict(config["encoders"][name])
+    if entry["kind"] != "ssl":
+        return entry
+    preset = lookup(config["presets"], entry.pop("preset"), f"encoders.{name}.preset")
+    method = lookup(preset, entry["method"], f"encoders.{name}.method")
+    inherited = preset["common"] | method
+    unknown = [key for key in entry if key not in inherited and key not in ("kind", "method")]
+    if unknown:
+        raise InputError(
+            f"config: encoders.{name}: unknown key '{unknown[0]}' for method {entry['method']}"
+            f"{_near(unknown[0], inherited)}"
+        )
+    return inherited | entry
+
+
+def probe_budgets(config: Mapping, probe: str) -> list[int]:
+    """Return the label budgets of a probe: its own, or else the study's."""
+    return config["probes"][probe].get("budgets", config["study"]["budgets"])
+
+
+def probe_draws(config: Mapping, probe: str) -> int:
+    """Return the number of draws of a probe: its own, or else the study's."""
+    return config["probes"][probe].get("draws", config["study"]["draws"])
+
+
+def probe_settings(config: Mapping, probe: str) -> dict:
+    """Return what a probe does: its entry without kind, budgets and draws."""
+    entry = config["probes"][probe]
+    return {key: entry[key] for key in entry if key not in ("kind", "budgets", "draws")}
+
+
+def differences(
+    config: Mapping, base: Mapping, prefix: str = ""
+) -> Iterator[tuple[str, object, object]]:
+    """Yield `(dotted key, value, value in base)` for each value of `config` that differs."""
+    for key, value in config.items():
+        other = base.get(key)
+        if isinstance(value, Mapping) and isinstance(other, Mapping):
+            yield from differences(value, other, f"{prefix}{key}.")
+        elif value != other:
+            yield f"{prefix}{key}", value, other
+
+
+def _check_screen(config: Mapping, name: str) -> None:
+    entry = config["screens"][name]
+    where = f"config: screens.{name}"
+    parent = entry.get("derived_from")
+    if parent:
+        lookup(config["screens"], parent, f"screens.{name}.derived_from")
+        if config["screens"][parent].get("derived_from"):
+            raise InputError(f"{where}: '{parent}' is itself derived; derive from an imaged screen")
+    for key in ("images", "image_csv"):
+        if key in entry:
+            entry[key] = _expand(entry[key], f"{where}.{key}")
+    if isinstance(entry["labels"], list):
+        entry["labels"] = [_expand(path, f"{where}.labels") for path in entry["labels"]]
+    elif not parent and "simulate" not in entry:
+        raise InputError(
+            f"{where}.labels: only a simulated or derived screen has a truth; give label files"
+        )
+    known = channels(config, name)
+    for channel in [entry["nucleus_channel"], *entry["composite"]]:
+        if channel not in known:
+            raise InputError(f"{where}: channel '{channel}' is not one of {', '.join(known)}")
+    for plate in entry["pretrain_plates"]:
+        if plate not in entry["plates"]:
+            raise InputError(f"{where}.pretrain_plates: '{plate}' is not one of its plates")
+
+
+def _check_encoder(config: Mapping, name: str) -> None:
+    entry = config["encoders"][name]
+    if "file" in entry:
+        entry["file"] = _expand(entry["file"], f"config: encoders.{name}.file")
+    if entry["kind"] == "ssl":
+        encoder_settings(config, name)
+        train = config["study"]["train"]
+        if not config["screens"][train]["pretrain_plates"]:
+            raise InputError(
+                f"config: encoder '{name}' trains on crops, but screens.{train}.pretrain_plates "
+                "is empty; list plates there"
+            )
+
+
+def _expand(path: str, where: str) -> str:
+    expanded = os.path.expandvars(path)
+    unset = re.search(r"\$\{?(\w+)", expanded)
+    if unset:
+        raise InputError(f"{where}: environment variable {unset[1]} is not set")
+    return expanded
+
+
+def _leaves(
+    errors: Iterator[jsonschema.ValidationError],
+) -> Iterator[jsonschema.ValidationError]:
+    for error in errors:
+        if error.context:
+            yield from _leaves(error.context)
+        else:
+            yield error
+
+
+def _describe(error: jsonschema.ValidationError) -> str:
+    where = ".".join(str(part) for part in error.absolute_path) or "top level"
+    if error.validator == "additionalProperties":
+        known = error.schema.get("properties", {})
+        key = min(key for key in error.instance if key not in known)
+        return f"config: {where}: unknown key '{key}'{_near(key, known)}"
+    if error.validator == "required":
+        return f"config: {where}: {error.message.replace(' is a required property', ' is missing')}"
+    return f"config: {where}: {error.message}"
+
+
+def _near(name: str, known: Mapping) -> str:
+    near = get_close_matches(name, list(known), n=1)
+    return f"; did you mean '{near[0]}'?" if near else f"; known: {', '.join(known)}"

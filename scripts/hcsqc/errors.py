@@ -1,0 +1,5 @@
+"""The one exception that a person is meant to read."""
+
+
+class InputError(Exception):
+    """Bad input: the message says what is wrong, where, and what to do about it."""

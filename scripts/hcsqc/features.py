@@ -1,0 +1,53 @@
+"""Features: the output of a frozen encoder for crops."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from hcsqc.encoders import Encoder
+from hcsqc.errors import InputError
+from hcsqc.progress import Progress
+from hcsqc.schema import features_schema
+from hcsqc.shards import Shards, composite
+from hcsqc.views import normalise
+
+
+def extract_features(
+    encoder: Encoder,
+    shards: Shards,
+    chosen: Sequence[str],
+    rows: np.ndarray,
+    batch_size: int,
+    label: str,
+) -> np.ndarray:
+    """Return the n x width float32 features of the crops at `rows`; `chosen` is the composite.
+
+    Raises InputError, naming a crop, if a feature is not a finite number.
+    """
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    backbone = encoder.backbone.to(device, memory_format=torch.channels_last).eval()
+    features = np.empty((len(rows), encoder.width), np.float32)
+    progress = Progress(len(rows), "crops", label)
+    with torch.inference_mode():
+        for start in range(0, len(rows), batch_size):
+            batch = rows[start : start + batch_size]
+            crops = composite(shards.read(batch), shards.format.channels, chosen)
+            images = normalise(crops, encoder.input_spec)
+            images = images.to(device, memory_format=torch.channels_last)
+            features[start : start + len(batch)] = backbone(images).float().cpu().numpy()
+            progress.update(len(batch))
+    progress.close()
+    bad = ~np.isfinite(features).all(axis=1)
+    if bad.any():
+        crop = shards.index["crop_id"].iloc[rows[bad.argmax()]]
+        raise InputError(f"{label}: the features of crop {crop} are not finite numbers")
+    return features
+
+
+def features_table(crop_ids: Sequence[str], features: np.ndarray) -> pa.Table:
+    """Return crop_ids and features as a table to write with `features_schema(width)`."""
+    schema = features_schema(features.shape[1]).columns
+    vectors = pa.FixedSizeListArray.from_arrays(pa.array(features.ravel()), features.shape[1])
+    return pa.table([pa.array(crop_ids), vectors], names=schema.names)

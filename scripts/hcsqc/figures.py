@@ -1,0 +1,134 @@
+"""Figures: normal and abnormal crops, score against label budget, score under shift."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+
+from hcsqc.files import atomic
+from hcsqc.schema import ARTEFACTS
+from hcsqc.shards import Shards, composite
+
+CROPS_PER_ROW = 10
+# Kinds of encoder differ in line and marker, so that the figures read without colour.
+KIND_STYLE = {
+    "transfer": {"linestyle": "-", "marker": "o"},
+    "ssl": {"linestyle": "--", "marker": "s"},
+    "control": {"linestyle": ":", "marker": "x"},
+}
+METRIC = "f1"
+METRIC_NAME = "weighted F1 (%)"
+
+
+def plot_crops(shards: Shards, labels: pd.DataFrame, chosen: Sequence[str], path: Path) -> None:
+    """Draw a row of abnormal and a row of normal crops, as the paper's figures 1 and 2.
+
+    Abnormal ones take turns over the artefacts, named above them where known.
+    """
+    abnormal = labels[labels["label"] == "abnormal"].copy()
+    kinds = abnormal["artefact"].fillna("other")
+    abnormal["turn"] = kinds.groupby(kinds).cumcount()
+    abnormal["kind"] = kinds.map({kind: place for place, kind in enumerate(ARTEFACTS)})
+    abnormal = abnormal.sort_values(["turn", "kind"]).head(CROPS_PER_ROW)
+    normal = labels[labels["label"] == "normal"].head(CROPS_PER_ROW)
+    figure, axes = plt.subplots(
+        2, CROPS_PER_ROW, figsize=(1.3 * CROPS_PER_ROW, 3.1), squeeze=False, layout="constrained"
+    )
+    for axis in axes.flat:
+        axis.axis("off")
+    for row, crops, name in ((axes[0], abnormal, "abnormal"), (axes[1], normal, "normal")):
+        pixels = shards.read(shards.rows_of(crops["crop_id"]))
+        images = composite(pixels, shards.format.channels, chosen).transpose(0, 2, 3, 1)
+        titles = crops["artefact"].where(crops["artefact"].notna(), name)
+        for axis, image, title in zip(row, images, titles, strict=False):
+            axis.imshow(image)
+            axis.set_title(title, fontsize=8)
+    _save(figure, path)
+
+
+def plot_budgets(table: pd.DataFrame, path: Path) -> None:
+    """Draw score against label budget, a panel per probe, a line per encoder (table 2)."""
+    rows = table[(table["metric"] == METRIC) & (table["status"] == "run")]
+    probes = list(dict.fromkeys(rows["probe"]))
+    figure, axes = plt.subplots(
+        1,
+        len(probes),
+        figsize=(4.6 * len(probes), 4.4),
+        squeeze=False,
+        sharey=True,
+        layout="constrained",
+    )
+    for axis, probe in zip(axes[0], probes, strict=True):
+        for encoder, line in rows[rows["probe"] == probe].groupby("encoder", sort=False):
+            line = line.sort_values("budget")
+            style = KIND_STYLE[line["kind"].iloc[0]]
+            (drawn,) = axis.plot(line["budget"], line["percent"], label=encoder, **style)
+            if line["low"].notna().any():
+                axis.fill_between(
+                    line["budget"], line["low"], line["high"], alpha=0.08, color=drawn.get_color()
+                )
+        axis.set_xscale("log")
+        budgets = sorted(rows["budget"].unique())
+        axis.set_xticks(budgets, [str(budget) for budget in budgets])
+        axis.minorticks_off()
+        axis.set_xlabel("labelled training crops")
+        axis.set_title(probe)
+        axis.grid(alpha=0.3)
+    axes[0][0].set_ylabel(METRIC_NAME)
+    handles, names = axes[0][0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower center", ncols=5, fontsize=8)
+    _save(figure, path)
+
+
+def plot_shift(trained: pd.DataFrame, shifted: pd.DataFrame, path: Path) -> None:
+    """Draw each encoder's score on its own screen and on the others, a panel per probe.
+
+    `trained` is table 2, `shifted` table 3.
+    """
+    shifted = shifted[(shifted["metric"] == METRIC) & (shifted["status"] == "run")]
+    trained = trained[(trained["metric"] == METRIC) & (trained["status"] == "run")]
+    probes = list(dict.fromkeys(shifted["probe"]))
+    if not probes:
+        figure, axis = plt.subplots(figsize=(5, 1.5), layout="constrained")
+        axis.axis("off")
+        axis.text(0.5, 0.5, "This study tests on no other screen.", ha="center")
+        _save(figure, path)
+        return
+    figure, axes = plt.subplots(
+        1,
+        len(probes),
+        figsize=(4.6 * len(probes), 4.0),
+        squeeze=False,
+        sharey=True,
+        sharex=True,
+        layout="constrained",
+    )
+    for axis, probe in zip(axes[0], probes, strict=True):
+        there = shifted[shifted["probe"] == probe]
+        here = trained[(trained["probe"] == probe) & (trained["budget"] == there["budget"].max())]
+        encoders = list(dict.fromkeys(there["encoder"]))[::-1]
+        for rows, marker in ((here, "o"), *((g, "D") for _, g in there.groupby("screen"))):
+            rows = rows.set_index("encoder").reindex(encoders)
+            places = np.arange(len(encoders))
+            axis.plot(rows["percent"], places, marker, label=rows["screen"].dropna().iloc[0])
+            axis.hlines(
+                places, rows["low"], rows["high"], alpha=0.5, color=axis.lines[-1].get_color()
+            )
+        axis.set_yticks(np.arange(len(encoders)), encoders)
+        axis.set_title(probe)
+        axis.set_xlabel(METRIC_NAME)
+        axis.grid(alpha=0.3)
+    axes[0][0].legend(fontsize=8)
+    _save(figure, path)
+
+
+def _save(figure, path: Path) -> None:
+    with atomic(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=110)
+    plt.close(figure)

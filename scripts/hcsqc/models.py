@@ -1,0 +1,102 @@
+"""Network architectures: timm backbones without their classifier, and their input."""
+
+from dataclasses import asdict, dataclass
+from difflib import get_close_matches
+
+from torch import Tensor, nn, no_grad, zeros
+
+from hcsqc.errors import InputError
+
+
+def _import_timm():
+    """Import timm, mending torchvision if it is a CUDA build beside a CPU build of torch.
+
+    There torchvision fails on import because its compiled operators are missing; declaring the
+    schemas of the two that it looks for is enough, since nothing here calls them.
+    """
+    try:
+        import timm
+    except (RuntimeError, ImportError) as error:
+        if "torchvision::nms" not in str(error):
+            raise
+        import sys
+
+        from torch import library
+
+        library.define(
+            "torchvision::nms", "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
+        )
+        library.define(
+            "torchvision::qnms", "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
+        )
+        for name in [n for n in sys.modules if n.split(".")[0] in ("timm", "torchvision")]:
+            del sys.modules[name]
+        import timm
+    return timm
+
+
+timm = _import_timm()
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """What a network wants to see: composite crops, resized and normalised.
+
+    Pixels are scaled to 0-1, then `(pixel - mean) / std` per colour.
+    """
+
+    size_px: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    def as_json(self) -> dict[str, object]:
+        """Return the fields as plain JSON values."""
+        return {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(self).items()}
+
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+class PooledFeatures(nn.Module):
+    """VGG's convolutions and a global average: 512 values instead of the 4096 of its head.
+
+    The head would also need 224-pixel input. `features` keeps timm's name, so that timm's weights
+    load by key.
+    """
+
+    def __init__(self, features: nn.Module):
+        super().__init__()
+        self.features = features
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map N x 3 x H x W to N x 512."""
+        return self.features(x).mean(dim=(2, 3))
+
+
+def build_backbone(architecture: str) -> nn.Module:
+    """Return a randomly initialised timm network that maps N x 3 x H x W to N x width features.
+
+    `architecture` is a timm model name (`resnet18`), with or without the tag of its weights
+    (`resnet18.tv_in1k`), which does not matter here. Features are globally average-pooled.
+    Raises InputError, with near names, if timm has no such network.
+    """
+    name = architecture.split(".")[0]
+    if not timm.is_model(name):
+        near = ", ".join(get_close_matches(name, timm.list_models(), n=3)) or "none"
+        raise InputError(f"timm knows no network '{name}'; near names: {near}")
+    if name.startswith("vgg"):
+        return PooledFeatures(timm.create_model(name).features)
+    # solo-learn and torchvision do not zero the last BatchNorm of a block, timm does.
+    options = {"zero_init_last": False} if name.startswith("resnet") else {}
+    return timm.create_model(name, num_classes=0, **options)
+
+
+def feature_width(backbone: nn.Module, size_px: int) -> int:
+    """Return the number of features that `backbone` gives for a crop of `size_px`."""
+    training = backbone.training
+    backbone.eval()
+    with no_grad():
+        width = backbone(zeros(1, 3, size_px, size_px)).shape[1]
+    backbone.train(training)
+    return width

@@ -1,0 +1,1 @@
+"""Classifiers on labelled crops: on frozen features (kNN, linear) or with the encoder itself."""

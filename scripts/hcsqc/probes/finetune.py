@@ -1,0 +1,92 @@
+"""Encoder and linear layer trained together (paper 3.3, third task)."""
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+from hcsqc.encoders import Encoder
+from hcsqc.errors import InputError
+from hcsqc.views import normalise
+
+
+@dataclass(frozen=True)
+class FinetuneSettings:
+    """SGD with momentum and a step schedule: the rate is multiplied by gamma at each milestone."""
+
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    momentum: float
+    milestones: tuple[int, ...]
+    gamma: float
+
+
+def finetune(
+    encoder: Encoder,
+    crops: np.ndarray,
+    targets: np.ndarray,
+    settings: FinetuneSettings,
+    seed: tuple[int, int],
+    on_batch: Callable[[int, float], None],
+) -> nn.Module:
+    """Return the encoder with a two-class layer, trained on n x 3 x H x W composite crops.
+
+    `targets` are 0 and 1. The encoder given stays as it is. `seed` is (seed, draw); `on_batch` is
+    told the number of crops and the loss of each batch. Raises InputError if the loss is not
+    finite.
+    """
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    rng = np.random.default_rng(seed)
+    torch.manual_seed(int(rng.integers(2**31)))
+    torch.use_deterministic_algorithms(device.type == "cpu")
+    network = nn.Sequential(copy.deepcopy(encoder.backbone), nn.Linear(encoder.width, 2))
+    network = network.to(device, memory_format=torch.channels_last).train()
+    optimizer = torch.optim.SGD(
+        network.parameters(), settings.learning_rate, momentum=settings.momentum
+    )
+    schedule = torch.optim.lr_scheduler.MultiStepLR(
+        optimizer, list(settings.milestones), settings.gamma
+    )
+    images = normalise(crops, encoder.input_spec).to(device, memory_format=torch.channels_last)
+    wanted = torch.from_numpy(targets).to(device)
+    for epoch in range(settings.epochs):
+        for rows in _batches(rng.permutation(len(crops)), settings.batch_size):
+            loss = nn.functional.cross_entropy(network(images[rows]), wanted[rows])
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            value = loss.item()
+            if not np.isfinite(value):
+                raise InputError(
+                    f"fine-tuning: the loss became {value} in epoch {epoch}; lower learning_rate"
+                )
+            on_batch(len(rows), value)
+        schedule.step()
+    return network.eval()
+
+
+def finetuned_scores(
+    network: nn.Module, encoder: Encoder, crops: np.ndarray, batch_size: int
+) -> np.ndarray:
+    """Return the probability of abnormal for n x 3 x H x W composite crops."""
+    device = next(network.parameters()).device
+    scores = []
+    with torch.inference_mode():
+        for start in range(0, len(crops), batch_size):
+            images = normalise(crops[start : start + batch_size], encoder.input_spec)
+            images = images.to(device, memory_format=torch.channels_last)
+            scores.append(network(images).softmax(dim=1)[:, 1].cpu().numpy())
+    return np.concatenate(scores)
+
+
+def _batches(order: np.ndarray, size: int):
+    """Yield batches; a single crop left over, which BatchNorm cannot take, joins the one before."""
+    starts = list(range(0, len(order), size))
+    if len(starts) > 1 and len(order) - starts[-1] == 1:
+        starts.pop()
+    for start, stop in zip(starts, [*starts[1:], len(order)], strict=True):
+        yield torch.from_numpy(order[start:stop])

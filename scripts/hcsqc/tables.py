@@ -1,0 +1,120 @@
+"""The paper's tables 1 to 3 with ours beside them.
+
+Table 1: frozen probes at the largest budget. Table 2: every probe at every budget. Table 3: the
+screens that were not trained on, at the largest budget.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from hcsqc.config import probe_budgets, probe_draws
+from hcsqc.metrics import METRICS
+
+COLUMNS = [
+    "table",
+    "encoder",
+    "kind",
+    "probe",
+    "budget",
+    "screen",
+    "metric",
+    "percent",
+    "low",
+    "high",
+    "draws",
+    "seeds",
+    "n_test",
+    "paper_percent",
+    "paper_screen",
+    "status",
+    "reason",
+]
+# An interval over fewer draws than this would say more about luck than about spread.
+FEWEST_DRAWS = 5
+PAPER_TABLES = Path(__file__).with_name("masud2022_tables.csv")
+PAPER_SCREENS = {1: "BBBC022", 2: "BBBC022", 3: "BBBC021"}
+
+
+def make_tables(scores: pd.DataFrame, config: Mapping) -> dict[int, pd.DataFrame]:
+    """Return tables 1 to 3, one row per encoder x probe x budget x screen x metric.
+
+    `scores` is the `scores` table of all encoders. Each figure is the mean over draws and seeds,
+    in percent, with the 2.5 to 97.5 percentiles over them where there are enough. Encoders and
+    budgets that were not run have a row that says why.
+    """
+    summary = _summarise(scores)
+    paper = pd.read_csv(PAPER_TABLES)
+    rows = [
+        _row(table, encoder, probe, budget, screen, metric, summary, paper, config)
+        for table, probe, budget, screen in _cells(config)
+        for encoder in [*config["study"]["encoders"], *config["study"]["not_run"]]
+        for metric in METRICS
+    ]
+    whole = pd.DataFrame(rows, columns=COLUMNS)
+    return {number: whole[whole["table"] == number] for number in (1, 2, 3)}
+
+
+def _cells(config: Mapping) -> list[tuple[int, str, int, str]]:
+    study, probes = config["study"], config["probes"]
+    largest = max(study["budgets"])
+    frozen = [name for name in study["probes"] if probes[name]["kind"] != "finetune"]
+    cells = [(1, probe, largest, study["train"]) for probe in frozen]
+    cells += [
+        (2, probe, budget, study["train"])
+        for probe in study["probes"]
+        for budget in study["budgets"]
+    ]
+    cells += [(3, probe, largest, screen) for probe in study["probes"] for screen in study["test"]]
+    return cells
+
+
+def _summarise(scores: pd.DataFrame) -> pd.DataFrame:
+    keys = ["encoder", "probe", "budget", "screen", "metric"]
+    grouped = scores.groupby(keys)
+    return pd.DataFrame(
+        {
+            "percent": 100 * grouped["value"].mean(),
+            "low": 100 * grouped["value"].quantile(0.025),
+            "high": 100 * grouped["value"].quantile(0.975),
+            "draws": grouped["draw"].nunique(),
+            "seeds": grouped["seed"].nunique(),
+            "n_test": grouped["n_test"].first(),
+        }
+    )
+
+
+def _row(table, encoder, probe, budget, screen, metric, summary, paper, config) -> dict:
+    kind = config["probes"][probe]["kind"]
+    cell = paper[
+        (paper["table"] == table)
+        & (paper["encoder"] == encoder)
+        & (paper["probe"] == kind)
+        & (paper["budget"] == budget)
+        & (paper["metric"] == metric)
+    ]
+    row = {
+        "table": table,
+        "encoder": encoder,
+        "kind": config["encoders"][encoder]["kind"],
+        "probe": probe,
+        "budget": budget,
+        "screen": screen,
+        "metric": metric,
+        "paper_percent": cell["percent"].iloc[0] if len(cell) else np.nan,
+        "paper_screen": PAPER_SCREENS[table] if len(cell) else None,
+    }
+    key = (encoder, probe, budget, screen, metric)
+    if key in summary.index:
+        found = summary.loc[key]
+        row |= {name: found[name] for name in ("percent", "draws", "seeds", "n_test")}
+        if found["draws"] * found["seeds"] >= FEWEST_DRAWS:
+            row |= {"low": found["low"], "high": found["high"]}
+        return row | {"status": "run", "reason": None}
+    reason = config["study"]["not_run"].get(encoder)
+    if reason is None:
+        budgets = ", ".join(map(str, probe_budgets(config, probe)))
+        reason = f"{probe} runs at {budgets} labels, {probe_draws(config, probe)} draws"
+    return row | {"status": "not run", "reason": reason}

@@ -1,0 +1,147 @@
+"""From uint8 composite crops to network input: random views to train on, plain ones to evaluate.
+
+A view is one of the paper's augmentations (section 3.2: 90 degree rotation, flip, transpose,
+shift, scale) of every kind, composed into one affine matrix, so that each pixel is interpolated
+once.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from hcsqc.errors import InputError
+from hcsqc.models import InputSpec
+
+
+@dataclass(frozen=True)
+class ViewSettings:
+    """How strongly views differ from their crop; the augmentations are independent."""
+
+    rotate_probability: float  # of a turn by 90, 180 or 270 degrees
+    flip_probability: float  # of a horizontal flip, and again of a vertical one
+    transpose_probability: float
+    shift: float  # largest shift along either axis, share of the window's side
+    scale_min: float
+    scale_max: float  # above 1 magnifies
+
+    def __post_init__(self):
+        for name in ("rotate_probability", "flip_probability", "transpose_probability", "shift"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise InputError(f"views: {name} is {getattr(self, name)}, expected 0 to 1")
+        if not 0 < self.scale_min <= self.scale_max:
+            raise InputError(
+                f"views: scale_min {self.scale_min} and scale_max {self.scale_max}, "
+                "expected 0 < scale_min <= scale_max"
+            )
+
+
+def two_views(
+    crops: np.ndarray,
+    settings: ViewSettings,
+    input_spec: InputSpec,
+    rng: np.random.Generator,
+    device: torch.device | str = "cpu",
+) -> tuple[Tensor, Tensor]:
+    """Return two random views of each crop, normalised, on `device`.
+
+    `crops` is uint8, n x 3 x H x H; a view is float32, n x 3 x size_px x size_px, in
+    channels-last memory. The same `rng` state gives the same views.
+    """
+    _check_crops(crops)
+    images = [cv2.merge(tuple(crop)) for crop in crops]
+    views = []
+    for _ in range(2):
+        matrices = random_matrices(len(crops), crops.shape[2], input_spec.size_px, settings, rng)
+        pixels = _warp(images, matrices, input_spec.size_px)
+        views.append(_standardise(_to_device(pixels, device), input_spec))
+    return views[0], views[1]
+
+
+def normalise(crops_uint8: np.ndarray, input_spec: InputSpec) -> Tensor:
+    """Return crops as network input without augmentation: float32, n x 3 x size_px x size_px.
+
+    `crops_uint8` is n x 3 x H x H. Resized if need be: by area averages when shrinking, else
+    bilinearly.
+    """
+    _check_crops(crops_uint8)
+    side, size = crops_uint8.shape[2], input_spec.size_px
+    if side == size:
+        pixels = np.ascontiguousarray(crops_uint8.transpose(0, 2, 3, 1))
+    else:
+        how = cv2.INTER_AREA if size < side else cv2.INTER_LINEAR
+        pixels = np.empty((len(crops_uint8), size, size, 3), np.uint8)
+        for crop, target in zip(crops_uint8, pixels, strict=True):
+            cv2.resize(cv2.merge(tuple(crop)), (size, size), dst=target, interpolation=how)
+    return _standardise(torch.from_numpy(pixels), input_spec)
+
+
+def random_matrices(
+    n: int, side: int, size: int, settings: ViewSettings, rng: np.random.Generator
+) -> np.ndarray:
+    """Return n x 2 x 3 matrices that map a pixel of a view to its place in the crop.
+
+    `side` and `size` are the pixels along a crop and along a view. Pixel centres are at whole
+    numbers, and the centre of the view maps to the centre of the crop plus the shift.
+    """
+    linear = np.tile(np.eye(2), (n, 1, 1))
+    quarter = np.array([[0.0, -1.0], [1.0, 0.0]])
+    turns = np.stack([np.linalg.matrix_power(quarter, k) for k in range(4)])
+    turned = rng.random(n) < settings.rotate_probability
+    linear = turns[np.where(turned, rng.integers(1, 4, n), 0)] @ linear
+    for axis in (0, 1):
+        flipped = rng.random(n) < settings.flip_probability
+        linear[flipped, axis] *= -1
+    transposed = rng.random(n) < settings.transpose_probability
+    linear[transposed] = linear[transposed][:, ::-1]
+    scale = rng.uniform(settings.scale_min, settings.scale_max, n)
+    linear *= (side / size / scale)[:, None, None]
+    shift = rng.uniform(-settings.shift, settings.shift, (n, 2)) * side
+    offset = (side - 1) / 2 + shift - linear @ np.full(2, (size - 1) / 2)
+    return np.concatenate([linear, offset[:, :, None]], axis=2)
+
+
+def _warp(images: list[np.ndarray], matrices: np.ndarray, size: int) -> np.ndarray:
+    """Return uint8 n x size x size x 3: each image seen through its matrix."""
+    pixels = np.empty((len(images), size, size, 3), np.uint8)
+    for image, matrix, target in zip(images, matrices, pixels, strict=True):
+        cv2.warpAffine(
+            image,
+            matrix,
+            (size, size),
+            dst=target,
+            flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+            borderMode=cv2.BORDER_REFLECT_101,
+        )
+    return pixels
+
+
+def _to_device(pixels: np.ndarray, device: torch.device | str) -> Tensor:
+    tensor = torch.from_numpy(pixels)
+    if torch.device(device).type == "cuda":
+        # Bytes, from pinned memory: a quarter of the traffic, and beside the GPU's own work.
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor
+
+
+def _standardise(pixels: Tensor, input_spec: InputSpec) -> Tensor:
+    """Map uint8 n x H x W x 3 to float32 n x 3 x H x W, (pixel / 255 - mean) / std."""
+    mean = _per_colour(tuple(input_spec.mean), pixels.device)
+    std = _per_colour(tuple(input_spec.std), pixels.device)
+    return pixels.float().sub_(mean).div_(std).permute(0, 3, 1, 2)
+
+
+@lru_cache  # a fresh copy to a GPU would wait for the work queued there
+def _per_colour(values: tuple[float, ...], device: torch.device) -> Tensor:
+    return torch.tensor(values, device=device) * 255
+
+
+def _check_crops(crops: np.ndarray) -> None:
+    square = crops.ndim == 4 and crops.shape[1] == 3 and crops.shape[2] == crops.shape[3]
+    if crops.dtype != np.uint8 or not square:
+        raise InputError(
+            f"crops are {crops.dtype} {crops.shape}, expected uint8 n x 3 x H x H composites"
+        )

@@ -1,0 +1,51 @@
+"""List the fields of a plate by file name, with each well's treatment from the image CSV."""
+
+import sys
+from pathlib import Path
+
+import cli
+from hcsqc.layouts import LAYOUTS, index_plate
+from hcsqc.schema import write_table
+
+
+def main() -> None:
+    """Read the flags, look at the folder, write the fields."""
+    parser = cli.parser(__doc__)
+    parser.add_argument("--screen", required=True)
+    parser.add_argument("--plate", required=True)
+    parser.add_argument("--layout", choices=LAYOUTS, required=True)
+    parser.add_argument("--images", type=Path, required=True)
+    parser.add_argument("--image-csv", type=Path, required=True)
+    parser.add_argument("--output", type=Path, required=True)
+    cli.run(index, parser.parse_args())
+
+
+def index(args, record) -> None:
+    """Index the plate that the arguments describe."""
+    fields, strangers = index_plate(
+        args.layout, args.screen, args.plate, args.images, args.image_csv
+    )
+    if strangers:
+        print(
+            f"warning: {len(strangers)} TIFF files of plate {args.plate} are not named as "
+            f"{args.layout} names them and are left out, first {strangers[0]}",
+            file=sys.stderr,
+        )
+    for row in fields[fields["problem"].notna()].itertuples():
+        print(f"warning: {row.field_id}: {row.problem}", file=sys.stderr)
+    untreated = int(fields["role"].isna().sum())
+    if untreated:
+        print(
+            f"warning: {untreated} of {len(fields)} fields have no row in {args.image_csv}",
+            file=sys.stderr,
+        )
+    write_table(fields, args.output, "fields")
+    record.metrics = {
+        "fields": len(fields),
+        "fields_with_problem": int(fields["problem"].notna().sum()),
+        "strangers": len(strangers),
+    }
+
+
+if __name__ == "__main__":
+    main()

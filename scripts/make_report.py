@@ -1,0 +1,50 @@
+"""Write the study's report: one HTML file with everything in it."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+
+import cli
+from hcsqc.files import atomic
+from hcsqc.report import render_report
+from hcsqc.schema import read_table
+
+
+def main() -> None:
+    """Read the flags and the study's results, write the page."""
+    parser = cli.parser(__doc__)
+    parser.add_argument("--tables", type=Path, nargs=3, required=True, help="tables 1, 2, 3")
+    parser.add_argument("--figures", type=Path, nargs="+", required=True)
+    parser.add_argument("--labels", type=Path, nargs="+", required=True)
+    parser.add_argument("--summaries", type=Path, nargs="+", required=True)
+    parser.add_argument("--encoders", type=Path, nargs="+", required=True, help="encoder.json")
+    parser.add_argument("--config", type=Path, required=True, help="the resolved config.json")
+    parser.add_argument("--template", type=Path, required=True)
+    parser.add_argument("--output", type=Path, required=True)
+    cli.run(report, parser.parse_args())
+
+
+def report(args, record) -> None:
+    """Render the study that the arguments describe."""
+    saved = json.loads(args.config.read_text())
+    summaries: dict[str, list] = {}
+    for path in args.summaries:
+        summaries.setdefault(path.parent.name, []).append(read_table(path, "summary"))
+    page = render_report(
+        args.template,
+        saved["config"],
+        saved["changed"],
+        {number: pd.read_csv(path) for number, path in enumerate(args.tables, start=1)},
+        args.figures,
+        {path.stem: read_table(path, "labels") for path in args.labels},
+        {name: pd.concat(tables) for name, tables in summaries.items()},
+        {path.parent.parent.name: json.loads(path.read_text()) for path in args.encoders},
+    )
+    with atomic(args.output) as temporary:
+        temporary.write_text(page)
+    print(f"report: {args.output}")
+
+
+if __name__ == "__main__":
+    main()

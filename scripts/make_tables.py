@@ -1,0 +1,33 @@
+"""Write the paper's tables 1 to 3 with ours beside them."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+
+import cli
+from hcsqc.files import atomic
+from hcsqc.schema import read_table
+from hcsqc.tables import make_tables
+
+
+def main() -> None:
+    """Read the flags and scores, write table1.csv, table2.csv and table3.csv."""
+    parser = cli.parser(__doc__)
+    parser.add_argument("--scores", type=Path, nargs="+", required=True)
+    parser.add_argument("--config", type=Path, required=True, help="the resolved config.json")
+    parser.add_argument("--output", type=Path, required=True, help="folder")
+    cli.run(tabulate, parser.parse_args())
+
+
+def tabulate(args, record) -> None:
+    """Make the tables of the study that the arguments name."""
+    scores = pd.concat([read_table(path, "scores") for path in args.scores], ignore_index=True)
+    config = json.loads(args.config.read_text())["config"]
+    for number, table in make_tables(scores, config).items():
+        with atomic(args.output / f"table{number}.csv") as temporary:
+            table.round(4).to_csv(temporary, index=False)
+
+
+if __name__ == "__main__":
+    main()

