@@ -144,14 +144,16 @@ def encoder_settings(wildcards):
     return settings.encoder_settings(config, wildcards.encoder)
 
 
-def other_methods(wildcards):
-    """Return the files of the methods that an encoder does not use, and their registry."""
-    own = encoder_settings(wildcards)["method"]
-    return [
-        path.relative_to(SCRIPTS)
-        for path in (SCRIPTS / "hcsqc" / "methods").glob("*.py")
-        if path.stem not in (own, "base")
+def pretraining_digest(wildcards):
+    """Return the digest of the training loop and of one method, without the other methods."""
+    folder = Path("hcsqc") / "methods"
+    own = folder / f"{encoder_settings(wildcards)['method']}.py"
+    others = [
+        folder / path.name
+        for path in (SCRIPTS / folder).glob("*.py")
+        if path.name not in ("base.py", own.name)
     ]
+    return code_digest("pretrain.py", [*others, own]) + code_digest(own, others)
 
 
 def predictions_of(encoder, seed):

@@ -77,7 +77,7 @@ rule pretrain:
         composite=config["screens"][TRAIN]["composite"],
         wells=config["screens"][TRAIN]["evaluation_wells"],
         checkpoints=f"{STUDY}/encoders/{{encoder}}/seed{{seed}}/checkpoints",
-        code=lambda wc: code_digest("pretrain.py", other_methods(wc)),
+        code=pretraining_digest,
     shell:
         "python scripts/pretrain.py {params.settings} --seed {wildcards.seed}"
         " --crops {input.crops:q} --composite {params.composite}"

@@ -57,6 +57,7 @@ rule make_tables:
         "../envs/core.yaml"
     params:
         folder=lambda wildcards, output: str(Path(output.tables[0]).parent),
+        paper=text_digest((SCRIPTS / "hcsqc" / "masud2022_tables.csv").read_text()),
         code=code_digest("make_tables.py"),
     shell:
         "python scripts/make_tables.py --scores {input.scores:q} --config {input.config:q}"

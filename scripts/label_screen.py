@@ -87,9 +87,9 @@ def labels_of_truth(args, nuclei: pd.DataFrame, settings: Settings) -> pd.DataFr
 def report_unmatched(args, labels: pd.DataFrame, unmatched: pd.DataFrame) -> None:
     """Say how many labels found no crop; raise InputError if none did."""
     if labels.empty:
-        first = unmatched.iloc[0] if len(unmatched) else "no rows"
+        first = dict(unmatched.iloc[0]) if len(unmatched) else "no rows"
         raise InputError(
-            f"screen {args.screen}: none of the labels finds a crop; first: {dict(first)}. "
+            f"screen {args.screen}: none of the labels finds a crop; first: {first}. "
             "Are they labels of another screen?"
         )
     for row in unmatched.head(5).itertuples():

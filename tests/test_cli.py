@@ -10,11 +10,13 @@ from pathlib import Path
 
 import pytest
 from hypothesis import given
+from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 import cli
 from hcsqc.errors import InputError
 
+unhurried = hypothesis_settings(deadline=None)  # a busy machine is no failure
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -54,6 +56,7 @@ GIVEN = {
 names = st.text("abcXYZ019 ._'\"$", min_size=1, max_size=8)
 
 
+@unhurried
 @given(
     st.fixed_dictionaries(
         {

@@ -55,7 +55,9 @@ def test_it_is_the_same_each_time_and_in_each_folder(scripts):
     "edit",
     [
         lambda text: "# A comment.\n" + text,
-        lambda text: text.replace("neighbours = min(", "neighbours = min(  # at most all\n        "),
+        lambda text: text.replace(
+            "neighbours = min(", "neighbours = min(  # at most all\n        "
+        ),
         lambda text: text.replace('"""k nearest neighbours', '"""The k nearest neighbours'),
         lambda text: text.replace('"""Number of neighbours', '"""How many neighbours'),
         lambda text: text.replace('"""Return for each row', '"""For each row'),
@@ -86,7 +88,7 @@ def test_code_of_the_script_or_of_anything_it_imports_changes_it(scripts, module
 
 def test_a_string_that_is_no_docstring_changes_it(scripts):
     path = scripts / "hcsqc" / "probes" / "knn.py"
-    before, now = after(path, lambda text: text.replace("kind=\"stable\"", "kind=\"quicksort\""))
+    before, now = after(path, lambda text: text.replace('kind="stable"', 'kind="quicksort"'))
     assert now != before
 
 

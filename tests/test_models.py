@@ -1,9 +1,8 @@
 """Networks: widths that the paper's encoders have, initial weights, names that timm knows."""
 
+import pytest
 import torch
 from torch import nn
-
-import pytest
 
 from hcsqc.errors import InputError
 from hcsqc.models import (

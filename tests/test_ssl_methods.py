@@ -6,12 +6,13 @@ from importlib import import_module
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
+
 from hcsqc.errors import InputError
 from hcsqc.methods import METHODS
 from hcsqc.methods.base import projector
 from hcsqc.methods.deepcluster_v2 import nearest, spherical_kmeans
 from hcsqc.sololearn import SinkhornKnopp
-from torch import nn
 
 # Not an import statement: solo imports only after hcsqc.sololearn, and sorting could move it.
 KMeans = import_module("solo.utils.kmeans").KMeans

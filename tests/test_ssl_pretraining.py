@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+
 from hcsqc.errors import InputError
 from hcsqc.methods import METHODS
 from hcsqc.pretraining import (

@@ -4,6 +4,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+
 from hcsqc.errors import InputError
 from hcsqc.models import IMAGENET_MEAN, IMAGENET_STD, InputSpec
 from hcsqc.views import ViewSettings, normalise, random_matrices, two_views

@@ -5,7 +5,7 @@ Light enough to import while the DAG is built.
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
 
 import jsonschema
@@ -25,9 +25,7 @@ def check_config(config: dict, schema: Mapping) -> None:
     Expands environment variables in the paths of the screens and encoders, in place.
     Raises InputError naming the first key that is wrong and its place.
     """
-    errors = sorted(_leaves(jsonschema.Draft202012Validator(schema).iter_errors(config)), key=str)
-    if errors:
-        raise InputError(_describe(errors[0]))
+    _validate(config, schema, "")
     study = config["study"]
     for kind, names in (
         ("screens", [study["train"], *study["test"]]),
@@ -41,11 +39,26 @@ def check_config(config: dict, schema: Mapping) -> None:
         raise InputError(f"config: encoder '{min(both)}' is in study.encoders and in study.not_run")
     for name in chosen_screens(config):
         _check_screen(config, name)
+    if study["train"] in study["test"]:
+        raise InputError(
+            f"config: study.test: '{study['train']}' is the training screen; its own test set is "
+            "always scored, list other screens here"
+        )
+    if not config["screens"][study["train"]]["evaluation_wells"]:
+        raise InputError(
+            f"config: screens.{study['train']}.evaluation_wells is empty; labels that test come "
+            "from these wells, list some"
+        )
+    if config["crops"]["scale_low"] >= config["crops"]["scale_high"]:
+        raise InputError("config: crops.scale_low must be below crops.scale_high")
     for name in study["encoders"]:
-        _check_encoder(config, name)
-    for budget in study["budgets"]:
-        if budget < 2:
-            raise InputError(f"config: study.budgets: {budget} labels cannot hold both classes")
+        _check_encoder(config, schema, name)
+    for name in study["probes"]:
+        beyond = set(probe_budgets(config, name)) - set(study["budgets"])
+        if beyond:
+            raise InputError(
+                f"config: probes.{name}.budgets: {max(beyond)} is not one of study.budgets"
+            )
 
 
 def lookup(catalogue: Mapping, name: str, where: str) -> dict:
@@ -114,6 +127,17 @@ def differences(
             yield f"{prefix}{key}", value, other
 
 
+def _validate(value: object, schema: Mapping, where: str) -> None:
+    errors = sorted(_leaves(jsonschema.Draft202012Validator(schema).iter_errors(value)), key=_order)
+    if errors:
+        raise InputError(_describe(errors[0], where))
+
+
+def _order(error: jsonschema.ValidationError) -> tuple:
+    """Sort errors so that the one that explains the others comes first: a missing kind."""
+    return "'kind' is" not in error.message, error.validator != "additionalProperties", str(error)
+
+
 def _check_screen(config: Mapping, name: str) -> None:
     entry = config["screens"][name]
     where = f"config: screens.{name}"
@@ -122,6 +146,9 @@ def _check_screen(config: Mapping, name: str) -> None:
         lookup(config["screens"], parent, f"screens.{name}.derived_from")
         if config["screens"][parent].get("derived_from"):
             raise InputError(f"{where}: '{parent}' is itself derived; derive from an imaged screen")
+        for plate in entry["plates"]:
+            if plate not in config["screens"][parent]["plates"]:
+                raise InputError(f"{where}.plates: '{plate}' is not a plate of {parent}")
     for key in ("images", "image_csv"):
         if key in entry:
             entry[key] = _expand(entry[key], f"{where}.{key}")
@@ -140,12 +167,16 @@ def _check_screen(config: Mapping, name: str) -> None:
             raise InputError(f"{where}.pretrain_plates: '{plate}' is not one of its plates")
 
 
-def _check_encoder(config: Mapping, name: str) -> None:
+def _check_encoder(config: Mapping, schema: Mapping, name: str) -> None:
     entry = config["encoders"][name]
     if "file" in entry:
         entry["file"] = _expand(entry["file"], f"config: encoders.{name}.file")
     if entry["kind"] == "ssl":
-        encoder_settings(config, name)
+        merged = encoder_settings(config, name)
+        for part in ("pretraining", f"method_{merged['method']}"):
+            rules = schema["$defs"][part]
+            own = {key: merged[key] for key in merged if key in rules["properties"]}
+            _validate(own, {**rules, "$defs": schema["$defs"]}, f"encoders.{name}")
         train = config["study"]["train"]
         if not config["screens"][train]["pretrain_plates"]:
             raise InputError(
@@ -172,17 +203,20 @@ def _leaves(
             yield error
 
 
-def _describe(error: jsonschema.ValidationError) -> str:
-    where = ".".join(str(part) for part in error.absolute_path) or "top level"
+def _describe(error: jsonschema.ValidationError, inside: str) -> str:
+    path = [str(part) for part in error.absolute_path]
+    where = ".".join([inside, *path] if inside else path) or "top level"
     if error.validator == "additionalProperties":
         known = error.schema.get("properties", {})
         key = min(key for key in error.instance if key not in known)
         return f"config: {where}: unknown key '{key}'{_near(key, known)}"
+    if error.validator == "enum":
+        return f"config: {where}: unknown value '{error.instance}'{_near(error.instance, error.validator_value)}"
     if error.validator == "required":
         return f"config: {where}: {error.message.replace(' is a required property', ' is missing')}"
     return f"config: {where}: {error.message}"
 
 
-def _near(name: str, known: Mapping) -> str:
-    near = get_close_matches(name, list(known), n=1)
+def _near(name: object, known: Iterable[str]) -> str:
+    near = get_close_matches(str(name), list(known), n=1)
     return f"; did you mean '{near[0]}'?" if near else f"; known: {', '.join(known)}"

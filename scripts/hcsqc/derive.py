@@ -47,7 +47,7 @@ def derive_plate(
         shard,
         ShardFormat(crops.format.channels, crops.format.size_px, "uint8", crops.format.scale),
     )
-    rows, truth = [], []
+    rows, truth = [crops.index.head(0)], []
     progress = Progress(len(crops), "crops", label)
     for place in range(len(crops)):
         original = crops.index.iloc[place]

@@ -9,7 +9,7 @@ from pathlib import Path
 SCRIPTS = Path(__file__).resolve().parent.parent
 
 
-def code_digest(script: str, without: Iterable[str] = ()) -> str:
+def code_digest(script: str | Path, without: Iterable[str | Path] = ()) -> str:
     """Return a digest of a script and of every project module it imports, transitively.
 
     It is taken from the syntax trees without comments and docstrings, so that only code that

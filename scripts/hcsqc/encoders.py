@@ -28,7 +28,7 @@ PACKAGED = {
     }
 }
 # What timm calls the layers behind the features.
-HEADS = ("classifier", "head.fc", "fc.", "pre_logits", "head.weight", "head.bias")
+HEADS = ("classifier", "head.fc", "head_dist.", "fc.", "pre_logits", "head.weight", "head.bias")
 
 
 @dataclass(frozen=True)

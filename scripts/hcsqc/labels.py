@@ -29,9 +29,13 @@ def read_label_file(path: Path) -> pd.DataFrame:
     the file and the line.
     """
     try:
-        rows = pd.read_csv(path, dtype=str, keep_default_na=False)
+        rows = pd.read_csv(
+            path, dtype=str, keep_default_na=False, index_col=False, skip_blank_lines=False
+        )
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such label file; correct labels of the screen") from error
+    except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read as CSV in UTF-8 ({error})") from error
     missing = [name for name in FILE_COLUMNS if name not in rows.columns]
     if missing:
         raise InputError(
@@ -40,8 +44,9 @@ def read_label_file(path: Path) -> pd.DataFrame:
     rows = rows[list(FILE_COLUMNS)].copy()
     for name in ("site", "x_px", "y_px"):
         numbers = pd.to_numeric(rows[name], errors="coerce")
-        if numbers.isna().any():
-            place = numbers.isna().idxmax()
+        wrong = ~np.isfinite(numbers)
+        if wrong.any():
+            place = wrong.idxmax()
             raise InputError(
                 f"{path}, line {place + 2}: '{rows[name][place]}' is no number ({name})"
             )
@@ -58,6 +63,9 @@ def read_label_file(path: Path) -> pd.DataFrame:
                 f"{path}, line {place + 2}: unknown {name} '{rows[name][place]}'; "
                 f"known: {', '.join(word for word in known if word)}"
             )
+    wrong = (rows["label"] == "normal") & (rows["artefact"] != "")
+    if wrong.any():
+        raise InputError(f"{path}, line {wrong.idxmax() + 2}: a normal crop has no artefact")
     return rows.assign(source=path.name)
 
 

@@ -91,7 +91,7 @@ def index_plate(
 def list_plates(layout: str, images: Path) -> list[str]:
     """Return the plates whose folders lie below `images`, sorted."""
     pattern = LAYOUTS[layout].plate_folder
-    names = [folder for folder, _, _ in os.walk(images)]
+    names = [folder for folder, _, _ in os.walk(images, followlinks=True)]
     matches = [pattern.fullmatch(os.path.basename(name)) for name in names]
     return sorted({match["plate"] for match in matches if match})
 
@@ -126,7 +126,7 @@ def _field_row(layout, screen, plate, images, well, site, files, treatments) -> 
 def _csv_rows(image_csv: Path) -> list[dict[str, str]]:
     """Return the well-formed rows of an image CSV; BBBC022's has rows of another length."""
     try:
-        with open(image_csv, newline="", encoding="utf-8-sig") as file:
+        with open(image_csv, newline="", encoding="utf-8-sig", errors="replace") as file:
             rows = list(csv.reader(file))
     except FileNotFoundError as error:
         raise InputError(
@@ -154,6 +154,7 @@ def _bbbc022_treatments(image_csv: Path, plate: str) -> dict[str, Treatment]:
     prefix = "Image_Metadata_"
     plate_column, well_column = prefix + "PlateID", prefix + "CPD_WELL_POSITION"
     _column(rows, image_csv, plate_column, well_column, prefix + "ASSAY_WELL_ROLE")
+    _column(rows, image_csv, prefix + "SOURCE_COMPOUND_NAME", prefix + "CPD_MMOL_CONC")
     # The column says MMOL, but its values (about 2 to 10) can only be micromolar in a well.
     return {
         row[well_column].upper(): Treatment(

@@ -1,7 +1,9 @@
 """The record of a job: what ran, with what, on what, how long, and what came out."""
 
+import math
 import os
 import platform
+import re
 import resource
 import socket
 import subprocess
@@ -54,12 +56,24 @@ class Record:
 
     def __exit__(self, kind, error, trace) -> None:
         failed = self.path.with_name("failed.json")
+        self._leave_out_outputs()
         if error is None:
             write_json(self._as_json("FINISHED"), self.path)
             failed.unlink(missing_ok=True)
         elif not isinstance(error, KeyboardInterrupt):
             lines = traceback.format_exception_only(error)
             write_json(self._as_json("FAILED") | {"error": "".join(lines)[-2000:]}, failed)
+
+    def _leave_out_outputs(self) -> None:
+        """Drop the files that the job has written: outputs that an earlier run had left."""
+        began = self.started.timestamp()
+        self.inputs = {
+            path: about
+            for path, about in self.inputs.items()
+            if Path(path) != self.path
+            and Path(path).is_file()
+            and Path(path).stat().st_mtime < began
+        }
 
     def _as_json(self, status: str) -> dict[str, object]:
         plain = {
@@ -74,8 +88,8 @@ class Record:
             "status": status,
             "started": self.started.isoformat(timespec="seconds"),
             "parameters": plain | self.parameters,
-            "metrics": self.metrics,
-            "curves": self.curves,
+            "metrics": _finite(self.metrics),
+            "curves": [_finite(point) for point in self.curves],
             "cost": self._cost(),
             "inputs": self.inputs,
             "versions": {"python": platform.python_version()} | _versions(),
@@ -100,9 +114,15 @@ class Record:
 
 
 def job_key(record: Path) -> str:
-    """Return the job's key: the path between `runs/` and `/run.json`."""
-    parts = record.parent.parts
-    return "/".join(parts[parts.index("runs") + 1 :] if "runs" in parts else parts[-1:])
+    """Return the job's key: what follows `results/<study>/runs/`, or else the folder's name."""
+    folder = record.parent.as_posix()
+    match = re.search(r"(?:^|/)results/[^/]+/runs/(.+)$", folder)
+    return match[1] if match else record.parent.name
+
+
+def _finite(values: Mapping[str, float]) -> dict[str, float | None]:
+    """Return the values with null for what JSON cannot hold: infinity and not-a-number."""
+    return {name: value if math.isfinite(value) else None for name, value in values.items()}
 
 
 def _is_file_argument(value: object) -> bool:

@@ -8,12 +8,14 @@ import jinja2
 import pandas as pd
 
 from hcsqc.config import chosen_screens
+from hcsqc.schema import ARTEFACTS
 
 TABLE_TITLES = {
     1: "kNN and linear classifier on frozen features, largest label budget",
     2: "Falling label budgets",
     3: "Domain shift: the screens that were not trained on, largest label budget",
 }
+MOST_FAILED = 20
 METRIC_NAMES = {"accuracy": "Accuracy", "f1": "F1", "auc": "AUC"}
 
 
@@ -50,6 +52,7 @@ def render_report(
         labels={name: label_counts(table) for name, table in labels.items()},
         screens={name: screen_counts(table) for name, table in summaries.items()},
         failed=failed_fields(summaries),
+        most_failed=MOST_FAILED,
         encoders=encoders,
         metric_names=METRIC_NAMES,
     )
@@ -143,7 +146,9 @@ def best_encoders(table: pd.DataFrame) -> list[dict]:
 def label_counts(labels: pd.DataFrame) -> dict[str, int]:
     """Return how many labelled crops there are: normal, then by artefact."""
     kinds = labels["artefact"].fillna("abnormal").where(labels["label"] == "abnormal", "normal")
-    return kinds.value_counts().to_dict()
+    counts = kinds.value_counts()
+    order = ["normal", *ARTEFACTS, "abnormal"]
+    return {kind: int(counts[kind]) for kind in order if kind in counts}
 
 
 def screen_counts(summary: pd.DataFrame) -> dict[str, int]:
@@ -158,7 +163,7 @@ def screen_counts(summary: pd.DataFrame) -> dict[str, int]:
     }
 
 
-def failed_fields(summaries: Mapping[str, pd.DataFrame], most: int = 20) -> list[dict]:
-    """Return the fields that could not be read, with the reason; the first `most` of them."""
+def failed_fields(summaries: Mapping[str, pd.DataFrame]) -> list[dict]:
+    """Return the fields that could not be read, with the reason."""
     rows = pd.concat(summaries.values(), ignore_index=True)
-    return rows[rows["status"] == "failed"][["field_id", "reason"]].head(most).to_dict("records")
+    return rows[rows["status"] == "failed"][["field_id", "reason"]].to_dict("records")

@@ -44,6 +44,8 @@ def measure_scale(
             planes = read_field(images, list(paths))
             if len({plane.shape for plane in planes}) == 1:
                 sample.append(planes)
+            else:
+                problems.append(f"{paths[0]}: its channels differ in size")
         except UnreadableField as error:
             problems.append(str(error))
     if not sample:

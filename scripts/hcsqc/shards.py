@@ -228,6 +228,7 @@ def row_addresses(path: str | Path) -> np.ndarray | None:
     """
     metadata = pq.read_metadata(path)
     row_bytes = read_format(path).row_bytes
+    content = np.memmap(path, np.uint8, "r")
     addresses = []
     for group in range(metadata.num_row_groups):
         column = metadata.row_group(group).column(len(COLUMNS) - 1)
@@ -237,12 +238,32 @@ def row_addresses(path: str | Path) -> np.ndarray | None:
             column.path_in_schema == "pixels"
             and column.compression == "UNCOMPRESSED"
             and not column.has_dictionary_page
+            and set(column.encodings) <= {"PLAIN", "RLE"}
             and 0 < header <= LARGEST_PAGE_HEADER_BYTES
+            and _page_bytes(content, column.data_page_offset) == count * row_bytes
         )
         if not plain:
             return None
         addresses.append(column.data_page_offset + header + np.arange(count) * row_bytes)
     return np.concatenate(addresses) if addresses else np.empty(0, np.int64)
+
+
+def _page_bytes(content: np.ndarray, offset: int) -> int | None:
+    """Return the size of the page whose header (Thrift's compact protocol) is at `offset`.
+
+    A header starts with three 32-bit fields: type, uncompressed size and compressed size.
+    """
+    value = None
+    for _ in range(3):
+        if content[offset] != 0x15:
+            return None
+        offset, value, shift = offset + 1, 0, 0
+        while True:
+            byte = int(content[offset])
+            offset, value, shift = offset + 1, value | (byte & 0x7F) << shift, shift + 7
+            if byte < 0x80:
+                break
+    return value >> 1
 
 
 def composite(pixels: np.ndarray, channels: Sequence[str], chosen: Sequence[str]) -> np.ndarray:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from hcsqc.config import probe_budgets, probe_draws
+from hcsqc.config import probe_budgets
 from hcsqc.metrics import METRICS
 
 COLUMNS = [
@@ -116,5 +116,5 @@ def _row(table, encoder, probe, budget, screen, metric, summary, paper, config) 
     reason = config["study"]["not_run"].get(encoder)
     if reason is None:
         budgets = ", ".join(map(str, probe_budgets(config, probe)))
-        reason = f"{probe} runs at {budgets} labels, {probe_draws(config, probe)} draws"
+        reason = f"this study runs {probe} at {budgets} labels"
     return row | {"status": "not run", "reason": reason}

@@ -24,6 +24,23 @@ from hcsqc.progress import Progress
 METRICS_PER_BATCH = 1000
 PARAMS_PER_BATCH = 100
 LONGEST_PARAM = 6000
+# What this module reads of a record.
+RECORD_KEYS = (
+    "key",
+    "stage",
+    "script",
+    "status",
+    "started",
+    "parameters",
+    "metrics",
+    "curves",
+    "cost",
+    "git",
+    "code_digest",
+    "config_digest",
+    "node",
+    "slurm_job_id",
+)
 SECTIONS = {"pretrain": "train", "probes": "test"}
 
 
@@ -51,7 +68,10 @@ def read_records(runs: Path, scores: pd.DataFrame, train_screen: str) -> list[Jo
             continue
         try:
             content = json.loads(path.read_text())
-        except json.JSONDecodeError as error:
+            missing = [name for name in RECORD_KEYS if name not in content]
+            if missing:
+                raise ValueError(f"no '{missing[0]}'")
+        except (ValueError, TypeError) as error:
             raise InputError(
                 f"{path}: damaged record ({error}); delete it and run again"
             ) from error
@@ -66,10 +86,16 @@ def read_records(runs: Path, scores: pd.DataFrame, train_screen: str) -> list[Jo
 def mirror(records: list[JobRecord], client: MlflowClient, study: str, artifacts: str) -> dict:
     """Make the tracking store hold one run per record; return how many were new, changed, gone."""
     counts = {"unchanged": 0, "new": 0, "replaced": 0, "stale": 0}
-    known = {}
-    experiments = {}
+    known: dict[str, list[Run]] = {}
+    experiments = {
+        found.name: found.experiment_id
+        for found in client.search_experiments(filter_string=f"name LIKE '{study}/%'")
+    }
     for name in sorted({experiment_name(study, record.key) for record in records}):
-        experiments[name] = _experiment(client, name, artifacts)
+        if name not in experiments:
+            experiments[name] = client.create_experiment(
+                name, artifact_location=f"{artifacts}/{name}"
+            )
     for experiment in experiments.values():
         for run in _runs(client, experiment):
             known.setdefault(run.data.tags.get("job_key"), []).append(run)
@@ -78,6 +104,8 @@ def mirror(records: list[JobRecord], client: MlflowClient, study: str, artifacts
         found = known.pop(record.key, [])
         if len(found) == 1 and found[0].data.tags.get("record_digest") == record.digest:
             counts["unchanged"] += 1
+            if "stale" in found[0].data.tags:
+                client.delete_tag(found[0].info.run_id, "stale")
         else:
             for run in found:
                 client.delete_run(run.info.run_id)
@@ -86,8 +114,9 @@ def mirror(records: list[JobRecord], client: MlflowClient, study: str, artifacts
         progress.update()
     for runs in known.values():
         for run in runs:
-            client.set_tag(run.info.run_id, "stale", "true")
             counts["stale"] += 1
+            if "stale" not in run.data.tags:
+                client.set_tag(run.info.run_id, "stale", "true")
     progress.close()
     return counts
 
@@ -105,13 +134,6 @@ def _probe_job(key: str) -> tuple[str, int, str, int] | None:
         return None
     _, encoder, seed, probe, budget = parts
     return encoder, int(seed.removeprefix("seed")), probe, int(budget.removeprefix("budget"))
-
-
-def _experiment(client: MlflowClient, name: str, artifacts: str) -> str:
-    found = client.get_experiment_by_name(name)
-    if found:
-        return found.experiment_id
-    return client.create_experiment(name, artifact_location=f"{artifacts}/{name}")
 
 
 def _runs(client: MlflowClient, experiment: str) -> Iterator[Run]:
@@ -179,13 +201,15 @@ def _metrics(record: JobRecord, time_ms: int) -> Iterator[Metric]:
     content = record.content
     section = SECTIONS.get(content["stage"], content["stage"])
     for name, value in content["metrics"].items():
+        if value is None:
+            continue
         yield Metric(f"{section}/{name}", float(value), time_ms, 0)
     for name, value in content["cost"].items():
         if isinstance(value, int | float):
             yield Metric(f"cost/{name}", float(value), time_ms, 0)
     for point in content["curves"]:
         for name, value in point.items():
-            if name != "step":
+            if name != "step" and value is not None:
                 yield Metric(f"train/{name}", float(value), time_ms, int(point["step"]))
     if record.scores is None:
         return

@@ -1,0 +1,71 @@
+"""What tests of the workflow share: a copy of the project to run Snakemake in."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PARTS = ("Snakefile", "config.yaml", "rules", "scripts", "envs", "docs", "profiles", "tests/tiny")
+
+
+class Project:
+    """A copy of the project in a folder of its own, where Snakemake may run and code may change."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        for part in PARTS:
+            source, target = ROOT / part, folder / part
+            if source.is_dir():
+                shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+            else:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(source, target)
+
+    def run(self, *words: str, **environment: str) -> subprocess.CompletedProcess:
+        """Run Snakemake with the tests' Python first on the path; return what it printed."""
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        return subprocess.run(
+            [sys.executable, "-m", "snakemake", *words],
+            cwd=self.folder,
+            env=os.environ | {"PATH": path, "MLFLOW_DISABLE_TELEMETRY": "true"} | environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def study(self, *words: str) -> subprocess.CompletedProcess:
+        """Run the tiny study."""
+        return self.run("--cores", "2", "--configfile", "tests/tiny/study.yaml", *words)
+
+    def planned(self, *words: str) -> dict[str, int]:
+        """Return the rules that a dry run of the tiny study would run, with the number of jobs."""
+        done = self.study("--dry-run", *words)
+        assert done.returncode == 0, done.stdout
+        if "Nothing to be done" in done.stdout:
+            return {}
+        table = done.stdout.split("Job stats:")[1].split("\n\n")[0]
+        rows = [line.split() for line in table.splitlines()[3:] if line.strip()]
+        return {name: int(count) for name, count in rows if name not in ("total", "all")}
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory) -> Project:
+    """The tiny study, run once to its end; tests that change the project copy it."""
+    project = Project(tmp_path_factory.mktemp("tiny"))
+    done = project.study()
+    assert done.returncode == 0, done.stdout[-6000:]
+    return project
+
+
+@pytest.fixture
+def changed(tiny, tmp_path) -> Project:
+    """A copy of the finished tiny study, to change."""
+    copy = tmp_path / "project"
+    shutil.copytree(tiny.folder, copy, symlinks=True)
+    project = object.__new__(Project)
+    project.folder = copy
+    return project

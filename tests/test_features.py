@@ -1,0 +1,124 @@
+"""Features: one vector per crop, in the order asked for, whatever the batches."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+import torch
+from torch import nn
+
+from hcsqc.encoders import describe, random_encoder
+from hcsqc.errors import InputError
+from hcsqc.features import extract_features, features_table
+from hcsqc.files import atomic
+from hcsqc.models import InputSpec
+from hcsqc.probes.task import read_features
+from hcsqc.schema import features_schema, write_table
+from hcsqc.shards import ShardFormat, Shards, ShardWriter
+
+CHANNELS = ("w1", "w2", "w3", "w4")
+PLAIN = InputSpec(8, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory) -> Shards:
+    """Return 7 crops of 4 channels, where crop i has value 10 i + channel all over."""
+    path = tmp_path_factory.mktemp("crops") / "p1.parquet"
+    values = 10 * np.arange(7)[:, None] + np.arange(4)[None]
+    pixels = np.broadcast_to(values[:, :, None, None], (7, 4, 8, 8)).astype(np.uint8)
+    crops = pd.DataFrame(
+        {
+            "crop_id": [f"s/p1/B02/s1/x000{i}y0000" for i in range(7)],
+            "field_id": "s/p1/B02/s1",
+            "x_px": range(7),
+            "y_px": 0,
+            "nucleus_area_px": 100,
+        }
+    )
+    with atomic(path) as temporary:
+        writer = ShardWriter(temporary, ShardFormat(CHANNELS, 8, "uint8", {}))
+        writer.add(crops, pixels)
+        writer.close()
+    return Shards([path])
+
+
+class Means(nn.Module):
+    """Three features: the means of red, green and blue, as bytes."""
+
+    def forward(self, x):
+        return 255 * x.mean(dim=(2, 3))
+
+
+def means(shards: Shards, rows, batch_size=2, chosen=("w4", "w2", "w1")) -> np.ndarray:
+    encoder = describe(Means(), "control", "means", PLAIN, {})
+    return extract_features(encoder, shards, chosen, np.array(rows), batch_size, "means")
+
+
+def test_a_row_holds_the_features_of_its_crop_in_the_composites_order(shards):
+    found = means(shards, [5, 0, 3])
+    np.testing.assert_allclose(found, [[53, 51, 50], [3, 1, 0], [33, 31, 30]], atol=1e-4)
+    assert found.dtype == np.float32
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 7, 100])
+def test_batches_do_not_change_features(shards, batch_size):
+    torch.manual_seed(0)
+    encoder = random_encoder("test_resnet", 32, seed=0)
+    whole = extract_features(encoder, shards, CHANNELS[:3], np.arange(7), 7, "test")
+    found = extract_features(encoder, shards, CHANNELS[:3], np.arange(7), batch_size, "test")
+    np.testing.assert_allclose(found, whole, rtol=1e-4, atol=1e-5)
+
+
+def test_a_network_left_in_training_mode_is_frozen(shards):
+    encoder = random_encoder("test_resnet", 32, seed=0)
+    encoder.backbone.train()
+    before = {name: value.clone() for name, value in encoder.backbone.state_dict().items()}
+    extract_features(encoder, shards, CHANNELS[:3], np.arange(7), 3, "test")
+    for name, value in encoder.backbone.state_dict().items():
+        assert torch.equal(value, before[name]), name
+
+
+def test_no_crops_give_no_features(shards):
+    assert means(shards, np.empty(0, int)).shape == (0, 3)
+
+
+class Poison(Means):
+    """Not a number for the crop whose red is 43."""
+
+    def forward(self, x):
+        values = super().forward(x)
+        values[(values[:, 0] - 43).abs() < 0.5, 1] = float("nan")
+        return values
+
+
+def test_features_that_are_no_numbers_name_their_crop(shards):
+    encoder = describe(Poison(), "control", "poison", PLAIN, {})
+    with pytest.raises(InputError) as caught:
+        extract_features(encoder, shards, ("w4", "w2", "w1"), np.array([6, 4, 0]), 2, "poison s")
+    assert str(caught.value) == (
+        "poison s: the features of crop s/p1/B02/s1/x0004y0000 are not finite numbers"
+    )
+
+
+def test_a_channel_that_the_shard_lacks_is_named(shards):
+    with pytest.raises(InputError, match="channel 'w5' is not one of w1, w2, w3, w4"):
+        means(shards, [0], chosen=("w5", "w2", "w1"))
+
+
+def write(path: Path, crops: list[str], matrix: np.ndarray) -> Path:
+    table = features_table(crops, matrix)
+    write_table(table, path, features_schema(matrix.shape[1]))
+    return path
+
+
+def test_features_are_read_back_file_after_file(tmp_path):
+    one = np.arange(6, dtype=np.float32).reshape(2, 3)
+    two = -np.ones((1, 3), np.float32)
+    paths = [write(tmp_path / "one", ["a", "b"], one), write(tmp_path / "two", ["c"], two)]
+    assert pq.read_schema(paths[0]).field("vector").type.list_size == 3
+    index, matrix = read_features(paths)
+    assert index.tolist() == ["a", "b", "c"]
+    np.testing.assert_array_equal(matrix, np.concatenate([one, two]))
+    assert matrix.dtype == np.float32

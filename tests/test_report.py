@@ -1,0 +1,343 @@
+"""The report: what it says of its data, what it ranks, and that it is one safe file."""
+
+import base64
+import copy
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import jinja2
+import pandas as pd
+import pytest
+import yaml
+
+from hcsqc.metrics import METRICS
+from hcsqc.report import (
+    best_encoders,
+    describe_data,
+    failed_fields,
+    label_counts,
+    layout_table,
+    render_report,
+    screen_counts,
+)
+from hcsqc.tables import make_tables
+
+ROOT = Path(__file__).resolve().parent.parent
+TEMPLATE = ROOT / "scripts" / "hcsqc" / "templates" / "report.html"
+CONFIG = yaml.safe_load((ROOT / "config.yaml").read_text())
+PNG = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJg"
+    "gg=="
+)
+EVIL = "<script>alert('x')</script>"
+MEANS = {"resnet18": 0.90, "simclr": 0.88, "random_resnet18": 0.60}
+
+
+def study(**changes) -> dict:
+    config = copy.deepcopy(CONFIG)
+    simulated = config["screens"]["BBBC022"] | {
+        "simulate": {"cell_line": "u2os"},
+        "labels": "truth",
+    }
+    config["screens"] |= {"sim": simulated, "other": copy.deepcopy(simulated)}
+    config["study"] |= {
+        "name": "mine",
+        "train": "sim",
+        "test": ["other"],
+        "encoders": list(MEANS),
+        "not_run": {"vgg16": "no hub here"},
+        "probes": ["knn"],
+        "budgets": [350, 25],
+        "draws": 10,
+    }
+    config["study"] |= changes
+    return config
+
+
+def scores(config: dict, draws: int = 10) -> pd.DataFrame:
+    """Return scores that spread by 5 points around each encoder's mean."""
+    return pd.DataFrame(
+        [
+            (encoder, 0, "knn", budget, draw, screen, metric, mean + (draw % 2 - 0.5) / 10, 130)
+            for encoder, mean in zip(config["study"]["encoders"], MEANS.values(), strict=True)
+            for budget in (350, 25)
+            for draw in range(draws)
+            for screen in (config["study"]["train"], *config["study"]["test"])
+            for metric in METRICS
+        ],
+        columns=[
+            "encoder",
+            "seed",
+            "probe",
+            "budget",
+            "draw",
+            "screen",
+            "metric",
+            "value",
+            "n_test",
+        ],
+    )
+
+
+def summary(field_id: str = "sim/p1/B02/s1", reason: str = "cannot be read") -> pd.DataFrame:
+    rows = [
+        ("sim/p1/B02/s2", "p1", 10, 7, 3, "ok", None),
+        (field_id, "p1", 0, 0, 0, "failed", reason),
+    ]
+    columns = ["field_id", "plate", "found", "kept", "dropped", "status", "reason"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def about(**provenance) -> dict:
+    given = {"weights": "random"} | provenance
+    return {
+        "kind": "ssl",
+        "architecture": "resnet18",
+        "width": 512,
+        "input": {"size_px": 64},
+        "provenance": given,
+    }
+
+
+def page(config: dict, folder: Path, draws: int = 10, **given) -> str:
+    pictures = [
+        folder / name for name in ("crops_sim.png", "score_against_budget.png", "shift.png")
+    ]
+    for path in pictures:
+        path.write_bytes(PNG)
+    arguments = {
+        "changed": [("crops.window_px", 64, 128)],
+        "tables": make_tables(scores(config, draws), config),
+        "figures": pictures,
+        "labels": {"sim": pd.DataFrame({"label": ["normal"], "artefact": [None]})},
+        "summaries": {"sim": summary()},
+        "encoders": {"simclr": about()},
+    }
+    return render_report(TEMPLATE, config, **(arguments | given))
+
+
+class Reader(HTMLParser):
+    """Collect the tags, the links and the text of a page."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.tags, self.links, self.words = [], [], []
+        self.feed(text)
+        self.text = " ".join(" ".join(self.words).split())
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.links += [value for name, value in attrs if name in ("src", "href", "action", "data")]
+
+    def handle_data(self, data):
+        self.words.append(data)
+
+
+# The page.
+
+
+def test_the_page_says_that_its_data_are_simulated(tmp_path):
+    text = Reader(page(study(), tmp_path)).text
+    sentence = "Trained on sim, tested on it and on other: sim is simulated; other is simulated."
+    # Once at the head, and above each of the three tables.
+    assert text.count(sentence) == 4
+
+
+def test_the_page_shows_figures_intervals_the_papers_and_reasons(tmp_path):
+    text = Reader(page(study(), tmp_path)).text
+    assert "knn on sim (130 test crops, 10 draws)" in text
+    assert "90.0 85.0 to 95.0" in text
+    assert "88.0 83.0 to 93.0 paper 90.6" in text, "SimCLR's accuracy, the paper's beside it"
+    assert "vgg16 transfer not run: no hub here paper (other data): 96.1 95.9 95.4" in text
+    assert "crops.window_px 64 128" in text
+
+
+def test_the_page_names_the_best_encoder_and_those_within_reach(tmp_path):
+    text = Reader(page(study(), tmp_path)).text
+    assert "In short" in text
+    assert "knn 350 90.0 resnet18 simclr" in text
+
+
+def test_a_smoke_test_ranks_nothing_and_says_so(tmp_path):
+    text = Reader(page(study(smoke_test=True), tmp_path)).text
+    assert "This is a smoke test." in text
+    for words in ("In short", "Within reach", "within reach", "Highest", "highest", "best"):
+        assert words not in text, words
+
+
+def test_too_few_draws_are_said_to_tell_nothing_of_reach(tmp_path):
+    text = Reader(page(study(draws=2), tmp_path, draws=2)).text
+    assert "too few draws to tell" in text
+    assert " to 95" not in text
+
+
+def test_pictures_lie_in_the_page_and_nothing_is_fetched(tmp_path):
+    text = page(study(), tmp_path)
+    found = Reader(text)
+    assert found.tags.count("img") == 3
+    for link in found.links:
+        head, _, data = link.partition(",")
+        assert head == "data:image/png;base64"
+        assert base64.b64decode(data) == PNG
+    assert not re.search(r"https?:|//[a-z]|url\(|@import", text)
+    assert not {"script", "link", "iframe", "object"} & set(found.tags)
+
+
+@pytest.mark.parametrize(
+    "where", ["encoder", "study", "field", "reason", "label", "weights", "value"]
+)
+def test_text_from_outside_is_escaped(where, tmp_path):
+    config, given = study(), {}
+    if where == "encoder":
+        config["encoders"][EVIL] = config["encoders"]["resnet18"]
+        config["study"]["encoders"] = [EVIL, "simclr", "random_resnet18"]
+        given["encoders"] = {EVIL: about()}
+    elif where == "study":
+        config["study"]["name"] = EVIL
+    elif where == "field":
+        given["summaries"] = {"sim": summary(field_id=EVIL)}
+    elif where == "reason":
+        config["study"]["not_run"] = {"vgg16": EVIL}
+        given["summaries"] = {"sim": summary(reason=EVIL)}
+    elif where == "label":
+        given["labels"] = {"sim": pd.DataFrame({"label": ["abnormal"], "artefact": [EVIL]})}
+    elif where == "weights":
+        given["encoders"] = {"simclr": about(package=EVIL, licence=EVIL)}
+    else:
+        given["changed"] = [("tracking.uri", EVIL, None)]
+    text = page(config, tmp_path, **given)
+    found = Reader(text)
+    assert "script" not in found.tags and "<script" not in text
+    assert "&lt;script&gt;" in text and EVIL in found.text
+
+
+def test_every_tag_is_closed(tmp_path):
+    alone = {"meta", "img", "br"}
+    open_tags = []
+
+    class Balance(HTMLParser):
+        def handle_starttag(self, tag, attrs):
+            if tag not in alone:
+                open_tags.append(tag)
+
+        def handle_endtag(self, tag):
+            assert open_tags.pop() == tag
+
+    Balance().feed(page(study(), tmp_path))
+    assert open_tags == []
+
+
+def test_encoders_are_listed_with_their_origin(tmp_path):
+    given = {
+        "simclr": about(weights="self-supervised", method="simclr", crops=900, collapsed=True),
+        "lite": about(weights="package", package="lite 0.1.0", licence="Apache-2.0"),
+        "plain": about(weights="self-supervised", method="vicreg", crops=900, collapsed=False),
+    }
+    text = Reader(page(study(), tmp_path, encoders=given)).text
+    assert "self-supervised, simclr on 900 crops collapsed: its features hardly differ" in text
+    assert "package, lite 0.1.0 (Apache-2.0)" in text
+    assert text.count("collapsed") == 1
+
+
+def test_screens_and_the_studys_name_are_not_listed_as_changes(tmp_path):
+    changed = [
+        ("study.name", "mine", "masud2022"),
+        ("screens.sim", {}, None),
+        ("study.draws", 3, 20),
+    ]
+    text = Reader(page(study(), tmp_path, changed=changed)).text
+    assert "study.draws 3 20" in text
+    assert "study.name" not in text and "screens.sim" not in text
+    only = page(study(), tmp_path, changed=changed[:2])
+    assert "Nothing." in Reader(only).text
+
+
+def test_a_template_that_asks_for_what_there_is_not_fails(tmp_path):
+    template = tmp_path / "report.html"
+    template.write_text("{{ study.nmae }}")
+    with pytest.raises(jinja2.UndefinedError, match="nmae"):
+        render_report(
+            template,
+            study(),
+            [],
+            make_tables(scores(study()), study()),
+            [],
+            {},
+            {"sim": summary()},
+            {},
+        )
+
+
+# Its parts.
+
+
+def test_the_data_of_real_and_derived_screens_are_named():
+    config = copy.deepcopy(CONFIG)
+    assert describe_data(config) == (
+        "Trained on BBBC022, tested on it and on BBBC021: BBBC022 is a real screen; BBBC021 is a "
+        "real screen."
+    )
+    config["screens"]["degraded"] = {"derived_from": "BBBC022"}
+    config["study"] |= {"train": "degraded", "test": []}
+    assert describe_data(config) == (
+        "Trained on degraded, tested on it and on no other screen: degraded is BBBC022 with "
+        "simulated artefacts; BBBC022 is a real screen."
+    )
+
+
+def f1_table(rows: list[tuple]) -> pd.DataFrame:
+    columns = ["encoder", "percent", "low", "high"]
+    table = pd.DataFrame(rows, columns=columns)
+    return table.assign(probe="knn", budget=25, metric="f1", status="run")
+
+
+def test_within_reach_is_whose_interval_holds_the_best_mean():
+    rows = [("a", 80, 70, 89.9), ("b", 90, 85, 95), ("c", 85, 80, 90), ("d", 60, 40, 97)]
+    (best,) = best_encoders(f1_table(rows))
+    assert (best["encoder"], best["percent"]) == ("b", "90.0")
+    assert best["near"] == ["c", "d"]
+    assert best["has_interval"]
+
+
+def test_other_metrics_and_encoders_not_run_are_not_ranked():
+    table = f1_table([("a", 80, 70, 90), ("b", 70, 60, 75)])
+    other = f1_table([("b", 99, 98, 100)]).assign(metric="auc")
+    left_out = f1_table([("c", None, None, None)]).assign(status="not run")
+    (best,) = best_encoders(pd.concat([table, other, left_out], ignore_index=True))
+    assert (best["encoder"], best["near"]) == ("a", [])
+
+
+def test_a_table_has_a_line_per_encoder_and_a_cell_per_budget_and_metric():
+    config = study()
+    (group,) = layout_table(make_tables(scores(config), config)[2])
+    assert (group["probe"], group["screen"], group["budgets"]) == ("knn", "sim", [350, 25])
+    assert [line["encoder"] for line in group["lines"]] == [*MEANS, "vgg16"]
+    assert [len(line["cells"]) for line in group["lines"]] == [6] * 4
+    assert group["lines"][1]["cells"][0]["percent"] == "88.0"
+    assert group["lines"][1]["reason"] is None and group["lines"][3]["reason"] == "no hub here"
+
+
+def test_labels_and_screens_are_counted():
+    labels = pd.DataFrame(
+        {
+            "label": ["normal", "abnormal", "abnormal", "abnormal"],
+            "artefact": [None, "blur", "blur", "dead"],
+        }
+    )
+    counts = label_counts(labels)
+    assert counts["normal"] == 1 and counts["blur"] == 2 and counts["dead"] == 1
+    assert screen_counts(summary()) == {
+        "plates": 1,
+        "fields": 2,
+        "fields failed": 1,
+        "nuclei found": 10,
+        "crops": 7,
+        "dropped at the border": 3,
+    }
+
+
+def test_failed_fields_are_listed_with_their_reason_up_to_a_number():
+    many = pd.concat([summary(f"sim/p1/C0{i}/s1", f"reason {i}") for i in range(9)])
+    found = failed_fields({"sim": many, "other": summary("other/p", "x")}, most=4)
+    assert found == [{"field_id": f"sim/p1/C0{i}/s1", "reason": f"reason {i}"} for i in range(4)]

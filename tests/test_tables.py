@@ -1,0 +1,228 @@
+"""The paper's tables with ours beside them: means, intervals, and a reason for every gap."""
+
+import copy
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from snakemake.utils import update_config
+
+from hcsqc.metrics import METRICS
+from hcsqc.tables import COLUMNS, FEWEST_DRAWS, PAPER_TABLES, make_tables
+
+ROOT = Path(__file__).resolve().parent.parent
+CONFIG = yaml.safe_load((ROOT / "config.yaml").read_text())
+PAPER = pd.read_csv(PAPER_TABLES)
+
+
+def study(**changes) -> dict:
+    """Return a small study: two encoders run, one not, kNN and fine-tuning."""
+    config = copy.deepcopy(CONFIG)
+    config["study"] |= {
+        "train": "BBBC022",
+        "test": ["BBBC021"],
+        "encoders": ["resnet18", "simclr"],
+        "not_run": {"vgg16": "no hub here"},
+        "probes": ["knn", "finetune_paper"],
+        "budgets": [350, 25],
+        "draws": 10,
+    }
+    config["probes"]["finetune_paper"] |= {"budgets": [25], "draws": 2}
+    update_config(config, changes)
+    return config
+
+
+def score_rows(config: dict, value=lambda **row: 0.5, without=()) -> pd.DataFrame:
+    """Return the scores of a study, `value(encoder, probe, ...)` for each row."""
+    rows = []
+    names = ["encoder", "seed", "probe", "budget", "draw", "screen", "metric"]
+    for probe in config["study"]["probes"]:
+        entry = config["probes"][probe]
+        for row in product(
+            config["study"]["encoders"],
+            config["study"]["seeds"],
+            [probe],
+            entry.get("budgets", config["study"]["budgets"]),
+            range(entry.get("draws", config["study"]["draws"])),
+            [config["study"]["train"], *config["study"]["test"]],
+            METRICS,
+        ):
+            named = dict(zip(names, row, strict=True))
+            if named["encoder"] not in without:
+                n_test = 130 if named["screen"] == config["study"]["train"] else 224
+                rows.append({**named, "value": value(**named), "n_test": n_test})
+    return pd.DataFrame(rows)
+
+
+def cell(table: pd.DataFrame, **wanted) -> pd.Series:
+    """Return the one row of a table with these values."""
+    rows = table
+    for column, value in wanted.items():
+        rows = rows[rows[column] == value]
+    assert len(rows) == 1, wanted
+    return rows.iloc[0]
+
+
+def by_draw(**row) -> float:
+    return row["draw"] / 10 if row["encoder"] == "simclr" else 0.25
+
+
+def test_a_figure_is_the_mean_over_draws_with_their_percentiles():
+    config = study()
+    row = cell(
+        make_tables(score_rows(config, by_draw), config)[1],
+        encoder="simclr",
+        probe="knn",
+        metric="f1",
+    )
+    # Values 0, 10, ..., 90 percent: 2.5% of the way from the first to the last is 2.25.
+    assert row["percent"] == pytest.approx(45)
+    assert (row["low"], row["high"]) == pytest.approx((2.25, 87.75))
+    assert (row["draws"], row["seeds"], row["n_test"]) == (10, 1, 130)
+    assert row["status"] == "run" and pd.isna(row["reason"])
+
+
+def test_seeds_and_draws_are_pooled():
+    config = study(study={"seeds": [0, 1, 2], "draws": 4})
+    scores = score_rows(config, lambda **row: (row["seed"] * 4 + row["draw"]) / 12)
+    row = cell(make_tables(scores, config)[1], encoder="resnet18", probe="knn", metric="auc")
+    values = 100 * np.arange(12) / 12
+    assert row["percent"] == pytest.approx(values.mean())
+    assert row["low"] == pytest.approx(np.percentile(values, 2.5))
+    assert row["high"] == pytest.approx(np.percentile(values, 97.5))
+    assert (row["draws"], row["seeds"]) == (4, 3)
+
+
+@pytest.mark.parametrize(("draws", "seeds"), [(1, [0]), (FEWEST_DRAWS - 1, [0]), (2, [0, 1])])
+def test_too_few_draws_have_no_interval(draws, seeds):
+    config = study(study={"draws": draws, "seeds": seeds})
+    row = cell(
+        make_tables(score_rows(config, by_draw), config)[1],
+        encoder="simclr",
+        probe="knn",
+        metric="f1",
+    )
+    assert pd.notna(row["percent"]) and pd.isna(row["low"]) and pd.isna(row["high"])
+
+
+def test_draws_times_seeds_just_enough_have_an_interval():
+    config = study(study={"draws": FEWEST_DRAWS})
+    rows = make_tables(score_rows(config), config)[1]
+    run = rows[rows["status"] == "run"]
+    assert run["low"].notna().all() and run["high"].notna().all()
+
+
+def test_each_table_has_its_probes_budgets_and_screens():
+    config = study()
+    tables = make_tables(score_rows(config), config)
+    assert list(tables) == [1, 2, 3]
+    seen = {
+        number: set(zip(table["probe"], table["budget"], table["screen"], strict=True))
+        for number, table in tables.items()
+    }
+    assert seen[1] == {("knn", 350, "BBBC022")}
+    assert seen[2] == {
+        (probe, budget, "BBBC022") for probe in ("knn", "finetune_paper") for budget in (350, 25)
+    }
+    assert seen[3] == {("knn", 350, "BBBC021"), ("finetune_paper", 350, "BBBC021")}
+    for table in tables.values():
+        assert table.columns.tolist() == COLUMNS
+        assert not table.duplicated(["encoder", "probe", "budget", "screen", "metric"]).any()
+
+
+def test_the_shift_table_holds_the_other_screens_scores():
+    config = study()
+    scores = score_rows(config, lambda **row: 0.9 if row["screen"] == "BBBC021" else 0.1)
+    tables = make_tables(scores, config)
+    shifted = cell(tables[3], encoder="simclr", probe="knn", metric="f1")
+    assert shifted["percent"] == pytest.approx(90) and shifted["n_test"] == 224
+    run = tables[2][tables[2]["status"] == "run"]
+    assert run["percent"].tolist() == pytest.approx([10] * len(run))
+
+
+def test_every_encoder_of_the_study_has_every_row_run_or_not():
+    config = study()
+    for table in make_tables(score_rows(config), config).values():
+        for _, rows in table.groupby(["probe", "budget", "screen", "metric"]):
+            assert rows["encoder"].tolist() == ["resnet18", "simclr", "vgg16"]
+        left_out = table[table["encoder"] == "vgg16"]
+        assert set(left_out["status"]) == {"not run"}
+        assert set(left_out["reason"]) == {"no hub here"}
+        assert left_out["percent"].isna().all() and set(left_out["kind"]) == {"transfer"}
+
+
+def test_a_budget_that_a_probe_does_not_run_says_which_it_does():
+    config = study()
+    table = make_tables(score_rows(config), config)[2]
+    rows = table[(table["probe"] == "finetune_paper") & (table["encoder"] == "simclr")]
+    assert set(rows["status"][rows["budget"] == 25]) == {"run"}
+    left_out = rows[rows["budget"] == 350]
+    assert set(left_out["status"]) == {"not run"}
+    assert left_out["reason"].str.contains("finetune_paper runs at 25 labels, 2 draws").all()
+
+
+def test_missing_scores_are_rows_not_run_and_never_figures():
+    config = study()
+    table = make_tables(score_rows(config, without=["simclr"]), config)[1]
+    rows = table[table["encoder"] == "simclr"]
+    assert set(rows["status"]) == {"not run"} and rows["percent"].isna().all()
+    assert rows["reason"].notna().all()
+
+
+def test_the_order_of_scores_does_not_matter():
+    config = study()
+    scores = score_rows(config, by_draw)
+    shuffled = make_tables(scores.sample(frac=1, random_state=1), config)
+    for number, table in make_tables(scores, config).items():
+        pd.testing.assert_frame_equal(shuffled[number], table)
+
+
+# The paper's figures.
+
+
+def test_the_papers_192_cells_all_stand_in_the_papers_study():
+    tables = make_tables(score_rows(CONFIG), CONFIG)
+    counts = {number: table["paper_percent"].notna().sum() for number, table in tables.items()}
+    assert counts == {1: 48, 2: 120, 3: 24}
+    assert len(PAPER) == 192
+    found = pd.concat(tables.values()).dropna(subset="paper_percent")
+    found["kind_of_probe"] = [CONFIG["probes"][probe]["kind"] for probe in found["probe"]]
+    columns = ["table", "encoder", "kind_of_probe", "budget", "paper_screen", "metric"]
+    merged = PAPER.merge(
+        found,
+        left_on=["table", "encoder", "probe", "budget", "screen", "metric"],
+        right_on=columns,
+        how="left",
+        validate="one_to_one",
+    )
+    assert merged["paper_percent"].tolist() == merged["percent_x"].tolist()
+
+
+def test_the_papers_cells_stand_beside_encoders_that_were_not_run():
+    config = copy.deepcopy(CONFIG)
+    config["study"]["encoders"] = ["random_resnet18"]
+    names = sorted(set(PAPER["encoder"]))
+    config["study"]["not_run"] = dict.fromkeys(names, "no time")
+    tables = make_tables(score_rows(config), config)
+    assert sum(table["paper_percent"].notna().sum() for table in tables.values()) == 192
+    ours = pd.concat(tables.values())
+    assert ours["percent"].notna().sum() == (ours["encoder"] == "random_resnet18").sum()
+
+
+def test_a_known_cell_of_each_of_the_papers_tables():
+    tables = make_tables(score_rows(CONFIG), CONFIG)
+    first = cell(tables[1], encoder="vgg16", probe="knn", metric="accuracy")
+    assert (first["paper_percent"], first["paper_screen"]) == (96.09, "BBBC022")
+    third = cell(tables[3], encoder="vicreg", probe="finetune_paper", metric="accuracy")
+    assert (third["paper_percent"], third["paper_screen"]) == (37.95, "BBBC021")
+
+
+def test_what_the_paper_does_not_report_has_no_figure_of_its():
+    tables = make_tables(score_rows(CONFIG), CONFIG)
+    control = pd.concat(tables.values()).query("encoder == 'random_resnet18'")
+    assert control["paper_percent"].isna().all() and control["paper_screen"].isna().all()
+    frozen = tables[2][tables[2]["probe"] != "finetune_paper"]
+    assert frozen["paper_percent"].isna().all()

@@ -1,0 +1,269 @@
+"""The whole workflow on the tiny study: it runs, runs nothing twice, and reruns what changed."""
+
+import json
+import re
+import shlex
+import subprocess
+import sys
+from itertools import product
+
+import duckdb
+import pandas as pd
+import pytest
+import yaml
+
+from tests.conftest import ROOT, Project
+
+pytestmark = pytest.mark.dag
+
+# What follows when scores change.
+AFTER_SCORES = {"make_tables": 1, "plot_scores": 1, "make_report": 1, "track_runs": 1}
+
+
+def results(project: Project):
+    return project.folder / "results" / "tiny"
+
+
+def edit(project: Project, path: str, old: str, new: str) -> None:
+    file = project.folder / path
+    text = file.read_text()
+    assert old in text, f"{path} no longer holds {old!r}"
+    file.write_text(text.replace(old, new, 1))
+
+
+def study_with(project: Project, **changes) -> None:
+    """Merge changes into the tiny study's file."""
+    path = project.folder / "tests/tiny/study.yaml"
+    study = yaml.safe_load(path.read_text())
+    for section, values in changes.items():
+        study.setdefault(section, {}).update(values)
+    path.write_text(yaml.safe_dump(study))
+
+
+def test_second_run_does_nothing(tiny):
+    done = tiny.study()
+    assert done.returncode == 0
+    assert "Nothing to be done" in done.stdout
+
+
+def test_tables_have_a_row_for_every_encoder_probe_budget_screen_and_metric(tiny):
+    encoders = {"efficientnet_lite0", "simclr", "deepcluster_v2", "random_resnet18", "vgg16"}
+    frozen, metrics = ("knn", "linear_paper"), ("accuracy", "f1", "auc")
+    every = (*frozen, "finetune_paper")
+    expected = {
+        1: set(product(encoders, frozen, [20], ["tiny022"], metrics)),
+        2: set(product(encoders, every, [20, 10], ["tiny022"], metrics)),
+        3: set(product(encoders, every, [20], ["tiny021"], metrics)),
+    }
+    for number, rows in expected.items():
+        table = pd.read_csv(results(tiny) / f"tables/table{number}.csv")
+        keys = list(
+            table[["encoder", "probe", "budget", "screen", "metric"]].itertuples(index=False)
+        )
+        assert len(keys) == len(rows)
+        assert {tuple(key) for key in keys} == rows
+        assert set(table[table["encoder"] == "vgg16"]["reason"]) == {"no hub in tests"}
+        run = table[table["status"] == "run"]
+        assert run["percent"].between(0, 100).all()
+
+
+def test_crops_open_in_pandas_and_duckdb(tiny):
+    files = str(results(tiny) / "crops/tiny022/*[0-9].parquet")
+    rows = duckdb.sql(f"SELECT crop_id, x_px, octet_length(pixels) AS n FROM '{files}'").df()
+    assert (rows["n"] == 5 * 32 * 32).all()
+    one = pd.read_parquet(results(tiny) / "crops/tiny022/1001.parquet")
+    assert set(one["crop_id"]) <= set(rows["crop_id"])
+
+
+def test_every_job_leaves_a_record_and_mlflow_holds_each_once(tiny):
+    records = list((results(tiny) / "runs").rglob("run.json"))
+    keys = {json.loads(path.read_text())["key"] for path in records}
+    assert len(keys) == len(records)
+    assert not list((results(tiny) / "runs").rglob("failed.json"))
+    receipt = json.loads((results(tiny) / "mlflow.receipt.json").read_text())
+    assert receipt["runs"] == receipt["new"] == len(records)
+
+
+def test_no_evaluation_well_is_pretrained_on(tiny):
+    record = json.loads((results(tiny) / "runs/pretrain/simclr/seed0/run.json").read_text())
+    crops = pd.read_parquet(results(tiny) / "crops/tiny022/1001.parquet", columns=["field_id"])
+    wells = crops["field_id"].str.split("/").str[2]
+    assert record["parameters"]["crops"] == (wells == "B05").sum() > 0
+
+
+def test_snakemake_report_is_one_file_without_a_network(tiny):
+    done = tiny.study("--report", "report.zip")
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert (tiny.folder / "report.zip").stat().st_size > 100_000
+
+
+def test_each_script_runs_by_hand_and_gives_the_same_again(changed):
+    """The commands that Snakemake prints are what a person would type."""
+    printed = changed.study("--dry-run", "--forceall", "--printshellcmds").stdout
+    commands = re.findall(r"Shell command: (python scripts/.*)", printed)
+    one_each = {shlex.split(command)[1]: command.split(" 2>&1 |")[0] for command in commands}
+    used = {path.name for path in (ROOT / "scripts").glob("*.py")}
+    used -= {"cli.py", "list_plates.py", "derive_plate.py"}  # no rule of this study
+    assert {name.removeprefix("scripts/") for name in one_each} == used
+    tables = {
+        path: pd.read_parquet(path) for path in results(changed).rglob("predictions/**/*.parquet")
+    }
+    for command in one_each.values():
+        words = [sys.executable, *shlex.split(command)[1:]]
+        done = subprocess.run(words, cwd=changed.folder, capture_output=True, text=True)
+        assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
+    for path, table in tables.items():
+        pd.testing.assert_frame_equal(pd.read_parquet(path), table)
+
+
+def test_comments_and_docstrings_rerun_nothing(changed):
+    for path in ("scripts/hcsqc/crops.py", "scripts/crop_plate.py", "scripts/hcsqc/metrics.py"):
+        file = changed.folder / path
+        file.write_text(
+            file.read_text().replace('"""', '"""Said otherwise. ', 1) + "\n# a comment\n"
+        )
+    edit(changed, "config.yaml", "study:", "# a comment\nstudy:")
+    assert changed.planned() == {}
+
+
+def test_metric_code_reruns_scores_and_what_follows(changed):
+    edit(changed, "scripts/hcsqc/metrics.py", "THRESHOLD = 0.5", "THRESHOLD = 0.4")
+    assert changed.planned() == {"score_predictions": 4} | AFTER_SCORES
+
+
+def test_probe_code_reruns_its_predictions_and_what_follows(changed):
+    edit(changed, "scripts/hcsqc/probes/knn.py", "axis=1)\n", "axis=1) * 1.0\n")
+    assert changed.planned() == {"probe_knn": 8, "score_predictions": 4} | AFTER_SCORES
+
+
+def test_one_methods_code_retrains_that_method_alone(changed):
+    edit(changed, "scripts/hcsqc/methods/simclr.py", "batch_norm=False", "batch_norm=True")
+    planned = changed.planned()
+    assert planned["pretrain"] == 1
+    assert planned["extract_features"] == 2
+
+
+def test_crop_settings_rerun_crops_and_all_that_follows(changed):
+    study_with(changed, crops={"window_px": 34, "scale_fields": 4, "failed_fields": 0.5})
+    planned = changed.planned()
+    assert planned["crop_plate"] == 3
+    assert planned["pretrain"] == 2
+    assert not {"simulate_plate", "index_plate", "measure_scale", "import_encoder"} & set(planned)
+
+
+def test_one_more_encoder_runs_its_own_jobs_and_the_tables(changed):
+    entry = {"kind": "ssl", "method": "simclr", "preset": "paper", "epochs": 1}
+    study_with(changed, encoders={"simclr_short": entry})
+    encoders = ["efficientnet_lite0", "simclr", "deepcluster_v2", "random_resnet18"]
+    study_with(changed, study={"encoders": [*encoders, "simclr_short"]})
+    assert (
+        changed.planned()
+        == {
+            "pretrain": 1,
+            "extract_features": 2,
+            "probe_knn": 2,
+            "probe_linear": 2,
+            "finetune": 1,
+            "score_predictions": 1,
+            "save_config": 1,
+        }
+        | AFTER_SCORES
+    )
+
+
+def test_one_more_plate_runs_its_own_index_and_crops_but_no_pretraining(changed):
+    path = changed.folder / "tests/tiny/study.yaml"
+    study = yaml.safe_load(path.read_text())
+    study["screens"]["tiny022"]["plates"].append("1009")
+    path.write_text(yaml.safe_dump(study))
+    planned = changed.planned()
+    for rule in ("simulate_plate", "index_plate", "measure_scale", "crop_plate"):
+        assert planned[rule] == 1
+    assert "pretrain" not in planned
+
+
+def test_a_new_study_name_shares_nothing(changed):
+    study_with(changed, study={"name": "other"})
+    assert changed.planned()["simulate_plate"] == 3
+
+
+@pytest.mark.parametrize(
+    ("section", "values", "message"),
+    [
+        ("study", {"budgte": [10]}, "study: unknown key 'budgte'; did you mean 'budgets'?"),
+        ("study", {"train": "tiny22"}, "unknown name 'tiny22'; did you mean 'tiny022'?"),
+        ("study", {"encoders": ["simcrl"]}, "unknown name 'simcrl'; did you mean 'simclr'?"),
+    ],
+)
+def test_a_wrong_config_ends_with_one_message(tmp_path, section, values, message):
+    project = Project(tmp_path / "project")
+    study_with(project, **{section: values})
+    done = project.study("--dry-run")
+    assert done.returncode != 0
+    assert message in done.stdout
+    assert "Traceback" not in done.stdout
+
+
+def test_a_broken_image_is_listed_and_the_other_fields_go_on(changed):
+    images = sorted((results(changed) / "simulated/tiny022/images").rglob("IXMtest_B03_*_w3*.tif"))
+    images[0].write_bytes(images[0].read_bytes()[:1000])
+    plate = re.search(r"images_(\d+)w3", str(images[0]))[1]
+    crops = f"results/tiny/crops/tiny022/{plate}.parquet"
+    done = changed.study("--forcerun", "crop_plate", "--", crops)
+    assert done.returncode == 0, done.stdout[-3000:]
+    summary = pd.read_parquet(results(changed) / f"crops/tiny022/{plate}.summary.parquet")
+    failed = summary[summary["status"] == "failed"]
+    assert failed["well"].tolist() == ["B03"]
+    assert images[0].name in failed["reason"].iloc[0]
+    assert (summary["found"] == summary["kept"] + summary["dropped"]).all()
+
+
+def test_a_screen_without_labels_stops_with_one_message_and_the_encoders_run(changed):
+    """Real screens have no labels of their own: the paper's were never published."""
+    csv = results(changed) / "simulated/tiny022/1001.image.csv"
+    path = changed.folder / "tests/tiny/study.yaml"
+    study = yaml.safe_load(path.read_text())
+    screen = study["screens"]["tiny022"]
+    del screen["simulate"]
+    screen |= {"images": str(results(changed) / "simulated/tiny022/images"), "image_csv": str(csv)}
+    screen |= {"labels": [], "plates": ["1001"]}
+    study["study"] |= {"name": "unlabelled", "test": [], "encoders": ["simclr"]}
+    path.write_text(yaml.safe_dump(study))
+    done = changed.study("--keep-going")
+    assert done.returncode != 0
+    assert "error: screen tiny022 has no labels" in done.stdout
+    assert "docs/labels.md" in done.stdout
+    assert (changed.folder / "results/unlabelled/encoders/simclr/seed0/encoder.json").exists()
+    failed = changed.folder / "results/unlabelled/runs/labels/tiny022/failed.json"
+    assert json.loads(failed.read_text())["status"] == "FAILED"
+
+
+def test_weights_that_cannot_be_had_stop_the_job_with_the_ways_to_provide_them(changed):
+    study_with(
+        changed,
+        encoders={
+            "mine": {
+                "kind": "transfer",
+                "architecture": "resnet18",
+                "input_px": 32,
+                "file": "nowhere.safetensors",
+            }
+        },
+    )
+    study_with(changed, study={"encoders": ["mine"]})
+    done = changed.study("results/tiny/encoders/mine/seed0/encoder.safetensors")
+    assert done.returncode != 0
+    assert "error: nowhere.safetensors: no such file of weights for resnet18" in done.stdout
+    assert not (results(changed) / "encoders/mine/seed0/encoder.safetensors").exists()
+
+
+def test_the_slurm_profile_plans_the_study_with_gpus_where_they_are_used(tmp_path):
+    project = Project(tmp_path / "project")
+    done = project.run(
+        "--profile", "profiles/slurm", "--configfile", "tests/tiny/study.yaml", "--dry-run"
+    )
+    assert done.returncode == 0, done.stdout[-3000:]
+    jobs = done.stdout.split("\n\n")
+    pretraining = [text for text in done.stdout.split("rule ") if text.startswith("pretrain:")]
+    assert pretraining and all("gpu=1" in text and "runtime=720" in text for text in pretraining)
+    assert not any("rule crop_plate:" in text and "gpu=1" in text for text in jobs)
