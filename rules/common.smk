@@ -83,9 +83,12 @@ def encoder_file(encoder, seed):
 
 
 def flags(values):
-    """Return settings as command-line flags: `{"batch_size": 32}` as `--batch-size 32`."""
+    """Return settings as command-line flags: `{"batch_size": 32}` as `--batch-size 32`.
+
+    Sorted, so that keys in another order are no change.
+    """
     words = []
-    for name, value in values.items():
+    for name, value in sorted(values.items()):
         dashed = name.replace("_", "-")
         words.append(f"--{dashed}")
         words += [str(item) for item in (value if isinstance(value, list) else [value])]

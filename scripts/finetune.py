@@ -38,6 +38,7 @@ def main() -> None:
 def probe(args, record) -> None:
     """Run the probe that the arguments describe."""
     torch.set_num_threads(args.threads)
+    torch.use_deterministic_algorithms(not torch.cuda.is_available())
     settings = cli.settings_from(args, FinetuneSettings)
     encoder = load_encoder(args.encoder)
     pixels = CompositeCrops(args.crops, args.composites)

@@ -156,8 +156,8 @@ def test_no_unknown_key_of_the_study_passes(key):
         ("study__encoders", [], "study.encoders: [] should be non-empty"),
         ("study__seeds", [0, 0], "study.seeds: [0, 0] has non-unique elements"),
         ("crops__window_px", 127, "crops.window_px: 127 is not a multiple of 2"),
-        ("probes__knn__kind", "svm", "probes.knn.kind: 'svm' is not one of"),
-        ("encoders__vgg16__kind", "supervised", "encoders.vgg16.kind: 'supervised' is not one of"),
+        ("probes__knn__kind", "svm", "probes.knn.kind: unknown value 'svm'"),
+        ("encoders__vgg16__kind", "supervised", "encoders.vgg16.kind: unknown value 'supervised'"),
         ("screens__BBBC022__composite", ["w4", "w5"], "screens.BBBC022.composite: ['w4', 'w5']"),
         ("screens__BBBC022__labels", "guess", "screens.BBBC022.labels: 'truth' was expected"),
     ],
@@ -219,7 +219,7 @@ def test_an_unknown_name_is_named_with_the_likely_one(path, value, expected):
 
 
 def test_only_what_the_study_chooses_is_looked_up():
-    config = edited(encoders__unused={"kind": "ssl", "method": "nothing", "preset": "paper"})
+    config = edited(encoders__unused={"kind": "ssl", "method": "swav", "preset": "nothing"})
     check(config)
     config["study"]["encoders"].append("unused")
     assert "unknown name 'nothing'" in message(config)
@@ -365,8 +365,11 @@ def test_the_schemas_pretraining_keys_are_those_of_the_code():
 
 
 def test_the_schemas_method_keys_are_those_of_the_methods():
-    keys = set(SCHEMA["$defs"]["method"]["properties"])
-    assert keys == fields(*(module.Settings for module in METHODS.values()))
+    for name, module in METHODS.items():
+        rules = SCHEMA["$defs"][f"method_{name}"]
+        assert set(rules["properties"]) == set(rules["required"]) == fields(module.Settings)
+    known = SCHEMA["$defs"]["encoder"]["allOf"][2]["then"]["properties"]["method"]["enum"]
+    assert set(known) == set(METHODS)
 
 
 @pytest.mark.parametrize("kind", PROBE_SETTINGS)

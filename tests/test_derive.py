@@ -167,7 +167,6 @@ def test_tables_of_a_derived_plate_agree_with_its_crops(derived, tmp_path):
     assert (back["found"] == back["kept"]).all() and set(back["status"]) == {"ok"}
 
 
-@pytest.mark.xfail(strict=True, reason="derive_plate concatenates no frames")
 def test_plate_without_crops_gives_an_empty_derived_plate(parent, tmp_path):
     empty = ShardFormat(tuple(CHANNELS), WINDOW, "uint8", {})
     ShardWriter(tmp_path / "empty.parquet", empty).close()

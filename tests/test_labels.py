@@ -104,7 +104,6 @@ def test_missing_file_is_named(tmp_path):
         read_label_file(tmp_path / "gone.csv")
 
 
-@pytest.mark.xfail(strict=True, reason="read_label_file catches FileNotFoundError alone")
 @pytest.mark.parametrize(
     "content",
     [
@@ -120,27 +119,23 @@ def test_file_that_is_no_csv_of_labels_is_named(tmp_path, content):
         read_label_file(tmp_path / "a.csv")
 
 
-@pytest.mark.xfail(strict=True, reason="pandas takes the first column for the index")
 def test_comma_at_the_end_of_every_line_does_not_shift_columns(tmp_path):
     rows = read_label_file(label_file(tmp_path / "a.csv", GOOD + ",", GOOD + ","))
     assert rows["well"].tolist() == ["B02", "B02"]
 
 
-@pytest.mark.xfail(strict=True, reason="pandas skips blank lines, so that they are not counted")
 def test_line_is_right_after_a_blank_one(tmp_path):
     path = label_file(tmp_path / "a.csv", GOOD, "", "p,B02,1,5,6,strange,,a,random")
     with pytest.raises(InputError, match="line 4: unknown label 'strange'"):
         read_label_file(path)
 
 
-@pytest.mark.xfail(strict=True, reason="infinity passes; the search for the nucleus fails later")
 def test_infinite_place_is_no_number(tmp_path):
     path = label_file(tmp_path / "a.csv", "p,B02,1,inf,6,normal,,a,random")
     with pytest.raises(InputError, match=r"line 2: 'inf' is no number \(x_px\)"):
         read_label_file(path)
 
 
-@pytest.mark.xfail(strict=True, reason="the schema says null for normal, but nothing checks it")
 def test_normal_crop_with_an_artefact_is_refused(tmp_path):
     path = label_file(tmp_path / "a.csv", GOOD, "p,B02,1,5,6,normal,blur,a,random")
     with pytest.raises(InputError, match="line 3"):
@@ -360,7 +355,6 @@ def test_labels_of_another_screen_are_refused(tmp_path):
         run(args)
 
 
-@pytest.mark.xfail(strict=True, reason="report_unmatched makes a dict of the text 'no rows'")
 def test_label_file_with_its_header_alone_is_refused(tmp_path):
     path = label_file(tmp_path / "a.csv")
     args = arguments(tmp_path, nuclei_at(("B02", 50, 50, True)), files=[path])

@@ -316,7 +316,6 @@ def test_csv_of_another_screen_is_refused(tmp_path, column):
         index022(tmp_path, [row])
 
 
-@pytest.mark.xfail(strict=True, reason="_bbbc022_treatments raises KeyError")
 @pytest.mark.parametrize("column", ["SOURCE_COMPOUND_NAME", "CPD_MMOL_CONC"])
 def test_csv_without_compound_or_concentration_is_refused(tmp_path, column):
     make_bbbc022(tmp_path / "images")
@@ -325,7 +324,6 @@ def test_csv_without_compound_or_concentration_is_refused(tmp_path, column):
         index022(tmp_path, [row])
 
 
-@pytest.mark.xfail(strict=True, reason="_csv_rows lets UnicodeDecodeError through")
 def test_csv_that_is_not_utf8_is_read_or_refused_by_name(tmp_path):
     make_bbbc022(tmp_path / "images")
     image_csv = write_csv(tmp_path / "image.csv", [row022(compound="β-estradiol é")])
@@ -350,7 +348,6 @@ def test_plates_are_listed_from_the_folders(tmp_path):
     assert list_plates("bbbc021", tmp_path / "021") == plates
 
 
-@pytest.mark.xfail(strict=True, reason="os.walk does not follow links, index_plate does")
 def test_linked_plate_folders_are_listed(tmp_path):
     (tmp_path / "scratch" / "Week1_22123").mkdir(parents=True)
     (tmp_path / "images").mkdir()

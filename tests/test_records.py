@@ -29,7 +29,7 @@ def recorded(path: Path, job=lambda record: None, **arguments) -> dict:
 
 @pytest.fixture
 def path(tmp_path) -> Path:
-    return tmp_path / "runs" / "probes" / "simclr" / "seed0" / "knn" / "budget25" / "run.json"
+    return tmp_path / "results" / "tiny" / "runs" / "probes" / "simclr" / "seed0" / "knn" / "budget25" / "run.json"
 
 
 def test_a_record_holds_what_ran_where_and_how_long(path):
@@ -92,11 +92,12 @@ def test_files_among_the_arguments_are_inputs_with_their_digests(path, tmp_path)
     assert found["parameters"] == {"budget": 25}
 
 
-def test_inputs_are_those_of_the_start(path, tmp_path):
-    data = tmp_path / "data.csv"
-    data.write_bytes(b"before")
-    found = recorded(path, lambda record: data.write_bytes(b"after"), data=data)
-    assert found["inputs"][str(data)]["sha256"] == sha256(b"before").hexdigest()
+def test_an_output_of_an_earlier_run_is_no_input(path, tmp_path):
+    data, output = tmp_path / "data.csv", tmp_path / "output.csv"
+    data.write_bytes(b"data")
+    output.write_bytes(b"of an earlier run")
+    found = recorded(path, lambda record: output.write_bytes(b"new"), data=data, output=output)
+    assert found["inputs"] == {str(data): {"bytes": 4, "sha256": sha256(b"data").hexdigest()}}
 
 
 def test_a_large_input_is_recorded_by_size_alone(path, tmp_path, monkeypatch):

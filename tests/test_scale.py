@@ -133,7 +133,6 @@ def test_plate_whose_fields_all_lack_a_channel_is_refused(tmp_path):
         measure_scale(table, tmp_path, ["w1", "w2"], SETTINGS)
 
 
-@pytest.mark.xfail(strict=True, reason="measure_scale then says that every field lacks a channel")
 def test_plate_whose_channels_differ_in_size_is_refused_with_that_reason(tmp_path):
     planes = [field(0)[0], field(0, (30, 40))[1]]
     with pytest.raises(InputError, match="size|shape|px"):

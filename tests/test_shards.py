@@ -143,7 +143,6 @@ def test_compressed_or_dictionary_file_is_not_read_in_place(tmp_path, options):
     assert row_addresses(tmp_path / "q.parquet") is None
 
 
-@pytest.mark.xfail(strict=True, reason="row_addresses takes several small page headers for one")
 def test_group_of_two_pages_gives_the_same_pixels(tmp_path):
     shard_format = ShardFormat(("w1", "w2"), 24, "uint8", SCALE)
     pixels = write_shard(tmp_path / "p.parquet", shard_format, 1100)
@@ -152,7 +151,6 @@ def test_group_of_two_pages_gives_the_same_pixels(tmp_path):
     assert (Shards([tmp_path / "q.parquet"]).read(range(1100)) == pixels).all()
 
 
-@pytest.mark.xfail(strict=True, reason="row_addresses does not look at the column's encodings")
 def test_byte_stream_split_gives_the_same_pixels(tmp_path):
     pixels = write_shard(tmp_path / "p.parquet", FORMAT, 300)
     options = {"compression": "none", "use_dictionary": ["crop_id"]}

@@ -161,7 +161,7 @@ def test_a_budget_that_a_probe_does_not_run_says_which_it_does():
     assert set(rows["status"][rows["budget"] == 25]) == {"run"}
     left_out = rows[rows["budget"] == 350]
     assert set(left_out["status"]) == {"not run"}
-    assert left_out["reason"].str.contains("finetune_paper runs at 25 labels, 2 draws").all()
+    assert left_out["reason"].str.contains("this study runs finetune_paper at 25 labels").all()
 
 
 def test_missing_scores_are_rows_not_run_and_never_figures():

@@ -211,7 +211,8 @@ def _describe(error: jsonschema.ValidationError, inside: str) -> str:
         key = min(key for key in error.instance if key not in known)
         return f"config: {where}: unknown key '{key}'{_near(key, known)}"
     if error.validator == "enum":
-        return f"config: {where}: unknown value '{error.instance}'{_near(error.instance, error.validator_value)}"
+        near = _near(error.instance, error.validator_value)
+        return f"config: {where}: unknown value '{error.instance}'{near}"
     if error.validator == "required":
         return f"config: {where}: {error.message.replace(' is a required property', ' is missing')}"
     return f"config: {where}: {error.message}"

@@ -41,7 +41,8 @@ def read_label_file(path: Path) -> pd.DataFrame:
         raise InputError(
             f"{path}: no column '{missing[0]}'; a label file has {','.join(FILE_COLUMNS)}"
         )
-    rows = rows[list(FILE_COLUMNS)].copy()
+    rows = rows[list(FILE_COLUMNS)].fillna("")
+    rows = rows[(rows != "").any(axis=1)].copy()
     for name in ("site", "x_px", "y_px"):
         numbers = pd.to_numeric(rows[name], errors="coerce")
         wrong = ~np.isfinite(numbers)

@@ -42,7 +42,6 @@ def finetune(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     rng = np.random.default_rng(seed)
     torch.manual_seed(int(rng.integers(2**31)))
-    torch.use_deterministic_algorithms(device.type == "cpu")
     network = nn.Sequential(copy.deepcopy(encoder.backbone), nn.Linear(encoder.width, 2))
     network = network.to(device, memory_format=torch.channels_last).train()
     optimizer = torch.optim.SGD(
