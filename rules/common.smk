@@ -119,6 +119,12 @@ def image_csv(screen, plate):
     return config["screens"][screen]["image_csv"]
 
 
+def image_csv_input(wildcards):
+    """Return the image CSV as an input, unless it is missing: a dry run needs no images."""
+    path = image_csv(wildcards.screen, wildcards.plate)
+    return path if wildcards.screen in SIMULATED or Path(path).exists() else []
+
+
 def derived_from(screen):
     """Return the screen that a derived one takes its crops from."""
     return config["screens"][screen]["derived_from"]

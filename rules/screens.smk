@@ -33,7 +33,7 @@ rule simulate_plate:
 rule index_plate:
     """List the fields of a plate by file name, with each well's treatment."""
     input:
-        image_csv=lambda wc: image_csv(wc.screen, wc.plate),
+        image_csv=image_csv_input,
     output:
         fields=f"{STUDY}/screens/{{screen}}/{{plate}}.fields.parquet",
         record=f"{STUDY}/runs/index/{{screen}}/{{plate}}/run.json",
@@ -46,11 +46,12 @@ rule index_plate:
         runtime=30,
     params:
         images=lambda wc: image_folder(wc.screen),
+        image_csv=lambda wc: image_csv(wc.screen, wc.plate),
         layout=lambda wc: screen_entry(wc)["layout"],
         code=code_digest("index_plate.py"),
     shell:
         "python scripts/index_plate.py --screen {wildcards.screen:q} --plate {wildcards.plate:q}"
-        " --layout {params.layout} --images {params.images:q} --image-csv {input.image_csv:q}"
+        " --layout {params.layout} --images {params.images:q} --image-csv {params.image_csv:q}"
         " --output {output.fields:q} --record {output.record:q} 2>&1 | tee {log:q}"
 
 

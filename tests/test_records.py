@@ -29,7 +29,7 @@ def recorded(path: Path, job=lambda record: None, **arguments) -> dict:
 
 @pytest.fixture
 def path(tmp_path) -> Path:
-    return tmp_path / "results" / "tiny" / "runs" / "probes" / "simclr" / "seed0" / "knn" / "budget25" / "run.json"
+    return tmp_path / "results/tiny/runs/probes/simclr/seed0/knn/budget25/run.json"
 
 
 def test_a_record_holds_what_ran_where_and_how_long(path):

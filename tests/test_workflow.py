@@ -269,3 +269,14 @@ def test_the_slurm_profile_plans_the_study_with_gpus_where_they_are_used(tmp_pat
     assert len(pretraining) == 2 and len(cropping) == 3
     assert all("gpu=1" in text and "runtime=720" in text for text in pretraining)
     assert not any("gpu=" in text for text in cropping)
+
+
+def test_the_papers_study_plans_without_its_images_and_each_plate_then_says_what_it_lacks(tmp_path):
+    project = Project(tmp_path / "project")
+    done = project.run("--cores", "1", "--dry-run")
+    assert done.returncode == 0, done.stdout[-3000:]
+    jobs = int(re.search(r"^total +(\d+)$", done.stdout, re.MULTILINE)[1])
+    assert jobs < 500  # by plate and encoder, never by field: 69,120 fields
+    done = project.run("--cores", "1", "results/masud2022/screens/BBBC022/20585.fields.parquet")
+    assert done.returncode != 0
+    assert "error: screen BBBC022: plate 20585 has no images" in done.stdout

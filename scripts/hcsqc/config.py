@@ -75,6 +75,23 @@ def chosen_screens(config: Mapping) -> list[str]:
     return list(dict.fromkeys(names + [parent for parent in parents if parent]))
 
 
+def describe_data(config: Mapping) -> str:
+    """Return one sentence that says what data the study's figures are about."""
+    kinds = []
+    for name in chosen_screens(config):
+        entry = config["screens"][name]
+        if "simulate" in entry:
+            kinds.append(f"{name} is simulated")
+        elif "derived_from" in entry:
+            kinds.append(f"{name} is {entry['derived_from']} with simulated artefacts")
+        else:
+            kinds.append(f"{name} is a real screen")
+    return (
+        f"Trained on {config['study']['train']}, tested on it and on "
+        f"{', '.join(config['study']['test']) or 'no other screen'}: {'; '.join(kinds)}."
+    )
+
+
 def channels(config: Mapping, screen: str) -> list[str]:
     """Return the channel names of a screen."""
     entry = config["screens"][screen]

@@ -62,6 +62,7 @@ def plot_budgets(table: pd.DataFrame, path: Path) -> None:
         figsize=(4.6 * len(probes), 4.4),
         squeeze=False,
         sharey=True,
+        sharex=True,
         layout="constrained",
     )
     for axis, probe in zip(axes[0], probes, strict=True):
@@ -124,7 +125,8 @@ def plot_shift(trained: pd.DataFrame, shifted: pd.DataFrame, path: Path) -> None
         axis.set_title(probe)
         axis.set_xlabel(METRIC_NAME)
         axis.grid(alpha=0.3)
-    axes[0][0].legend(fontsize=8)
+    handles, names = axes[0][0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower center", ncols=len(names), fontsize=8)
     _save(figure, path)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import jinja2
 import pandas as pd
 
-from hcsqc.config import chosen_screens
+from hcsqc.config import describe_data
 from hcsqc.schema import ARTEFACTS
 
 TABLE_TITLES = {
@@ -55,23 +55,6 @@ def render_report(
         most_failed=MOST_FAILED,
         encoders=encoders,
         metric_names=METRIC_NAMES,
-    )
-
-
-def describe_data(config: Mapping) -> str:
-    """Return one sentence that says what data the study's figures are about."""
-    kinds = []
-    for name in chosen_screens(config):
-        entry = config["screens"][name]
-        if "simulate" in entry:
-            kinds.append(f"{name} is simulated")
-        elif "derived_from" in entry:
-            kinds.append(f"{name} is {entry['derived_from']} with simulated artefacts")
-        else:
-            kinds.append(f"{name} is a real screen")
-    return (
-        f"Trained on {config['study']['train']}, tested on it and on "
-        f"{', '.join(config['study']['test']) or 'no other screen'}: {'; '.join(kinds)}."
     )
 
 

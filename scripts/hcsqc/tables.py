@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from hcsqc.config import probe_budgets
+from hcsqc.config import describe_data, probe_budgets
 from hcsqc.metrics import METRICS
 
 COLUMNS = [
+    "data",
     "table",
     "encoder",
     "kind",
@@ -96,6 +97,7 @@ def _row(table, encoder, probe, budget, screen, metric, summary, paper, config) 
         & (paper["metric"] == metric)
     ]
     row = {
+        "data": describe_data(config),
         "table": table,
         "encoder": encoder,
         "kind": config["encoders"][encoder]["kind"],
