@@ -103,7 +103,7 @@ def test_each_script_runs_by_hand_and_gives_the_same_again(changed):
     commands = re.findall(r"Shell command: (python scripts/.*)", printed)
     one_each = {shlex.split(command)[1]: command.split(" 2>&1 |")[0] for command in commands}
     used = {path.name for path in (ROOT / "scripts").glob("*.py")}
-    used -= {"cli.py", "list_plates.py", "derive_plate.py"}  # no rule of this study
+    used -= {"cli.py", "list_plates.py", "derive_plate.py"}  # by hand in the next test
     assert {name.removeprefix("scripts/") for name in one_each} == used
     tables = {
         path: pd.read_parquet(path) for path in results(changed).rglob("predictions/**/*.parquet")
@@ -114,6 +114,28 @@ def test_each_script_runs_by_hand_and_gives_the_same_again(changed):
         assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
     for path, table in tables.items():
         pd.testing.assert_frame_equal(pd.read_parquet(path), table)
+
+
+def test_scripts_that_the_tiny_study_does_not_need_run_by_hand(tiny, tmp_path):
+    parent, scale = "crops/tiny022/1001.parquet", "screens/tiny022/1001.scale.parquet"
+    outputs = {
+        name: tmp_path / f"{name}.parquet" for name in ("crops", "nuclei", "summary", "truth")
+    }
+    derive = ["derive_plate.py", "--screen", "derived", "--scale-knee", "0.9"]
+    derive += ["--parent-crops", str(results(tiny) / parent), "--scale", str(results(tiny) / scale)]
+    derive += ["--nucleus-diameter-px", "25", "--record", str(tmp_path / "run.json")]
+    for name, path in outputs.items():
+        derive += [f"--{name}", str(path)]
+    images = str(results(tiny) / "simulated/tiny022/images")
+    plates = ["list_plates.py", "--layout", "bbbc022", "--images", images]
+    for command in (derive, plates):
+        words = [sys.executable, f"scripts/{command[0]}", *command[1:]]
+        done = subprocess.run(words, cwd=tiny.folder, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    assert done.stdout == 'plates: ["1001", "1002"]\n'
+    parents = len(pd.read_parquet(results(tiny) / parent))
+    assert len(pd.read_parquet(outputs["crops"])) == 2 * parents > 0
+    assert (pd.read_parquet(outputs["truth"])["artefact"] == "none").sum() == parents
 
 
 def test_comments_and_docstrings_rerun_nothing(changed):
