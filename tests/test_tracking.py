@@ -250,10 +250,12 @@ def test_probes_have_an_experiment_each_and_other_stages_one(key, name):
     assert experiment_name("study", key) == name
 
 
-def test_runs_of_another_study_are_left_alone(store):
+@pytest.mark.parametrize("other", ["other", "s_udy"])
+def test_runs_of_another_study_are_left_alone(store, other):
+    """In SQL's LIKE the underscore of `s_udy` stands for any character, the t of `study` too."""
     store.mirror()
     records = read_records(store.runs, store.scores(), "sim")
-    counts = mirror(records, store.client, "other", "file:///nowhere")
+    counts = mirror(records, store.client, other, "file:///nowhere")
     assert counts == {"unchanged": 0, "new": 3, "replaced": 0, "stale": 0}
     assert store.mirror() == {"unchanged": 3}
 

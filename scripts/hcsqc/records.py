@@ -52,6 +52,7 @@ class Record:
         self.started = datetime.now(UTC)
         self.wall = time.monotonic()
         self.inputs = _input_digests(self.arguments)
+        self.input_times = {path: Path(path).stat().st_mtime_ns for path in self.inputs}
         return self
 
     def __exit__(self, kind, error, trace) -> None:
@@ -66,13 +67,12 @@ class Record:
 
     def _leave_out_outputs(self) -> None:
         """Drop the files that the job has written: outputs that an earlier run had left."""
-        began = self.started.timestamp()
         self.inputs = {
             path: about
             for path, about in self.inputs.items()
             if Path(path) != self.path
             and Path(path).is_file()
-            and Path(path).stat().st_mtime < began
+            and Path(path).stat().st_mtime_ns == self.input_times[path]
         }
 
     def _as_json(self, status: str) -> dict[str, object]:

@@ -90,6 +90,8 @@ def mirror(records: list[JobRecord], client: MlflowClient, study: str, artifacts
     experiments = {
         found.name: found.experiment_id
         for found in client.search_experiments(filter_string=f"name LIKE '{study}/%'")
+        # In LIKE an underscore stands for any character, and a store may hold other studies.
+        if found.name.startswith(f"{study}/")
     }
     for name in sorted({experiment_name(study, record.key) for record in records}):
         if name not in experiments:
