@@ -1,10 +1,10 @@
-"""List the fields of a plate by file name, with each well's treatment from the image CSV."""
+"""List the fields of a plate, with each well's treatment where an image CSV tells it."""
 
 import sys
 from pathlib import Path
 
 import cli
-from hcsqc.layouts import LAYOUTS, index_plate
+from hcsqc.layouts import LAYOUTS, Source, index_plate
 from hcsqc.schema import write_table
 
 
@@ -14,26 +14,28 @@ def main() -> None:
     parser.add_argument("--screen", required=True)
     parser.add_argument("--plate", required=True)
     parser.add_argument("--layout", choices=LAYOUTS, required=True)
-    parser.add_argument("--images", type=Path, required=True)
-    parser.add_argument("--image-csv", type=Path, required=True)
+    parser.add_argument("--images", type=Path, required=True, help="folder; may hold {plate}")
+    parser.add_argument("--channels", nargs="+", required=True)
+    parser.add_argument("--image-csv", type=Path, help="of bbbc022 and bbbc021")
+    parser.add_argument("--table", type=Path, help="of loaddata; may hold {plate}")
+    parser.add_argument("--table-prefix", help="of loaddata: what --images stands for in the table")
+    parser.add_argument("--pattern", help="of files: regular expression of a path below --images")
     parser.add_argument("--output", type=Path, required=True)
     cli.run(index, parser.parse_args())
 
 
 def index(args, record) -> None:
     """Index the plate that the arguments describe."""
-    fields, strangers = index_plate(
-        args.layout, args.screen, args.plate, args.images, args.image_csv
-    )
+    fields, strangers = index_plate(cli.settings_from(args, Source), args.screen, args.plate)
     if strangers:
         print(
-            f"warning: {len(strangers)} TIFF files of plate {args.plate} are not named as "
+            f"warning: {len(strangers)} image files of plate {args.plate} are not named as "
             f"{args.layout} names them and are left out, first {strangers[0]}",
             file=sys.stderr,
         )
     for row in fields[fields["problem"].notna()].itertuples():
         print(f"warning: {row.field_id}: {row.problem}", file=sys.stderr)
-    untreated = int(fields["role"].isna().sum())
+    untreated = int(fields["role"].isna().sum()) if args.image_csv else 0
     if untreated:
         print(
             f"warning: {untreated} of {len(fields)} fields have no row in {args.image_csv}",

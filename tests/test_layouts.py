@@ -1,16 +1,22 @@
 """From file names and the image CSV to the fields of a plate."""
 
+import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
+import yaml
 
 from hcsqc.config import CHANNELS
 from hcsqc.errors import InputError
-from hcsqc.layouts import LAYOUTS, ImageName, index_plate, list_plates, parse_name
+from hcsqc.layouts import LAYOUTS, Source, bbbc021, bbbc022, index_plate, list_channels, list_plates
+from hcsqc.layouts.bbbc import ImageName, parse_name
 from hcsqc.schema import read_table, write_table
 
+ROOT = Path(__file__).resolve().parent.parent
 REAL_DATA = Path(os.environ.get("HCSQC_REAL_DATA", "/nowhere"))
 
 
@@ -23,6 +29,11 @@ def needs_real(name):
 
 
 META = "Image_Metadata_"
+FILE_NAMES = {"bbbc022": bbbc022.FILE_NAME, "bbbc021": bbbc021.FILE_NAME}
+
+
+def source(layout, images, image_csv=None):
+    return Source(layout, images, tuple(CHANNELS[layout]), image_csv)
 
 
 def uuid(number):
@@ -75,7 +86,7 @@ def write_csv(path, rows):
 
 def index022(tmp_path, rows=None, plate="20585"):
     image_csv = write_csv(tmp_path / "image.csv", rows or [row022()])
-    return index_plate("bbbc022", "BBBC022", plate, tmp_path / "images", image_csv)
+    return index_plate(source("bbbc022", tmp_path / "images", image_csv), "BBBC022", plate)
 
 
 @pytest.mark.parametrize(
@@ -114,7 +125,7 @@ def index022(tmp_path, rows=None, plate="20585"):
     ],
 )
 def test_real_names_are_placed(layout, name, expected):
-    assert parse_name(layout, name) == expected
+    assert parse_name(FILE_NAMES[layout], name) == expected
 
 
 @pytest.mark.parametrize(
@@ -131,7 +142,7 @@ def test_real_names_are_placed(layout, name, expected):
     ],
 )
 def test_other_names_are_not_placed(layout, name):
-    assert parse_name(layout, name) is None
+    assert parse_name(FILE_NAMES[layout], name) is None
 
 
 @needs_real("BBBC021")
@@ -142,7 +153,7 @@ def test_every_real_name_of_bbbc021_is_placed():
     for stain, channel in {"DAPI": "w1", "Tubulin": "w2", "Actin": "w4"}.items():
         for row in rows.itertuples():
             name = getattr(row, f"Image_FileName_{stain}")
-            placed = parse_name("bbbc021", name)
+            placed = parse_name(bbbc021.FILE_NAME, name)
             well = row.Image_Metadata_Well_DAPI
             assert placed and (placed.well, placed.channel) == (well, channel), name
             sites.add((row.Image_Metadata_Plate_DAPI, well, placed.site, channel))
@@ -154,7 +165,7 @@ def test_every_real_name_of_bbbc021_is_placed():
 def test_real_fields_of_bbbc022_are_indexed():
     images = REAL_DATA / "BBBC022"
     image_csv = images / "BBBC022_v1_image.csv"
-    fields, strangers = index_plate("bbbc022", "BBBC022", "20585", images, image_csv)
+    fields, strangers = index_plate(source("bbbc022", images, image_csv), "BBBC022", "20585")
     assert strangers == [] and fields["problem"].isna().all()
     places = [(f"A0{number}", site) for number in range(1, 5) for site in (1, 2)]
     assert set(places) <= set(zip(fields["well"], fields["site"], strict=True))
@@ -162,7 +173,7 @@ def test_real_fields_of_bbbc022_are_indexed():
     assert fields["concentration_um"][0] == pytest.approx(8.858401198)
     stored = pd.read_csv(image_csv).set_index("Image_FileName_OrigHoechst")
     assert all(Path(paths[0]).name in stored.index for paths in fields["image_path"])
-    assert "20585" in list_plates("bbbc022", images)
+    assert "20585" in list_plates(source("bbbc022", images))
 
 
 def test_plate_is_listed_by_file_name(tmp_path):
@@ -175,6 +186,7 @@ def test_plate_is_listed_by_file_name(tmp_path):
         expected = [files[row.well, row.site, channel] for channel in range(1, 6)]
         assert [tmp_path / "images" / path for path in row.image_path] == expected
         assert row.image_bytes == [1, 2, 3, 4, 5]
+        assert row.image_page == [None] * 5
     assert fields["problem"].isna().all() and strangers == []
 
 
@@ -236,7 +248,7 @@ def test_plate_without_images_is_named_with_its_folders(tmp_path):
         index022(tmp_path, plate="20586")
     message = str(error.value)
     assert str(tmp_path / "images" / "BBBC022_v1_images_20586w1") in message
-    assert "screens.BBBC022.images" in message and "screens.BBBC022.plates" in message
+    assert message.startswith("screen BBBC022: ") and "Correct images of the screen" in message
 
 
 @pytest.mark.parametrize("folder", ["Week4_27481", "Week4/Week4_27481"])
@@ -246,7 +258,7 @@ def test_bbbc021_lies_flat_or_by_week(tmp_path, folder):
         other = f"Week4/Week4_27481/Week1_150607_C03_s4_w{channel}{uuid(channel)}.tif"
         put(tmp_path / "images" / other, channel)
     image_csv = write_csv(tmp_path / "image.csv", [row021()])
-    fields, _ = index_plate("bbbc021", "mcf", "Week4_27481", tmp_path / "images", image_csv)
+    fields, _ = index_plate(source("bbbc021", tmp_path / "images", image_csv), "mcf", "Week4_27481")
     assert fields["field_id"].tolist() == ["mcf/Week4_27481/B02/s3", "mcf/Week4_27481/C03/s4"]
     assert fields["image_bytes"].tolist() == [[1, 2, 4]] * 2
     assert fields["image_path"][0][2] == f"{folder}/B02_s3_w4{uuid(4)}.tif"
@@ -283,7 +295,7 @@ def test_treatments_of_bbbc021_know_the_mock(tmp_path):
         put(tmp_path / "images" / "Week4_27481" / f"{well}_s1_w1{uuid(1)}.tif")
     rows = [row021("B02"), row021("B03", compound="DMSO", level="0.000000")]
     image_csv = write_csv(tmp_path / "image.csv", rows)
-    fields, _ = index_plate("bbbc021", "mcf", "Week4_27481", tmp_path / "images", image_csv)
+    fields, _ = index_plate(source("bbbc021", tmp_path / "images", image_csv), "mcf", "Week4_27481")
     assert fields["role"].tolist() == ["compound", "mock"]
     assert fields["compound"].tolist() == ["taxol", "DMSO"]
     assert fields["concentration_um"].tolist() == [0.3, 0.0]
@@ -298,14 +310,14 @@ def test_malformed_rows_of_the_csv_are_skipped(tmp_path):
     lines.insert(4, "")
     lines[1] = lines[1].replace("NIFLUMIC ACID", "FALSE NAME")
     image_csv.write_text("\ufeff" + "\r\n".join(lines), encoding="utf-8")
-    fields, _ = index_plate("bbbc022", "s", "20585", tmp_path / "images", image_csv)
+    fields, _ = index_plate(source("bbbc022", tmp_path / "images", image_csv), "s", "20585")
     assert fields["compound"].tolist() == ["NIFLUMIC ACID"] * 4
 
 
 def test_missing_csv_is_named(tmp_path):
     make_bbbc022(tmp_path / "images")
     with pytest.raises(InputError, match=r"gone.csv: no such image CSV; correct image_csv"):
-        index_plate("bbbc022", "s", "20585", tmp_path / "images", tmp_path / "gone.csv")
+        index_plate(source("bbbc022", tmp_path / "images", tmp_path / "gone.csv"), "s", "20585")
 
 
 @pytest.mark.parametrize("column", ["PlateID", "CPD_WELL_POSITION", "ASSAY_WELL_ROLE"])
@@ -329,7 +341,7 @@ def test_csv_that_is_not_utf8_is_read_or_refused_by_name(tmp_path):
     image_csv = write_csv(tmp_path / "image.csv", [row022(compound="β-estradiol é")])
     image_csv.write_bytes(image_csv.read_text().replace("β", "b").encode("latin-1"))
     try:
-        fields, _ = index_plate("bbbc022", "s", "20585", tmp_path / "images", image_csv)
+        fields, _ = index_plate(source("bbbc022", tmp_path / "images", image_csv), "s", "20585")
     except InputError as error:
         assert "image.csv" in str(error)
     else:
@@ -341,20 +353,83 @@ def test_plates_are_listed_from_the_folders(tmp_path):
         for channel in range(1, 6):
             (tmp_path / "022" / f"BBBC022_v1_images_{plate}w{channel}").mkdir(parents=True)
     (tmp_path / "022" / "BBBC022_v1_images_urls").mkdir()
-    assert list_plates("bbbc022", tmp_path / "022") == ["20585", "20586"]
+    assert list_plates(source("bbbc022", tmp_path / "022")) == ["20585", "20586"]
     for folder in ("Week1/Week1_22123", "Week10_40111", "Week1/Week1_22141", "Week2/old"):
         (tmp_path / "021" / folder).mkdir(parents=True)
     plates = ["Week10_40111", "Week1_22123", "Week1_22141"]
-    assert list_plates("bbbc021", tmp_path / "021") == plates
+    assert list_plates(source("bbbc021", tmp_path / "021")) == plates
 
 
 def test_linked_plate_folders_are_listed(tmp_path):
     (tmp_path / "scratch" / "Week1_22123").mkdir(parents=True)
     (tmp_path / "images").mkdir()
     (tmp_path / "images" / "Week1_22123").symlink_to(tmp_path / "scratch" / "Week1_22123")
-    assert list_plates("bbbc021", tmp_path / "images") == ["Week1_22123"]
+    assert list_plates(source("bbbc021", tmp_path / "images")) == ["Week1_22123"]
 
 
-def test_layouts_and_channels_have_the_same_names():
-    assert set(LAYOUTS) == set(CHANNELS)
-    assert list(CHANNELS["bbbc021"]) == ["w1", "w2", "w4"]
+@pytest.mark.parametrize("column", ["Plate_DAPI", "Well_DAPI", "Compound", "Concentration"])
+def test_csv_of_another_screen_is_refused_for_bbbc021(tmp_path, column):
+    put(tmp_path / "images" / "Week4_27481" / f"B02_s1_w1{uuid(1)}.tif")
+    row = {key: value for key, value in row021().items() if key != META + column}
+    image_csv = write_csv(tmp_path / "image.csv", [row])
+    with pytest.raises(InputError, match=rf"image.csv: no column '{META}{column}'"):
+        index_plate(source("bbbc021", tmp_path / "images", image_csv), "mcf", "Week4_27481")
+
+
+def test_plate_in_the_path_of_images_and_csv_is_replaced(tmp_path):
+    files = make_bbbc022(tmp_path / "20585" / "images")
+    write_csv(tmp_path / "20585.csv", [row022("A01")])
+    holding = source("bbbc022", tmp_path / "{plate}" / "images", tmp_path / "{plate}.csv")
+    fields, _ = index_plate(holding, "s", "20585")
+    assert fields["compound"][0] == "NIFLUMIC ACID"
+    path = files["A01", 1, 1].relative_to(tmp_path / "20585" / "images").as_posix()
+    assert fields["image_path"][0][0] == path
+
+
+def test_layouts_are_those_of_the_config():
+    schema = yaml.safe_load((ROOT / "rules" / "config.schema.yaml").read_text())
+    assert list(LAYOUTS) == schema["$defs"]["screen"]["properties"]["layout"]["enum"]
+    assert set(CHANNELS) == {"bbbc022", "bbbc021"} < set(LAYOUTS)
+    assert list_channels(source("bbbc021", Path("anywhere"))) == ["w1", "w2", "w4"]
+
+
+# The scripts.
+
+
+def run_script(*words):
+    command = [sys.executable, *(str(word) for word in words)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+
+
+def test_script_warns_of_strangers_problems_and_a_csv_without_rows(tmp_path):
+    files = make_bbbc022(tmp_path / "images")
+    files["A02", 1, 3].unlink()
+    put(files["A01", 1, 1].with_name("overview.tif"))
+    image_csv = tmp_path / "image.csv"
+    image_csv.write_text(",".join(row022()) + "\n")
+    done = run_script(
+        *["scripts/index_plate.py", "--screen", "s", "--plate", "20585", "--layout", "bbbc022"],
+        *["--images", tmp_path / "images", "--image-csv", image_csv, "--channels"],
+        *["w1", "w2", "w3", "w4", "w5", "--output", tmp_path / "fields.parquet"],
+        *["--record", tmp_path / "run.json"],
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.splitlines() == [
+        "warning: 1 image files of plate 20585 are not named as bbbc022 names them and are left "
+        "out, first overview.tif",
+        "warning: s/20585/A02/s1: no image of channel w3",
+        f"warning: 4 of 4 fields have no row in {image_csv}",
+    ]
+    assert len(read_table(tmp_path / "fields.parquet", "fields")) == 4
+    metrics = json.loads((tmp_path / "run.json").read_text())["metrics"]
+    assert metrics == {"fields": 4, "fields_with_problem": 1, "strangers": 1}
+
+
+def test_script_lists_plates_as_yaml(tmp_path):
+    make_bbbc022(tmp_path / "images")
+    words = ["scripts/list_plates.py", "--layout", "bbbc022", "--images"]
+    done = run_script(*words, tmp_path / "images")
+    assert done.stdout == 'plates: ["20585"]\n'
+    done = run_script(*words, tmp_path / "elsewhere")
+    assert done.returncode == 1 and done.stdout == ""
+    assert done.stderr == f"error: no plate of layout bbbc022 at {tmp_path / 'elsewhere'}\n"
