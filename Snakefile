@@ -12,6 +12,7 @@ configfile: "config.yaml"
 
 
 include: "rules/common.smk"
+include: "rules/download.smk"
 include: "rules/screens.smk"
 include: "rules/crops.smk"
 include: "rules/labels.smk"
@@ -24,6 +25,7 @@ include: "rules/track.smk"
 
 localrules:
     all,
+    download,
     crops,
     encoders,
     tables,
@@ -35,6 +37,12 @@ rule all:
     input:
         f"{STUDY}/report/index.html",
         f"{STUDY}/mlflow.receipt.json",
+
+
+rule download:
+    """The images of every screen that has archives; the study itself waits for none of them."""
+    input:
+        DOWNLOADED,
 
 
 rule crops:
