@@ -1,5 +1,7 @@
 """Nuclei: known discs, simulated fields with their truth, and fields without any."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.optimize import linear_sum_assignment
@@ -16,7 +18,7 @@ from hcsqc.simulate import (
     simulate_field,
 )
 
-SETTINGS = NucleusSettings(nucleus_diameter_px=25, nucleus_smallest_px=80)
+SETTINGS = NucleusSettings("fast", nucleus_diameter_px=25, nucleus_smallest_px=80)
 MATCH_PX = 6
 # A nucleus that the border cuts has its centre elsewhere; its crop would be dropped anyway.
 RADIUS_PX = 15
@@ -68,7 +70,7 @@ def test_simulated_nuclei_are_found(cell_line, plate, cells):
         total += counts(found, truth[["x_px", "y_px"]].to_numpy(), shape)
     hits, misses, false_alarms = total
     assert hits > 150
-    assert 2 * hits / (2 * hits + misses + false_alarms) >= 0.95, total
+    assert 2 * hits / (2 * hits + misses + false_alarms) >= 0.97, total
 
 
 @pytest.mark.parametrize("shape", [(240, 320), (241, 321)], ids=["even", "odd"])
@@ -94,7 +96,7 @@ def test_specks_are_left_out_by_area():
     image, _ = field_with_discs([(60, 60), (200, 120)])
     image[disk((180, 260), 5.5)] = 900  # about 95 pixels
     assert len(find_nuclei(image, SETTINGS)) == 3
-    large = NucleusSettings(SETTINGS.nucleus_diameter_px, 200)
+    large = replace(SETTINGS, nucleus_smallest_px=200)
     np.testing.assert_allclose(
         centres_of(find_nuclei(image, large)), [(60, 60), (200, 120)], atol=1
     )

@@ -1,0 +1,79 @@
+"""Published nuclei: the tables that others write, and what is wrong with some."""
+
+import pandas as pd
+import pytest
+
+from hcsqc.errors import InputError
+from hcsqc.locations import read_locations
+
+CELLPROFILER = pd.DataFrame(
+    {
+        "Metadata_Plate": ["BR1", "BR1", "BR1", "BR2"],
+        "Metadata_Well": ["A1", "A01", "b12", "A01"],
+        "Metadata_Site": [1, 1, 2, 1],
+        "Nuclei_Location_Center_X": [10.4, 99.6, 5, 7],
+        "Nuclei_Location_Center_Y": [20, 30.2, 6, 8],
+        "Nuclei_AreaShape_Area": [210, 305.4, 80, 90],
+    }
+)
+
+
+def places(found):
+    return {
+        place: list(zip(nuclei.x_px.tolist(), nuclei.y_px.tolist(), strict=True))
+        for place, nuclei in found.items()
+    }
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_cellprofiler_s_table_is_read_by_plate_well_and_site(tmp_path, ending):
+    path = tmp_path / f"nuclei.{ending}"
+    if ending == "csv":
+        CELLPROFILER.to_csv(path, index=False)
+    else:
+        CELLPROFILER.to_parquet(path)
+    found = read_locations(path, "BR1")
+    assert places(found) == {("A01", 1): [(10, 20), (100, 30)], ("B12", 2): [(5, 6)]}
+    assert found["A01", 1].area_px.tolist() == [210, 305]
+
+
+def test_other_names_without_plate_and_area_do_as_well(tmp_path):
+    path = tmp_path / "nuclei.csv"
+    pd.DataFrame({"well": ["C03"], "site": [4], "x_px": [11], "y_px": [12]}).to_csv(path)
+    found = read_locations(path, "any")
+    assert places(found) == {("C03", 4): [(11, 12)]}
+    assert found["C03", 4].area_px.tolist() == [0]
+
+
+def test_a_centre_that_is_listed_twice_counts_once(tmp_path):
+    path = tmp_path / "nuclei.csv"
+    pd.concat([CELLPROFILER, CELLPROFILER]).to_csv(path, index=False)
+    assert places(read_locations(path, "BR2")) == {("A01", 1): [(7, 8)]}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"Metadata_Site": None}, "has no column Metadata_Site or"),
+        ({"Nuclei_Location_Center_X": None}, "has no column Nuclei_Location_Center_X or"),
+        ({"Metadata_Plate": "other"}, "lists no nucleus of plate BR1"),
+        ({"Nuclei_Location_Center_Y": "north"}, "Nuclei_Location_Center_Y is 'north', which is no"),
+    ],
+)
+def test_bad_table_is_named(tmp_path, change, message):
+    path = tmp_path / "nuclei.csv"
+    (name,) = change
+    table = CELLPROFILER.drop(columns=name)
+    if change[name] is not None:
+        table[name] = change[name]
+    table.to_csv(path, index=False)
+    with pytest.raises(InputError, match=f"nuclei.csv: .*{message}"):
+        read_locations(path, "BR1")
+
+
+@pytest.mark.parametrize("name", ["gone.csv", "text.parquet", "empty.csv"])
+def test_what_is_no_table_is_named(tmp_path, name):
+    if not name.startswith("gone"):
+        (tmp_path / name).write_text("" if name.startswith("empty") else "hello")
+    with pytest.raises(InputError, match=f"{name}: cannot be read as a table of nuclei"):
+        read_locations(tmp_path / name, "BR1")
