@@ -100,29 +100,63 @@ def pick(values, *names):
     return {name: values[name] for name in names}
 
 
+def pick_given(values, *names):
+    """Return those entries of a mapping that it has."""
+    return pick(values, *(name for name in names if name in values))
+
+
 def screen_entry(wildcards):
     """Return the config of a rule's screen."""
     return config["screens"][wildcards.screen]
 
 
-def image_folder(screen):
-    """Return the folder of a screen's images."""
+def image_folder(screen, plate="{plate}"):
+    """Return the folder of a screen's images; without a plate it may hold `{plate}`."""
     if screen in SIMULATED:
         return f"{STUDY}/simulated/{screen}/images"
-    return config["screens"][screen]["images"]
+    return config["screens"][screen]["images"].replace("{plate}", plate)
 
 
-def image_csv(screen, plate):
-    """Return the image CSV that tells the treatments of a plate."""
+def source_tables(screen, plate):
+    """Return the tables that say of a plate's images what their names do not, by config key."""
     if screen in SIMULATED:
-        return f"{STUDY}/simulated/{screen}/{plate}.image.csv"
-    return config["screens"][screen]["image_csv"]
+        return {"image_csv": f"{STUDY}/simulated/{screen}/{plate}.image.csv"}
+    entry = config["screens"][screen]
+    keys = [key for key in ("image_csv", "table") if key in entry]
+    return {key: entry[key].replace("{plate}", plate) for key in keys}
 
 
-def image_csv_input(wildcards):
-    """Return the image CSV as an input, unless it is missing: a dry run needs no images."""
-    path = image_csv(wildcards.screen, wildcards.plate)
-    return path if wildcards.screen in SIMULATED or Path(path).exists() else []
+def source_tables_input(wildcards):
+    """Return these tables as inputs, unless they are missing: a dry run needs no images."""
+    paths = source_tables(wildcards.screen, wildcards.plate).values()
+    return [path for path in paths if wildcards.screen in SIMULATED or Path(path).exists()]
+
+
+def source_flags(wildcards):
+    """Return the flags that say where a plate's images lie and how they are named."""
+    screen, entry = wildcards.screen, screen_entry(wildcards)
+    given = pick_given(entry, "layout", "table_prefix", "pattern")
+    given |= source_tables(screen, wildcards.plate)
+    given |= {"images": image_folder(screen), "channels": settings.channels(config, screen)}
+    return flags(given)
+
+
+def locations(screen, plate):
+    """Return the table of a plate's published nuclei, None where nuclei are found."""
+    path = config["screens"][screen].get("locations")
+    return path and path.replace("{plate}", plate)
+
+
+def locations_input(wildcards):
+    """Return the table of published nuclei as an input, unless it is missing: as for images."""
+    path = locations(wildcards.screen, wildcards.plate)
+    return path if path and Path(path).exists() else []
+
+
+def locations_flag(wildcards):
+    """Return the flag that names the table of published nuclei."""
+    path = locations(wildcards.screen, wildcards.plate)
+    return flags({"locations": path} if path else {})
 
 
 def derived_from(screen):

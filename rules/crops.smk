@@ -1,6 +1,6 @@
 """Crops: one window around each nucleus, a shard per plate.
 
-in   screens/{screen}/{plate}.{fields,scale}.parquet and the images they name
+in   screens/{screen}/{plate}.{fields,scale,illumination}.parquet and the images they name
 out  crops/{screen}/{plate}.parquet, .nuclei.parquet, .summary.parquet (.truth.parquet if derived)
 """
 
@@ -10,6 +10,8 @@ rule crop_plate:
     input:
         fields=f"{STUDY}/screens/{{screen}}/{{plate}}.fields.parquet",
         scale=f"{STUDY}/screens/{{screen}}/{{plate}}.scale.parquet",
+        illumination=f"{STUDY}/screens/{{screen}}/{{plate}}.illumination.parquet",
+        locations=locations_input,
     output:
         crops=f"{STUDY}/crops/{{screen}}/{{plate}}.parquet",
         nuclei=f"{STUDY}/crops/{{screen}}/{{plate}}.nuclei.parquet",
@@ -26,14 +28,19 @@ rule crop_plate:
         mem_mb=lambda wildcards, attempt: 4000 * attempt,
         runtime=lambda wildcards, attempt: 60 * attempt,
     params:
-        images=lambda wc: image_folder(wc.screen),
-        nucleus_channel=lambda wc: screen_entry(wc)["nucleus_channel"],
+        images=lambda wc: image_folder(wc.screen, wc.plate),
+        screen=lambda wc: flags(pick_given(screen_entry(wc), "nucleus_channel", "z_projection")),
+        locations=locations_flag,
+        resolution=lambda wc: settings.crop_px_per_px(config, wc.screen),
         settings=flags(
             pick(
                 config["crops"],
                 "window_px",
+                "border",
+                "dtype",
                 "scale_knee",
                 "failed_fields",
+                "nucleus_method",
                 "nucleus_diameter_px",
                 "nucleus_smallest_px",
             )
@@ -41,7 +48,8 @@ rule crop_plate:
         code=code_digest("crop_plate.py"),
     shell:
         "python scripts/crop_plate.py --fields {input.fields:q} --scale {input.scale:q}"
-        " --images {params.images:q} --nucleus-channel {params.nucleus_channel}"
+        " --illumination {input.illumination:q} {params.locations}"
+        " --images {params.images:q} {params.screen} --crop-px-per-px {params.resolution}"
         " {params.settings} --threads {threads}"
         " --crops {output.crops:q} --nuclei {output.nuclei:q} --summary {output.summary:q}"
         " --record {output.record:q} 2>&1 | tee {log:q}"
@@ -68,10 +76,14 @@ rule derive_plate:
         mem_mb=4000,
         runtime=60,
     params:
-        settings=flags(pick(config["crops"], "scale_knee", "nucleus_diameter_px")),
+        settings=flags(pick(config["crops"], "scale_knee")),
+        diameter=lambda wc: (
+            config["crops"]["nucleus_diameter_px"] * settings.crop_px_per_px(config, wc.screen)
+        ),
         code=code_digest("derive_plate.py"),
     shell:
         "python scripts/derive_plate.py --screen {wildcards.screen:q}"
         " --parent-crops {input.crops:q} --scale {input.scale:q} {params.settings}"
+        " --nucleus-diameter-px {params.diameter}"
         " --crops {output.crops:q} --nuclei {output.nuclei:q} --summary {output.summary:q}"
         " --truth {output.truth:q} --record {output.record:q} 2>&1 | tee {log:q}"

@@ -24,14 +24,15 @@ rule label_screen:
         runtime=30,
     params:
         wells=lambda wc: screen_entry(wc)["evaluation_wells"],
-        settings=flags(
-            config["labels"] | pick(config["crops"], "window_px"),
+        settings=flags(config["labels"]),
+        window=lambda wc: (
+            config["crops"]["window_px"] / settings.crop_px_per_px(config, wc.screen)
         ),
         code=code_digest("label_screen.py"),
     shell:
         "python scripts/label_screen.py --screen {wildcards.screen:q} --nuclei {input.nuclei:q}"
         " --truth {input.truth:q} --label-files {input.labels:q}"
-        " --evaluation-wells {params.wells:q} {params.settings}"
+        " --evaluation-wells {params.wells:q} {params.settings} --window-px {params.window}"
         " --output {output.labels:q} --unmatched {output.unmatched:q}"
         " --record {output.record:q} 2>&1 | tee {log:q}"
 

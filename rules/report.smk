@@ -36,7 +36,8 @@ rule save_config:
     conda:
         "../envs/core.yaml"
     params:
-        config=json.dumps({"config": config, "changed": CHANGED}, sort_keys=True),
+        # A function, because Snakemake would take braces in a plain value for wildcards.
+        config=lambda wildcards: json.dumps({"config": config, "changed": CHANGED}, sort_keys=True),
         code=code_digest("save_config.py"),
     shell:
         "python scripts/save_config.py --config {params.config:q}"

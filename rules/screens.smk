@@ -1,7 +1,8 @@
 """Screens: simulated plates, the index of fields, and the fixed intensity range of a plate.
 
 in   the images of a plate (not inputs of the DAG: indexing looks at them, cropping reads them)
-out  simulated/{screen}/{plate}.truth.parquet, screens/{screen}/{plate}.{fields,scale}.parquet
+out  simulated/{screen}/{plate}.truth.parquet,
+     screens/{screen}/{plate}.{fields,scale,illumination}.parquet
 """
 
 
@@ -31,9 +32,9 @@ rule simulate_plate:
 
 
 rule index_plate:
-    """List the fields of a plate by file name, with each well's treatment."""
+    """List the fields of a plate, with each well's treatment where an image CSV tells it."""
     input:
-        image_csv=image_csv_input,
+        tables=source_tables_input,
     output:
         fields=f"{STUDY}/screens/{{screen}}/{{plate}}.fields.parquet",
         record=f"{STUDY}/runs/index/{{screen}}/{{plate}}/run.json",
@@ -45,22 +46,20 @@ rule index_plate:
         mem_mb=2000,
         runtime=30,
     params:
-        images=lambda wc: image_folder(wc.screen),
-        image_csv=lambda wc: image_csv(wc.screen, wc.plate),
-        layout=lambda wc: screen_entry(wc)["layout"],
+        source=source_flags,
         code=code_digest("index_plate.py"),
     shell:
         "python scripts/index_plate.py --screen {wildcards.screen:q} --plate {wildcards.plate:q}"
-        " --layout {params.layout} --images {params.images:q} --image-csv {params.image_csv:q}"
-        " --output {output.fields:q} --record {output.record:q} 2>&1 | tee {log:q}"
+        " {params.source} --output {output.fields:q} --record {output.record:q} 2>&1 | tee {log:q}"
 
 
 rule measure_scale:
-    """Fix the intensity range of each channel of a plate."""
+    """Fix the intensity range of each channel of a plate, and its illumination if corrected."""
     input:
         fields=f"{STUDY}/screens/{{screen}}/{{plate}}.fields.parquet",
     output:
         scale=f"{STUDY}/screens/{{screen}}/{{plate}}.scale.parquet",
+        illumination=f"{STUDY}/screens/{{screen}}/{{plate}}.illumination.parquet",
         record=f"{STUDY}/runs/scale/{{screen}}/{{plate}}/run.json",
     log:
         f"{STUDY}/logs/scale/{{screen}}/{{plate}}.log",
@@ -70,11 +69,17 @@ rule measure_scale:
         mem_mb=4000,
         runtime=30,
     params:
-        images=lambda wc: image_folder(wc.screen),
+        images=lambda wc: image_folder(wc.screen, wc.plate),
         channels=lambda wc: settings.channels(config, wc.screen),
-        settings=flags(pick(config["crops"], "scale_fields", "scale_low", "scale_high")),
+        screen=lambda wc: flags(
+            pick_given(screen_entry(wc), "z_projection", "bits", "illumination")
+        ),
+        settings=flags(
+            pick(config["crops"], "scale_fields", "scale_low", "scale_high", "illumination_fields")
+        ),
         code=code_digest("measure_scale.py"),
     shell:
         "python scripts/measure_scale.py --fields {input.fields:q} --images {params.images:q}"
-        " --channels {params.channels} {params.settings}"
-        " --output {output.scale:q} --record {output.record:q} 2>&1 | tee {log:q}"
+        " --channels {params.channels} {params.screen} {params.settings}"
+        " --output {output.scale:q} --illumination-output {output.illumination:q}"
+        " --record {output.record:q} 2>&1 | tee {log:q}"

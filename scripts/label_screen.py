@@ -20,7 +20,7 @@ class Settings:
 
     match_px: float
     truth_per_class: int
-    window_px: int
+    window_px: float
 
 
 def main() -> None:

@@ -111,7 +111,7 @@ def test_a_chosen_screen_brings_the_screen_it_is_derived_from(monkeypatch):
     [
         ("studdy", "top level", "studdy", "study"),
         ("study__encoder", "study", "encoder", "encoders"),
-        ("crops__window", "crops", "window", "window_px"),
+        ("crops__window_pix", "crops", "window_pix", "window_px"),
         ("screens__BBBC022__plate", "screens.BBBC022", "plate", "plates"),
         ("encoders__vgg16__input_pix", "encoders.vgg16", "input_pix", "input_px"),
         ("probes__knn__neighbors", "probes.knn", "neighbors", "neighbours"),
@@ -390,7 +390,9 @@ def test_the_schemas_probe_keys_are_those_of_the_probes(kind):
 
 def test_the_schemas_crop_keys_are_those_of_the_code():
     keys = set(SCHEMA["properties"]["crops"]["properties"])
-    assert keys == fields(CropSettings, NucleusSettings, ScaleSettings)
+    # The rules make the resolution of a screen's crops from window_um and its pixels.
+    settings = fields(CropSettings, NucleusSettings, ScaleSettings) - {"crop_px_per_px"}
+    assert keys == settings | {"window_um"}
 
 
 def test_the_schemas_simulation_keys_are_those_of_the_code():

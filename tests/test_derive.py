@@ -9,9 +9,9 @@ from hcsqc.artefacts import SIMULATED
 from hcsqc.crops import CropSettings, Plate, crop_plate
 from hcsqc.derive import WEAKEST, derive_plate, derived_tables
 from hcsqc.files import sha256
-from hcsqc.layouts import index_plate
+from hcsqc.layouts import Source, index_plate
 from hcsqc.nuclei import NucleusSettings
-from hcsqc.scale import ScaleSettings, measure_scale
+from hcsqc.scale import PlateImages, ScaleSettings, measure_scale
 from hcsqc.schema import read_table, write_table
 from hcsqc.shards import ShardFormat, Shards, ShardWriter
 from hcsqc.simulate import SimulationSettings, simulate_plate
@@ -27,11 +27,17 @@ def parent(tmp_path_factory):
     folder = tmp_path_factory.mktemp("parent")
     simulation = SimulationSettings("u2os", ("B02", "C03"), 1, 520, 696, 70, 0.1, 0.0, 0.0, 3)
     simulate_plate(simulation, "20001", folder / "images", folder / "image.csv", "test")
-    fields, _ = index_plate("bbbc022", "sim", "20001", folder / "images", folder / "image.csv")
-    ranges = ScaleSettings(32, 0.5, 99.5)
-    scale, shape = measure_scale(fields, folder / "images", CHANNELS, ranges)
+    source = Source("bbbc022", folder / "images", tuple(CHANNELS), folder / "image.csv")
+    fields, _ = index_plate(source, "sim", "20001")
+    ranges = ScaleSettings(32, 0.5, 99.5, 200)
+    scale, shape, _ = measure_scale(
+        fields, PlateImages("20001", folder / "images", CHANNELS), ranges
+    )
     plate = Plate(fields, folder / "images", CHANNELS, "w1", scale, shape)
-    cropping, nucleus = CropSettings(WINDOW, KNEE, 0.0), NucleusSettings(25, 80)
+    cropping, nucleus = (
+        CropSettings(WINDOW, 1.0, "drop", "uint8", KNEE, 0.0),
+        NucleusSettings("fast", 25, 80),
+    )
     crop_plate(plate, cropping, nucleus, folder / "20001.parquet", 1, "test")
     return folder / "20001.parquet", scale
 

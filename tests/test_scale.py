@@ -8,10 +8,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hcsqc.errors import InputError
-from hcsqc.scale import ScaleSettings, apply_scale, lookup_tables, measure_scale, unscale
+from hcsqc.scale import (
+    PlateImages,
+    ScaleSettings,
+    apply_scale,
+    lookup_tables,
+    measure_scale,
+    unscale,
+)
 from hcsqc.schema import write_table
 
-SETTINGS = ScaleSettings(scale_fields=32, scale_low=0.5, scale_high=99.5)
+SETTINGS = ScaleSettings(scale_fields=32, scale_low=0.5, scale_high=99.5, illumination_fields=200)
 KNEE = 0.9
 
 
@@ -30,11 +37,17 @@ def write_fields(images, fields):
         paths.append([f"f{number}c{channel}.tif" for channel in range(len(planes))])
         for path, plane in zip(paths[-1], planes, strict=True):
             tifffile.imwrite(images / path, plane)
-    return pd.DataFrame({"image_path": paths, "problem": None})
+    pages = [[None] * len(names) for names in paths]
+    return pd.DataFrame({"image_path": paths, "image_page": pages, "problem": None})
 
 
 def measure(images, fields, scale_settings=SETTINGS):
-    return measure_scale(write_fields(images, fields), images, ["w1", "w2"], scale_settings)
+    return range_of(write_fields(images, fields), images, scale_settings)
+
+
+def range_of(table, images, scale_settings=SETTINGS, **more):
+    """Return scale and shape of the fields in `table`; `more` is what the config may say."""
+    return measure_scale(table, PlateImages("p", images, ["w1", "w2"], **more), scale_settings)[:2]
 
 
 def scale_of(low, high, top):
@@ -94,8 +107,8 @@ def test_sample_is_spread_from_the_first_field_to_the_last(tmp_path):
     table = write_fields(tmp_path, fields)
     for number in set(range(11)) - {0, 5, 10}:
         (tmp_path / f"f{number}c0.tif").write_text("not in the sample")
-    three = ScaleSettings(3, 0.5, 99.5)
-    scale, _ = measure_scale(table, tmp_path, ["w1", "w2"], three)
+    three = ScaleSettings(3, 0.5, 99.5, 200)
+    scale, _ = range_of(table, tmp_path, three)
     assert scale["low"].tolist() == [105, 105]
 
 
@@ -105,7 +118,7 @@ def test_unreadable_fields_and_those_with_a_problem_are_passed_over(tmp_path):
     table = write_fields(tmp_path, [field(1), planes, field(2)])
     (tmp_path / "f0c1.tif").write_bytes(b"II*")
     table.loc[2, "problem"] = "no image of channel w1"
-    scale, _ = measure_scale(table, tmp_path, ["w1", "w2"], SETTINGS)
+    scale, _ = range_of(table, tmp_path)
     pd.testing.assert_frame_equal(scale, alone)
 
 
@@ -121,16 +134,14 @@ def test_plate_without_a_readable_field_is_refused_with_the_first_reason(tmp_pat
     table = write_fields(tmp_path, [field(0), field(1)])
     (tmp_path / "f0c0.tif").write_text("no image")
     (tmp_path / "f1c1.tif").unlink()
-    with pytest.raises(
-        InputError, match=r"no field of the plate can be read; first: f0c0.tif: cannot be read"
-    ):
-        measure_scale(table, tmp_path, ["w1", "w2"], SETTINGS)
+    with pytest.raises(InputError, match=r"no field of the plate can be read; first: f0c0.tif: "):
+        range_of(table, tmp_path)
 
 
 def test_plate_whose_fields_all_lack_a_channel_is_refused(tmp_path):
     table = write_fields(tmp_path, [field(0)]).assign(problem="no image of channel w1")
     with pytest.raises(InputError, match="every field lacks a channel"):
-        measure_scale(table, tmp_path, ["w1", "w2"], SETTINGS)
+        range_of(table, tmp_path)
 
 
 def test_plate_whose_channels_differ_in_size_is_refused_with_that_reason(tmp_path):
@@ -142,7 +153,7 @@ def test_plate_whose_channels_differ_in_size_is_refused_with_that_reason(tmp_pat
 @settings(max_examples=60, deadline=None)
 @given(ranges(), st.floats(0.5, 0.95))
 def test_table_is_monotone_from_black_to_white(scale, knee):
-    (table,) = lookup_tables(scale, knee)
+    (table,) = lookup_tables(scale, knee, "uint8")
     row = scale.iloc[0]
     assert table.dtype == np.uint8 and table.shape == (65536,)
     assert (np.diff(table.astype(int)) >= 0).all()
@@ -153,12 +164,12 @@ def test_table_is_monotone_from_black_to_white(scale, knee):
 
 @pytest.mark.parametrize("high", [300, 2000, 4094, 4095])
 def test_twelve_bit_saturation_is_white_and_low_is_black(high):
-    (table,) = lookup_tables(scale_of(150, high, 4095), KNEE)
+    (table,) = lookup_tables(scale_of(150, high, 4095), KNEE, "uint8")
     assert (table[4095], table[150], table[0]) == (255, 0, 0)
 
 
 def test_saturation_stands_out_of_the_brightest_normal_cells():
-    (table,) = lookup_tables(scale_of(150, 2150, 4095), KNEE)
+    (table,) = lookup_tables(scale_of(150, 2150, 4095), KNEE, "uint8")
     assert table[2150] in (229, 230) and table[4095] == 255
     assert table[1150] in (114, 115)  # half way up to the knee
 
@@ -168,7 +179,7 @@ def test_saturation_stands_out_of_the_brightest_normal_cells():
 def test_unscale_is_the_inverse_within_one_step(scale, knee):
     row = scale.iloc[0]
     levels = np.arange(np.ceil(row["low"]), row["top"] + 1).astype(np.uint16)[None]
-    pixels = apply_scale([levels], lookup_tables(scale, knee))
+    pixels = apply_scale([levels], lookup_tables(scale, knee, "uint8"))
     back = unscale(pixels, scale, knee)
     below = (row["high"] - row["low"]) / (255 * knee)
     above = (row["top"] - row["high"]) / (255 * (1 - knee))
@@ -179,7 +190,7 @@ def test_unscale_is_the_inverse_within_one_step(scale, knee):
 
 def test_scaled_pixels_survive_unscaling_and_scaling_again():
     scale = pd.concat([scale_of(150, 2000, 4095), scale_of(120.5, 900, 4095)])
-    tables = lookup_tables(scale, KNEE)
+    tables = lookup_tables(scale, KNEE, "uint8")
     pixels = np.random.default_rng(0).integers(0, 256, (3, 2, 16, 16)).astype(np.uint8)
     levels = np.rint(unscale(pixels, scale, KNEE)).astype(np.uint16)
     again = np.stack([apply_scale(list(crop), tables) for crop in levels])
@@ -189,6 +200,6 @@ def test_scaled_pixels_survive_unscaling_and_scaling_again():
 def test_each_channel_has_its_own_range():
     scale = pd.concat([scale_of(0, 255, 255), scale_of(100, 200, 255)])
     planes = [np.full((2, 3), 150, np.uint16)] * 2
-    pixels = apply_scale(planes, lookup_tables(scale, 0.5))
+    pixels = apply_scale(planes, lookup_tables(scale, 0.5, "uint8"))
     assert pixels.shape == (2, 2, 3) and pixels.dtype == np.uint8
     assert pixels[0, 0, 0] == 150 and pixels[1, 0, 0] in (63, 64)

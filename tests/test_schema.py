@@ -29,6 +29,7 @@ def fields():
             "compound": None,
             "concentration_um": [0.003, np.nan],
             "image_path": [["a.tif", "b.tif"], ["c.tif", None]],
+            "image_page": [[None, None], [0, 1]],
             "image_bytes": [[10, 20], [30, None]],
             "problem": [None, "no image of channel w2"],
         }

@@ -1,6 +1,9 @@
 """Shards: what is written is what pyarrow, pandas, duckdb and the reading in place give back."""
 
+import pickle
 import tempfile
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import duckdb
@@ -20,6 +23,7 @@ from hcsqc.shards import (
     composite,
     read_format,
     row_addresses,
+    shuffled_batches,
 )
 
 SCALE = {"w1": [100.0, 2000.0, 4095.0], "w2": [150.5, 1800.25, 4095.0]}
@@ -252,7 +256,8 @@ def test_file_that_is_no_shard_is_named(tmp_path):
 )
 def test_writer_refuses_other_pixels(tmp_path, pixels):
     writer = ShardWriter(tmp_path / "p.parquet", FORMAT)
-    with pytest.raises(ValueError, match=r"pixels \(.*\) uint.* in a shard of \(2, 6, 6\) uint8"):
+    message = r"pixels \(.*\) uint.* in a shard of \(2, 6, 6\) uint8|pixels of 3 crops for 2 rows"
+    with pytest.raises(ValueError, match=message):
         writer.add(crops_named(2), pixels)
     writer.close()
     assert len(Shards([tmp_path / "p.parquet"])) == 0
@@ -270,3 +275,80 @@ def test_composite_names_an_unknown_channel():
     pixels = np.zeros((1, 3, 2, 2), np.uint8)
     with pytest.raises(InputError, match="channel 'w3' is not one of w1, w2, w4"):
         composite(pixels, ["w1", "w2", "w4"], ["w4", "w3", "w1"])
+
+
+def test_uint16_crops_become_the_nearest_of_256_levels():
+    pixels = np.arange(65536, dtype=np.uint16).reshape(1, 1, 256, 256)
+    chosen = composite(pixels, ["w1"], ["w1"])
+    assert chosen.dtype == np.uint8
+    np.testing.assert_array_equal(chosen, np.rint(pixels / 65535 * 255))
+
+
+def test_no_shard_at_all_is_refused():
+    with pytest.raises(InputError, match="no shard of crops is given"):
+        Shards([])
+
+
+def test_writer_knows_where_each_group_lies(tmp_path):
+    writer = ShardWriter(tmp_path / "p.parquet", FORMAT)
+    pixels = random_pixels(FORMAT, 600)
+    for start, stop in ((0, 300), (300, 310), (310, 600)):
+        writer.add(crops_named(stop - start, start), pixels[start:stop])
+        writer.flush()
+    writer.close()
+    assert [count for _, count in writer.groups] == [256, 44, 10, 256, 34]
+    places = [begin + i * FORMAT.row_bytes for begin, count in writer.groups for i in range(count)]
+    np.testing.assert_array_equal(row_addresses(tmp_path / "p.parquet"), places)
+
+
+def test_flushed_crops_are_in_the_file_before_it_is_closed(tmp_path):
+    path = tmp_path / "p.parquet"
+    writer = ShardWriter(path, FORMAT)
+    pixels = random_pixels(FORMAT, 5)
+    writer.add(crops_named(5), pixels)
+    writer.flush()
+    ((begin, count),) = writer.groups
+    assert path.read_bytes()[begin : begin + count * FORMAT.row_bytes] == pixels.tobytes()
+    writer.close()
+
+
+def sums_of_batches(work):
+    """Return the sum of each batch of one of two workers; runs in another process."""
+    crops, worker = work
+    batches = shuffled_batches(len(crops), 16, seed=3, epoch=1, worker=worker, workers=2)
+    return [int(crops.read(rows).sum()) for rows in batches]
+
+
+def test_worker_processes_share_an_epoch_and_read_the_same_pixels(tmp_path):
+    pixels = write_shard(tmp_path / "p.parquet", FORMAT, 300)
+    more = write_shard(tmp_path / "q.parquet", FORMAT, 100, seed=1, first=300)
+    crops, pixels = Shards([tmp_path / "p.parquet", tmp_path / "q.parquet"]), [*pixels, *more]
+    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
+        first, second = pool.map(sums_of_batches, [(crops, 0), (crops, 1)])
+    alone = [rows.tolist() for rows in shuffled_batches(400, 16, seed=3, epoch=1)]
+    expected = [sum(int(pixels[row].sum()) for row in rows) for rows in alone]
+    assert first == expected[::2] and second == expected[1::2]
+
+
+def test_what_travels_to_a_worker_is_small(tmp_path):
+    write_shard(tmp_path / "p.parquet", FORMAT, 600)
+    assert len(pickle.dumps(Shards([tmp_path / "p.parquet"]))) < 500
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(0, 300), st.integers(1, 40), st.integers(1, 5), st.integers(0, 9))
+def test_every_crop_comes_once_an_epoch_whoever_reads_it(count, batch_size, workers, epoch):
+    batches = [
+        rows
+        for worker in range(workers)
+        for rows in shuffled_batches(count, batch_size, 7, epoch, worker, workers)
+    ]
+    assert sorted(row for rows in batches for row in rows.tolist()) == list(range(count))
+    assert sum(len(rows) < batch_size for rows in batches) <= 1
+
+
+def test_epochs_are_shuffled_anew_and_globally():
+    first, second = (np.concatenate(list(shuffled_batches(9000, 128, 0, e))) for e in (0, 1))
+    assert (first == second).mean() < 0.01
+    # Neighbours of an epoch come from anywhere: on average a third of the whole lies between.
+    assert np.abs(np.diff(first)).mean() == pytest.approx(3000, rel=0.05)

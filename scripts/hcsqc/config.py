@@ -12,7 +12,7 @@ import jsonschema
 
 from hcsqc.errors import InputError
 
-# Channels by layout: name in the screen -> what it shows.
+# Channels of layouts that leave no choice: name in the screen -> what it shows.
 CHANNELS = {
     "bbbc022": {"w1": "DNA", "w2": "ER", "w3": "RNA", "w4": "actin, Golgi", "w5": "mitochondria"},
     "bbbc021": {"w1": "DNA", "w2": "tubulin", "w4": "actin"},
@@ -95,8 +95,17 @@ def describe_data(config: Mapping) -> str:
 def channels(config: Mapping, screen: str) -> list[str]:
     """Return the channel names of a screen."""
     entry = config["screens"][screen]
-    parent = entry.get("derived_from")
-    return list(CHANNELS[config["screens"][parent or screen]["layout"]])
+    imaged = config["screens"][entry.get("derived_from", screen)]
+    return list(imaged.get("channels") or CHANNELS[imaged["layout"]])
+
+
+def crop_px_per_px(config: Mapping, screen: str) -> float:
+    """Return the pixels of a crop along one pixel of the screen's images: 1 without window_um."""
+    crops, entry = config["crops"], config["screens"][screen]
+    if crops["window_um"] is None:
+        return 1.0
+    imaged = config["screens"][entry.get("derived_from", screen)]
+    return crops["window_px"] * imaged["pixel_um"] / crops["window_um"]
 
 
 def encoder_settings(config: Mapping, name: str) -> dict:
@@ -166,9 +175,23 @@ def _check_screen(config: Mapping, name: str) -> None:
         for plate in entry["plates"]:
             if plate not in config["screens"][parent]["plates"]:
                 raise InputError(f"{where}.plates: '{plate}' is not a plate of {parent}")
-    for key in ("images", "image_csv"):
+    for key in ("images", "image_csv", "table", "locations", "illumination"):
         if key in entry:
             entry[key] = _expand(entry[key], f"{where}.{key}")
+    if entry.get("illumination", "retrospective") != "retrospective":
+        try:
+            entry["illumination"].format(plate="", channel="")
+        except (LookupError, ValueError) as error:
+            raise InputError(
+                f"{where}.illumination: '{entry['illumination']}' is neither retrospective nor a "
+                "path with {plate} and {channel}"
+            ) from error
+    if not parent and config["crops"]["window_um"] is not None and "pixel_um" not in entry:
+        raise InputError(f"{where}: crops.window_um needs the size of its pixels, pixel_um")
+    if "archives" in entry and "{plate}" in entry.get("images", ""):
+        raise InputError(
+            f"{where}.images: a screen with archives has one folder, without {{plate}}"
+        )
     if isinstance(entry["labels"], list):
         entry["labels"] = [_expand(path, f"{where}.labels") for path in entry["labels"]]
     elif not parent and "simulate" not in entry:

@@ -1,32 +1,42 @@
-"""From the fields of a plate to its shard of crops, one whole window around each nucleus."""
+"""From the fields of a plate to its shard of crops, one window around each nucleus."""
 
-from collections.abc import Iterator
+import json
+from collections import deque
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from itertools import islice
+from dataclasses import asdict, dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pandas as pd
 
+from hcsqc.digest import code_digest
 from hcsqc.errors import InputError
-from hcsqc.files import atomic, sha256
+from hcsqc.files import text_digest
+from hcsqc.illumination import Illumination, correct
 from hcsqc.images import UnreadableField, read_field
-from hcsqc.nuclei import NucleusSettings, find_nuclei
+from hcsqc.nuclei import Nuclei, NucleusSettings, find_nuclei
+from hcsqc.partial import PartialPlate
 from hcsqc.progress import Progress
 from hcsqc.scale import apply_scale, lookup_tables
-from hcsqc.shards import ShardFormat, ShardWriter
+from hcsqc.shards import ShardFormat
 
-NUCLEI_COLUMNS = ["crop_id", "field_id", "x_px", "y_px", "area_px", "kept", "reason"]
+# After so many fields a killed job need not begin again.
+CHECKPOINT_FIELDS = 64
 
 
 @dataclass(frozen=True)
 class CropSettings:
-    """How crops are cut: side of the window in source pixels, the scale's knee, and tolerance."""
+    """How crops are cut."""
 
-    window_px: int
+    window_px: int  # side of a crop
+    crop_px_per_px: float  # pixels of the crop along one pixel of the source image
+    border: str  # drop: no crop that crosses it; reflect: mirror the field
+    dtype: str  # of the shard: uint8 or uint16
     scale_knee: float
-    failed_fields: float
+    failed_fields: float  # the share of fields that may fail
 
 
 @dataclass(frozen=True)
@@ -39,15 +49,19 @@ class Plate:
     nucleus_channel: str
     scale: pd.DataFrame
     shape: tuple[int, int]
+    z_projection: str | None = None
+    illumination: Illumination | None = None
+    locations: dict[tuple[str, int], Nuclei] | None = None
 
 
 @dataclass
 class CroppedField:
-    """What one field gives."""
+    """What one field gives; the crops are views into the scaled field."""
 
     summary: dict
-    nuclei: pd.DataFrame
-    pixels: np.ndarray | None = field(default=None, repr=False)
+    nuclei: dict[str, list]  # columns of the `nuclei` table
+    crops: list[np.ndarray] = field(default_factory=list, repr=False)
+    above_top: bool = False
 
 
 def crop_plate(
@@ -61,97 +75,212 @@ def crop_plate(
     """Write the plate's shard and return its `nuclei` and `summary` tables.
 
     Every nucleus found is kept or listed with the reason why not; every field ends in the
-    summary, read or failed. Raises InputError, listing fields, if more than the allowed share
-    failed.
+    summary, read or failed. What an earlier, killed job has finished is not done again.
+    Raises InputError, listing fields, if more than the allowed share failed.
     """
     scale = {row.channel: [row.low, row.high, row.top] for row in plate.scale.itertuples()}
-    shard_format = ShardFormat(tuple(plate.channels), settings.window_px, "uint8", scale)
-    progress = Progress(len(plate.fields), "fields", label)
-    summaries, nuclei = [], []
-    with atomic(shard) as temporary:
-        writer = ShardWriter(temporary, shard_format)
-        for cropped in _crop_fields(plate, settings, nucleus, threads):
-            summaries.append(cropped.summary)
-            nuclei.append(cropped.nuclei)
-            kept = cropped.nuclei[cropped.nuclei["kept"]]
-            if len(kept):
-                writer.add(kept.rename(columns={"area_px": "nucleus_area_px"}), cropped.pixels)
-            progress.update(1, crops=sum(summary["kept"] for summary in summaries))
-        writer.close()
-        summary = pd.DataFrame(summaries)
-        _check_failures(summary, settings.failed_fields)
-    progress.close(crops=int(summary["kept"].sum()))
-    return pd.concat(nuclei, ignore_index=True), summary
-
-
-def _crop_fields(plate, settings, nucleus, threads) -> Iterator[CroppedField]:
-    """Crop fields in order, a few at a time, so that memory does not grow with the plate."""
-    tables = lookup_tables(plate.scale, settings.scale_knee)
-    rows = plate.fields.itertuples()
-    with ThreadPoolExecutor(threads) as pool:
-        while chunk := list(islice(rows, 2 * threads)):
-            yield from pool.map(
-                lambda row: _crop_field(row, plate, tables, settings, nucleus), chunk
-            )
-
-
-def _crop_field(row, plate: Plate, tables, settings, nucleus) -> CroppedField:
-    base = {"field_id": row.field_id, "plate": row.plate, "well": row.well, "site": row.site}
-    paths = list(row.image_path)
+    shard_format = ShardFormat(tuple(plate.channels), settings.window_px, settings.dtype, scale)
+    partial = PartialPlate(shard, shard_format, _identity(plate, settings, nucleus))
+    progress = Progress(len(plate.fields), "fields", label, start=partial.fields)
+    if partial.fields:
+        print(f"{label}: {partial.fields} fields were done already", flush=True)
+    cutter = _Cutter(plate, settings, nucleus)
+    crops = above_top = 0
     try:
+        rows = plate.fields.iloc[partial.fields :].itertuples()
+        for done, cropped in enumerate(_in_order(cutter.crop, rows, threads), start=1):
+            partial.add(cropped.summary, cropped.nuclei, cropped.crops)
+            crops += len(cropped.crops)
+            above_top += cropped.above_top
+            if done % CHECKPOINT_FIELDS == 0:
+                partial.checkpoint()
+            progress.update(1, crops=crops)
+        partial.checkpoint()
+    except BaseException:
+        partial.stop()
+        raise
+    nuclei, summary = partial.tables()
+    try:
+        _check_failures(summary, settings.failed_fields)
+    except InputError:
+        partial.discard()
+        raise
+    partial.finish()
+    progress.close(crops=int(summary["kept"].sum()))
+    if above_top:
+        top = int(plate.scale["top"].max())
+        print(
+            f"warning: {label}: {above_top} fields have pixels brighter than {top}, which the "
+            "sample took for the camera's saturation; they became as bright as saturated ones. "
+            "State the camera's bits in the screen's config",
+            flush=True,
+        )
+    return nuclei, summary
+
+
+def _identity(plate: Plate, settings: CropSettings, nucleus: NucleusSettings) -> str:
+    """Return a digest of all that decides what the crops of a plate are."""
+    return text_digest(
+        json.dumps(
+            [
+                asdict(settings),
+                asdict(nucleus),
+                plate.fields.to_json(),
+                plate.scale.to_json(),
+                [plate.channels, plate.nucleus_channel, plate.z_projection, list(plate.shape)],
+                plate.illumination.functions.tolist() if plate.illumination else None,
+                sorted(
+                    (place, found.x_px.tolist(), found.y_px.tolist(), found.area_px.tolist())
+                    for place, found in (plate.locations or {}).items()
+                ),
+                _own_code(),
+            ],
+            default=int,
+        )
+    )
+
+
+@lru_cache(maxsize=1)
+def _own_code() -> str:
+    return code_digest("crop_plate.py")
+
+
+def _in_order(function, items: Iterable, threads: int) -> Iterator:
+    """Yield `function(item)` in order, a few items ahead: memory does not grow with the plate."""
+    with ThreadPoolExecutor(threads) as pool:
+        waiting: deque = deque()
+        for item in items:
+            waiting.append(pool.submit(function, item))
+            if len(waiting) > 2 * threads:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+class _Cutter:
+    """What does not change from field to field, and how a field is cropped with it."""
+
+    def __init__(self, plate: Plate, settings: CropSettings, nucleus: NucleusSettings):
+        self.plate, self.settings, self.nucleus = plate, settings, nucleus
+        self.tables = lookup_tables(plate.scale, settings.scale_knee, settings.dtype)
+        self.top = plate.scale["top"].to_numpy()
+        self.dna = plate.channels.index(plate.nucleus_channel)
+        self.gains = plate.illumination.gains(plate.shape) if plate.illumination else None
+
+    def crop(self, row) -> CroppedField:
+        """Crop one field: a row of the `fields` table."""
+        summary = {"field_id": row.field_id, "plate": row.plate, "well": row.well, "site": row.site}
+        try:
+            planes, digests = self._read(row)
+        except UnreadableField as error:
+            counts = {"found": 0, "kept": 0, "dropped": 0}
+            outcome = {"status": "failed", "reason": str(error), "image_sha256": []}
+            return CroppedField(summary | counts | outcome, {})
+        brightest = [int(plane.max()) for plane in planes]
+        odd = [
+            f"{channel}: every pixel is {most}"
+            for channel, plane, most in zip(self.plate.channels, planes, brightest, strict=True)
+            if plane[0, 0] == most and plane.min() == most
+        ]
+        if self.gains is not None:
+            planes = correct(planes, self.gains, self.top)
+        found = self._find(row, planes[self.dna], odd)
+        nuclei, crops = self._cut(row.field_id, planes, found)
+        kept = len(crops)
+        summary |= {
+            "found": len(found),
+            "kept": kept,
+            "dropped": len(found) - kept,
+            "status": "odd" if odd else "ok",
+            "reason": "; ".join(odd) or None,
+            "image_sha256": digests,
+        }
+        return CroppedField(summary, nuclei, crops, bool((brightest > self.top).any()))
+
+    def _read(self, row) -> tuple[list[np.ndarray], list[str]]:
         if pd.notna(row.problem):
             raise UnreadableField(row.problem)
-        planes = read_field(plate.images, paths)
-        wrong = [plane.shape for plane in planes if plane.shape != plate.shape]
+        read = read_field(
+            self.plate.images, row.image_path, row.image_page, self.plate.z_projection
+        )
+        wrong = [plane.shape for plane in read.planes if plane.shape != self.plate.shape]
         if wrong:
             raise UnreadableField(
                 f"image of {wrong[0][0]} x {wrong[0][1]} px, the plate's are "
-                f"{plate.shape[0]} x {plate.shape[1]}"
+                f"{self.plate.shape[0]} x {self.plate.shape[1]}"
             )
-        digests = [sha256(plate.images / path) for path in paths]
-    except UnreadableField as error:
-        summary = base | {
-            "found": 0,
-            "kept": 0,
-            "dropped": 0,
-            "status": "failed",
-            "reason": str(error),
-            "image_sha256": [],
-        }
-        return CroppedField(summary, pd.DataFrame(columns=NUCLEI_COLUMNS).astype({"kept": bool}))
-    found = find_nuclei(planes[plate.channels.index(plate.nucleus_channel)], nucleus)
-    inside = window_inside(found.x_px, found.y_px, plate.shape, settings.window_px)
-    nuclei = pd.DataFrame(
-        {
-            "crop_id": [
-                crop_id(row.field_id, x, y) for x, y in zip(found.x_px, found.y_px, strict=True)
-            ],
-            "field_id": row.field_id,
-            "x_px": found.x_px,
-            "y_px": found.y_px,
-            "area_px": found.area_px,
-            "kept": inside,
-            "reason": np.where(inside, None, "border"),
-        },
-        columns=NUCLEI_COLUMNS,
-    )
-    pixels = cut_windows(
-        apply_scale(planes, tables), found.x_px[inside], found.y_px[inside], settings.window_px
-    )
-    summary = base | {
-        "found": len(nuclei),
-        "kept": int(inside.sum()),
-        "dropped": int((~inside).sum()),
-        "status": "ok",
-        "reason": None,
-        "image_sha256": digests,
+        return read.planes, read.sha256
+
+    def _find(self, row, dna: np.ndarray, odd: list[str]) -> Nuclei:
+        if self.plate.locations is None:
+            return find_nuclei(dna, self.nucleus)
+        found = self.plate.locations.get((row.well, row.site))
+        if found is None:
+            odd.append("no published nucleus")
+            return Nuclei(*(np.empty(0, np.int32) for _ in range(3)))
+        return found
+
+    def _cut(self, field_id, planes, found: Nuclei) -> tuple[dict, list[np.ndarray]]:
+        settings, side = self.settings, self.settings.window_px
+        height, width = self.plate.shape
+        x, y = found.x_px, found.y_px
+        outside = (x < 0) | (y < 0) | (x >= width) | (y >= height)
+        if settings.crop_px_per_px != 1:
+            planes = [resample(plane, settings.crop_px_per_px) for plane in planes]
+            x = resampled_place(x, planes[0].shape[1] / width)
+            y = resampled_place(y, planes[0].shape[0] / height)
+        pixels = apply_scale(planes, self.tables)
+        inside = window_inside(x, y, pixels.shape[1:], side)
+        kept = ~outside if settings.border == "reflect" else inside & ~outside
+        if settings.border == "reflect" and not inside[kept].all():
+            pixels, x, y = reflect(pixels, side // 2), x + side // 2, y + side // 2
+        reason = np.where(outside, "outside", np.where(kept, None, "border"))
+        return (
+            _nuclei_columns(field_id, found, kept, reason),
+            cut_windows(pixels, x[kept], y[kept], side),
+        )
+
+
+def _nuclei_columns(field_id: str, found: Nuclei, kept: np.ndarray, reason: np.ndarray) -> dict:
+    """Return the rows of `nuclei` of one field, by column: a data frame would cost more time."""
+    x_px, y_px = found.x_px.tolist(), found.y_px.tolist()
+    return {
+        "crop_id": [crop_id(field_id, x, y) for x, y in zip(x_px, y_px, strict=True)],
+        "field_id": [field_id] * len(found),
+        "x_px": x_px,
+        "y_px": y_px,
+        "area_px": found.area_px.tolist(),
+        "kept": kept.tolist(),
+        "reason": reason.tolist(),
     }
-    return CroppedField(summary, nuclei, pixels)
 
 
 def crop_id(field_id: str, x_px: int, y_px: int) -> str:
     """Return the name of the crop around a nucleus' centre."""
     return f"{field_id}/x{x_px:04d}y{y_px:04d}"
+
+
+def resample(plane: np.ndarray, factor: float) -> np.ndarray:
+    """Return H x W pixels with `factor` times as many along each side."""
+    shape = max(1, round(plane.shape[1] * factor)), max(1, round(plane.shape[0] * factor))
+    return cv2.resize(
+        plane, shape, interpolation=cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR
+    )
+
+
+def resampled_place(places: np.ndarray, factor: float) -> np.ndarray:
+    """Return where pixels come to lie along one side after `resample`."""
+    return np.floor((places + 0.5) * factor).astype(places.dtype)
+
+
+def reflect(pixels: np.ndarray, border: int) -> np.ndarray:
+    """Return C x H x W pixels with a border of their mirror image on all sides."""
+    return np.stack(
+        [
+            cv2.copyMakeBorder(plane, border, border, border, border, cv2.BORDER_REFLECT_101)
+            for plane in pixels
+        ]
+    )
 
 
 def window_inside(
@@ -167,16 +296,13 @@ def window_inside(
 
 def cut_windows(
     pixels: np.ndarray, x_px: np.ndarray, y_px: np.ndarray, window_px: int
-) -> np.ndarray:
-    """Cut square windows of C x H x W pixels, centred on whole pixels; n x C x window x window."""
+) -> list[np.ndarray]:
+    """Return square windows of C x H x W pixels, centred on whole pixels: views, no copies."""
     half = window_px // 2
-    windows = [
+    return [
         pixels[:, y - half : y - half + window_px, x - half : x - half + window_px]
-        for x, y in zip(x_px, y_px, strict=True)
+        for x, y in zip(x_px.tolist(), y_px.tolist(), strict=True)
     ]
-    if not windows:
-        return np.empty((0, pixels.shape[0], window_px, window_px), pixels.dtype)
-    return np.stack(windows)
 
 
 def _check_failures(summary: pd.DataFrame, allowed: float) -> None:
@@ -185,7 +311,8 @@ def _check_failures(summary: pd.DataFrame, allowed: float) -> None:
         listed = "\n".join(
             f"  {row.field_id}: {row.reason}" for row in failed.head(20).itertuples()
         )
+        more = f"\n  and {len(failed) - 20} more" if len(failed) > 20 else ""
         raise InputError(
             f"{len(failed)} of {len(summary)} fields cannot be cropped, more than "
-            f"crops.failed_fields = {allowed} allows:\n{listed}"
+            f"crops.failed_fields = {allowed} allows:\n{listed}{more}"
         )

@@ -42,10 +42,12 @@ def derive_plate(
         top=float(scale["top"].max()),
         nucleus_radius_px=nucleus_diameter_px / 2,
     )
-    tables = lookup_tables(scale, knee)
+    tables = lookup_tables(scale, knee, crops.format.dtype)
     writer = ShardWriter(
         shard,
-        ShardFormat(crops.format.channels, crops.format.size_px, "uint8", crops.format.scale),
+        ShardFormat(
+            crops.format.channels, crops.format.size_px, crops.format.dtype, crops.format.scale
+        ),
     )
     rows, truth = [crops.index.head(0)], []
     progress = Progress(len(crops), "crops", label)
@@ -64,7 +66,7 @@ def derive_plate(
         pair = pd.DataFrame([original, original]).assign(
             crop_id=[name, f"{name}/{kind}"], field_id=field_id
         )
-        writer.add(pair, np.stack([pixels, copy]))
+        writer.add(pair, [pixels, copy])
         rows.append(pair)
         truth += [(name, "none", 0.0), (f"{name}/{kind}", kind, strength)]
         progress.update()

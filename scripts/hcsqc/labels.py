@@ -110,7 +110,7 @@ def match_labels(
 
 
 def match_truth(
-    nuclei: pd.DataFrame, truth: pd.DataFrame, match_px: float, window_px: int
+    nuclei: pd.DataFrame, truth: pd.DataFrame, match_px: float, window_px: float
 ) -> pd.DataFrame:
     """Give each nucleus what was planted at the nearest cell: columns artefact and strength.
 

@@ -39,6 +39,7 @@ from hcsqc.models import (
     feature_width,
 )
 from hcsqc.progress import Progress
+from hcsqc.shards import shuffled_order
 from hcsqc.views import ViewSettings, two_views
 
 # Feature spread (see `feature_spread`) below which a backbone tells no crop from another.
@@ -187,7 +188,7 @@ def pretrain(
 
     @lru_cache(maxsize=2)
     def shuffled(epoch: int) -> np.ndarray:
-        return np.random.default_rng((0, seed, epoch)).permutation(len(source))
+        return shuffled_order(len(source), seed, epoch)
 
     def prepare(step: int) -> tuple[Tensor, Tensor, Tensor]:
         epoch, batch = divmod(step, steps_per_epoch)

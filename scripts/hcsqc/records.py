@@ -28,6 +28,9 @@ PACKAGES = (
     "pandas",
     "pyarrow",
     "opencv-python-headless",
+    "tifffile",
+    "imagecodecs",
+    "zarr",
 )
 # Larger inputs (shards of a whole plate) are recorded by name and size alone.
 LARGEST_DIGESTED_BYTES = 64 * 2**20

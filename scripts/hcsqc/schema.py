@@ -5,6 +5,7 @@ version of its producer.
 """
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,7 +51,7 @@ def _table(keys: tuple[str, ...], *columns: pa.Field) -> TableSchema:
 _CROP_ID = _column("crop_id", pa.string(), "screen/plate/well/s1/x0123y0456: the nucleus' centre")
 _FIELD_ID = _column("field_id", pa.string(), "screen/plate/well/s1")
 _PLATE = _column("plate", pa.string(), "plate, as the screen names it")
-_WELL = _column("well", pa.string(), "row letter and two digits: B02")
+_WELL = _column("well", pa.string(), "row letters and two digits: B02, AF48")
 _SITE = _column("site", pa.int32(), "field within the well, from 1")
 _X = _column("x_px", pa.int32(), "column of the nucleus' centre, pixels of the source image")
 _Y = _column("y_px", pa.int32(), "row of the nucleus' centre, pixels of the source image")
@@ -73,6 +74,9 @@ TABLES = {
         _column("compound", pa.string(), "name; null if not known", nullable=True),
         _column("concentration_um", pa.float64(), "micromolar", nullable=True),
         _column("image_path", pa.list_(pa.string()), "per channel, below the images folder"),
+        _column(
+            "image_page", pa.list_(pa.int32()), "page of the file, from 0; null: the whole file"
+        ),
         _column("image_bytes", pa.list_(pa.int64()), "file size per channel; null if missing"),
         _column("problem", pa.string(), "why the field cannot be cropped", nullable=True),
     ),
@@ -83,6 +87,13 @@ TABLES = {
         _column("high", pa.float64(), "grey level at the knee"),
         _column("top", pa.float64(), "grey level that becomes the brightest value: saturation"),
         _column("bits", pa.int32(), "bits per pixel, detected from the data"),
+    ),
+    "illumination": _table(
+        ("channel",),
+        _column("channel", pa.string(), "channel of the screen"),
+        _column("rows", pa.int32(), "of the grid"),
+        _column("columns", pa.int32(), "of the grid"),
+        _column("values", pa.list_(pa.float32()), "relative brightness, row by row; 1 or more"),
     ),
     "nuclei": _table(
         ("crop_id",),
@@ -103,8 +114,8 @@ TABLES = {
         _column("found", pa.int32(), "nuclei"),
         _column("kept", pa.int32(), "nuclei cropped"),
         _column("dropped", pa.int32(), "nuclei not cropped"),
-        _column("status", pa.string(), "ok or failed"),
-        _column("reason", pa.string(), "why it failed; null if ok", nullable=True),
+        _column("status", pa.string(), "ok, odd (read, but see the reason) or failed"),
+        _column("reason", pa.string(), "what is odd, or why it failed; null if ok", nullable=True),
         _column("image_sha256", pa.list_(pa.string()), "digest of each channel's file"),
     ),
     "truth": _table(
@@ -173,6 +184,15 @@ def features_schema(width: int) -> TableSchema:
     """Return the schema of a table of feature vectors of `width` values, float32."""
     vector = _column("vector", pa.list_(pa.float32(), width), "output of the frozen encoder")
     return _table(("crop_id",), _CROP_ID, vector)
+
+
+def well_name(text: str) -> str:
+    """Return a well as we write it, letters and two digits: `B02` for `b2`, `B2` or `B002`.
+
+    What looks like no well is returned as it is.
+    """
+    match = re.fullmatch(r"([A-Za-z]{1,2})0*(\d{1,2})", text.strip())
+    return f"{match[1].upper()}{int(match[2]):02d}" if match else text
 
 
 def split_field_id(field_ids: pd.Series) -> pd.DataFrame:

@@ -6,8 +6,11 @@ memory map, by address. Where a file's layout is another, pyarrow reads it.
 """
 
 import json
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -66,13 +69,19 @@ class ShardFormat:
 
 
 class ShardWriter:
-    """Write the crops of a plate to one shard; use inside `atomic(path)`."""
+    """Write the crops of a plate to one shard; use inside `atomic(path)`.
+
+    Memory holds one row group. `groups` lists where the pixels of each group that is written
+    begin in the file, and how many crops it has.
+    """
 
     def __init__(self, path: str | Path, shard_format: ShardFormat):
         self.format = shard_format
         self.schema = shard_format.arrow_schema()
-        self.writer = pq.ParquetWriter(
-            path,
+        self.groups: list[tuple[int, int]] = []
+        self._file = open(path, "wb")  # noqa: SIM115 (closed by close)
+        self._writer = pq.ParquetWriter(
+            self._file,
             self.schema,
             compression="none",
             use_dictionary=False,
@@ -80,51 +89,66 @@ class ShardWriter:
             data_page_size=2**30,
             write_batch_size=ROWS_PER_GROUP,
         )
-        self.pending: list[tuple[pd.DataFrame, np.ndarray]] = []
-        self.count = 0
+        self._pixels = np.empty((ROWS_PER_GROUP, *shard_format.shape), shard_format.dtype)
+        self._rows: list[tuple] = []
 
-    def add(self, crops: pd.DataFrame, pixels: np.ndarray) -> None:
-        """Append crops: every column but the pixels, and `pixels` as n x C x H x W.
+    def add(
+        self, crops: Mapping[str, Sequence] | pd.DataFrame, pixels: Sequence[np.ndarray]
+    ) -> None:
+        """Append crops: every column but the pixels, and an array C x H x W for each.
 
         Raises ValueError if shape or type are not the shard's.
         """
-        if pixels.shape != (len(crops), *self.format.shape) or pixels.dtype != self.format.dtype:
-            raise ValueError(
-                f"pixels {pixels.shape} {pixels.dtype} in a shard of "
-                f"{self.format.shape} {self.format.dtype}"
-            )
-        self.pending.append((crops, pixels))
-        self.count += len(crops)
-        if self.count >= ROWS_PER_GROUP:
-            self._flush(everything=False)
+        columns = [list(crops[name]) for name in COLUMNS[:-1]]
+        if len(pixels) != len(columns[0]):
+            raise ValueError(f"pixels of {len(pixels)} crops for {len(columns[0])} rows")
+        for row, crop in zip(zip(*columns, strict=True), pixels, strict=True):
+            if crop.shape != self.format.shape or crop.dtype != self.format.dtype:
+                raise ValueError(
+                    f"pixels {crop.shape} {crop.dtype} in a shard of "
+                    f"{self.format.shape} {self.format.dtype}"
+                )
+            self._pixels[len(self._rows)] = crop
+            self._rows.append(row)
+            if len(self._rows) == ROWS_PER_GROUP:
+                self._write_group()
+
+    def end_group(self) -> None:
+        """Write what was added since the last full row group as a shorter one."""
+        if self._rows:
+            self._write_group()
+
+    def flush(self) -> None:
+        """End the row group and see all that was added onto the disk."""
+        self.end_group()
+        self._file.flush()
+        os.fsync(self._file.fileno())
 
     def close(self) -> None:
         """Write what is left and the footer."""
-        self._flush(everything=True)
-        self.writer.close()
+        self.end_group()
+        self._writer.close()
+        self._file.close()
 
-    def _flush(self, everything: bool) -> None:
-        if not self.pending:
-            return
-        crops = pd.concat([crops for crops, _ in self.pending], ignore_index=True)
-        pixels = np.concatenate([pixels for _, pixels in self.pending])
-        whole = len(crops) if everything else len(crops) // ROWS_PER_GROUP * ROWS_PER_GROUP
-        for start in range(0, whole, ROWS_PER_GROUP):
-            stop = min(start + ROWS_PER_GROUP, whole)
-            self.writer.write_table(self._rows(crops[start:stop], pixels[start:stop]))
-        self.pending = [(crops[whole:], pixels[whole:])] if whole < len(crops) else []
-        self.count = len(crops) - whole
+    def abandon(self) -> None:
+        """Stop without the crops that no row group holds yet; what is written stays."""
+        with suppress(OSError):
+            self._writer.close()
+            self._file.close()
 
-    def _rows(self, crops: pd.DataFrame, pixels: np.ndarray) -> pa.Table:
-        buffer = pa.py_buffer(np.ascontiguousarray(pixels).data)
-        column = pa.FixedSizeBinaryArray.from_buffers(
-            pa.binary(self.format.row_bytes), len(crops), [None, buffer]
+    def _write_group(self) -> None:
+        count = len(self._rows)
+        pixels = pa.FixedSizeBinaryArray.from_buffers(
+            pa.binary(self.format.row_bytes), count, [None, pa.py_buffer(self._pixels.data)]
         )
-        columns = [crops[name].to_numpy() for name in COLUMNS[:-1]]
-        return pa.Table.from_arrays(
-            [pa.array(c, f.type) for c, f in zip(columns, self.schema, strict=False)] + [column],
-            schema=self.schema,
-        )
+        arrays = [
+            pa.array(column, field.type)
+            for column, field in zip(zip(*self._rows, strict=True), self.schema, strict=False)
+        ]
+        self._writer.write_table(pa.Table.from_arrays([*arrays, pixels], schema=self.schema))
+        # Pixels are the last column, so that a group ends with them.
+        self.groups.append((self._file.tell() - count * self.format.row_bytes, count))
+        self._rows = []
 
 
 def read_format(path: str | Path) -> ShardFormat:
@@ -148,13 +172,18 @@ _FORMAT_KEYS = ("channels", "size_px", "dtype", "scale")
 
 
 class Shards:
-    """The crops of one or more plates of a screen, read by row number."""
+    """The crops of one or more plates of a screen, read by row number.
+
+    May be handed to other processes: what travels is the paths, not the pixels.
+    """
 
     def __init__(self, paths: Sequence[str | Path]):
         """Open the shards in the order of `paths`; rows are numbered through.
 
-        Raises InputError if they do not share channels, size and type.
+        Raises InputError if there are none, or they do not share channels, size and type.
         """
+        if not paths:
+            raise InputError("no shard of crops is given; list at least one plate")
         self.paths = [str(path) for path in paths]
         formats = [read_format(path) for path in self.paths]
         self.format = formats[0]
@@ -169,15 +198,11 @@ class Shards:
                     f"{self.paths[0]} has {self.format.channels} {self.format.size_px} px "
                     f"{self.format.dtype}; crop all plates of a screen alike"
                 )
-        self.index = pd.concat(
-            [pq.read_table(path, columns=list(COLUMNS[:-1])).to_pandas() for path in self.paths],
-            ignore_index=True,
-        )
         self._maps = [np.memmap(path, np.uint8, "r") for path in self.paths]
         addresses = [row_addresses(path) for path in self.paths]
         self._in_place = [found is not None for found in addresses]
         lengths = [pq.read_metadata(path).num_rows for path in self.paths]
-        self._file = np.repeat(np.arange(len(self.paths)), lengths)
+        self._file = np.repeat(np.arange(len(self.paths), dtype=np.int32), lengths)
         self._address = np.concatenate(
             [
                 found if found is not None else np.arange(length)
@@ -186,18 +211,31 @@ class Shards:
         )
         self._read_by_arrow: dict[int, pa.ChunkedArray] = {}
 
+    def __reduce__(self):
+        return Shards, (self.paths,)
+
     def __len__(self) -> int:
         return len(self._file)
 
+    @cached_property
+    def index(self) -> pd.DataFrame:
+        """Everything but the pixels: a row per crop, in the order of the row numbers."""
+        return pd.concat(
+            [pq.read_table(path, columns=list(COLUMNS[:-1])).to_pandas() for path in self.paths],
+            ignore_index=True,
+        )
+
     def read(self, rows: Sequence[int] | np.ndarray) -> np.ndarray:
         """Return the crops at `rows` as n x C x H x W of the shard's type."""
-        batch = np.empty((len(rows), self.format.row_bytes), np.uint8)
-        for place, row in enumerate(rows):
-            file, address = self._file[row], self._address[row]
+        row_bytes = self.format.row_bytes
+        batch = np.empty((len(rows), row_bytes), np.uint8)
+        rows = np.asarray(rows, np.intp)
+        files, addresses = self._file[rows].tolist(), self._address[rows].tolist()
+        for target, file, address in zip(batch, files, addresses, strict=True):
             if self._in_place[file]:
-                batch[place] = self._maps[file][address : address + self.format.row_bytes]
+                target[:] = self._maps[file][address : address + row_bytes]
             else:
-                batch[place] = np.frombuffer(self._arrow_pixels(file)[address].as_py(), np.uint8)
+                target[:] = np.frombuffer(self._arrow_pixels(file)[address].as_py(), np.uint8)
         return batch.view(self.format.dtype).reshape(len(rows), *self.format.shape)
 
     def rows_of(self, crop_ids: Sequence[str]) -> np.ndarray:
@@ -218,6 +256,26 @@ class Shards:
             table = pq.read_table(self.paths[file], columns=["pixels"], memory_map=True)
             self._read_by_arrow[file] = table["pixels"]
         return self._read_by_arrow[file]
+
+
+def shuffled_order(count: int, seed: int, epoch: int) -> np.ndarray:
+    """Return the order of the rows 0 to `count` - 1 in an epoch.
+
+    The shuffle is global: any crop may follow any other. It takes 8 bytes per crop, no pixels.
+    """
+    return np.random.default_rng((0, seed, epoch)).permutation(count)
+
+
+def shuffled_batches(
+    count: int, batch_size: int, seed: int, epoch: int, worker: int = 0, workers: int = 1
+) -> Iterator[np.ndarray]:
+    """Yield the batches of an epoch, arrays of row numbers, for one of several workers.
+
+    All workers shuffle alike and take turns, batch by batch; the last batch may be shorter.
+    """
+    order = shuffled_order(count, seed, epoch)
+    for start in range(worker * batch_size, count, workers * batch_size):
+        yield order[start : start + batch_size]
 
 
 def row_addresses(path: str | Path) -> np.ndarray | None:
@@ -267,11 +325,16 @@ def _page_bytes(content: np.ndarray, offset: int) -> int | None:
 
 
 def composite(pixels: np.ndarray, channels: Sequence[str], chosen: Sequence[str]) -> np.ndarray:
-    """Return the `chosen` channels of n x C x H x W crops as n x 3 x H x W (red, green, blue).
+    """Return the `chosen` channels of n x C x H x W crops as n x len(chosen) x H x W of uint8.
 
+    Three of them are red, green and blue. Crops of uint16 are brought down to uint8.
     Raises InputError for a channel that the screen does not have.
     """
     unknown = [name for name in chosen if name not in channels]
     if unknown:
         raise InputError(f"channel '{unknown[0]}' is not one of {', '.join(channels)}")
-    return pixels[:, [list(channels).index(name) for name in chosen]]
+    picked = pixels[:, [list(channels).index(name) for name in chosen]]
+    if picked.dtype == np.uint16:
+        # 65535 = 257 x 255: the nearest of 256 levels.
+        picked = ((picked.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    return picked
