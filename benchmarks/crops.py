@@ -1,0 +1,163 @@
+"""Nuclei per second, and fields per second from three TIFFs to crops on disk, on simulated fields.
+
+The usual way: scikit-image for nuclei; tifffile, scikit-image and a PNG per crop for the rest.
+"""
+
+import sys
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+import tifffile
+from PIL import Image
+from scipy.optimize import linear_sum_assignment
+
+sys.path[:0] = [str(Path(__file__).resolve().parent.parent / "scripts")]
+
+import common
+
+from hcsqc.crops import CropSettings, Plate, crop_plate, cut_windows, window_inside
+from hcsqc.nuclei import Nuclei, NucleusSettings, find_nuclei
+from hcsqc.scale import PlateImages, ScaleSettings, measure_scale
+from hcsqc.simulate import (
+    CELL_LINES,
+    SimulationSettings,
+    make_shading,
+    make_textures,
+    simulate_field,
+)
+
+FIELDS, SHAPE, CELLS, TOUCHING = 24, (520, 696), 45, 0.2
+MATCH_PX = 6  # from a found centre to the planted one
+INSIDE_PX = 15  # a nucleus nearer to the border is cut by it, and its centre moves
+FAST = NucleusSettings("fast", 25, 80)
+CHANNELS = ["w1", "w4", "w5"]
+CROPPING = CropSettings(128, 1.0, "drop", "uint8", 0.9, 0.0)
+
+
+def main() -> None:
+    """Read the flags, make the fields, time both ways."""
+    args = common.parser(__doc__).parse_args()
+    cv2.setNumThreads(1)
+    fields = make_fields()
+    rows = [detection(fields, args.rounds)]
+    with tempfile.TemporaryDirectory() as folder:
+        rows.append(to_shards(fields, Path(folder), args.rounds))
+    common.report(rows, args.json)
+
+
+def make_fields() -> list[tuple[np.ndarray, pd.DataFrame]]:
+    """Return simulated five-channel fields, each with the truth about its nuclei."""
+    simulation = SimulationSettings("u2os", ("B02",), 9, *SHAPE, CELLS, TOUCHING, 0.0, 0.0, 7)
+    textures = make_textures()
+    shading = make_shading(simulation, "20001", len(CELL_LINES["u2os"].channels))
+    places = [(f"B{2 + n // 9:02d}", 1 + n % 9) for n in range(FIELDS)]
+    return [simulate_field(simulation, "20001", *place, textures, shading) for place in places]
+
+
+def detection(fields, rounds: int) -> dict:
+    """Time the fast method against scikit-image's watershed, one field after the other."""
+    images = [image[0] for image, _ in fields]
+    reference = replace(FAST, nucleus_method="watershed")
+    few = images[:6]  # the usual way is slow
+    times = common.seconds(
+        {
+            "ours": lambda: [find_nuclei(image, FAST) for image in images],
+            "baseline": lambda: [find_nuclei(image, reference) for image in few],
+        },
+        rounds,
+    )
+    scores = [f1(fields, settings) for settings in (FAST, reference)]
+    return common.row(
+        "detect nuclei",
+        "fields/s",
+        {"ours": len(images) / times["ours"], "baseline": len(few) / times["baseline"]},
+        f"F1 {scores[0]:.3f}, baseline {scores[1]:.3f}",
+    )
+
+
+def f1(fields, settings: NucleusSettings) -> float:
+    """Return F1 over nuclei that lie whole in their field."""
+    hits = misses = false_alarms = 0
+    for image, truth in fields:
+        nuclei = find_nuclei(image[0], settings)
+        found = np.stack([nuclei.x_px, nuclei.y_px], axis=1)
+        planted = truth[["x_px", "y_px"]].to_numpy()
+        apart = np.linalg.norm(planted[:, None] - found[None], axis=2)
+        pairs = np.stack(linear_sum_assignment(np.minimum(apart, 1000)))
+        pairs = pairs[:, apart[tuple(pairs)] <= MATCH_PX]
+        hit, hitting = inside(planted), inside(found)
+        hits += hit[pairs[0]].sum()
+        misses += np.delete(hit, pairs[0]).sum()
+        false_alarms += np.delete(hitting, pairs[1]).sum()
+    return 2 * hits / (2 * hits + misses + false_alarms)
+
+
+def inside(centres: np.ndarray) -> np.ndarray:
+    """Return which centres are so far from the border that their nuclei are whole."""
+    limits = np.array(SHAPE[::-1]) - INSIDE_PX
+    return ((centres >= INSIDE_PX) & (centres < limits)).all(axis=1)
+
+
+def to_shards(fields, folder: Path, rounds: int) -> dict:
+    """Time the way from three TIFFs to crops on disk."""
+    plate = write_plate(fields, folder)
+    pictures = folder / "png"
+    pictures.mkdir()
+    few = plate.fields.head(4)
+    times = common.seconds(
+        {
+            "ours": lambda: crop_plate(plate, CROPPING, FAST, folder / "p.parquet", 1, "ours"),
+            "baseline": lambda: usual_way(few, plate, pictures),
+        },
+        rounds,
+    )
+    per_s = {"ours": len(fields) / times["ours"], "baseline": len(few) / times["baseline"]}
+    return common.row("images to shards", "fields/s", per_s, "every pixel, digests recorded")
+
+
+def write_plate(fields, folder: Path) -> Plate:
+    """Write three channels of each field as TIFF and return the plate."""
+    rows = []
+    for number, (image, _) in enumerate(fields):
+        paths = [f"{number}{channel}.tif" for channel in CHANNELS]
+        for path, plane in zip(paths, image[[0, 3, 4]], strict=True):
+            tifffile.imwrite(folder / path, plane)
+        rows.append(
+            {
+                "field_id": f"s/p/B02/s{number}",
+                "plate": "p",
+                "well": "B02",
+                "site": number,
+                "image_path": paths,
+                "image_page": [None] * 3,
+                "problem": None,
+            }
+        )
+    table = pd.DataFrame(rows)
+    images = PlateImages("p", folder, CHANNELS)
+    scale, shape, _ = measure_scale(table, images, ScaleSettings(16, 0.5, 99.5, 1))
+    return Plate(table, folder, CHANNELS, "w1", scale, shape)
+
+
+def usual_way(fields: pd.DataFrame, plate: Plate, pictures: Path) -> None:
+    """Crop as a script would: tifffile, scikit-image's watershed, a PNG per crop."""
+    reference = replace(FAST, nucleus_method="watershed")
+    for field in fields.itertuples():
+        planes = [tifffile.imread(plate.images / path) for path in field.image_path]
+        found: Nuclei = find_nuclei(planes[0], reference)
+        ranges = zip(planes, plate.scale["low"], plate.scale["high"], strict=True)
+        scaled = [np.clip((plane - low) / (high - low), 0, 1) for plane, low, high in ranges]
+        pixels = np.stack([np.uint8(255 * plane) for plane in scaled])
+        kept = window_inside(found.x_px, found.y_px, plate.shape, 128)
+        crops = cut_windows(pixels, found.x_px[kept], found.y_px[kept], 128)
+        for number, crop in enumerate(crops):
+            picture = Image.fromarray(crop.transpose(1, 2, 0))
+            picture.save(pictures / f"{field.site}_{number}.png")
+
+
+if __name__ == "__main__":
+    main()
