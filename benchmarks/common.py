@@ -7,8 +7,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-COLUMNS = ("work", "unit", "ours", "baseline", "ratio", "limit", "share_of_limit", "quality")
-
 
 def parser(about: str) -> argparse.ArgumentParser:
     """Return a parser with the flags that every benchmark has."""
@@ -47,10 +45,11 @@ def row(work: str, unit: str, per_s: dict[str, float], quality: str | None = Non
 
 def report(rows: list[dict], path: Path | None) -> None:
     """Print rows as a Markdown table, and write them as JSON if asked to."""
-    print("|", " | ".join(COLUMNS), "|")
-    print("|", " | ".join("---" for _ in COLUMNS), "|")
+    columns = list(rows[0])
+    print("|", " | ".join(columns), "|")
+    print("|", " | ".join("---" for _ in columns), "|")
     for values in rows:
-        cells = [values[name] for name in COLUMNS]
+        cells = [values[name] for name in columns]
         texts = [f"{cell:.3g}" if isinstance(cell, float) else str(cell or "") for cell in cells]
         print("|", " | ".join(texts), "|")
     if path:

@@ -82,7 +82,8 @@ def test_separate_discs_are_found_where_scikit_image_finds_them(shape):
     expected = sorted((region.centroid[1], region.centroid[0]) for region in regions)
     assert len(nuclei) == len(expected)
     np.testing.assert_allclose(centres_of(nuclei), expected, atol=1)
-    np.testing.assert_allclose(nuclei.area_px, regions[0].area, rtol=0.15)
+    # Shrunken pixels that a disc covers in part count whole.
+    np.testing.assert_allclose(nuclei.area_px, regions[0].area, rtol=0.2)
     assert {column.dtype for column in vars(nuclei).values()} == {np.dtype(np.int32)}
 
 

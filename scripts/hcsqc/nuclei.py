@@ -13,8 +13,10 @@ from hcsqc.errors import InputError
 
 # The fast method shrinks a field by a whole number, until a nucleus is about this wide.
 SHRUNK_DIAMETER_PX = 12.5
+# Otsu's threshold lies midway between background and typical nuclei; dim ones stand lower.
+OTSU_SHARE = 0.65
 # A pixel belongs to a nucleus only if it stands out of the background by this many standard
-# deviations of it; without that, Otsu's threshold cuts through the noise of an empty field.
+# deviations of it; without that, the threshold cuts through the noise of an empty field.
 BACKGROUND_SIGMAS = 4.0
 # What the mean of the darkest quarter of a normal distribution lacks to its 25th percentile.
 DARKEST_QUARTER_SIGMAS = 0.597
@@ -86,22 +88,24 @@ def _fast(dna: np.ndarray, diameter: float) -> Found:
         return _none()
     small = cv2.resize(dna, (width, height), interpolation=cv2.INTER_AREA)
     mask = _foreground(small)
-    distance = cv2.distanceTransform(mask, cv2.DIST_L2, 3)
-    peaks = _peaks(distance, mask, diameter / shrink)
+    peaks = _peaks(mask, diameter / shrink)
     if not len(peaks):
         return _none()
     clumps, clump_of = cv2.connectedComponents(mask, connectivity=8, ltype=cv2.CV_32S)
     clump_of = clump_of.ravel()
-    pixels = np.flatnonzero(mask.view(bool))
-    rows, columns = np.divmod(pixels, width)
-    owner = _owners(np.divmod(peaks, width), clump_of[peaks], (rows, columns), clump_of[pixels])
-    count = np.bincount(owner, minlength=len(peaks) + 1)[:-1]
-    # The last owner takes the pixels of clumps that are too thin for a peak.
-    x = np.bincount(owner, columns, len(peaks) + 1)[:-1] / np.maximum(count, 1)
-    y = np.bincount(owner, rows, len(peaks) + 1)[:-1] / np.maximum(count, 1)
+    places = np.flatnonzero(mask.view(bool))
+    rows, columns = np.divmod(places, width)
+    tops = np.stack([*np.divmod(peaks, width), clump_of[peaks]])
+    owner = _owners(tops, np.stack([rows, columns, clump_of[places]]), clumps, height + width)
+    # The last owner has the pixels of clumps that are too thin for a peak.
+    area, x, y = (
+        np.bincount(owner, weights, len(peaks) + 1)[:-1] for weights in (None, columns, rows)
+    )
+    found = area > 0
+    area, x, y = area[found], x[found] / area[found], y[found] / area[found]
     middle = (shrink - 1) / 2
     scale_x, scale_y = dna.shape[1] / width, dna.shape[0] / height
-    return x * scale_x + middle, y * scale_y + middle, count * (scale_x * scale_y)
+    return x * scale_x + middle, y * scale_y + middle, area * (scale_x * scale_y)
 
 
 def _foreground(dna: np.ndarray) -> np.ndarray:
@@ -119,54 +123,53 @@ def _foreground(dna: np.ndarray) -> np.ndarray:
     roots[background : bright + 1] = np.rint(
         255 * np.sqrt(np.arange(bright - background + 1) / span)
     )
-    scaled = cv2.GaussianBlur(cv2.LUT(dna, roots), (3, 3), 0)
-    otsu, _ = cv2.threshold(scaled, 0, 255, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
+    scaled = cv2.LUT(dna, roots)
+    sample = np.ascontiguousarray(scaled[::2, ::2])
+    otsu, _ = cv2.threshold(sample, 0, 255, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
     least = 255 * np.sqrt(BACKGROUND_SIGMAS * noise / span)
-    _, mask = cv2.threshold(scaled, max(otsu, least), 255, cv2.THRESH_BINARY)
-    return cv2.morphologyEx(mask, cv2.MORPH_OPEN, _ellipse(3))
+    return cv2.threshold(scaled, max(OTSU_SHARE * otsu, least), 255, cv2.THRESH_BINARY)[1]
 
 
-def _peaks(distance: np.ndarray, mask: np.ndarray, diameter: float) -> np.ndarray:
-    """Return the places (into the flattened image) of the peaks of the smoothed distance."""
+def _peaks(mask: np.ndarray, diameter: float) -> np.ndarray:
+    """Return the places (into the flattened mask) furthest from the background."""
+    distance = cv2.distanceTransform(mask, cv2.DIST_L2, 3)
     side = 2 * max(1, round(2 * PEAK_SIGMA * diameter)) + 1
-    smooth = cv2.GaussianBlur(distance, (side, side), PEAK_SIGMA * diameter)
-    smooth = cv2.add(smooth, _slope(distance.shape))
-    highest = cv2.dilate(smooth, _ellipse(max(3, int(PEAK_REACH * diameter) | 1)))
-    at_peak = cv2.bitwise_and(cv2.compare(smooth, highest, cv2.CMP_GE), mask)
-    places = np.flatnonzero(at_peak.view(bool))
-    return places[distance.ravel()[places] > 1.5]
+    cv2.GaussianBlur(distance, (side, side), PEAK_SIGMA * diameter, dst=distance)
+    cv2.add(distance, _slope(distance.shape), dst=distance)
+    reach = max(3, int(PEAK_REACH * diameter) | 1)
+    highest = cv2.dilate(distance, np.ones((reach, reach), np.uint8))
+    at_peak = cv2.bitwise_and(cv2.compare(distance, highest, cv2.CMP_GE), mask)
+    return np.flatnonzero(at_peak.view(bool))
 
 
-def _owners(peaks, clump_of_peak, pixels, clump_of_pixel) -> np.ndarray:
-    """Return the peak that each pixel belongs to; one past the last where its clump has none."""
-    clumps = 1 + max(clump_of_peak.max(), clump_of_pixel.max())
-    number = len(clump_of_peak)
+def _owners(peaks: np.ndarray, pixels: np.ndarray, clumps: int, far: int) -> np.ndarray:
+    """Return the nearest peak in the clump of each pixel; one past the last where there is none.
+
+    `peaks` and `pixels` are 3 x n: row, column, clump; no two places are `far` from each other.
+    """
+    number = peaks.shape[1]
     only = np.full(clumps, number)
-    only[clump_of_peak] = np.arange(number)
-    owner = only[clump_of_pixel]
-    peaks_in_clump = np.bincount(clump_of_peak, minlength=clumps)
-    shared = np.flatnonzero(peaks_in_clump[clump_of_pixel] > 1)
+    only[peaks[2]] = np.arange(number)
+    owner = only[pixels[2]]
+    several = np.bincount(peaks[2], minlength=clumps) > 1
+    shared = np.flatnonzero(several[pixels[2]])
     if not len(shared):
         return owner
-    rivals = np.flatnonzero(peaks_in_clump[clump_of_peak] > 1)
-    places = np.stack([axis[rivals] for axis in peaks]).astype(np.float32)
-    asked = np.stack([axis[shared] for axis in pixels]).astype(np.float32)
+    rivals = np.flatnonzero(several[peaks[2]])
+    # Clumps lie in planes far from each other, so that the nearest peak is one of the same clump.
+    apart = np.array([[1.0], [1.0], [far]])
+    places, asked = peaks[:, rivals] * apart, pixels[:, shared] * apart
     if len(rivals) > MANY_PEAKS:
         nearest = cKDTree(places.T).query(asked.T)[1]
     else:
         # Squared distances, but for a part that is the same for all peaks.
-        nearest = ((places * places).sum(axis=0) - 2 * (asked.T @ places)).argmin(axis=1)
+        nearest = ((places * places).sum(axis=0)[:, None] - 2 * (places.T @ asked)).argmin(axis=0)
     owner[shared] = rivals[nearest]
     return owner
 
 
 def _none() -> Found:
     return np.empty(0), np.empty(0), np.empty(0)
-
-
-@lru_cache
-def _ellipse(side: int) -> np.ndarray:
-    return cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
 
 
 @lru_cache(maxsize=4)
