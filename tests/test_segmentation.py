@@ -2,6 +2,7 @@
 
 import sys
 from types import ModuleType
+from urllib.error import URLError
 
 import numpy as np
 import pytest
@@ -104,3 +105,56 @@ def test_stardist_sees_scaled_values_and_its_labels_become_centres(monkeypatch):
         monkeypatch.setitem(sys.modules, module.__name__, module)
     nuclei = find_nuclei(field(), NucleusSettings("stardist", 25, 80))
     assert nuclei.y_px.tolist() == [14, 104]
+
+
+def stand_in(monkeypatch, name, **contents):
+    module = ModuleType(name)
+    vars(module).update(contents)
+    monkeypatch.setitem(sys.modules, name, module)
+    return module
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        URLError("[Errno -2] Name or service not known"),
+        RuntimeError("PytorchStreamReader failed reading zip archive\nlong explanation"),
+        PermissionError(13, "Permission denied", "/home/x/.cellpose"),
+    ],
+)
+def test_cellpose_without_weights_says_so_in_one_line(monkeypatch, failure):
+    def refuse(gpu):
+        raise failure
+
+    core = stand_in(monkeypatch, "cellpose.core", use_gpu=lambda: False)
+    models = stand_in(monkeypatch, "cellpose.models", CellposeModel=refuse, MODEL_DIR="/models")
+    stand_in(monkeypatch, "cellpose", core=core, models=models)
+    with pytest.raises(InputError, match="'cellpose', but its network .* from /models") as error:
+        find_nuclei(field(), NucleusSettings("cellpose", 25, 80))
+    assert type(failure).__name__ in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("failure", [Exception("URL fetch failure on https://x: None"), None])
+def test_stardist_without_weights_says_so_in_one_line(monkeypatch, failure):
+    class StarDist2D:
+        @classmethod
+        def from_pretrained(cls, name):
+            if failure is not None:
+                raise failure  # as Keras does; StarDist returns None for a wrong digest
+
+    models = stand_in(monkeypatch, "stardist.models", StarDist2D=StarDist2D)
+    stand_in(monkeypatch, "stardist", models=models)
+    with pytest.raises(InputError, match="'stardist', but its network cannot be loaded"):
+        find_nuclei(field(), NucleusSettings("stardist", 25, 80))
+
+
+def test_stardist_without_tensorflow_counts_as_not_installed(monkeypatch):
+    class Unimportable(ModuleType):
+        def __getattr__(self, name):
+            raise RuntimeError("Please install TensorFlow: https://www.tensorflow.org/install/")
+
+    models = Unimportable("stardist.models")
+    monkeypatch.setitem(sys.modules, "stardist.models", models)
+    stand_in(monkeypatch, "stardist", models=models)
+    with pytest.raises(InputError, match="'stardist', but the package is not installed"):
+        find_nuclei(field(), NucleusSettings("stardist", 25, 80))

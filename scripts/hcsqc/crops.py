@@ -149,12 +149,16 @@ def _in_order(function, items: Iterable, threads: int) -> Iterator:
     """Yield `function(item)` in order, a few items ahead: memory does not grow with the plate."""
     with ThreadPoolExecutor(threads) as pool:
         waiting: deque = deque()
-        for item in items:
-            waiting.append(pool.submit(function, item))
-            if len(waiting) > 2 * threads:
+        try:
+            for item in items:
+                waiting.append(pool.submit(function, item))
+                if len(waiting) > 2 * threads:
+                    yield waiting.popleft().result()
+            while waiting:
                 yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+        finally:  # after an error, do not begin what nobody will read
+            for future in waiting:
+                future.cancel()
 
 
 class _Cutter:

@@ -54,7 +54,7 @@ def find_nuclei(dna: np.ndarray, settings: NucleusSettings) -> Nuclei:
     """Find the nuclei of a field in its DNA channel, H x W of uint8 or uint16.
 
     Those smaller than `nucleus_smallest_px` are left out; no two have the same centre.
-    Raises InputError if the method is not known or its package is not installed.
+    Raises InputError if the method is not known, or its package or weights are not there.
     """
     if settings.nucleus_method not in METHODS:
         raise InputError(

@@ -44,7 +44,7 @@ def watershed(dna: np.ndarray, diameter: float) -> np.ndarray:
 def cellpose(dna: np.ndarray, diameter: float) -> np.ndarray:
     """Cellpose (Stringer et al. 2021; Pachitariu et al. 2025) with its default weights.
 
-    Raises InputError if it is not installed.
+    Raises InputError if it is not installed or its weights cannot be had.
     """
     with _network_lock:
         masks, *_ = _cellpose_model().eval(dna, diameter=diameter)
@@ -54,7 +54,7 @@ def cellpose(dna: np.ndarray, diameter: float) -> np.ndarray:
 def stardist(dna: np.ndarray, diameter: float) -> np.ndarray:
     """StarDist (Schmidt et al. 2018) with its network for fluorescent nuclei, which needs no size.
 
-    Raises InputError if it is not installed.
+    Raises InputError if it is not installed or its weights cannot be had.
     """
     low, high = np.percentile(dna, STARDIST_PERCENTILES)
     scaled = ((dna - low) / max(high - low, 1e-6)).astype(np.float32)
@@ -65,24 +65,45 @@ def stardist(dna: np.ndarray, diameter: float) -> np.ndarray:
 
 @lru_cache(maxsize=1)
 def _cellpose_model():
+    import hcsqc.models  # noqa: F401  # mends torchvision, which cellpose imports
+
     try:
         from cellpose import core, models
     except ImportError as error:
         raise _not_installed("cellpose") from error
-    return models.CellposeModel(gpu=core.use_gpu())
+    try:
+        return models.CellposeModel(gpu=core.use_gpu())
+    except Exception as error:  # URLError, or RuntimeError for a file cut off
+        raise _no_weights("cellpose", models.MODEL_DIR, error) from error
 
 
 @lru_cache(maxsize=1)
 def _stardist_model():
     try:
         from stardist.models import StarDist2D
-    except ImportError as error:
+    except (ImportError, RuntimeError) as error:  # RuntimeError: TensorFlow is missing
         raise _not_installed("stardist") from error
-    return StarDist2D.from_pretrained(STARDIST_MODEL)
+    folder = f"$KERAS_HOME (~/.keras)/models/StarDist2D/{STARDIST_MODEL}"
+    try:
+        model = StarDist2D.from_pretrained(STARDIST_MODEL)
+    except Exception as error:  # Keras raises no narrower class when a download fails
+        raise _no_weights("stardist", folder, error) from error
+    if model is None:  # what StarDist returns for a download with the wrong digest
+        raise _no_weights("stardist", folder, ValueError("the file fetched is not the network"))
+    return model
 
 
 def _not_installed(package: str) -> InputError:
     return InputError(
         f"crops.nucleus_method is '{package}', but the package is not installed; install it beside "
         "hcsqc (docs/crops.md), or choose 'fast'"
+    )
+
+
+def _no_weights(package: str, folder, error: Exception) -> InputError:
+    reason = (str(error).splitlines() or [""])[0]
+    return InputError(
+        f"crops.nucleus_method is '{package}', but its network cannot be loaded from {folder} nor "
+        f"fetched ({type(error).__name__}: {reason}); fetch it once where there is a network "
+        "(docs/crops.md), or choose 'fast'"
     )
