@@ -116,9 +116,9 @@ def train(args, record) -> None:
 
 
 def checkpoint_name(crops: TrainingCrops, ids: pd.Series) -> str:
-    """Return a name that changes with the crops and the code, so that nothing stale resumes."""
+    """Return a name that changes with crops, composite and code, so that nothing stale resumes."""
     formats = [read_format(path) for path in crops.shards.paths]
-    return text_digest(f"{formats} {ids.tolist()} {code_digest('pretrain.py')}")[:16]
+    return text_digest(f"{formats} {crops.chosen} {ids.tolist()} {code_digest('pretrain.py')}")[:16]
 
 
 def training_crops(args) -> TrainingCrops:

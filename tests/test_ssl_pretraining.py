@@ -7,8 +7,10 @@ from dataclasses import replace
 from functools import cache
 from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -25,6 +27,7 @@ from hcsqc.pretraining import (
     pretrain,
 )
 from hcsqc.views import ViewSettings
+from pretrain import TrainingCrops, checkpoint_name
 
 VIEWS = ViewSettings(0.5, 0.5, 0.5, 0.0625, 0.9, 1.1)
 # 24 crops in batches of 8: 2 epochs are 6 steps.
@@ -205,6 +208,15 @@ def test_ssl_pretraining_learns_from_composites_of_any_number_of_channels(channe
     moved = (end - start).abs().amax(dim=(0, 2, 3))
     assert moved.shape == (channels,) and (moved > 0).all(), "every channel teaches"
     assert result.backbone(torch.zeros(2, channels, 32, 32)).shape == (2, 96)
+
+
+def test_ssl_checkpoints_of_another_composite_have_another_name():
+    def name(*chosen):
+        crops = TrainingCrops(SimpleNamespace(paths=[]), np.arange(2), list(chosen))
+        return checkpoint_name(crops, pd.Series(["a", "b"]))
+
+    assert name("w4", "w5", "w1") == name("w4", "w5", "w1")
+    assert len({name("w4", "w5", "w1"), name("w1", "w5", "w4"), name("w4", "w5")}) == 3
 
 
 def test_ssl_pretraining_shuffles_all_crops_anew_each_epoch(tmp_path):
