@@ -47,9 +47,11 @@ rule random_encoder:
         runtime=20,
     params:
         settings=lambda wc: flags(pick(encoder_settings(wc), "architecture", "input_px")),
+        channels=len(config["screens"][TRAIN]["composite"]),
         code=code_digest("random_encoder.py"),
     shell:
-        "python scripts/random_encoder.py {params.settings} --seed {wildcards.seed}"
+        "python scripts/random_encoder.py {params.settings} --channels {params.channels}"
+        " --seed {wildcards.seed}"
         " --output {output.weights:q} --record {output.record:q} 2>&1 | tee {log:q}"
 
 

@@ -89,7 +89,7 @@ rule finetune:
         mem_mb=lambda wildcards, attempt: 12000 * attempt,
         runtime=lambda wildcards, attempt: 240 * attempt,
     params:
-        # Channels that are red, green and blue on each screen: BBBC022:w4,w5,w1.
+        # Channels that encoders see of each screen: BBBC022:w4,w5,w1.
         composites=[
             f"{screen}:{','.join(config['screens'][screen]['composite'])}" for screen in LABELLED
         ],

@@ -18,7 +18,7 @@ def main() -> None:
     parser.add_argument("--encoder", type=Path, required=True)
     parser.add_argument("--labels", type=Path, required=True)
     parser.add_argument("--crops", type=Path, nargs="+", required=True)
-    parser.add_argument("--composite", nargs=3, required=True, help="red, green, blue channel")
+    parser.add_argument("--composite", nargs="+", required=True, help="channels, in order")
     parser.add_argument("--batch-size", type=int, required=True)
     parser.add_argument("--sample", type=int, required=True, help="random crops for maps")
     parser.add_argument("--output", type=Path, required=True)

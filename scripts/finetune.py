@@ -7,7 +7,7 @@ import pandas as pd
 import torch
 
 import cli
-from hcsqc.encoders import load_encoder
+from hcsqc.encoders import check_composite, load_encoder
 from hcsqc.probes.finetune import FinetuneSettings, finetune, finetuned_scores
 from hcsqc.probes.task import tasks
 from hcsqc.progress import Progress
@@ -25,7 +25,7 @@ def main() -> None:
     parser.add_argument("--shift-labels", type=Path, nargs="*", required=True)
     parser.add_argument("--crops", type=Path, nargs="+", required=True)
     parser.add_argument(
-        "--composites", nargs="+", required=True, help="SCREEN:red,green,blue channels"
+        "--composites", nargs="+", required=True, help="SCREEN:CHANNEL,... in order"
     )
     parser.add_argument("--budget", type=int, required=True)
     parser.add_argument("--draws", type=int, required=True)
@@ -42,6 +42,8 @@ def probe(args, record) -> None:
     settings = cli.settings_from(args, FinetuneSettings)
     encoder = load_encoder(args.encoder)
     pixels = CompositeCrops(args.crops, args.composites)
+    for screen, (_, chosen) in pixels.screens.items():
+        check_composite(encoder, chosen, f"finetune {screen}")
     label = f"finetune {args.encoder.parent.parent.name} at {args.budget} labels"
     progress = Progress(args.draws * settings.epochs * args.budget, "crops", label)
     predictions = []
@@ -66,7 +68,7 @@ def probe(args, record) -> None:
 
 
 class CompositeCrops:
-    """Crops of several screens as red, green and blue, looked up by name."""
+    """Composite crops of several screens, looked up by name."""
 
     def __init__(self, paths: list[Path], composites: list[str]):
         chosen = dict(text.split(":") for text in composites)
@@ -79,7 +81,7 @@ class CompositeCrops:
         }
 
     def of(self, crop_ids) -> np.ndarray:
-        """Return crops of one screen as n x 3 x H x W of uint8."""
+        """Return crops of one screen as n x C x H x W of uint8."""
         names = list(crop_ids)
         shards, chosen = self.screens[names[0].split("/")[0]]
         return composite(shards.read(shards.rows_of(names)), shards.format.channels, chosen)

@@ -13,7 +13,7 @@ def main() -> None:
     parser = cli.parser(__doc__)
     parser.add_argument("--labels", type=Path, required=True)
     parser.add_argument("--crops", type=Path, nargs="+", required=True)
-    parser.add_argument("--composite", nargs=3, required=True, help="red, green, blue channel")
+    parser.add_argument("--composite", nargs="+", required=True, help="channels, in order")
     parser.add_argument("--output", type=Path, required=True)
     cli.run(plot, parser.parse_args())
 

@@ -35,8 +35,13 @@ class TrainingCrops:
     def __len__(self) -> int:
         return len(self.rows)
 
+    @property
+    def channels(self) -> int:
+        """Number of channels of the composites."""
+        return len(self.chosen)
+
     def read(self, rows: np.ndarray) -> np.ndarray:
-        """Return composite crops: uint8, n x 3 x H x W."""
+        """Return composite crops: uint8, n x channels x H x W."""
         pixels = self.shards.read(self.rows[rows])
         return composite(pixels, self.shards.format.channels, self.chosen)
 
@@ -48,7 +53,7 @@ def main() -> None:
     chosen, _ = method.parse_known_args([flag for flag in sys.argv[1:] if flag != "-h"])
     parser = cli.parser(__doc__, threads=True)
     parser.add_argument("--crops", type=Path, nargs="+", required=True)
-    parser.add_argument("--composite", nargs=3, required=True, help="red, green, blue channel")
+    parser.add_argument("--composite", nargs="+", required=True, help="channels, in order")
     parser.add_argument("--without-wells", nargs="*", required=True, help="never trained on")
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--checkpoints", type=Path, required=True, help="folder to resume from")
@@ -111,9 +116,9 @@ def train(args, record) -> None:
 
 
 def checkpoint_name(crops: TrainingCrops, ids: pd.Series) -> str:
-    """Return a name that changes with the crops and the code, so that nothing stale resumes."""
+    """Return a name that changes with crops, composite and code, so that nothing stale resumes."""
     formats = [read_format(path) for path in crops.shards.paths]
-    return text_digest(f"{formats} {ids.tolist()} {code_digest('pretrain.py')}")[:16]
+    return text_digest(f"{formats} {crops.chosen} {ids.tolist()} {code_digest('pretrain.py')}")[:16]
 
 
 def training_crops(args) -> TrainingCrops:

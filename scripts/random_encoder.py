@@ -11,6 +11,7 @@ def main() -> None:
     parser = cli.parser(__doc__)
     parser.add_argument("--architecture", required=True)
     parser.add_argument("--input-px", type=int, required=True)
+    parser.add_argument("--channels", type=int, required=True, help="of the composites")
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--output", type=Path, required=True)
     cli.run(make, parser.parse_args())
@@ -18,7 +19,7 @@ def main() -> None:
 
 def make(args, record) -> None:
     """Make the encoder that the arguments describe."""
-    encoder = random_encoder(args.architecture, args.input_px, args.seed)
+    encoder = random_encoder(args.architecture, args.input_px, args.channels, args.seed)
     save_encoder(encoder, args.output)
     record.parameters = {"kind": "control"}
     record.metrics = {"width": encoder.width}

@@ -158,7 +158,7 @@ def test_no_unknown_key_of_the_study_passes(key):
         ("crops__window_px", 127, "crops.window_px: 127 is not a multiple of 2"),
         ("probes__knn__kind", "svm", "probes.knn.kind: unknown value 'svm'"),
         ("encoders__vgg16__kind", "supervised", "encoders.vgg16.kind: unknown value 'supervised'"),
-        ("screens__BBBC022__composite", ["w4", "w5"], "screens.BBBC022.composite: ['w4', 'w5']"),
+        ("screens__BBBC022__composite", [], "screens.BBBC022.composite: [] should be non-empty"),
         ("screens__BBBC022__labels", "guess", "screens.BBBC022.labels: 'truth' was expected"),
     ],
 )
@@ -303,6 +303,41 @@ def test_a_channel_that_the_layout_lacks_is_named():
     text = message(edited(screens__BBBC021__composite=["w4", "w3", "w1"]))
     assert text == "config: screens.BBBC021: channel 'w3' is not one of w1, w2, w4"
     assert "channel 'w9'" in message(edited(screens__BBBC022__nucleus_channel="w9"))
+
+
+@pytest.mark.parametrize("channels", [1, 2, 4, 5])
+def test_encoders_that_learn_or_are_random_take_any_number_of_channels(channels):
+    config = edited(
+        screens__BBBC022__composite=["w1", "w2", "w3", "w4", "w5"][:channels],
+        study__test=[],
+        study__encoders=["simclr", "random_resnet18"],
+    )
+    check(config)
+    config["study"]["encoders"].append("vgg16")
+    assert message(config) == (
+        "config: weights of encoder 'vgg16' are for three channels, but "
+        f"screens.BBBC022.composite has {channels}; leave it out of study.encoders, or list three "
+        "channels"
+    )
+
+
+def test_screens_that_are_compared_have_as_many_channels():
+    config = edited(screens__BBBC022__composite=["w1", "w2", "w3", "w4", "w5"])
+    config["study"]["encoders"] = ["simclr"]
+    assert message(config) == (
+        "config: screens.BBBC022.composite and screens.BBBC021.composite differ in length, 5 and "
+        "3; an encoder sees both screens, list as many channels"
+    )
+
+
+def test_a_derived_screens_own_composite_counts(monkeypatch):
+    monkeypatch.setenv("HCSQC_REAL_DATA", "/data")
+    config = read("smoke/study.yaml")
+    config["study"]["encoders"] = ["simclr", "random_resnet18"]
+    config["screens"]["degraded"]["composite"] = ["w1", "w2", "w3", "w4", "w5"]
+    check(config)
+    config["study"]["encoders"] = ["efficientnet_lite0"]
+    assert "screens.degraded.composite has 5" in message(config)
 
 
 def test_pretraining_without_plates_is_refused_and_given_weights_need_none():

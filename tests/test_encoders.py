@@ -15,6 +15,7 @@ from skimage import data
 from hcsqc import encoders
 from hcsqc.encoders import (
     Encoder,
+    check_composite,
     load_encoder,
     random_encoder,
     save_encoder,
@@ -22,7 +23,7 @@ from hcsqc.encoders import (
 )
 from hcsqc.errors import InputError
 from hcsqc.files import sha256
-from hcsqc.models import IMAGENET_MEAN, IMAGENET_STD, timm
+from hcsqc.models import IMAGENET_MEAN, IMAGENET_STD, imagenet_input, timm
 from hcsqc.views import normalise
 
 TINY = "test_resnet"
@@ -116,9 +117,36 @@ def test_an_encoder_gives_the_same_features_when_read_back(lite, tmp_path):
     assert not read.backbone.training
 
 
+@pytest.mark.parametrize("channels", [1, 2, 5])
+def test_an_encoder_of_another_number_of_channels_is_read_back(channels, tmp_path):
+    path = tmp_path / "encoder.safetensors"
+    encoder = random_encoder(TINY, 32, channels, seed=0)
+    assert encoder.input_spec == imagenet_input(32, channels)
+    save_encoder(encoder, path)
+    read = load_encoder(path)
+    assert read.input_spec == encoder.input_spec
+    crops = np.random.default_rng(1).integers(0, 256, (2, channels, 32, 32), np.uint8)
+    images = normalise(crops, read.input_spec)
+    with torch.inference_mode():
+        expected = encoder.backbone.eval()(images)
+        assert torch.equal(read.backbone(images), expected)
+    assert expected.shape == (2, 96)
+
+
+def test_an_encoder_refuses_a_composite_of_another_number_of_channels():
+    encoder = random_encoder(TINY, 32, 3, seed=0)
+    check_composite(encoder, ["w4", "w5", "w1"], "features")
+    with pytest.raises(InputError) as caught:
+        check_composite(encoder, ["w4", "w1"], "features")
+    assert str(caught.value) == (
+        "features: the encoder (test_resnet) is for composites of 3 channels, but this one has 2 "
+        "(w4, w1); list 3, or make the encoder again for these"
+    )
+
+
 def test_the_json_beside_the_weights_says_all_that_follows_asks(tmp_path):
     path = tmp_path / "encoder.safetensors"
-    save_encoder(random_encoder(TINY, 32, seed=3), path)
+    save_encoder(random_encoder(TINY, 32, 3, seed=3), path)
     assert json.loads(path.with_suffix(".json").read_text()) == {
         "kind": "control",
         "architecture": TINY,
@@ -131,7 +159,7 @@ def test_the_json_beside_the_weights_says_all_that_follows_asks(tmp_path):
 
 
 def test_a_backbone_in_channels_last_memory_can_be_saved(tmp_path):
-    encoder = random_encoder(TINY, 32, seed=0)
+    encoder = random_encoder(TINY, 32, 3, seed=0)
     expected = features(encoder)
     encoder.backbone.to(memory_format=torch.channels_last)
     save_encoder(encoder, tmp_path / "encoder.safetensors")
@@ -143,7 +171,7 @@ def test_a_backbone_in_channels_last_memory_can_be_saved(tmp_path):
 @pytest.mark.parametrize("how", ["missing", "truncated"])
 def test_a_damaged_encoder_is_named(damaged, how, tmp_path):
     path = tmp_path / "encoder.safetensors"
-    save_encoder(random_encoder(TINY, 32, seed=0), path)
+    save_encoder(random_encoder(TINY, 32, 3, seed=0), path)
     file = tmp_path / damaged
     if how == "missing":
         file.unlink()
@@ -157,7 +185,7 @@ def test_a_damaged_encoder_is_named(damaged, how, tmp_path):
 
 
 def test_random_weights_follow_the_seed():
-    first, again, other = (random_encoder(TINY, 32, seed) for seed in (1, 1, 2))
+    first, again, other = (random_encoder(TINY, 32, 3, seed) for seed in (1, 1, 2))
     np.testing.assert_array_equal(features(first), features(again))
     assert np.abs(features(first) - features(other)).max() > 1e-3
     assert first.provenance == {"weights": "random", "seed": 1}

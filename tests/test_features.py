@@ -45,7 +45,7 @@ def shards(tmp_path_factory) -> Shards:
 
 
 class Means(nn.Module):
-    """Three features: the means of red, green and blue, as bytes."""
+    """A feature per channel: its mean, as bytes."""
 
     def forward(self, x):
         return 255 * x.mean(dim=(2, 3))
@@ -65,14 +65,14 @@ def test_a_row_holds_the_features_of_its_crop_in_the_composites_order(shards):
 @pytest.mark.parametrize("batch_size", [1, 3, 7, 100])
 def test_batches_do_not_change_features(shards, batch_size):
     torch.manual_seed(0)
-    encoder = random_encoder("test_resnet", 32, seed=0)
+    encoder = random_encoder("test_resnet", 32, 3, seed=0)
     whole = extract_features(encoder, shards, CHANNELS[:3], np.arange(7), 7, "test")
     found = extract_features(encoder, shards, CHANNELS[:3], np.arange(7), batch_size, "test")
     np.testing.assert_allclose(found, whole, rtol=1e-4, atol=1e-5)
 
 
 def test_a_network_left_in_training_mode_is_frozen(shards):
-    encoder = random_encoder("test_resnet", 32, seed=0)
+    encoder = random_encoder("test_resnet", 32, 3, seed=0)
     encoder.backbone.train()
     before = {name: value.clone() for name, value in encoder.backbone.state_dict().items()}
     extract_features(encoder, shards, CHANNELS[:3], np.arange(7), 3, "test")
@@ -100,6 +100,21 @@ def test_features_that_are_no_numbers_name_their_crop(shards):
     assert str(caught.value) == (
         "poison s: the features of crop s/p1/B02/s1/x0004y0000 are not finite numbers"
     )
+
+
+@pytest.mark.parametrize("chosen", [("w2",), ("w3", "w1"), ("w2", "w4", "w1", "w3")])
+def test_a_composite_of_any_number_of_channels_has_features(shards, chosen):
+    plain = InputSpec(8, (0.0,) * len(chosen), (1.0,) * len(chosen))
+    encoder = describe(Means(), "control", "means", plain, {})
+    found = extract_features(encoder, shards, chosen, np.array([5, 0]), 2, "means")
+    expected = [[start + CHANNELS.index(name) for name in chosen] for start in (50, 0)]
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("chosen", [CHANNELS, CHANNELS[:1]])
+def test_a_composite_of_another_number_of_channels_than_the_encoders_is_refused(shards, chosen):
+    with pytest.raises(InputError, match=f"^means: .* 3 channels, but this one has {len(chosen)} "):
+        means(shards, [0], chosen=chosen)
 
 
 def test_a_channel_that_the_shard_lacks_is_named(shards):

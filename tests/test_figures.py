@@ -139,6 +139,26 @@ def test_abnormal_crops_take_turns_over_the_artefacts(tmp_path, drawn):
     assert blue == [4, 0, 12, 13, 5, 1, 6, 2, 7, 3], "the pictures are those of the titles"
 
 
+@pytest.mark.parametrize(
+    ("chosen", "red_green_blue"),
+    [
+        (("w1",), (7, 7, 7)),
+        (("w1", "w2"), (7, 0, 0)),
+        (("w2", "w1"), (0, 7, 0)),
+        (("w2", "w1", "w4", "w1"), (0, 7, 0)),
+        (("w2", "w4", "w1", "w4", "w2"), (0, 0, 7)),
+    ],
+)
+def test_crops_are_drawn_in_the_first_three_channels_or_two_or_in_grey(
+    chosen, red_green_blue, tmp_path, drawn
+):
+    made = shards(tmp_path, 8)
+    plot_crops(made, labels(made, [None] * 8), chosen, tmp_path / "crops.png")
+    picture = drawn[0].axes[10 + 7].images[0].get_array()
+    assert picture.shape == (8, 8, 3)
+    assert tuple(picture[0, 0].tolist()) == red_green_blue
+
+
 def test_a_screen_with_normal_crops_alone_is_drawn(tmp_path, drawn):
     made = shards(tmp_path, 3)
     plot_crops(made, labels(made, [None] * 3), ("w4", "w2", "w1"), tmp_path / "crops.png")

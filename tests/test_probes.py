@@ -1,7 +1,8 @@
 """Probes: the same scores as scikit-learn and PyTorch, draw by draw, and nothing from chance."""
 
+import argparse
 import copy
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,15 +16,18 @@ from sklearn.metrics import roc_auc_score
 from sklearn.neighbors import KNeighborsClassifier
 from torch import nn
 
-from hcsqc.encoders import Encoder, random_encoder
+import finetune as finetune_script
+from hcsqc.encoders import Encoder, random_encoder, save_encoder
 from hcsqc.errors import InputError
 from hcsqc.features import features_table
+from hcsqc.files import atomic
 from hcsqc.probes import finetune as finetune_module
 from hcsqc.probes.finetune import FinetuneSettings, finetune, finetuned_scores
 from hcsqc.probes.knn import KnnSettings, knn_scores
 from hcsqc.probes.linear import LinearSettings, _initial_layers, linear_scores
 from hcsqc.probes.task import read_features, select, tasks
 from hcsqc.schema import features_schema, write_table
+from hcsqc.shards import ShardFormat, ShardWriter
 
 unhurried = hypothesis_settings(deadline=None)  # a busy machine is no failure
 LINEAR = LinearSettings(12, 8, 0.05, 0.9, (4, 9), 0.1)
@@ -188,7 +192,7 @@ def test_large_features_do_not_overflow():
 
 @pytest.fixture(scope="module")
 def encoder() -> Encoder:
-    return random_encoder("test_resnet", 32, seed=0)
+    return random_encoder("test_resnet", 32, 3, seed=0)
 
 
 def bright_or_dark(n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -314,6 +318,27 @@ def test_scoring_in_batches_is_scoring_at_once(encoder):
     test, _ = bright_or_dark(11, seed=2)
     whole = finetuned_scores(network, encoder, test, 11)
     np.testing.assert_allclose(finetuned_scores(network, encoder, test, 4), whole, atol=1e-5)
+
+
+def test_finetuning_refuses_a_composite_that_is_not_the_encoders(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch, "use_deterministic_algorithms", lambda on: None)
+    save_encoder(random_encoder("test_resnet", 32, 2, seed=0), tmp_path / "encoder.safetensors")
+    shard = tmp_path / "here" / "p.parquet"
+    with atomic(shard) as temporary:
+        ShardWriter(temporary, ShardFormat(("w1", "w2", "w3"), 8, "uint8", {})).close()
+    args = argparse.Namespace(
+        encoder=tmp_path / "encoder.safetensors",
+        crops=[shard],
+        composites=["here:w3,w2,w1"],
+        threads=torch.get_num_threads(),
+        **asdict(TUNING),
+    )
+    with pytest.raises(InputError) as caught:
+        finetune_script.probe(args, record=None)
+    assert str(caught.value).startswith(
+        "finetune here: the encoder (test_resnet) is for composites of 2 channels, but this one "
+        "has 3 (w3, w2, w1); "
+    )
 
 
 # What a probe trains and tests on.

@@ -7,13 +7,16 @@ from dataclasses import replace
 from functools import cache
 from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 from hcsqc.errors import InputError
 from hcsqc.methods import METHODS
+from hcsqc.models import build_backbone, imagenet_input
 from hcsqc.pretraining import (
     COLLAPSED_BELOW,
     OutOfTime,
@@ -24,6 +27,7 @@ from hcsqc.pretraining import (
     pretrain,
 )
 from hcsqc.views import ViewSettings
+from pretrain import TrainingCrops, checkpoint_name
 
 VIEWS = ViewSettings(0.5, 0.5, 0.5, 0.0625, 0.9, 1.1)
 # 24 crops in batches of 8: 2 epochs are 6 steps.
@@ -83,12 +87,13 @@ class Killed(Exception):
 
 
 class Cells:
-    """Blurred spots of three colours: crops that differ in position, size and brightness."""
+    """Blurred spots in each channel: crops that differ in position, size and brightness."""
 
-    def __init__(self, n=24, side=32, kill_at_read=None):
+    def __init__(self, n=24, side=32, kill_at_read=None, channels=3):
         rng = np.random.default_rng(0)
         y, x = np.mgrid[:side, :side]
-        self.crops = np.zeros((n, 3, side, side), np.uint8)
+        self.channels = channels
+        self.crops = np.zeros((n, channels, side, side), np.uint8)
         for crop in self.crops:
             for plane in crop:
                 centre = rng.uniform(0.3, 0.7, 2) * side
@@ -191,6 +196,29 @@ def test_ssl_pretraining_returns_a_backbone_and_its_record(tmp_path):
     assert not result.collapsed
 
 
+@pytest.mark.parametrize("channels", [1, 2, 5])
+def test_ssl_pretraining_learns_from_composites_of_any_number_of_channels(channels, tmp_path):
+    changes = {"weight_decay": 0.0}  # which would move weights that learn nothing
+    result = run(tmp_path, source=Cells(channels=channels), changes=changes)
+    assert result.input_spec == imagenet_input(32, channels)
+    torch.manual_seed(0)  # as a run of seed 0 begins
+    start = build_backbone(TINY.architecture, channels).state_dict()["conv1.0.weight"]
+    end = result.backbone.state_dict()["conv1.0.weight"]
+    assert end.shape[1] == channels
+    moved = (end - start).abs().amax(dim=(0, 2, 3))
+    assert moved.shape == (channels,) and (moved > 0).all(), "every channel teaches"
+    assert result.backbone(torch.zeros(2, channels, 32, 32)).shape == (2, 96)
+
+
+def test_ssl_checkpoints_of_another_composite_have_another_name():
+    def name(*chosen):
+        crops = TrainingCrops(SimpleNamespace(paths=[]), np.arange(2), list(chosen))
+        return checkpoint_name(crops, pd.Series(["a", "b"]))
+
+    assert name("w4", "w5", "w1") == name("w4", "w5", "w1")
+    assert len({name("w4", "w5", "w1"), name("w1", "w5", "w4"), name("w4", "w5")}) == 3
+
+
 def test_ssl_pretraining_shuffles_all_crops_anew_each_epoch(tmp_path):
     source = Cells(n=26)
     run(tmp_path, source=source)
@@ -269,6 +297,7 @@ def test_ssl_corrupt_checkpoint_falls_back_to_the_one_before(
         ("learning_rate", {"changes": {"learning_rate": 0.01}}),
         ("seed", {"seed": 1}),
         ("crops", {"source": Cells(n=32)}),
+        ("channels", {"source": Cells(channels=5)}),
         ("method_settings", {"method": "swav"}),
     ],
 )

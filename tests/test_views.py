@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from hcsqc.errors import InputError
-from hcsqc.models import IMAGENET_MEAN, IMAGENET_STD, InputSpec
+from hcsqc.models import IMAGENET_MEAN, IMAGENET_STD, InputSpec, imagenet_input
 from hcsqc.views import ViewSettings, normalise, random_matrices, two_views
 
 ALL = ViewSettings(0.5, 0.5, 0.5, 0.1, 0.8, 1.25)
@@ -14,12 +14,21 @@ DIHEDRAL = ViewSettings(0.5, 0.5, 0.5, 0, 1, 1)
 NONE = ViewSettings(0, 0, 0, 0, 1, 1)
 
 
-def crops_of(n, side, seed=0):
-    return np.random.default_rng(seed).integers(0, 256, (n, 3, side, side), dtype=np.uint8)
+def crops_of(n, side, channels=3):
+    return np.random.default_rng(0).integers(0, 256, (n, channels, side, side), dtype=np.uint8)
 
 
 def spec_of(size):
     return InputSpec(size, IMAGENET_MEAN, IMAGENET_STD)
+
+
+def spec_of_channels(size, channels):
+    """Return an input that normalises each channel otherwise."""
+    return InputSpec(
+        size,
+        tuple(0.3 + 0.05 * channel for channel in channels),
+        tuple(0.2 + 0.01 * channel for channel in channels),
+    )
 
 
 def formula(crops):
@@ -135,6 +144,53 @@ def test_ssl_normalise_takes_read_only_crops():
     crops = crops_of(2, 8)
     crops.flags.writeable = False
     assert normalise(crops, spec_of(8)).shape == (2, 3, 8, 8)
+
+
+@pytest.mark.parametrize(("side", "size"), [(32, 32), (32, 24), (24, 32), (64, 32)])
+@pytest.mark.parametrize("channels", [2, 3, 4, 5, 8])
+def test_ssl_views_show_a_channel_as_if_it_were_alone(channels, side, size):
+    crops = crops_of(6, side, channels)
+    whole = spec_of_channels(size, range(channels))
+    views = two_views(crops, ALL, whole, np.random.default_rng(3))
+    assert views[0].shape == (6, channels, size, size)
+    assert views[0].is_contiguous(memory_format=torch.channels_last)
+    for channel in range(channels):
+        own = spec_of_channels(size, [channel])
+        alone = two_views(crops[:, [channel]], ALL, own, np.random.default_rng(3))
+        for view, expected in zip(views, alone, strict=True):
+            assert torch.equal(view[:, [channel]], expected)
+
+
+@pytest.mark.parametrize(("side", "size"), [(32, 32), (32, 24), (24, 32), (64, 32)])
+@pytest.mark.parametrize("channels", [2, 3, 4, 5, 8])
+def test_ssl_normalise_shows_a_channel_as_if_it_were_alone(channels, side, size):
+    crops = crops_of(3, side, channels)
+    images = normalise(crops, spec_of_channels(size, range(channels)))
+    assert images.shape == (3, channels, size, size)
+    for channel in range(channels):
+        alone = normalise(crops[:, [channel]], spec_of_channels(size, [channel]))
+        assert torch.equal(images[:, [channel]], alone)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 5])
+def test_ssl_normalise_of_other_than_three_channels_is_the_same_formula(channels):
+    crops = crops_of(2, 8, channels)
+    spec = spec_of_channels(8, range(channels))
+    mean, std = (np.array(v).reshape(-1, 1, 1) for v in (spec.mean, spec.std))
+    expected = (crops / 255 - mean) / std
+    assert np.allclose(normalise(crops, spec).numpy(), expected, atol=1e-5)
+    large = np.repeat(np.repeat(crops, 4, axis=2), 4, axis=3)  # shrinks by area averages
+    assert np.allclose(normalise(large, spec).numpy(), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(("given", "wanted"), [(3, 5), (5, 3), (1, 3), (3, 1)])
+def test_ssl_views_refuse_composites_of_another_number_of_channels(given, wanted):
+    crops, spec = crops_of(2, 8, given), imagenet_input(8, wanted)
+    expected = rf"uint8 \(2, {given}, 8, 8\), expected uint8 n x {wanted} x H x H composites"
+    with pytest.raises(InputError, match=expected):
+        two_views(crops, ALL, spec, np.random.default_rng(0))
+    with pytest.raises(InputError, match=expected):
+        normalise(crops, spec)
 
 
 @pytest.mark.parametrize(

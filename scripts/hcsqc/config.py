@@ -18,6 +18,9 @@ CHANNELS = {
     "bbbc021": {"w1": "DNA", "w2": "tubulin", "w4": "actin"},
 }
 
+# Given weights are for photographs: red, green and blue.
+TRANSFER_CHANNELS = 3
+
 
 def check_config(config: dict, schema: Mapping) -> None:
     """Check `config` against the JSON schema and its names against each other.
@@ -39,6 +42,7 @@ def check_config(config: dict, schema: Mapping) -> None:
         raise InputError(f"config: encoder '{min(both)}' is in study.encoders and in study.not_run")
     for name in chosen_screens(config):
         _check_screen(config, name)
+    _check_composites(config)
     if study["train"] in study["test"]:
         raise InputError(
             f"config: study.test: '{study['train']}' is the training screen; its own test set is "
@@ -207,17 +211,37 @@ def _check_screen(config: Mapping, name: str) -> None:
             raise InputError(f"{where}.pretrain_plates: '{plate}' is not one of its plates")
 
 
+def _check_composites(config: Mapping) -> None:
+    """Check that an encoder of the training screen can be used on the others."""
+    train = config["study"]["train"]
+    wanted = len(config["screens"][train]["composite"])
+    for name in config["study"]["test"]:
+        found = len(config["screens"][name]["composite"])
+        if found != wanted:
+            raise InputError(
+                f"config: screens.{train}.composite and screens.{name}.composite differ in length, "
+                f"{wanted} and {found}; an encoder sees both screens, list as many channels"
+            )
+
+
 def _check_encoder(config: Mapping, schema: Mapping, name: str) -> None:
     entry = config["encoders"][name]
     if "file" in entry:
         entry["file"] = _expand(entry["file"], f"config: encoders.{name}.file")
+    train = config["study"]["train"]
+    channels = len(config["screens"][train]["composite"])
+    if entry["kind"] == "transfer" and channels != TRANSFER_CHANNELS:
+        raise InputError(
+            f"config: weights of encoder '{name}' are for three channels, but "
+            f"screens.{train}.composite has {channels}; leave it out of study.encoders, or list "
+            "three channels"
+        )
     if entry["kind"] == "ssl":
         merged = encoder_settings(config, name)
         for part in ("pretraining", f"method_{merged['method']}"):
             rules = schema["$defs"][part]
             own = {key: merged[key] for key in merged if key in rules["properties"]}
             _validate(own, {**rules, "$defs": schema["$defs"]}, f"encoders.{name}")
-        train = config["study"]["train"]
         if not config["screens"][train]["pretrain_plates"]:
             raise InputError(
                 f"config: encoder '{name}' trains on crops, but screens.{train}.pretrain_plates "

@@ -5,7 +5,7 @@ input, feature width and provenance. What follows asks only what `encoder.json` 
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
@@ -16,7 +16,15 @@ from torch import nn
 
 from hcsqc.errors import InputError
 from hcsqc.files import atomic, sha256, write_json
-from hcsqc.models import IMAGENET_MEAN, IMAGENET_STD, InputSpec, build_backbone, feature_width, timm
+from hcsqc.models import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    InputSpec,
+    build_backbone,
+    feature_width,
+    imagenet_input,
+    timm,
+)
 
 # Weights that come in a package of the index: their file, and how the authors normalise.
 PACKAGED = {
@@ -52,16 +60,20 @@ def describe(
     provenance: Mapping[str, object],
 ) -> Encoder:
     """Return the encoder of a backbone; its width is found by a forward pass."""
-    width = feature_width(backbone, input_spec.size_px)
+    width = feature_width(backbone, input_spec)
     return Encoder(backbone, kind, architecture, input_spec, width, True, provenance)
 
 
-def random_encoder(architecture: str, input_px: int, seed: int) -> Encoder:
-    """Return an encoder with random weights: the control that shows what training gives."""
+def random_encoder(architecture: str, input_px: int, channels: int, seed: int) -> Encoder:
+    """Return an encoder with random weights: the control that shows what training gives.
+
+    It takes composites of `channels`.
+    """
     torch.manual_seed(seed)
-    spec = InputSpec(input_px, IMAGENET_MEAN, IMAGENET_STD)
+    spec = imagenet_input(input_px, channels)
+    backbone = build_backbone(architecture, channels)
     provenance = {"weights": "random", "seed": seed}
-    return describe(build_backbone(architecture), "control", architecture, spec, provenance)
+    return describe(backbone, "control", architecture, spec, provenance)
 
 
 def transfer_encoder(
@@ -69,6 +81,7 @@ def transfer_encoder(
 ) -> Encoder:
     """Return a timm network with trained weights from a file, an installed package or the hub.
 
+    It takes composites of three channels: the weights are for red, green and blue.
     Raises InputError, saying what was tried and the ways to provide weights, if there are none:
     nothing silently becomes random.
     """
@@ -98,6 +111,20 @@ def save_encoder(encoder: Encoder, weights: Path) -> None:
     )
 
 
+def check_composite(encoder: Encoder, chosen: Sequence[str], where: str) -> None:
+    """Raise InputError, which begins with `where`, if the encoder cannot see such composites.
+
+    `chosen` are the composite's channels. What counts is their number.
+    """
+    wanted = encoder.input_spec.channels
+    if len(chosen) != wanted:
+        raise InputError(
+            f"{where}: the encoder ({encoder.architecture}) is for composites of {wanted} "
+            f"channels, but this one has {len(chosen)} ({', '.join(chosen)}); list {wanted}, or "
+            "make the encoder again for these"
+        )
+
+
 def load_encoder(weights: Path) -> Encoder:
     """Read an encoder that `save_encoder` wrote.
 
@@ -108,14 +135,15 @@ def load_encoder(weights: Path) -> Encoder:
         tensors = load_file(weights)
     except Exception as error:  # safetensors raises its own, unexported kinds
         raise InputError(f"{weights}: cannot be read as an encoder ({error})") from error
-    backbone = build_backbone(about["architecture"])
-    _load(backbone, tensors, str(weights))
     spec = about["input"]
+    input_spec = InputSpec(spec["size_px"], tuple(spec["mean"]), tuple(spec["std"]))
+    backbone = build_backbone(about["architecture"], input_spec.channels)
+    _load(backbone, tensors, str(weights))
     return Encoder(
         backbone.eval(),
         about["kind"],
         about["architecture"],
-        InputSpec(spec["size_px"], tuple(spec["mean"]), tuple(spec["std"])),
+        input_spec,
         about["width"],
         about["trainable"],
         about["provenance"],
@@ -133,11 +161,11 @@ def _from_file(architecture: str, input_px: int, file: Path) -> Encoder:
         raise InputError(f"{file}: no such file of weights for {architecture}") from error
     except Exception as error:  # a damaged or unsafe file: pickle, zip and safetensors errors alike
         raise InputError(f"{file}: cannot be read as weights ({error})") from error
-    backbone = build_backbone(architecture)
+    spec = _imagenet_spec(architecture, input_px)
+    backbone = build_backbone(architecture, spec.channels)
     own = {name: v for name, v in tensors.items() if not name.startswith(HEADS)}
     _load(backbone, own, str(file))
     provenance = {"weights": "file", "file": file.name, "sha256": sha256(file)}
-    spec = _imagenet_spec(architecture, input_px)
     return describe(backbone, "transfer", architecture, spec, provenance)
 
 
@@ -160,7 +188,8 @@ def _from_package(architecture: str, input_px: int, package: str) -> Encoder:
     if shapes[0] != shapes[1]:
         raise InputError(f"package '{package}' does not hold the weights of {architecture}")
     renamed = dict(zip(names, tensors.values(), strict=True))
-    backbone = build_backbone(architecture)
+    spec = InputSpec(input_px, about["mean"], about["std"])
+    backbone = build_backbone(architecture, spec.channels)
     _load(backbone, {k: v for k, v in renamed.items() if not k.startswith(HEADS)}, package)
     provenance = {
         "weights": "package",
@@ -168,13 +197,13 @@ def _from_package(architecture: str, input_px: int, package: str) -> Encoder:
         "licence": about["licence"],
         "sha256": sha256(file),
     }
-    spec = InputSpec(input_px, about["mean"], about["std"])
     return describe(backbone, "transfer", architecture, spec, provenance)
 
 
 def _from_hub(architecture: str, input_px: int) -> Encoder:
     name = architecture.split(".")[0]
-    backbone = build_backbone(architecture)
+    spec = _imagenet_spec(architecture, input_px)
+    backbone = build_backbone(architecture, spec.channels)
     try:
         whole = timm.create_model(architecture, pretrained=True)
     except Exception as error:  # whatever the hub's client raises without network or cache
@@ -188,9 +217,7 @@ def _from_hub(architecture: str, input_px: int) -> Encoder:
     own = {k: v for k, v in whole.state_dict().items() if not k.startswith(HEADS)}
     _load(backbone, own, architecture)
     provenance = {"weights": "hub", "name": architecture}
-    return describe(
-        backbone, "transfer", architecture, _imagenet_spec(architecture, input_px), provenance
-    )
+    return describe(backbone, "transfer", architecture, spec, provenance)
 
 
 def _imagenet_spec(architecture: str, input_px: int) -> InputSpec:

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from hcsqc.encoders import Encoder
+from hcsqc.encoders import Encoder, check_composite
 from hcsqc.errors import InputError
 from hcsqc.progress import Progress
 from hcsqc.schema import features_schema
@@ -24,8 +24,10 @@ def extract_features(
 ) -> np.ndarray:
     """Return the n x width float32 features of the crops at `rows`; `chosen` is the composite.
 
-    Raises InputError, naming a crop, if a feature is not a finite number.
+    Raises InputError if the composite is not one for the encoder, or, naming a crop, if a feature
+    is not a finite number.
     """
+    check_composite(encoder, chosen, label)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     backbone = encoder.backbone.to(device, memory_format=torch.channels_last).eval()
     features = np.empty((len(rows), encoder.width), np.float32)

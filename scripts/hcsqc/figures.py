@@ -29,6 +29,8 @@ METRIC_NAME = "weighted F1 (%)"
 def plot_crops(shards: Shards, labels: pd.DataFrame, chosen: Sequence[str], path: Path) -> None:
     """Draw a row of abnormal and a row of normal crops, as the paper's figures 1 and 2.
 
+    Of the `chosen` channels the first three are red, green and blue, two are red and green, and a
+    single one is grey.
     Abnormal ones take turns over the artefacts, named above them where known.
     """
     abnormal = labels[labels["label"] == "abnormal"].copy()
@@ -44,12 +46,22 @@ def plot_crops(shards: Shards, labels: pd.DataFrame, chosen: Sequence[str], path
         axis.axis("off")
     for row, crops, name in ((axes[0], abnormal, "abnormal"), (axes[1], normal, "normal")):
         pixels = shards.read(shards.rows_of(crops["crop_id"]))
-        images = composite(pixels, shards.format.channels, chosen).transpose(0, 2, 3, 1)
+        images = _pictures(composite(pixels, shards.format.channels, chosen))
         titles = crops["artefact"].where(crops["artefact"].notna(), name)
         for axis, image, title in zip(row, images, titles, strict=False):
             axis.imshow(image)
             axis.set_title(title, fontsize=8)
     _save(figure, path)
+
+
+def _pictures(crops: np.ndarray) -> np.ndarray:
+    """Return n x C x H x W crops as n x H x W x 3: red, green and blue."""
+    channels = crops.shape[1]
+    if channels == 1:
+        crops = np.repeat(crops, 3, axis=1)
+    elif channels == 2:
+        crops = np.concatenate([crops, np.zeros_like(crops[:, :1])], axis=1)
+    return crops[:, :3].transpose(0, 2, 3, 1)
 
 
 def plot_budgets(table: pd.DataFrame, path: Path) -> None:

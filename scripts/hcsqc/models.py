@@ -2,6 +2,7 @@
 
 from dataclasses import asdict, dataclass
 from difflib import get_close_matches
+from statistics import fmean
 
 from torch import Tensor, nn, no_grad, zeros
 
@@ -42,12 +43,17 @@ timm = _import_timm()
 class InputSpec:
     """What a network wants to see: composite crops, resized and normalised.
 
-    Pixels are scaled to 0-1, then `(pixel - mean) / std` per colour.
+    Pixels are scaled to 0-1, then `(pixel - mean) / std` per channel.
     """
 
     size_px: int
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    mean: tuple[float, ...]  # one per channel of the composite, and so is std
+    std: tuple[float, ...]
+
+    @property
+    def channels(self) -> int:
+        """Number of channels of the composite."""
+        return len(self.mean)
 
     def as_json(self) -> dict[str, object]:
         """Return the fields as plain JSON values."""
@@ -56,6 +62,17 @@ class InputSpec:
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+def imagenet_input(size_px: int, channels: int) -> InputSpec:
+    """Return the input of a network for composites of `channels`, normalised as ImageNet is.
+
+    Three channels have ImageNet's values for red, green and blue. In any other number all have
+    the mean of the three, as in timm, because no channel is a colour then.
+    """
+    if channels == len(IMAGENET_MEAN):
+        return InputSpec(size_px, IMAGENET_MEAN, IMAGENET_STD)
+    return InputSpec(size_px, (fmean(IMAGENET_MEAN),) * channels, (fmean(IMAGENET_STD),) * channels)
 
 
 class PooledFeatures(nn.Module):
@@ -70,12 +87,12 @@ class PooledFeatures(nn.Module):
         self.features = features
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map N x 3 x H x W to N x 512."""
+        """Map N x C x H x W to N x 512."""
         return self.features(x).mean(dim=(2, 3))
 
 
-def build_backbone(architecture: str) -> nn.Module:
-    """Return a randomly initialised timm network that maps N x 3 x H x W to N x width features.
+def build_backbone(architecture: str, channels: int) -> nn.Module:
+    """Return a randomly initialised timm network: N x channels x H x W to N x width features.
 
     `architecture` is a timm model name (`resnet18`), with or without the tag of its weights
     (`resnet18.tv_in1k`), which does not matter here. Features are globally average-pooled.
@@ -86,17 +103,18 @@ def build_backbone(architecture: str) -> nn.Module:
         near = ", ".join(get_close_matches(name, timm.list_models(), n=3)) or "none"
         raise InputError(f"timm knows no network '{name}'; near names: {near}")
     if name.startswith("vgg"):
-        return PooledFeatures(timm.create_model(name).features)
+        return PooledFeatures(timm.create_model(name, in_chans=channels).features)
     # solo-learn and torchvision do not zero the last BatchNorm of a block, timm does.
     options = {"zero_init_last": False} if name.startswith("resnet") else {}
-    return timm.create_model(name, num_classes=0, **options)
+    return timm.create_model(name, num_classes=0, in_chans=channels, **options)
 
 
-def feature_width(backbone: nn.Module, size_px: int) -> int:
-    """Return the number of features that `backbone` gives for a crop of `size_px`."""
+def feature_width(backbone: nn.Module, input_spec: InputSpec) -> int:
+    """Return the number of features that `backbone` gives for a crop of its input."""
     training = backbone.training
     backbone.eval()
+    side = input_spec.size_px
     with no_grad():
-        width = backbone(zeros(1, 3, size_px, size_px)).shape[1]
+        width = backbone(zeros(1, input_spec.channels, side, side)).shape[1]
     backbone.train(training)
     return width

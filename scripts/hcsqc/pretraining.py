@@ -32,11 +32,10 @@ from hcsqc.files import atomic
 from hcsqc.methods import METHODS
 from hcsqc.methods.base import SelfSupervised
 from hcsqc.models import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
     InputSpec,
     build_backbone,
     feature_width,
+    imagenet_input,
 )
 from hcsqc.progress import Progress
 from hcsqc.shards import shuffled_order
@@ -53,10 +52,15 @@ THREADS_ON_GPU = 8
 class CropSource(Protocol):
     """The training set. `read` is called from several threads at once."""
 
+    @property
+    def channels(self) -> int:
+        """Number of channels of the composites."""
+        ...
+
     def __len__(self) -> int: ...
 
     def read(self, rows: np.ndarray) -> np.ndarray:
-        """Return the composite crops at `rows`: uint8, n x 3 x H x H."""
+        """Return the composite crops at `rows`: uint8, n x channels x H x H."""
         ...
 
 
@@ -146,17 +150,17 @@ def pretrain(
     warmup = settings.warmup_epochs * steps_per_epoch
     log_every = max(1, total // LOGGED_STEPS)
     place = _device(device)
-    input_spec = InputSpec(settings.input_px, IMAGENET_MEAN, IMAGENET_STD)
+    input_spec = imagenet_input(settings.input_px, source.channels)
 
     torch.manual_seed(seed)
-    backbone = build_backbone(settings.architecture)
-    width = feature_width(backbone, settings.input_px)
+    backbone = build_backbone(settings.architecture, source.channels)
+    width = feature_width(backbone, input_spec)
     method: SelfSupervised = METHODS[settings.method].Method(width, method_settings, len(source))
     backbone.to(place, memory_format=torch.channels_last).train()
     method.to(place).train()
     optimizer = _optimizer(settings, [*backbone.parameters(), *method.parameters()])
 
-    identity = _identity(settings, views, method_settings, seed, len(source))
+    identity = _identity(settings, views, method_settings, seed, source)
     checkpoints = Checkpoints(Path(checkpoint_folder), identity, label)
     state = checkpoints.load(place)
     step, curves, seconds_before, stalled = 0, [], 0.0, 0.0
@@ -357,7 +361,7 @@ def _identity(
     views: ViewSettings,
     method_settings: object,
     seed: int,
-    crops: int,
+    source: CropSource,
 ) -> dict[str, object]:
     """Return all that decides the course of a run."""
     training = asdict(settings)
@@ -367,7 +371,8 @@ def _identity(
         "views": asdict(views),
         "method_settings": asdict(method_settings),
         "seed": seed,
-        "crops": crops,
+        "crops": len(source),
+        "channels": source.channels,
         "hcsqc": __version__,
     }
 

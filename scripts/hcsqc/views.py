@@ -48,34 +48,32 @@ def two_views(
 ) -> tuple[Tensor, Tensor]:
     """Return two random views of each crop, normalised, on `device`.
 
-    `crops` is uint8, n x 3 x H x H; a view is float32, n x 3 x size_px x size_px, in
+    `crops` is uint8, n x C x H x H; a view is float32, n x C x size_px x size_px, in
     channels-last memory. The same `rng` state gives the same views.
+    Raises InputError if the crops are of another type or shape, or not of the input's channels.
     """
-    _check_crops(crops)
-    images = [cv2.merge(tuple(crop)) for crop in crops]
+    _check_crops(crops, input_spec)
+    groups = _grouped(crops)
     views = []
     for _ in range(2):
         matrices = random_matrices(len(crops), crops.shape[2], input_spec.size_px, settings, rng)
-        pixels = _warp(images, matrices, input_spec.size_px)
+        pixels = _joined([_warp(images, matrices, input_spec.size_px) for images in groups])
         views.append(_standardise(_to_device(pixels, device), input_spec))
     return views[0], views[1]
 
 
 def normalise(crops_uint8: np.ndarray, input_spec: InputSpec) -> Tensor:
-    """Return crops as network input without augmentation: float32, n x 3 x size_px x size_px.
+    """Return crops as network input without augmentation: float32, n x C x size_px x size_px.
 
-    `crops_uint8` is n x 3 x H x H. Resized if need be: by area averages when shrinking, else
-    bilinearly.
+    `crops_uint8` is n x C x H x H. Resized if need be: by area averages when shrinking, else
+    bilinearly. Raises InputError as `two_views` does.
     """
-    _check_crops(crops_uint8)
+    _check_crops(crops_uint8, input_spec)
     side, size = crops_uint8.shape[2], input_spec.size_px
     if side == size:
         pixels = np.ascontiguousarray(crops_uint8.transpose(0, 2, 3, 1))
     else:
-        how = cv2.INTER_AREA if size < side else cv2.INTER_LINEAR
-        pixels = np.empty((len(crops_uint8), size, size, 3), np.uint8)
-        for crop, target in zip(crops_uint8, pixels, strict=True):
-            cv2.resize(cv2.merge(tuple(crop)), (size, size), dst=target, interpolation=how)
+        pixels = _joined([_resize(images, size) for images in _grouped(crops_uint8)])
     return _standardise(torch.from_numpy(pixels), input_spec)
 
 
@@ -104,9 +102,43 @@ def random_matrices(
     return np.concatenate([linear, offset[:, :, None]], axis=2)
 
 
-def _warp(images: list[np.ndarray], matrices: np.ndarray, size: int) -> np.ndarray:
-    """Return uint8 n x size x size x 3: each image seen through its matrix."""
-    pixels = np.empty((len(images), size, size, 3), np.uint8)
+def _grouped(crops: np.ndarray) -> list[np.ndarray]:
+    """Return n x C x H x H crops as n x H x H x 3 for each three channels, and x 1 for each left.
+
+    OpenCV rounds two channels, or more than four, otherwise than one, by several grey levels, or
+    refuses them; in these groups a channel looks the same whatever others there are.
+    """
+    channels = crops.shape[1]
+    threes = channels - channels % 3
+    groups = [crops[:, first : first + 3] for first in range(0, threes, 3)]
+    groups += [crops[:, [left]] for left in range(threes, channels)]
+    return [_channels_last(group) for group in groups]
+
+
+def _channels_last(crops: np.ndarray) -> np.ndarray:
+    images = np.empty((len(crops), *crops.shape[2:], crops.shape[1]), np.uint8)
+    for crop, target in zip(crops, images, strict=True):
+        cv2.merge(tuple(crop), dst=target)
+    return images
+
+
+def _joined(groups: list[np.ndarray]) -> np.ndarray:
+    """Return n x H x H x C of groups of its channels; without a copy if there is one."""
+    return groups[0] if len(groups) == 1 else np.concatenate(groups, axis=3)
+
+
+def _resize(images: np.ndarray, size: int) -> np.ndarray:
+    """Return uint8 n x size x size x C of n x H x H x C images."""
+    how = cv2.INTER_AREA if size < images.shape[1] else cv2.INTER_LINEAR
+    pixels = np.empty((len(images), size, size, images.shape[3]), np.uint8)
+    for image, target in zip(images, pixels, strict=True):
+        cv2.resize(image, (size, size), dst=target, interpolation=how)
+    return pixels
+
+
+def _warp(images: np.ndarray, matrices: np.ndarray, size: int) -> np.ndarray:
+    """Return uint8 n x size x size x C: each image seen through its matrix."""
+    pixels = np.empty((len(images), size, size, images.shape[3]), np.uint8)
     for image, matrix, target in zip(images, matrices, pixels, strict=True):
         cv2.warpAffine(
             image,
@@ -128,20 +160,21 @@ def _to_device(pixels: np.ndarray, device: torch.device | str) -> Tensor:
 
 
 def _standardise(pixels: Tensor, input_spec: InputSpec) -> Tensor:
-    """Map uint8 n x H x W x 3 to float32 n x 3 x H x W, (pixel / 255 - mean) / std."""
-    mean = _per_colour(tuple(input_spec.mean), pixels.device)
-    std = _per_colour(tuple(input_spec.std), pixels.device)
+    """Map uint8 n x H x W x C to float32 n x C x H x W, (pixel / 255 - mean) / std."""
+    mean = _per_channel(tuple(input_spec.mean), pixels.device)
+    std = _per_channel(tuple(input_spec.std), pixels.device)
     return pixels.float().sub_(mean).div_(std).permute(0, 3, 1, 2)
 
 
 @lru_cache  # a fresh copy to a GPU would wait for the work queued there
-def _per_colour(values: tuple[float, ...], device: torch.device) -> Tensor:
+def _per_channel(values: tuple[float, ...], device: torch.device) -> Tensor:
     return torch.tensor(values, device=device) * 255
 
 
-def _check_crops(crops: np.ndarray) -> None:
-    square = crops.ndim == 4 and crops.shape[1] == 3 and crops.shape[2] == crops.shape[3]
+def _check_crops(crops: np.ndarray, input_spec: InputSpec) -> None:
+    wanted = input_spec.channels
+    square = crops.ndim == 4 and crops.shape[1] == wanted and crops.shape[2] == crops.shape[3]
     if crops.dtype != np.uint8 or not square:
         raise InputError(
-            f"crops are {crops.dtype} {crops.shape}, expected uint8 n x 3 x H x H composites"
+            f"crops are {crops.dtype} {crops.shape}, expected uint8 n x {wanted} x H x H composites"
         )

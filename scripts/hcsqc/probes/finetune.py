@@ -33,7 +33,7 @@ def finetune(
     seed: tuple[int, int],
     on_batch: Callable[[int, float], None],
 ) -> nn.Module:
-    """Return the encoder with a two-class layer, trained on n x 3 x H x W composite crops.
+    """Return the encoder with a two-class layer, trained on n x C x H x W composite crops.
 
     `targets` are 0 and 1. The encoder given stays as it is. `seed` is (seed, draw); `on_batch` is
     told the number of crops and the loss of each batch. Raises InputError if the loss is not
@@ -71,7 +71,7 @@ def finetune(
 def finetuned_scores(
     network: nn.Module, encoder: Encoder, crops: np.ndarray, batch_size: int
 ) -> np.ndarray:
-    """Return the probability of abnormal for n x 3 x H x W composite crops."""
+    """Return the probability of abnormal for n x C x H x W composite crops."""
     device = next(network.parameters()).device
     scores = []
     with torch.inference_mode():
