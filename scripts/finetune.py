@@ -12,7 +12,7 @@ from hcsqc.probes.finetune import FinetuneSettings, finetune, finetuned_scores
 from hcsqc.probes.task import tasks
 from hcsqc.progress import Progress
 from hcsqc.schema import write_table
-from hcsqc.shards import Shards, composite
+from hcsqc.shards import Shards
 
 SCORING_BATCH = 256
 
@@ -84,7 +84,7 @@ class CompositeCrops:
         """Return crops of one screen as n x C x H x W of uint8."""
         names = list(crop_ids)
         shards, chosen = self.screens[names[0].split("/")[0]]
-        return composite(shards.read(shards.rows_of(names)), shards.format.channels, chosen)
+        return shards.read_composite(shards.rows_of(names), chosen)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from hcsqc.errors import InputError
 from hcsqc.files import text_digest
 from hcsqc.methods import METHODS
 from hcsqc.pretraining import OutOfTime, PretrainingSettings, pretrain
-from hcsqc.shards import Shards, composite, read_format
+from hcsqc.shards import Shards, read_format
 from hcsqc.views import ViewSettings
 
 # What is left of a job's time limit to save and stop in, as a share.
@@ -42,8 +42,7 @@ class TrainingCrops:
 
     def read(self, rows: np.ndarray) -> np.ndarray:
         """Return composite crops: uint8, n x channels x H x W."""
-        pixels = self.shards.read(self.rows[rows])
-        return composite(pixels, self.shards.format.channels, self.chosen)
+        return self.shards.read_composite(self.rows[rows], self.chosen)
 
 
 def main() -> None:

@@ -2,7 +2,7 @@
 
 import pickle
 import tempfile
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -269,6 +269,39 @@ def test_composite_takes_channels_in_the_chosen_order():
     chosen = composite(pixels, channels, ["w4", "w5", "w1"])
     assert chosen.shape == (2, 3, 3, 3)
     assert chosen[1, :, 0, 0].tolist() == [3, 4, 0]
+
+
+def test_crops_can_be_read_into_memory_that_was_used_before(tmp_path):
+    pixels = write_shard(tmp_path / "p.parquet", FORMAT, 20, [], 3)
+    crops, out = Shards([tmp_path / "p.parquet"]), np.zeros((5, *FORMAT.shape), FORMAT.dtype)
+    for rows in ([3, 1, 19, 0, 3], [7, 8, 9, 10, 11]):
+        assert crops.read(rows, out) is out
+        np.testing.assert_array_equal(out, pixels[rows])
+
+
+@pytest.mark.parametrize(
+    "out",
+    [
+        np.zeros((4, *FORMAT.shape), FORMAT.dtype),
+        np.zeros((5, *FORMAT.shape), np.int64),
+        np.zeros((10, *FORMAT.shape), FORMAT.dtype)[::2],
+    ],
+    ids=["too short", "another type", "not contiguous"],
+)
+def test_memory_that_does_not_fit_is_refused(tmp_path, out):
+    write_shard(tmp_path / "p.parquet", FORMAT, 20, [], 3)
+    with pytest.raises(ValueError, match="out is .* not contiguous"):
+        Shards([tmp_path / "p.parquet"]).read([0, 1, 2, 3, 4], out)
+
+
+def test_composites_read_by_several_threads_at_once_are_those_of_their_rows(tmp_path):
+    pixels = write_shard(tmp_path / "p.parquet", FORMAT, 300, [], 3)
+    crops, chosen = Shards([tmp_path / "p.parquet"]), FORMAT.channels[::-1]
+    batches = [np.random.default_rng(n).integers(0, 300, 1 + n % 40) for n in range(200)]
+    with ThreadPoolExecutor(4) as pool:
+        read = list(pool.map(lambda rows: crops.read_composite(rows, chosen), batches))
+    for rows, composites in zip(batches, read, strict=True):
+        np.testing.assert_array_equal(composites, composite(pixels[rows], FORMAT.channels, chosen))
 
 
 def test_composite_names_an_unknown_channel():

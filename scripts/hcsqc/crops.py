@@ -1,9 +1,6 @@
 """From the fields of a plate to its shard of crops, one window around each nucleus."""
 
 import json
-from collections import deque
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -18,6 +15,7 @@ from hcsqc.files import text_digest
 from hcsqc.illumination import Illumination, correct
 from hcsqc.images import UnreadableField, read_field
 from hcsqc.nuclei import Nuclei, NucleusSettings, find_nuclei
+from hcsqc.parallel import in_order
 from hcsqc.partial import PartialPlate
 from hcsqc.progress import Progress
 from hcsqc.scale import apply_scale, lookup_tables
@@ -25,6 +23,8 @@ from hcsqc.shards import ShardFormat
 
 # After so many fields a killed job need not begin again.
 CHECKPOINT_FIELDS = 64
+# So many fields may wait to be written: a row group takes as long to write as several to crop.
+AHEAD_FIELDS = 8
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,9 @@ def crop_plate(
     crops = above_top = 0
     try:
         rows = plate.fields.iloc[partial.fields :].itertuples()
-        for done, cropped in enumerate(_in_order(cutter.crop, rows, threads), start=1):
+        for done, cropped in enumerate(
+            in_order(cutter.crop, rows, threads, threads + AHEAD_FIELDS), start=1
+        ):
             partial.add(cropped.summary, cropped.nuclei, cropped.crops)
             crops += len(cropped.crops)
             above_top += cropped.above_top
@@ -145,22 +147,6 @@ def _own_code() -> str:
     return code_digest("crop_plate.py")
 
 
-def _in_order(function, items: Iterable, threads: int) -> Iterator:
-    """Yield `function(item)` in order, a few items ahead: memory does not grow with the plate."""
-    with ThreadPoolExecutor(threads) as pool:
-        waiting: deque = deque()
-        try:
-            for item in items:
-                waiting.append(pool.submit(function, item))
-                if len(waiting) > 2 * threads:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:  # after an error, do not begin what nobody will read
-            for future in waiting:
-                future.cancel()
-
-
 class _Cutter:
     """What does not change from field to field, and how a field is cropped with it."""
 
@@ -178,7 +164,7 @@ class _Cutter:
             planes, digests = self._read(row)
         except UnreadableField as error:
             counts = {"found": 0, "kept": 0, "dropped": 0}
-            outcome = {"status": "failed", "reason": str(error), "image_sha256": []}
+            outcome = {"status": "failed", "reason": str(error), "image_digest": []}
             return CroppedField(summary | counts | outcome, {})
         brightest = [int(plane.max()) for plane in planes]
         odd = [
@@ -197,7 +183,7 @@ class _Cutter:
             "dropped": len(found) - kept,
             "status": "odd" if odd else "ok",
             "reason": "; ".join(odd) or None,
-            "image_sha256": digests,
+            "image_digest": digests,
         }
         return CroppedField(summary, nuclei, crops, bool((brightest > self.top).any()))
 
@@ -213,7 +199,7 @@ class _Cutter:
                 f"image of {wrong[0][0]} x {wrong[0][1]} px, the plate's are "
                 f"{self.plate.shape[0]} x {self.plate.shape[1]}"
             )
-        return read.planes, read.sha256
+        return read.planes, read.digests
 
     def _find(self, row, dna: np.ndarray, odd: list[str]) -> Nuclei:
         if self.plate.locations is None:

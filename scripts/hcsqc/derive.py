@@ -91,6 +91,6 @@ def derived_tables(crops: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
         dropped=0,
         status="ok",
         reason=None,
-        image_sha256=[[] for _ in range(len(counts))],
+        image_digest=[[] for _ in range(len(counts))],
     )
     return nuclei, summary

@@ -10,7 +10,7 @@ from hcsqc.encoders import Encoder, check_composite
 from hcsqc.errors import InputError
 from hcsqc.progress import Progress
 from hcsqc.schema import features_schema
-from hcsqc.shards import Shards, composite
+from hcsqc.shards import Shards
 from hcsqc.views import normalise
 
 
@@ -35,7 +35,7 @@ def extract_features(
     with torch.inference_mode():
         for start in range(0, len(rows), batch_size):
             batch = rows[start : start + batch_size]
-            crops = composite(shards.read(batch), shards.format.channels, chosen)
+            crops = shards.read_composite(batch, chosen)
             images = normalise(crops, encoder.input_spec)
             images = images.to(device, memory_format=torch.channels_last)
             features[start : start + len(batch)] = backbone(images).float().cpu().numpy()

@@ -13,7 +13,7 @@ import pandas as pd
 
 from hcsqc.files import atomic
 from hcsqc.schema import ARTEFACTS
-from hcsqc.shards import Shards, composite
+from hcsqc.shards import Shards
 
 CROPS_PER_ROW = 10
 # Kinds of encoder differ in line and marker, so that the figures read without colour.
@@ -45,8 +45,7 @@ def plot_crops(shards: Shards, labels: pd.DataFrame, chosen: Sequence[str], path
     for axis in axes.flat:
         axis.axis("off")
     for row, crops, name in ((axes[0], abnormal, "abnormal"), (axes[1], normal, "normal")):
-        pixels = shards.read(shards.rows_of(crops["crop_id"]))
-        images = _pictures(composite(pixels, shards.format.channels, chosen))
+        images = _pictures(shards.read_composite(shards.rows_of(crops["crop_id"]), chosen))
         titles = crops["artefact"].where(crops["artefact"].notna(), name)
         for axis, image, title in zip(row, images, titles, strict=False):
             axis.imshow(image)

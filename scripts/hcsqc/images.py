@@ -1,12 +1,12 @@
 """Reading the images of a field: TIFF, PNG, OME-Zarr."""
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import imagecodecs
 import numpy as np
+from xxhash import xxh3_128_hexdigest
 
 from hcsqc.planes import Stack, UnreadableField, choose_plane
 from hcsqc.tiff import SIGNATURES, decode_tiff
@@ -23,13 +23,13 @@ _Image = Callable[[int | None, str | None], tuple[np.ndarray, str]]
 class FieldImages:
     """The images of a field, one per channel.
 
-    `planes`: H x W of uint8 or uint16, C-contiguous, some of them read-only. `sha256`: digest of
+    `planes`: H x W of uint8 or uint16, C-contiguous, some of them read-only. `digests`: XXH3 of
     the channel's file; of an OME-Zarr image that of the channel's decoded pixels, before any
     projection (z x H x W, little-endian), because chunks may hold several channels.
     """
 
     planes: list[np.ndarray]
-    sha256: list[str]
+    digests: list[str]
 
 
 def read_field(
@@ -79,7 +79,7 @@ def _open(path: Path) -> _Image:
         from hcsqc.ngff import open_image
 
         return open_image(path)
-    digest = hashlib.sha256(content).hexdigest()
+    digest = xxh3_128_hexdigest(content)
     stack = _decode(content)
     return lambda page, z_projection: (choose_plane(stack, page, z_projection), digest)
 

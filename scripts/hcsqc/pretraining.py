@@ -12,9 +12,7 @@ import signal
 import sys
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -37,6 +35,7 @@ from hcsqc.models import (
     feature_width,
     imagenet_input,
 )
+from hcsqc.parallel import in_order
 from hcsqc.progress import Progress
 from hcsqc.shards import shuffled_order
 from hcsqc.views import ViewSettings, two_views
@@ -212,7 +211,7 @@ def pretrain(
     with (
         _deterministic_on_cpu(place),
         _stop_signal() as stop,
-        closing(_ahead(prepare, range(step, total), threads)) as batches,
+        closing(in_order(prepare, range(step, total), threads, threads)) as batches,
     ):
         while step < total:
             epoch = step // steps_per_epoch
@@ -391,22 +390,6 @@ def _optimizer(settings: PretrainingSettings, parameters: list[nn.Parameter]):
     from timm.optim import Lars
 
     return Lars(groups, trust_coeff=0.02, trust_clip=True, **options)
-
-
-def _ahead(prepare: Callable, steps: range, threads: int) -> Iterator:
-    """Yield prepare(step) for each step in order, made ahead in background threads."""
-    with ThreadPoolExecutor(threads) as pool:
-        waiting: deque = deque()
-        try:
-            for step in steps:
-                waiting.append(pool.submit(prepare, step))
-                if len(waiting) > threads:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
 
 
 @dataclass

@@ -116,7 +116,7 @@ TABLES = {
         _column("dropped", pa.int32(), "nuclei not cropped"),
         _column("status", pa.string(), "ok, odd (read, but see the reason) or failed"),
         _column("reason", pa.string(), "what is odd, or why it failed; null if ok", nullable=True),
-        _column("image_sha256", pa.list_(pa.string()), "digest of each channel's file"),
+        _column("image_digest", pa.list_(pa.string()), "XXH3, 128 bits, of each channel's file"),
     ),
     "truth": _table(
         ("plate", "well", "site", "x_px", "y_px"),

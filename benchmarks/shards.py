@@ -1,0 +1,150 @@
+"""Crops per second: shuffled from the disk, and from there to two augmented views of each.
+
+The usual way is a folder of PNG files, one per crop, read through PIL and augmented by torchvision.
+The limit of a shuffled read is a bare memory map, an array of the same pixels and nothing else.
+"""
+
+import sys
+import tempfile
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from PIL import Image
+
+sys.path[:0] = [str(Path(__file__).resolve().parent.parent / "scripts")]
+
+import common
+
+from hcsqc.models import imagenet_input
+from hcsqc.shards import ShardFormat, Shards, ShardWriter, shuffled_batches
+from hcsqc.simulate import CELL_LINES, SimulationSettings, make_textures, paint_field, place_cells
+from hcsqc.views import ViewSettings, two_views
+
+# isort: split
+from torchvision.transforms import v2  # hcsqc.models mends its import
+
+CROPS, WINDOW_PX, BATCH, FEW = 2048, 128, 128, 512  # the usual way is slow: it reads but few
+CHANNELS = ("w4", "w5", "w1")
+INPUT = imagenet_input(WINDOW_PX, len(CHANNELS))
+# As the config's preset `paper`.
+VIEWS = ViewSettings(0.75, 0.5, 0.5, 0.1, 0.8, 1.2)
+USUAL_VIEW = v2.Compose(
+    [
+        v2.RandomChoice([v2.RandomRotation((turn, turn)) for turn in (0, 90, 180, 270)]),
+        v2.RandomHorizontalFlip(),
+        v2.RandomVerticalFlip(),
+        v2.RandomAffine(0, (0.1, 0.1), (0.8, 1.2), interpolation=v2.InterpolationMode.BILINEAR),
+        v2.ToImage(),
+        v2.ToDtype(torch.float32, scale=True),
+        v2.Normalize(INPUT.mean, INPUT.std),
+    ]
+)
+
+
+def main() -> None:
+    """Read the flags, write the crops in each form, time both ways."""
+    args = common.parser(__doc__).parse_args()
+    cv2.setNumThreads(1)
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        shards, bare, pictures = write_crops(Path(folder))
+        same = check_pixels(shards, bare, pictures)
+        rows = [
+            shuffled_reads(shards, bare, pictures, args.rounds, same),
+            disk_to_two_views(shards, pictures, args.rounds),
+        ]
+    common.report(rows, args.json)
+
+
+def write_crops(folder: Path) -> tuple[Shards, np.ndarray, list[Path]]:
+    """Write simulated crops as two shards, as a bare array, and some of them as PNG files."""
+    field = simulated_field()
+    rng = np.random.default_rng(7)
+    tops = rng.integers(0, field.shape[1] - WINDOW_PX, CROPS)
+    lefts = rng.integers(0, field.shape[2] - WINDOW_PX, CROPS)
+    bare = np.memmap(
+        folder / "bare", np.uint8, "w+", shape=(CROPS, len(CHANNELS), WINDOW_PX, WINDOW_PX)
+    )
+    for row, (top, left) in enumerate(zip(tops, lefts, strict=True)):
+        bare[row] = field[:, top : top + WINDOW_PX, left : left + WINDOW_PX]
+    bare.flush()
+    paths = [folder / "a.parquet", folder / "b.parquet"]
+    for path, half in zip(paths, np.array_split(np.arange(CROPS), 2), strict=True):
+        writer = ShardWriter(path, ShardFormat(CHANNELS, WINDOW_PX, "uint8", {}))
+        names = [f"s/p/A01/s1/x{row:06d}" for row in half]
+        numbers = dict.fromkeys(("x_px", "y_px", "nucleus_area_px"), half)
+        writer.add({"crop_id": names, "field_id": names, **numbers}, bare[half])
+        writer.close()
+    pictures = [folder / f"{row}.png" for row in range(FEW)]
+    for path, crop in zip(pictures, bare, strict=False):
+        Image.fromarray(crop.transpose(1, 2, 0)).save(path)
+    return Shards(paths), np.memmap(folder / "bare", np.uint8, "r").reshape(bare.shape), pictures
+
+
+def simulated_field() -> np.ndarray:
+    """Return a field as three channels of uint8, each over its whole range."""
+    simulation = SimulationSettings("u2os", ("B02",), 1, 1040, 1392, 180, 0.2, 0.0, 0.0, 7)
+    line, textures, rng = CELL_LINES["u2os"], make_textures(), np.random.default_rng(7)
+    cells = place_cells(simulation, line, textures, rng)
+    levels = paint_field(cells, line, (1040, 1392), textures, rng)[[3, 4, 0]]
+    noisy = levels + rng.normal(0, 8, levels.shape)
+    low, high = np.percentile(noisy, (0.5, 99.5), axis=(1, 2), keepdims=True)
+    return np.uint8(np.clip(255 * (noisy - low) / (high - low), 0, 255))
+
+
+def check_pixels(shards: Shards, bare: np.ndarray, pictures: list[Path]) -> str:
+    """Return what was found of the pixels: the three forms must hold the same."""
+    rows = np.random.default_rng(1).permutation(FEW)[:64]
+    ours = shards.read(rows)
+    assert (ours == bare[rows]).all()
+    assert (ours == [read_picture(pictures[row]) for row in rows]).all()
+    return "the same pixels"
+
+
+def read_picture(path: Path) -> np.ndarray:
+    """Return a PNG's pixels, 3 x H x W."""
+    with Image.open(path) as picture:
+        return np.asarray(picture).transpose(2, 0, 1)
+
+
+def shuffled_reads(shards, bare, pictures, rounds: int, quality: str) -> dict:
+    """Time an epoch in random order."""
+    order = np.random.default_rng(2).permutation(FEW)
+    batches = list(shuffled_batches(CROPS, BATCH, 0, 0))
+    out = np.empty((BATCH, *shards.format.shape), np.uint8)
+    times = common.seconds(
+        {
+            "ours": lambda: [shards.read(rows, out) for rows in batches],
+            "limit": lambda: [np.take(bare, rows, 0, out, "clip") for rows in batches],
+            "baseline": lambda: [np.stack([read_picture(pictures[row]) for row in order[:BATCH]])],
+        },
+        rounds,
+    )
+    counts = {"ours": CROPS, "limit": CROPS, "baseline": BATCH}
+    per_s = {name: counts[name] / seconds for name, seconds in times.items()}
+    return common.row("shuffled reads", "crops/s", per_s, quality)
+
+
+def disk_to_two_views(shards, pictures, rounds: int) -> dict:
+    """Time reading in random order and augmenting, on one core."""
+
+    def ours() -> None:
+        rng = np.random.default_rng(3)
+        for rows in list(shuffled_batches(CROPS, BATCH, 0, 0))[:8]:
+            crops = shards.read_composite(rows, CHANNELS)
+            two_views(crops, VIEWS, INPUT, rng)
+
+    def usual() -> None:
+        for path in pictures:
+            with Image.open(path) as picture:
+                torch.stack([USUAL_VIEW(picture), USUAL_VIEW(picture)])
+
+    times = common.seconds({"ours": ours, "baseline": usual}, rounds)
+    per_s = {"ours": 8 * BATCH / times["ours"], "baseline": FEW / times["baseline"]}
+    return common.row("disk to two views", "crops/s", per_s, "turns, flips, shift, scale")
+
+
+if __name__ == "__main__":
+    main()
