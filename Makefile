@@ -4,12 +4,13 @@ SHELL := /bin/bash
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: help demo demo-full test test-fast lint lock clean
+.PHONY: help demo demo-full test test-fast bench lint lock clean
 
 help:
 	@echo "make demo       the whole study on two simulated screens, ending in a report"
 	@echo "make demo-full  the same without the demo's reductions (hours on a laptop)"
 	@echo "make test       lint, unit tests, the tiny study twice"
+	@echo "make bench      each stage's speed against the usual way, on this machine"
 
 # Everything is installed from one lock; solo-learn apart, because its metadata asks for torch 1.9.1.
 .venv/installed: requirements.lock
@@ -39,6 +40,9 @@ test: lint
 
 test-fast: .venv/installed
 	pytest -m "not dag"
+
+bench: .venv/installed
+	for name in crops shards recall memory; do python benchmarks/$$name.py || exit 1; done
 
 # Writes the lock anew from pyproject.toml, without local version suffixes (+cpu) of one machine's torch.
 lock:

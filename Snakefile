@@ -27,6 +27,7 @@ localrules:
     all,
     download,
     crops,
+    nuclei_figures,
     encoders,
     tables,
 
@@ -49,6 +50,17 @@ rule crops:
     """The crops of every screen."""
     input:
         [crop_files(screen, "parquet") for screen in SCREENS],
+
+
+rule nuclei_figures:
+    """The nuclei found in some fields of every plate, to look at."""
+    input:
+        [
+            f"{STUDY}/figures/nuclei/{screen}/{plate}.png"
+            for screen in SCREENS
+            if screen not in DERIVED
+            for plate in config["screens"][screen]["plates"]
+        ],
 
 
 rule encoders:

@@ -1,8 +1,15 @@
 """Crops: one window around each nucleus, a shard per plate.
 
 in   screens/{screen}/{plate}.{fields,scale,illumination}.parquet and the images they name
-out  crops/{screen}/{plate}.parquet, .nuclei.parquet, .summary.parquet (.truth.parquet if derived)
+out  crops/{screen}/{plate}.parquet, .nuclei.parquet, .summary.parquet (.truth.parquet if derived);
+     figures/nuclei/{screen}/{plate}.png if asked for
 """
+
+PICTURED_FIELDS = 12
+
+
+localrules:
+    plot_nuclei,
 
 
 rule crop_plate:
@@ -53,6 +60,31 @@ rule crop_plate:
         " {params.settings} --threads {threads}"
         " --crops {output.crops:q} --nuclei {output.nuclei:q} --summary {output.summary:q}"
         " --record {output.record:q} 2>&1 | tee {log:q}"
+
+
+rule plot_nuclei:
+    """Show the nuclei found in some fields of a plate."""
+    input:
+        fields=f"{STUDY}/screens/{{screen}}/{{plate}}.fields.parquet",
+        scale=f"{STUDY}/screens/{{screen}}/{{plate}}.scale.parquet",
+        nuclei=f"{STUDY}/crops/{{screen}}/{{plate}}.nuclei.parquet",
+    output:
+        figure=f"{STUDY}/figures/nuclei/{{screen}}/{{plate}}.png",
+        record=f"{STUDY}/runs/figures/nuclei/{{screen}}/{{plate}}/run.json",
+    log:
+        f"{STUDY}/logs/figures/nuclei/{{screen}}/{{plate}}.log",
+    conda:
+        "../envs/core.yaml"
+    params:
+        images=lambda wc: image_folder(wc.screen, wc.plate),
+        screen=lambda wc: flags(pick_given(screen_entry(wc), "nucleus_channel", "z_projection")),
+        pictured=PICTURED_FIELDS,
+        code=code_digest("plot_nuclei.py"),
+    shell:
+        "python scripts/plot_nuclei.py --fields {input.fields:q} --scale {input.scale:q}"
+        " --nuclei {input.nuclei:q} --images {params.images:q} {params.screen}"
+        " --pictured {params.pictured}"
+        " --output {output.figure:q} --record {output.record:q} 2>&1 | tee {log:q}"
 
 
 rule derive_plate:

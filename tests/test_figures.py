@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from hcsqc import figures
-from hcsqc.figures import plot_budgets, plot_crops, plot_shift
+from hcsqc.figures import plot_budgets, plot_crops, plot_nuclei, plot_shift
 from hcsqc.files import atomic
 from hcsqc.shards import ShardFormat, Shards, ShardWriter
 from hcsqc.tables import COLUMNS
@@ -170,3 +170,33 @@ def test_figures_are_closed_and_leave_no_other_file(tmp_path):
     plot_budgets(table(2), tmp_path / "budget.png")
     assert plt.get_fignums() == before
     assert [path.name for path in tmp_path.iterdir()] == ["budget.png"]
+
+
+def nuclei(areas: list[int], kept: list[bool]) -> pd.DataFrame:
+    places = 10 * np.arange(len(areas))
+    return pd.DataFrame({"x_px": places + 3, "y_px": places, "area_px": areas, "kept": kept})
+
+
+def test_nuclei_are_circled_with_their_area_and_by_whether_they_are_kept(tmp_path, drawn):
+    image = np.arange(1200, dtype=np.uint16).reshape(30, 40)
+    found = nuclei([314, 79], [True, False])
+    plot_nuclei([("A01 s1", image, found)], (100.0, 900.0), tmp_path / "nuclei.png")
+    assert is_picture(tmp_path / "nuclei.png")
+    (axis,) = drawn[0].axes
+    assert axis.get_title() == "A01 s1: 2 nuclei, 1 kept"
+    assert axis.images[0].get_clim() == (100, 900)
+    (circles,) = axis.collections
+    np.testing.assert_array_equal(circles.get_offsets(), [[3, 0], [13, 10]])
+    np.testing.assert_allclose(circles.get_widths(), [20, 10], atol=0.1)  # diameters
+    kept, dropped = circles.get_edgecolors()
+    assert kept[1] > kept[0] and dropped[0] > dropped[1]  # green, orange
+
+
+def test_a_field_that_cannot_be_read_or_has_no_nucleus_has_its_place_in_the_figure(tmp_path, drawn):
+    fields = [(f"A0{n} s1", np.eye(9), nuclei([], [])) for n in range(1, 6)]
+    fields.append(("A06 s1", "a.tif: is empty", nuclei([], [])))
+    plot_nuclei(fields, (0.0, 1.0), tmp_path / "nuclei.png")
+    assert is_picture(tmp_path / "nuclei.png")
+    shown = [axis for axis in drawn[0].axes if axis.get_title()]
+    assert [axis.get_title()[:6] for axis in shown] == [name for name, *_ in fields]
+    assert shown[5].texts[0].get_text() == "a.tif: is empty"

@@ -104,6 +104,7 @@ def test_each_script_runs_by_hand_and_gives_the_same_again(changed):
     one_each = {shlex.split(command)[1]: command.split(" 2>&1 |")[0] for command in commands}
     used = {path.name for path in (ROOT / "scripts").glob("*.py")}
     used -= {"cli.py", "list_plates.py", "derive_plate.py"}  # by hand in the next test
+    used -= {"plot_nuclei.py"}  # in the test of its target
     used -= {"plan_downloads.py", "download_file.py", "unpack_plate.py"}  # in test_download.py
     assert {name.removeprefix("scripts/") for name in one_each} == used
     tables = {
@@ -137,6 +138,16 @@ def test_scripts_that_the_tiny_study_does_not_need_run_by_hand(tiny, tmp_path):
     parents = len(pd.read_parquet(results(tiny) / parent))
     assert len(pd.read_parquet(outputs["crops"])) == 2 * parents > 0
     assert (pd.read_parquet(outputs["truth"])["artefact"] == "none").sum() == parents
+
+
+def test_nuclei_are_pictured_for_every_plate_that_has_images(changed):
+    done = changed.study("nuclei_figures")
+    assert done.returncode == 0, done.stdout
+    found = sorted((results(changed) / "figures/nuclei").rglob("*.png"))
+    plates = sorted(results(changed).glob("crops/*/*.summary.parquet"))
+    named = [f"{path.parent.name}/{path.name.split('.')[0]}" for path in plates]
+    assert [f"{path.parent.name}/{path.stem}" for path in found] == named
+    assert not changed.planned("nuclei_figures")
 
 
 def test_comments_and_docstrings_rerun_nothing(changed):

@@ -1,4 +1,4 @@
-"""Figures: normal and abnormal crops, score against label budget, score under shift."""
+"""Figures: nuclei of a plate, normal and abnormal crops, score against budget and under shift."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,12 +10,15 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.collections import EllipseCollection
 
 from hcsqc.files import atomic
 from hcsqc.schema import ARTEFACTS
 from hcsqc.shards import Shards
 
 CROPS_PER_ROW = 10
+FIELDS_PER_ROW = 4
+NUCLEUS_COLOURS = {"kept": "#7fff00", "dropped": "#ff9f1c"}
 # Kinds of encoder differ in line and marker, so that the figures read without colour.
 KIND_STYLE = {
     "transfer": {"linestyle": "-", "marker": "o"},
@@ -24,6 +27,48 @@ KIND_STYLE = {
 }
 METRIC = "f1"
 METRIC_NAME = "weighted F1 (%)"
+
+
+def plot_nuclei(
+    fields: Sequence[tuple[str, np.ndarray | str, pd.DataFrame]],
+    grey: tuple[float, float],
+    path: Path,
+) -> None:
+    """Draw fields with a circle of its area around each nucleus: green kept, orange dropped.
+
+    A field is its name, its DNA channel (H x W, shown from `grey[0]` to `grey[1]`) or why it
+    cannot be read, and its rows of the `nuclei` table.
+    """
+    rows = -(-len(fields) // FIELDS_PER_ROW)
+    columns = min(len(fields), FIELDS_PER_ROW)
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(3.6 * columns, 2.9 * rows), squeeze=False, layout="constrained"
+    )
+    for axis in axes.flat:
+        axis.axis("off")
+    for axis, (name, image, nuclei) in zip(axes.flat, fields, strict=False):
+        kept = nuclei["kept"].sum()
+        axis.set_title(f"{name}: {len(nuclei)} nuclei, {kept} kept", fontsize=8)
+        if isinstance(image, str):
+            axis.text(0.5, 0.5, image, ha="center", va="center", wrap=True, fontsize=8)
+            continue
+        axis.imshow(image, cmap="gray", vmin=grey[0], vmax=grey[1])
+        diameters = 2 * np.sqrt(nuclei["area_px"] / np.pi)
+        colours = nuclei["kept"].map({True: "kept", False: "dropped"}).map(NUCLEUS_COLOURS)
+        axis.add_collection(
+            EllipseCollection(
+                diameters,
+                diameters,
+                np.zeros(len(nuclei)),
+                units="xy",
+                offsets=nuclei[["x_px", "y_px"]].to_numpy(float),
+                offset_transform=axis.transData,
+                facecolors="none",
+                edgecolors=list(colours),
+                linewidths=0.8,
+            )
+        )
+    _save(figure, path)
 
 
 def plot_crops(shards: Shards, labels: pd.DataFrame, chosen: Sequence[str], path: Path) -> None:

@@ -57,7 +57,7 @@ def measure_scale(
     Raises InputError if not one field can be read.
     """
     sample, problems = [], []
-    for row in _spread(fields, settings.scale_fields):
+    for row in spread(fields, settings.scale_fields):
         try:
             planes = images.read(row)
             if len({plane.shape for plane in planes}) == 1:
@@ -90,7 +90,7 @@ def measure_scale(
     return pd.DataFrame(rows), shape, illumination
 
 
-def _spread(fields: pd.DataFrame, count: int) -> list:
+def spread(fields: pd.DataFrame, count: int) -> list:
     """Return at most `count` rows without a problem, evenly over the plate."""
     usable = fields[fields["problem"].isna()]
     count = min(count, len(usable))
@@ -105,7 +105,7 @@ def _illumination(fields, images, shape, settings) -> Illumination | None:
         return load_functions(images.illumination, images.plate, images.channels)
 
     def readable():
-        for row in _spread(fields, settings.illumination_fields):
+        for row in spread(fields, settings.illumination_fields):
             try:
                 planes = images.read(row)
             except UnreadableField:
