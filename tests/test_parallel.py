@@ -1,6 +1,7 @@
 """Results in order, made a few ahead."""
 
 import threading
+import time
 from contextlib import closing
 
 import pytest
@@ -25,6 +26,19 @@ def test_only_a_few_results_wait():
     begun = []
     for count, _ in enumerate(in_order(begun.append, range(100), 3, 5)):
         assert len(begun) <= count + 6
+    assert sorted(begun) == list(range(100))
+
+
+def test_nothing_is_begun_while_the_results_that_wait_are_large():
+    begun = []
+
+    def make(item):
+        begun.append(item)
+        return 10
+
+    for count, _ in enumerate(in_order(make, range(100), 2, 50, lambda result: result, 25)):
+        time.sleep(0.002)
+        assert len(begun) <= count + 6  # this one, three that wait, two that were begun before
     assert sorted(begun) == list(range(100))
 
 

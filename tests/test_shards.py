@@ -385,3 +385,11 @@ def test_epochs_are_shuffled_anew_and_globally():
     assert (first == second).mean() < 0.01
     # Neighbours of an epoch come from anywhere: on average a third of the whole lies between.
     assert np.abs(np.diff(first)).mean() == pytest.approx(3000, rel=0.05)
+
+
+def test_row_groups_of_large_crops_hold_fewer(tmp_path):
+    large = ShardFormat(("w1", "w2"), 2048, "uint16", SCALE)
+    assert large.rows_per_group == 4
+    pixels = write_shard(tmp_path / "p.parquet", large, 9)
+    assert pq.read_metadata(tmp_path / "p.parquet").num_row_groups == 3
+    np.testing.assert_array_equal(Shards([tmp_path / "p.parquet"]).read([8, 3]), pixels[[8, 3]])

@@ -1,13 +1,14 @@
 """From the fields of a plate to its shard of crops, one window around each nucleus."""
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pandas as pd
+from numpy.lib.stride_tricks import sliding_window_view
 
 from hcsqc.digest import code_digest
 from hcsqc.errors import InputError
@@ -23,8 +24,9 @@ from hcsqc.shards import ShardFormat
 
 # After so many fields a killed job need not begin again.
 CHECKPOINT_FIELDS = 64
-# So many fields may wait to be written: a row group takes as long to write as several to crop.
-AHEAD_FIELDS = 8
+# So many fields may wait to be written, because a row group takes as long to write as several
+# fields to crop, unless their crops take more memory than this.
+AHEAD_FIELDS, AHEAD_BYTES = 16, 2**28
 
 
 @dataclass(frozen=True)
@@ -56,11 +58,11 @@ class Plate:
 
 @dataclass
 class CroppedField:
-    """What one field gives; the crops are views into the scaled field."""
+    """What one field gives."""
 
     summary: dict
     nuclei: dict[str, list]  # columns of the `nuclei` table
-    crops: list[np.ndarray] = field(default_factory=list, repr=False)
+    crops: np.ndarray | None = None  # n x C x window x window; None of a field that failed
     above_top: bool = False
 
 
@@ -89,10 +91,11 @@ def crop_plate(
     try:
         rows = plate.fields.iloc[partial.fields :].itertuples()
         for done, cropped in enumerate(
-            in_order(cutter.crop, rows, threads, threads + AHEAD_FIELDS), start=1
+            in_order(cutter.crop, rows, threads, threads + AHEAD_FIELDS, _crop_bytes, AHEAD_BYTES),
+            start=1,
         ):
             partial.add(cropped.summary, cropped.nuclei, cropped.crops)
-            crops += len(cropped.crops)
+            crops += cropped.summary["kept"]
             above_top += cropped.above_top
             if done % CHECKPOINT_FIELDS == 0:
                 partial.checkpoint()
@@ -145,6 +148,10 @@ def _identity(plate: Plate, settings: CropSettings, nucleus: NucleusSettings) ->
 @lru_cache(maxsize=1)
 def _own_code() -> str:
     return code_digest("crop_plate.py")
+
+
+def _crop_bytes(field: CroppedField) -> int:
+    return 0 if field.crops is None else field.crops.nbytes
 
 
 class _Cutter:
@@ -210,7 +217,7 @@ class _Cutter:
             return Nuclei(*(np.empty(0, np.int32) for _ in range(3)))
         return found
 
-    def _cut(self, field_id, planes, found: Nuclei) -> tuple[dict, list[np.ndarray]]:
+    def _cut(self, field_id, planes, found: Nuclei) -> tuple[dict, np.ndarray]:
         settings, side = self.settings, self.settings.window_px
         height, width = self.plate.shape
         x, y = found.x_px, found.y_px
@@ -286,13 +293,12 @@ def window_inside(
 
 def cut_windows(
     pixels: np.ndarray, x_px: np.ndarray, y_px: np.ndarray, window_px: int
-) -> list[np.ndarray]:
-    """Return square windows of C x H x W pixels, centred on whole pixels: views, no copies."""
-    half = window_px // 2
-    return [
-        pixels[:, y - half : y - half + window_px, x - half : x - half + window_px]
-        for x, y in zip(x_px.tolist(), y_px.tolist(), strict=True)
-    ]
+) -> np.ndarray:
+    """Return n square windows of C x H x W pixels, centred on whole pixels: n x C x side x side."""
+    if not len(x_px):
+        return np.empty((0, len(pixels), window_px, window_px), pixels.dtype)
+    windows = sliding_window_view(pixels, (window_px, window_px), axis=(1, 2))
+    return windows.transpose(1, 2, 0, 3, 4)[y_px - window_px // 2, x_px - window_px // 2]
 
 
 def _check_failures(summary: pd.DataFrame, allowed: float) -> None:

@@ -66,7 +66,7 @@ def derive_plate(
         pair = pd.DataFrame([original, original]).assign(
             crop_id=[name, f"{name}/{kind}"], field_id=field_id
         )
-        writer.add(pair, [pixels, copy])
+        writer.add(pair, np.stack([pixels, copy]))
         rows.append(pair)
         truth += [(name, "none", 0.0), (f"{name}/{kind}", kind, strength)]
         progress.update()

@@ -12,7 +12,7 @@ from hcsqc import segmentation
 from hcsqc.errors import InputError
 
 # The fast method shrinks a field until a nucleus is so wide.
-SHRUNK_DIAMETER_PX = 11.5
+SHRUNK_DIAMETER_PX = 10.5
 # Otsu's threshold lies midway between background and typical nuclei; dim ones stand lower.
 OTSU_SHARE = 0.65
 # A pixel belongs to a nucleus only if it stands out of the background by this many standard
@@ -21,10 +21,14 @@ BACKGROUND_SIGMAS = 4.0
 # What the mean of the darkest quarter of a normal distribution lacks to its 25th percentile.
 DARKEST_QUARTER_SIGMAS = 0.597
 BACKGROUND_PERCENTILE, BRIGHT_PERCENTILE = 25.0, 99.5
+# In a field of few nuclei, their glow and uneven light weigh as much as they do. It is one if fewer
+# than this share of its pixels are so many deviations bright; what is dimmer in it than the other
+# share of a nucleus is none.
+SPARSE_SHARE, CLEAR_SIGMAS, DIMMEST_SHARE = 0.04, 12.0, 0.05
 # Shares of a nucleus' diameter: blur of the distance transform, and where only one peak may be.
-PEAK_SIGMA, PEAK_REACH = 0.1, 0.56
+PEAK_SIGMA, PEAK_REACH = 0.12, 0.5
 # A slope over the distance transform, too small to matter, so that no two neighbours are equal.
-TIE_BREAK = 2e-6
+TIE_BREAK = 2e-5
 # From so many peaks on, a tree finds the nearest sooner than a table of all distances.
 MANY_PEAKS = 40
 
@@ -87,7 +91,7 @@ def _fast(dna: np.ndarray, diameter: float) -> Found:
     if not height or not width:
         return _none()
     small = _shrunk(dna, width, height)
-    mask = _foreground(small)
+    mask = _foreground(small, diameter / shrink)
     peaks = _peaks(mask, diameter / shrink)
     if not len(peaks):
         return _none()
@@ -120,14 +124,13 @@ def _shrunk(dna: np.ndarray, width: int, height: int) -> np.ndarray:
     return cv2.resize(dna, (width, height), interpolation=cv2.INTER_LINEAR)
 
 
-def _foreground(dna: np.ndarray) -> np.ndarray:
+def _foreground(dna: np.ndarray, diameter: float) -> np.ndarray:
     """Return which pixels belong to nuclei: 255 or 0."""
-    counts = np.bincount(dna[::4, ::4].ravel())  # every sixteenth pixel is enough
-    cumulated = np.cumsum(counts)
-    shares = np.array([BACKGROUND_PERCENTILE, BRIGHT_PERCENTILE]) / 100 * cumulated[-1]
-    background, bright = np.searchsorted(cumulated, shares)
-    below = counts[: background + 1] @ np.arange(background + 1) / cumulated[background]
-    noise = max(1.0, (background - below) / DARKEST_QUARTER_SIGMAS)
+    background, noise, bright, peak, clear = _levels(dna, diameter)
+    least = BACKGROUND_SIGMAS * noise
+    if clear < SPARSE_SHARE:
+        bright = max(bright, background + round(0.25 * (peak - background)))
+        least = max(least, DIMMEST_SHARE * (peak - background))
     span = max(1.0, float(bright - background))
     levels = 256 if dna.dtype == np.uint8 else 65536
     roots = np.full(levels, 255, np.uint8)
@@ -138,14 +141,31 @@ def _foreground(dna: np.ndarray) -> np.ndarray:
     scaled = cv2.LUT(dna, roots)
     sample = np.ascontiguousarray(scaled[::2, ::2])
     otsu, _ = cv2.threshold(sample, 0, 255, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
-    least = 255 * np.sqrt(BACKGROUND_SIGMAS * noise / span)
+    least = 255 * np.sqrt(least / span)
     return cv2.threshold(scaled, max(OTSU_SHARE * otsu, least), 255, cv2.THRESH_BINARY)[1]
+
+
+def _levels(dna: np.ndarray, diameter: float) -> tuple[int, float, int, int, float]:
+    """Return grey levels of a shrunken field and the share of its pixels that are clearly bright.
+
+    The levels are the background, its noise, the brightest pixels, and half a nucleus of them.
+    """
+    counts = np.bincount(dna[::2, ::2].ravel())  # every fourth pixel is enough
+    cumulated = np.cumsum(counts)
+    shares = np.array([BACKGROUND_PERCENTILE, BRIGHT_PERCENTILE]) / 100 * cumulated[-1]
+    half_a_nucleus = np.pi / 4 * diameter**2 / 8
+    top = max(cumulated[-1] - half_a_nucleus, shares[1])
+    background, bright, peak = np.searchsorted(cumulated, [*shares, top])
+    below = counts[: background + 1] @ np.arange(background + 1) / cumulated[background]
+    noise = max(1.0, (background - below) / DARKEST_QUARTER_SIGMAS)
+    clear = counts[background + round(CLEAR_SIGMAS * noise) :].sum() / cumulated[-1]
+    return background, noise, bright, peak, clear
 
 
 def _peaks(mask: np.ndarray, diameter: float) -> np.ndarray:
     """Return the places (into the flattened mask) furthest from the background."""
     distance = cv2.distanceTransform(mask, cv2.DIST_L2, 3)
-    side = 2 * max(1, round(2 * PEAK_SIGMA * diameter)) + 1
+    side = 2 * max(1, round(1.5 * PEAK_SIGMA * diameter)) + 1
     cv2.GaussianBlur(distance, (side, side), PEAK_SIGMA * diameter, dst=distance)
     cv2.add(distance, _slope(distance.shape), dst=distance)
     reach = max(3, int(PEAK_REACH * diameter) | 1)

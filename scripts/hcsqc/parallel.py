@@ -1,25 +1,59 @@
 """Threads that work ahead of the one that uses what they make."""
 
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 
-def in_order(function: Callable, items: Iterable, threads: int, ahead: int) -> Iterator:
+def in_order(
+    function: Callable,
+    items: Iterable,
+    threads: int,
+    ahead: int,
+    size: Callable[[object], int] = lambda result: 0,
+    most: int = 0,
+) -> Iterator:
     """Yield `function(item)` for each item, in order, made by `threads` threads.
 
-    At most `ahead` results wait, so that memory does not grow with the number of items. After an
+    At most `ahead` results wait, so that memory does not grow with the number of items, and none
+    but the next is begun while the sizes of those that wait add up to more than `most`. After an
     error, or when the caller stops, what has not begun is left undone.
     """
+    waiting: deque = deque()
+    sizes: dict[int, int] = {}
+    room = threading.Condition()
+    wanted, stopped = 0, False
+
+    def make(number: int, item: object) -> object:
+        with room:
+            room.wait_for(lambda: stopped or number == wanted or sum(sizes.values()) <= most)
+        if stopped:
+            return None
+        result = function(item)
+        sizes[number] = size(result)
+        return result
+
+    def take() -> object:
+        nonlocal wanted
+        result = waiting.popleft().result()
+        with room:
+            del sizes[wanted]
+            wanted += 1
+            room.notify_all()
+        return result
+
     with ThreadPoolExecutor(threads) as pool:
-        waiting: deque = deque()
         try:
-            for item in items:
-                waiting.append(pool.submit(function, item))
+            for number, item in enumerate(items):
+                waiting.append(pool.submit(make, number, item))
                 if len(waiting) > ahead:
-                    yield waiting.popleft().result()
+                    yield take()
             while waiting:
-                yield waiting.popleft().result()
+                yield take()
         finally:
             for future in waiting:
                 future.cancel()
+            with room:
+                stopped = True
+                room.notify_all()

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from hcsqc.files import write_json
+from hcsqc.files import see_onto_disk, write_json
 from hcsqc.schema import TABLES, read_table, write_table
 from hcsqc.shards import ShardFormat, ShardWriter
 
@@ -44,12 +44,12 @@ class PartialPlate:
             self._write_journal()
             self._file(journal["session"]).unlink()
 
-    def add(self, summary: dict, nuclei: dict[str, list], crops: list[np.ndarray]) -> None:
+    def add(self, summary: dict, nuclei: dict[str, list], crops: np.ndarray | None) -> None:
         """Add a field: its row of `summary`, its columns of `nuclei`, and the crops it keeps."""
         self._summaries.append(summary)
         for name, values in nuclei.items():
             self._nuclei[name] += values
-        if crops:
+        if summary["kept"]:
             kept = nuclei["kept"]
             columns = {name: list(compress(values, kept)) for name, values in nuclei.items()}
             self._writer.add(columns | {"nucleus_area_px": columns["area_px"]}, crops)
@@ -82,8 +82,7 @@ class PartialPlate:
     def finish(self) -> None:
         """Put the shard in its place and remove the rest."""
         self._writer.close()
-        with open(self._file(self._session), "rb") as file:
-            os.fsync(file.fileno())
+        see_onto_disk(self._file(self._session))
         os.replace(self._file(self._session), self.shard)
         shutil.rmtree(self.folder)
 

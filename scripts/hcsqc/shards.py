@@ -6,7 +6,6 @@ memory map, by address. Where a file's layout is another, pyarrow reads it.
 """
 
 import json
-import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -20,9 +19,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from hcsqc.errors import InputError
+from hcsqc.files import see_onto_disk
 from hcsqc.schema import file_metadata
 
-ROWS_PER_GROUP = 256
+ROWS_PER_GROUP, BYTES_PER_GROUP = 256, 2**26  # whichever is less
 # A data page's header with its statistics; more than this is a layout that is not ours.
 LARGEST_PAGE_HEADER_BYTES = 256
 COLUMNS = ("crop_id", "field_id", "x_px", "y_px", "nucleus_area_px", "pixels")
@@ -47,6 +47,11 @@ class ShardFormat:
         """Bytes of one crop."""
         return int(np.prod(self.shape)) * np.dtype(self.dtype).itemsize
 
+    @property
+    def rows_per_group(self) -> int:
+        """Crops of a row group that is full."""
+        return max(1, min(ROWS_PER_GROUP, BYTES_PER_GROUP // self.row_bytes))
+
     def arrow_schema(self) -> pa.Schema:
         """Return the columns of a shard of this format, with the format in its metadata."""
         metadata = {
@@ -70,17 +75,18 @@ class ShardFormat:
 
 
 class ShardWriter:
-    """Write the crops of a plate to one shard; use inside `atomic(path)`.
+    """Write the crops of a plate to one shard, under a name that it does not keep.
 
-    Memory holds one row group. `groups` lists where the pixels of each group that is written
-    begin in the file, and how many crops it has.
+    Memory holds one row group and what was added last. `groups` lists where the pixels of each
+    group that is written begin in the file, and how many crops it has.
     """
 
     def __init__(self, path: str | Path, shard_format: ShardFormat):
         self.format = shard_format
         self.schema = shard_format.arrow_schema()
         self.groups: list[tuple[int, int]] = []
-        self._file = open(path, "wb")  # noqa: SIM115 (closed by close)
+        self.path = path
+        self._file = pa.OSFile(str(path), "wb")  # a Python file would copy the pixels once more
         self._writer = pq.ParquetWriter(
             self._file,
             self.schema,
@@ -88,42 +94,47 @@ class ShardWriter:
             use_dictionary=False,
             write_statistics=False,
             data_page_size=2**30,
-            write_batch_size=ROWS_PER_GROUP,
+            write_batch_size=shard_format.rows_per_group,
         )
-        self._pixels = np.empty((ROWS_PER_GROUP, *shard_format.shape), shard_format.dtype)
-        self._rows: list[tuple] = []
+        self._waiting: list[pa.Table] = []
 
-    def add(
-        self, crops: Mapping[str, Sequence] | pd.DataFrame, pixels: Sequence[np.ndarray]
-    ) -> None:
-        """Append crops: every column but the pixels, and an array C x H x W for each.
+    def add(self, crops: Mapping[str, Sequence] | pd.DataFrame, pixels: np.ndarray) -> None:
+        """Append crops: every column but the pixels, and pixels n x C x H x W.
 
+        The pixels are not copied, so that they must not change until their group is written.
         Raises ValueError if shape or type are not the shard's.
         """
-        columns = [list(crops[name]) for name in COLUMNS[:-1]]
-        if len(pixels) != len(columns[0]):
-            raise ValueError(f"pixels of {len(pixels)} crops for {len(columns[0])} rows")
-        for row, crop in zip(zip(*columns, strict=True), pixels, strict=True):
-            if crop.shape != self.format.shape or crop.dtype != self.format.dtype:
-                raise ValueError(
-                    f"pixels {crop.shape} {crop.dtype} in a shard of "
-                    f"{self.format.shape} {self.format.dtype}"
-                )
-            self._pixels[len(self._rows)] = crop
-            self._rows.append(row)
-            if len(self._rows) == ROWS_PER_GROUP:
-                self._write_group()
+        count = len(crops[COLUMNS[0]])
+        if len(pixels) != count:
+            raise ValueError(f"pixels of {len(pixels)} crops for {count} rows")
+        if pixels.shape[1:] != self.format.shape or pixels.dtype != self.format.dtype:
+            raise ValueError(
+                f"pixels {pixels.shape[1:]} {pixels.dtype} in a shard of "
+                f"{self.format.shape} {self.format.dtype}"
+            )
+        if not count:
+            return
+        column = pa.FixedSizeBinaryArray.from_buffers(
+            pa.binary(self.format.row_bytes),
+            count,
+            [None, pa.py_buffer(np.ascontiguousarray(pixels).data)],
+        )
+        named = [pa.array(crops[name], self.schema.field(name).type) for name in COLUMNS[:-1]]
+        self._waiting.append(pa.Table.from_arrays([*named, column], schema=self.schema))
+        rows_per_group = self.format.rows_per_group
+        while sum(len(rows) for rows in self._waiting) >= rows_per_group:
+            self._write_group(rows_per_group)
 
     def end_group(self) -> None:
         """Write what was added since the last full row group as a shorter one."""
-        if self._rows:
-            self._write_group()
+        if self._waiting:
+            self._write_group(sum(len(rows) for rows in self._waiting))
 
     def flush(self) -> None:
         """End the row group and see all that was added onto the disk."""
         self.end_group()
         self._file.flush()
-        os.fsync(self._file.fileno())
+        see_onto_disk(self.path)
 
     def close(self) -> None:
         """Write what is left and the footer."""
@@ -137,19 +148,12 @@ class ShardWriter:
             self._writer.close()
             self._file.close()
 
-    def _write_group(self) -> None:
-        count = len(self._rows)
-        pixels = pa.FixedSizeBinaryArray.from_buffers(
-            pa.binary(self.format.row_bytes), count, [None, pa.py_buffer(self._pixels.data)]
-        )
-        arrays = [
-            pa.array(column, field.type)
-            for column, field in zip(zip(*self._rows, strict=True), self.schema, strict=False)
-        ]
-        self._writer.write_table(pa.Table.from_arrays([*arrays, pixels], schema=self.schema))
+    def _write_group(self, count: int) -> None:
+        rows = pa.concat_tables(self._waiting)
+        self._writer.write_table(rows[:count])
         # Pixels are the last column, so that a group ends with them.
         self.groups.append((self._file.tell() - count * self.format.row_bytes, count))
-        self._rows = []
+        self._waiting = [rows[count:]] if len(rows) > count else []
 
 
 def read_format(path: str | Path) -> ShardFormat:
