@@ -153,6 +153,16 @@ def locations_input(wildcards):
     return path if path and Path(path).exists() else []
 
 
+def illumination_input(wildcards):
+    """Return a plate's illumination functions as inputs, unless they are missing: as for images."""
+    template = screen_entry(wildcards).get("illumination", "retrospective")
+    if template == "retrospective":
+        return []
+    channels = settings.channels(config, wildcards.screen)
+    paths = [template.format(plate=wildcards.plate, channel=channel) for channel in channels]
+    return [path for path in paths if Path(path).exists()]
+
+
 def locations_flag(wildcards):
     """Return the flag that names the table of published nuclei."""
     path = locations(wildcards.screen, wildcards.plate)

@@ -57,6 +57,7 @@ rule measure_scale:
     """Fix the intensity range of each channel of a plate, and its illumination if corrected."""
     input:
         fields=f"{STUDY}/screens/{{screen}}/{{plate}}.fields.parquet",
+        functions=illumination_input,
     output:
         scale=f"{STUDY}/screens/{{screen}}/{{plate}}.scale.parquet",
         illumination=f"{STUDY}/screens/{{screen}}/{{plate}}.illumination.parquet",

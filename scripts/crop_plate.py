@@ -48,7 +48,7 @@ def crop(args, record) -> None:
         read_locations(args.locations, name) if args.locations else None,
     )
     began = time.monotonic()
-    nuclei, summary = crop_plate(
+    nuclei, summary, fields = crop_plate(
         plate,
         cli.settings_from(args, CropSettings),
         cli.settings_from(args, NucleusSettings),
@@ -66,7 +66,7 @@ def crop(args, record) -> None:
         "fields_failed": int(status.get("failed", 0)),
         "nuclei_found": int(summary["found"].sum()),
         "crops": int(summary["kept"].sum()),
-        "ms_per_field": 1000 * seconds / max(1, len(summary)),
+        "ms_per_field": 1000 * seconds / max(1, fields),
     }
     print(
         f"crop {name}: {len(summary)} fields ({status.get('failed', 0)} failed, "

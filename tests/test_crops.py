@@ -86,7 +86,7 @@ def make_plate(images, fields):
 
 
 def crop(plate, shard, threads=1, cropping=CROPPING):
-    nuclei, summary = crop_plate(plate, cropping, NUCLEUS, shard, threads, "test")
+    nuclei, summary, _ = crop_plate(plate, cropping, NUCLEUS, shard, threads, "test")
     check_accounts(nuclei, summary, shard)
     return nuclei, summary
 
@@ -117,7 +117,7 @@ def test_every_pixel_of_every_crop_is_the_scaled_source(tmp_path):
     fields = [planes(0), planes(1, [(50, 50), (120, 90)])]
     nuclei, summary = crop(make_plate(tmp_path / "images", fields), tmp_path / "p.parquet")
     crops = Shards([tmp_path / "p.parquet"])
-    assert crops.format.scale == {"w1": [150, 1000, 4095], "w2": [120, 1500.5, 4095]}
+    assert crops.format.scale == {"w1": [150, 1000, 4095, 0.9], "w2": [120, 1500.5, 4095, 0.9]}
     assert len(crops) == summary["kept"].sum() == 5
     pixels = crops.read(range(5))
     rows = list(SCALE.itertuples())
@@ -504,3 +504,28 @@ def test_what_was_cropped_otherwise_is_not_gone_on_with(tmp_path, monkeypatch):
     crop(plate, shard, cropping=other)
     assert Shards([shard]).format.dtype == "uint16"
     assert len(Shards([shard])) == 9 * WHOLE
+
+
+# Published nuclei
+
+
+def published(places):
+    found = Nuclei(*(np.array([value], np.int32) for value in (40, 30, 100)))
+    return dict.fromkeys(places, found)
+
+
+def test_published_nuclei_of_other_fields_are_announced(tmp_path, capsys):
+    plate = make_plate(tmp_path / "images", [planes()])
+    places = [("B02", int(plate.fields["site"][0])), ("B02", 7), ("C03", 1)]
+    _, summary = crop(replace(plate, locations=published(places)), tmp_path / "p.parquet")
+    assert summary["found"].tolist() == [1]
+    warning = "2 published nuclei are of 2 fields that the plate does not have: B02 s7, C03 s1"
+    assert warning in capsys.readouterr().out
+
+
+def test_published_nuclei_of_no_field_of_the_plate_stop_it(tmp_path):
+    plate = make_plate(tmp_path / "images", [planes()])
+    plate = replace(plate, locations=published([("B02", 77)]))
+    with pytest.raises(InputError, match="of the fields B02 s77, the plate has .*another number"):
+        crop(plate, tmp_path / "p.parquet")
+    assert not (tmp_path / "p.parquet").exists()

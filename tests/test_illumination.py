@@ -124,7 +124,7 @@ def test_cellprofiler_functions_are_taken_as_they_are(tmp_path, ending):
         path.parent.mkdir(exist_ok=True)
         np.save(path, function) if ending == "npy" else tifffile.imwrite(path, function)
     template = str(tmp_path / ("{plate}/{plate}_Illum{channel}." + ending))
-    found = load_functions(template, "P1", CHANNELS)
+    found = load_functions(template, "P1", CHANNELS, SHAPE)
     np.testing.assert_allclose(1 / found.gains(SHAPE)[1], function, rtol=0.01)
 
 
@@ -137,8 +137,9 @@ def test_cellprofiler_functions_are_taken_as_they_are(tmp_path, ending):
         (np.full((2, *SHAPE), 1.0), "one plane of positive numbers"),
         (np.full(SHAPE, np.nan), "one plane of positive numbers"),
         (np.array([{"a": 1}], dtype=object), "is no illumination function"),
+        (np.ones(SHAPE[::-1]), "an illumination function of .* for images of"),
     ],
-    ids=["missing", "text", "zeros", "two planes", "not numbers", "pickled objects"],
+    ids=["missing", "text", "zeros", "two planes", "not numbers", "pickled objects", "turned"],
 )
 def test_bad_function_is_named(tmp_path, content, message):
     path = tmp_path / "P1w1.npy"
@@ -147,4 +148,9 @@ def test_bad_function_is_named(tmp_path, content, message):
     elif content is not None:
         np.save(path, content, allow_pickle=True)
     with pytest.raises(InputError, match=f"P1w1.npy: .*{message}"):
-        load_functions(str(tmp_path / "{plate}{channel}.npy"), "P1", ["w1"])
+        load_functions(str(tmp_path / "{plate}{channel}.npy"), "P1", ["w1"], SHAPE)
+
+
+def test_plate_without_a_readable_field_has_no_illumination():
+    with pytest.raises(InputError, match="none of the plate's fields that were to be averaged"):
+        measure_illumination(iter([]))

@@ -129,6 +129,15 @@ def test_gallery_table_is_indexed(tmp_path, name):
     assert len(read_table(tmp_path / "fields.parquet", "fields")) == 4
 
 
+def test_columns_that_pandas_took_for_the_index_are_read(tmp_path):
+    source = gallery(tmp_path)
+    table = tmp_path / "indexed.parquet"
+    pd.DataFrame(gallery_rows()).set_index(["Metadata_Plate", "Metadata_Well"]).to_parquet(table)
+    fields, _ = index_plate(source, "own", "P1")
+    again, _ = index_plate(replace(source, table=table), "own", "P1")
+    pd.testing.assert_frame_equal(again, fields)
+
+
 def test_columns_of_an_exported_image_csv_are_known(tmp_path):
     rows = [{f"Image_{key}": value for key, value in row.items()} for row in gallery_rows()]
     source = gallery(tmp_path, rows)

@@ -45,6 +45,17 @@ def test_other_names_without_plate_and_area_do_as_well(tmp_path):
     assert found["C03", 4].area_px.tolist() == [0]
 
 
+def test_a_column_that_pandas_took_for_the_index_is_read(tmp_path):
+    CELLPROFILER.set_index("Metadata_Plate").to_parquet(tmp_path / "nuclei.parquet")
+    assert places(read_locations(tmp_path / "nuclei.parquet", "BR2")) == {("A01", 1): [(7, 8)]}
+
+
+def test_a_nucleus_without_an_area_has_none(tmp_path):
+    CELLPROFILER.assign(Nuclei_AreaShape_Area=None).to_csv(tmp_path / "nuclei.csv")
+    found = read_locations(tmp_path / "nuclei.csv", "BR1")
+    assert found["A01", 1].area_px.tolist() == [0, 0]
+
+
 def test_a_centre_that_is_listed_twice_counts_once(tmp_path):
     path = tmp_path / "nuclei.csv"
     pd.concat([CELLPROFILER, CELLPROFILER]).to_csv(path, index=False)
@@ -58,6 +69,16 @@ def test_a_centre_that_is_listed_twice_counts_once(tmp_path):
         ({"Nuclei_Location_Center_X": None}, "has no column Nuclei_Location_Center_X or"),
         ({"Metadata_Plate": "other"}, "lists no nucleus of plate BR1"),
         ({"Nuclei_Location_Center_Y": "north"}, "Nuclei_Location_Center_Y is 'north', which is no"),
+        (
+            {"Nuclei_Location_Center_X": 1e12},
+            "Center_X is '1000000000000.0', which is no number",
+        ),
+        (
+            {"Nuclei_AreaShape_Area": "large"},
+            "AreaShape_Area is 'large', which is no number",
+        ),
+        ({"Metadata_Site": 1.5}, "Metadata_Site is '1.5', which is no whole number"),
+        ({"Metadata_Well": ""}, "Metadata_Well is 'nan', which is no well"),
     ],
 )
 def test_bad_table_is_named(tmp_path, change, message):

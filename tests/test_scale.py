@@ -97,6 +97,13 @@ def test_bits_hold_the_brightest_pixel(tmp_path, brightest, bits):
     assert scale["top"].tolist() == [2**bits - 1] * 2
 
 
+def test_pixels_that_the_stated_bits_cannot_hold_are_refused(tmp_path):
+    table = write_fields(tmp_path, [[np.full((4, 5), 300, np.uint16)] * 2])
+    assert range_of(table, tmp_path, bits=12)[0]["top"].tolist() == [4095, 4095]
+    with pytest.raises(InputError, match="has pixels of 300, more than 8 bits hold; correct bits"):
+        range_of(table, tmp_path, bits=8)
+
+
 def test_range_of_a_constant_channel_is_not_empty(tmp_path):
     scale, _ = measure(tmp_path, [[np.full((9, 9), 200, np.uint16), field(0, (9, 9))[1]]])
     assert scale["low"][0] == 200 and scale["high"][0] == 201

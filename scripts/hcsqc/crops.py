@@ -15,6 +15,7 @@ from hcsqc.errors import InputError
 from hcsqc.files import text_digest
 from hcsqc.illumination import Illumination, correct
 from hcsqc.images import UnreadableField, read_field
+from hcsqc.layouts.base import first_few
 from hcsqc.nuclei import Nuclei, NucleusSettings, find_nuclei
 from hcsqc.parallel import in_order
 from hcsqc.partial import PartialPlate
@@ -73,19 +74,26 @@ def crop_plate(
     shard: Path,
     threads: int,
     label: str,
-) -> tuple[pd.DataFrame, pd.DataFrame]:
+) -> tuple[pd.DataFrame, pd.DataFrame, int]:
     """Write the plate's shard and return its `nuclei` and `summary` tables.
 
     Every nucleus found is kept or listed with the reason why not; every field ends in the
-    summary, read or failed. What an earlier, killed job has finished is not done again.
-    Raises InputError, listing fields, if more than the allowed share failed.
+    summary, read or failed. What an earlier, killed job has finished is not done again: the number
+    that is returned counts the fields that were done now.
+    Raises InputError, listing fields, if more than the allowed share failed, or if published
+    nuclei are of other fields.
     """
-    scale = {row.channel: [row.low, row.high, row.top] for row in plate.scale.itertuples()}
+    _check_locations(plate, label)
+    scale = {
+        row.channel: [row.low, row.high, row.top, settings.scale_knee]
+        for row in plate.scale.itertuples()
+    }
     shard_format = ShardFormat(tuple(plate.channels), settings.window_px, settings.dtype, scale)
     partial = PartialPlate(shard, shard_format, _identity(plate, settings, nucleus))
     progress = Progress(len(plate.fields), "fields", label, start=partial.fields)
-    if partial.fields:
-        print(f"{label}: {partial.fields} fields were done already", flush=True)
+    before = partial.fields
+    if before:
+        print(f"{label}: {before} fields were done already", flush=True)
     cutter = _Cutter(plate, settings, nucleus)
     crops = above_top = 0
     try:
@@ -120,7 +128,31 @@ def crop_plate(
             "State the camera's bits in the screen's config",
             flush=True,
         )
-    return nuclei, summary
+    return nuclei, summary, len(summary) - before
+
+
+def _check_locations(plate: Plate, label: str) -> None:
+    """Say which published nuclei lie in fields that the plate does not have."""
+    fields = set(zip(plate.fields["well"], plate.fields["site"], strict=True))
+    strange = {
+        f"{place[0]} s{place[1]}": len(nuclei)
+        for place, nuclei in (plate.locations or {}).items()
+        if place not in fields
+    }
+    if not strange:
+        return
+    named = first_few(list(strange))
+    if len(strange) == len(plate.locations):
+        own = first_few([f"{well} s{site}" for well, site in sorted(fields)])
+        raise InputError(
+            f"{label}: the published nuclei are of the fields {named}, the plate has {own}; are "
+            "sites counted from another number?"
+        )
+    print(
+        f"warning: {label}: {sum(strange.values())} published nuclei are of {len(strange)} fields "
+        f"that the plate does not have: {named}",
+        flush=True,
+    )
 
 
 def _identity(plate: Plate, settings: CropSettings, nucleus: NucleusSettings) -> str:
@@ -304,11 +336,8 @@ def cut_windows(
 def _check_failures(summary: pd.DataFrame, allowed: float) -> None:
     failed = summary[summary["status"] == "failed"]
     if len(failed) > allowed * len(summary):
-        listed = "\n".join(
-            f"  {row.field_id}: {row.reason}" for row in failed.head(20).itertuples()
-        )
-        more = f"\n  and {len(failed) - 20} more" if len(failed) > 20 else ""
+        listed = "\n".join(f"  {row.field_id}: {row.reason}" for row in failed.itertuples())
         raise InputError(
             f"{len(failed)} of {len(summary)} fields cannot be cropped, more than "
-            f"crops.failed_fields = {allowed} allows:\n{listed}{more}"
+            f"crops.failed_fields = {allowed} allows:\n{listed}"
         )

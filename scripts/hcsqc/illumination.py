@@ -20,6 +20,7 @@ from hcsqc.errors import InputError
 GRID_PX = 96
 # CellProfiler's robust rescaling: so many percent of the places may lie below 1.
 WEAKEST_PERCENTILE = 1.0
+STRETCHED = 0.02  # how much a smaller copy's shape may differ from the images', by rounding
 COLUMNS = ["channel", "rows", "columns", "values"]
 
 
@@ -63,17 +64,24 @@ def measure_illumination(fields: Iterable[Sequence[np.ndarray]]) -> Illumination
     As CellProfiler's CorrectIlluminationCalculate does with a "Regular" function over all images,
     smoothed by "Fit Polynomial" and rescaled; but from the median over fields, which a few bright
     ones do not move. The camera's offset is not known and not taken off, so that correction goes
-    not all the way.
+    not all the way. Raises InputError if there is no field.
     """
     coarse = [[_shrink(plane) for plane in planes] for planes in fields]
+    if not coarse:
+        raise InputError(
+            "illumination: none of the plate's fields that were to be averaged can be read"
+        )
     medians = np.median(np.asarray(coarse, np.float32), axis=0)
     return Illumination(np.stack([_rescaled(_polynomial(median)) for median in medians]))
 
 
-def load_functions(template: str, plate: str, channels: Sequence[str]) -> Illumination:
+def load_functions(
+    template: str, plate: str, channels: Sequence[str], shape: tuple[int, int]
+) -> Illumination:
     """Read a plate's CellProfiler illumination functions (.npy, or .tif of floats).
 
-    `template` is a path with {plate} and {channel}. Raises InputError naming the file.
+    `template` is a path with {plate} and {channel}; `shape` is that of the images, of which the
+    functions may be smaller copies. Raises InputError naming the file.
     """
     functions = []
     for channel in channels:
@@ -92,6 +100,12 @@ def load_functions(template: str, plate: str, channels: Sequence[str]) -> Illumi
             raise InputError(
                 f"{path}: an illumination function is one plane of positive numbers, this is "
                 f"{values.dtype} {values.shape} from {np.min(values)} to {np.max(values)}"
+            )
+        stretched = (values.shape[0] * shape[1]) / (values.shape[1] * shape[0])
+        if abs(stretched - 1) > STRETCHED:
+            raise InputError(
+                f"{path}: an illumination function of {values.shape[0]} x {values.shape[1]} for "
+                f"images of {shape[0]} x {shape[1]}; is it of another plate?"
             )
         functions.append(_shrink(values))
     if len({function.shape for function in functions}) > 1:

@@ -59,6 +59,8 @@ def read_field(
             plane, digest = opened[path](None if no_page else int(page), z_projection)
         except UnreadableField as error:
             raise UnreadableField(f"{path}: {error}") from error
+        except MemoryError:
+            raise  # the job's fault, not the image's
         except Exception as error:  # decoders raise whatever they do on damaged files
             raise UnreadableField(
                 f"{path}: cannot be read as an image ({type(error).__name__}: {error})"

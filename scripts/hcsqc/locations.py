@@ -21,6 +21,7 @@ NAMES = {
     "area_px": ("Nuclei_AreaShape_Area", "AreaShape_Area", "area_px"),
 }
 OPTIONAL = ("plate", "area_px")
+LARGEST = 2**31 - 1  # of the type in which places are kept
 
 
 def read_locations(table: Path, plate: str) -> dict[tuple[str, int], Nuclei]:
@@ -43,39 +44,43 @@ def read_locations(table: Path, plate: str) -> dict[tuple[str, int], Nuclei]:
         rows = rows[rows[columns["plate"]].astype(str) == plate]
     if rows.empty:
         raise InputError(f"{table}: lists no nucleus of plate {plate}")
+    wells = rows[columns["well"]]
+    _check(table, wells, wells.notna(), "which is no well")
     numbers = {}
-    for key in ("site", "x_px", "y_px"):
-        numbers[key] = pd.to_numeric(rows[columns[key]], errors="coerce")
-        bad = ~np.isfinite(numbers[key])
-        if bad.any():
-            raise InputError(
-                f"{table}: row {bad.idxmax() + 1}: {columns[key]} is "
-                f"'{rows[columns[key]][bad.idxmax()]}', which is no number"
-            )
-    area = pd.to_numeric(rows[columns["area_px"]]) if columns["area_px"] else 0
-    nuclei = pd.DataFrame(
-        {
-            "well": rows[columns["well"]].map(well_name),
-            "site": numbers["site"].astype(int),
-            "x_px": np.rint(numbers["x_px"]).astype(np.int32),
-            "y_px": np.rint(numbers["y_px"]).astype(np.int32),
-            "area_px": area,
-        }
-    ).drop_duplicates(["well", "site", "x_px", "y_px"])
+    for key in ("site", "x_px", "y_px", "area_px"):
+        if columns[key] is None:
+            numbers[key] = pd.Series(0.0, rows.index)
+            continue
+        given = rows[columns[key]]
+        numbers[key] = pd.to_numeric(given, errors="coerce").astype(float)
+        if key == "area_px":
+            numbers[key] = numbers[key].mask(given.isna(), 0.0)
+        usable = numbers[key].abs() < LARGEST  # not so for what is no number
+        _check(table, given, usable, "which is no number that can be")
+    _check(table, rows[columns["site"]], numbers["site"] % 1 == 0, "which is no whole number")
+    nuclei = pd.DataFrame(numbers).round().astype(np.int32).assign(well=wells.map(well_name))
+    nuclei = nuclei.drop_duplicates(["well", "site", "x_px", "y_px"])
     return {
         place: Nuclei(
             group["x_px"].to_numpy(),
             group["y_px"].to_numpy(),
-            group["area_px"].fillna(0).round().to_numpy(np.int32),
+            group["area_px"].to_numpy(),
         )
         for place, group in nuclei.groupby(["well", "site"])
     }
 
 
+def _check(table: Path, given: pd.Series, good: pd.Series, why_not: str) -> None:
+    if not good.all():
+        row = good.idxmin()
+        raise InputError(f"{table}: row {row + 1}: {given.name} is '{given[row]}', {why_not}")
+
+
 def _read(table: Path) -> pd.DataFrame:
     try:
         if table.suffix.lower() == ".parquet":
-            return pq.read_table(table).to_pandas()
+            # What pandas took for an index is a column here.
+            return pq.read_table(table).to_pandas(ignore_metadata=True)
         return pd.read_csv(table, dtype=str)
     except (OSError, ValueError, pa.ArrowInvalid) as error:
         raise InputError(f"{table}: cannot be read as a table of nuclei ({error})") from error

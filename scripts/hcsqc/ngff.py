@@ -54,7 +54,7 @@ def open_image(group: Path) -> Callable[[int | None, str | None], tuple[np.ndarr
     """Open an image's highest resolution, to be read channel by channel.
 
     Returns a function of the index along axis c (None: the only one) and the z projection that
-    gives the plane, H x W of uint8 or uint16, and the SHA-256 of the channel's decoded pixels
+    gives the plane, H x W of uint8 or uint16, and the XXH3 of the channel's decoded pixels
     (z x H x W, little-endian). It raises UnreadableField, also on a chunk that is not stored,
     which Zarr would fill with a constant; inside a shard that cannot be seen.
     """

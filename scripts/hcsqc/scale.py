@@ -54,7 +54,7 @@ def measure_scale(
 
     Returns the rows of the `scale` table, the size (rows, columns) that most of the fields have,
     and the plate's illumination if it is to be corrected.
-    Raises InputError if not one field can be read.
+    Raises InputError if not one field can be read, or one is brighter than the stated bits.
     """
     sample, problems = [], []
     for row in spread(fields, settings.scale_fields):
@@ -74,6 +74,11 @@ def measure_scale(
     sample = [planes for planes in sample if planes[0].shape == shape]
     brightest = max(int(plane.max()) for planes in sample for plane in planes)
     bits = images.bits or next(bits for bits in BIT_DEPTHS if brightest < 2**bits)
+    if brightest >= 2**bits:
+        raise InputError(
+            f"{images.folder}: has pixels of {brightest}, more than {bits} bits hold; correct bits "
+            "of the screen, or leave it out"
+        )
     tops = np.full(len(images.channels), 2.0**bits - 1)
     illumination = _illumination(fields, images, shape, settings)
     if illumination:
@@ -102,7 +107,7 @@ def _illumination(fields, images, shape, settings) -> Illumination | None:
     if images.illumination is None:
         return None
     if images.illumination != "retrospective":
-        return load_functions(images.illumination, images.plate, images.channels)
+        return load_functions(images.illumination, images.plate, images.channels, shape)
 
     def readable():
         for row in spread(fields, settings.illumination_fields):

@@ -30,7 +30,10 @@ COLUMNS = ("crop_id", "field_id", "x_px", "y_px", "nucleus_area_px", "pixels")
 
 @dataclass(frozen=True)
 class ShardFormat:
-    """What the pixels of a shard are: shape, channel names, type, and the plate's scale."""
+    """What the pixels of a shard are: shape, channel names, type, and the plate's scale.
+
+    The scale is low, high, top and knee of each channel, as in `scale.lookup_tables`.
+    """
 
     channels: tuple[str, ...]
     size_px: int

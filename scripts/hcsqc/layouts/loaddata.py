@@ -166,7 +166,7 @@ def _read(table: Path, names: dict[str, str], columns: list[str]) -> pd.DataFram
     if _is_parquet(table):
         rows = _reading(
             table,
-            lambda path: pq.read_table(path, columns=list(stored), partitioning=None).to_pandas(),
+            lambda path: _parquet_rows(path, list(stored)),
         )
         rows = rows.map(_text)
     else:
@@ -192,6 +192,11 @@ def _text(value: object) -> str:
 
 def _is_parquet(table: Path) -> bool:
     return table.suffix.lower() in (".parquet", ".pq")
+
+
+def _parquet_rows(table: Path, columns: list[str]) -> pd.DataFrame:
+    rows = pq.read_table(table, columns=columns, partitioning=None)
+    return rows.to_pandas(ignore_metadata=True)  # what pandas took for an index is a column here
 
 
 def _parquet_columns(table: Path) -> list[str]:
