@@ -1,7 +1,7 @@
 """Peak memory and time of the crop job against the number of fields of a plate."""
 
 import multiprocessing
-import resource
+import re
 import sys
 import tempfile
 import time
@@ -50,8 +50,9 @@ def measure(plate: Plate, folder: Path) -> dict:
 
 
 def peak_mb() -> float:
-    """Return the most memory that this process has held."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    """Return the most memory that this process has held; getrusage's is its parent's as well."""
+    status = Path("/proc/self/status").read_text()
+    return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) / 1024
 
 
 if __name__ == "__main__":

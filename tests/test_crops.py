@@ -486,10 +486,10 @@ def test_killed_job_goes_on_and_ends_with_the_same_bytes(tmp_path, monkeypatch, 
 )
 def test_what_a_killed_job_left_in_disorder_is_not_used(tmp_path, monkeypatch, spoil):
     monkeypatch.setattr(hcsqc.crops, "CHECKPOINT_FIELDS", 4)
-    plate = make_plate(tmp_path / "images", [planes(site) for site in range(9)])
+    plate = make_plate(tmp_path / "images", [planes(site) for site in range(14)])
     crop(plate, tmp_path / "whole.parquet")
     shard = tmp_path / "p.parquet"
-    assert crop_and_die(tmp_path, plate, shard, kill_at=7) == -signal.SIGKILL
+    assert crop_and_die(tmp_path, plate, shard, kill_at=13) == -signal.SIGKILL
     spoil(tmp_path / ".p.parquet.partial")
     crop(plate, shard)
     assert shard.read_bytes() == (tmp_path / "whole.parquet").read_bytes()
@@ -497,13 +497,13 @@ def test_what_a_killed_job_left_in_disorder_is_not_used(tmp_path, monkeypatch, s
 
 def test_what_was_cropped_otherwise_is_not_gone_on_with(tmp_path, monkeypatch):
     monkeypatch.setattr(hcsqc.crops, "CHECKPOINT_FIELDS", 4)
-    plate = make_plate(tmp_path / "images", [planes(site) for site in range(9)])
+    plate = make_plate(tmp_path / "images", [planes(site) for site in range(14)])
     shard = tmp_path / "p.parquet"
-    assert crop_and_die(tmp_path, plate, shard, kill_at=7) == -signal.SIGKILL
+    assert crop_and_die(tmp_path, plate, shard, kill_at=13) == -signal.SIGKILL
     other = replace(CROPPING, dtype="uint16")
     crop(plate, shard, cropping=other)
     assert Shards([shard]).format.dtype == "uint16"
-    assert len(Shards([shard])) == 9 * WHOLE
+    assert len(Shards([shard])) == 14 * WHOLE
 
 
 # Published nuclei

@@ -8,6 +8,7 @@ journal names counts, and the shard is on the disk before the journal says so.
 import json
 import os
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from itertools import compress
 from pathlib import Path
 
@@ -39,9 +40,11 @@ class PartialPlate:
         self._parts = journal["parts"] if journal else 0
         self._session = journal["session"] + 1 if journal else 0
         self._writer = ShardWriter(self._file(self._session), shard_format)
+        # Waiting for the disk is left to a thread of its own.
+        self._saver, self._saving = ThreadPoolExecutor(1), None
         if journal:
             self._copy(self._file(journal["session"]), journal["groups"])
-            self._write_journal()
+            write_json(self._journal(), self._journal_path)
             self._file(journal["session"]).unlink()
 
     def add(self, summary: dict, nuclei: dict[str, list], crops: np.ndarray | None) -> None:
@@ -55,19 +58,21 @@ class PartialPlate:
             self._writer.add(columns | {"nucleus_area_px": columns["area_px"]}, crops)
 
     def checkpoint(self) -> None:
-        """Make sure that the fields so far need not be cropped again."""
+        """Begin to save the fields so far; those saved need not be cropped again."""
         if not self._summaries:
             return
-        self._writer.flush()
-        self._write_part("nuclei", pd.DataFrame(self._nuclei))
-        self._write_part("summary", pd.DataFrame(self._summaries))
+        self._saved()
+        self._writer.end_group()
+        tables = {"nuclei": pd.DataFrame(self._nuclei), "summary": pd.DataFrame(self._summaries)}
+        paths = [self._part(name, self._parts) for name in tables]
         self.fields += len(self._summaries)
         self._parts += 1
         self._nuclei, self._summaries = _no_nuclei(), []
-        self._write_journal()
+        self._saving = self._saver.submit(self._save, tables, paths, self._journal())
 
     def tables(self) -> tuple[pd.DataFrame, pd.DataFrame]:
         """Return the plate's `nuclei` and `summary` tables up to the last checkpoint."""
+        self._saved()
         return tuple(
             pd.concat(
                 [
@@ -81,18 +86,22 @@ class PartialPlate:
 
     def finish(self) -> None:
         """Put the shard in its place and remove the rest."""
+        self._saved()
         self._writer.close()
         see_onto_disk(self._file(self._session))
+        self._saver.shutdown()
         os.replace(self._file(self._session), self.shard)
         shutil.rmtree(self.folder)
 
     def discard(self) -> None:
         """Remove everything: the plate cannot be cropped."""
+        self._saver.shutdown()
         self._writer.abandon()
         shutil.rmtree(self.folder)
 
     def stop(self) -> None:
         """Leave the folder as it is, for the next job."""
+        self._saver.shutdown()
         self._writer.abandon()
 
     def _file(self, session: int) -> Path:
@@ -101,24 +110,33 @@ class PartialPlate:
     def _part(self, table: str, number: int) -> Path:
         return self.folder / f"{table}{number:05d}.parquet"
 
-    def _write_part(self, table: str, rows: pd.DataFrame) -> None:
-        write_table(rows, self._part(table, self._parts), table)
+    def _save(self, tables: dict[str, pd.DataFrame], paths: list[Path], journal: dict) -> None:
+        see_onto_disk(self._file(self._session))
+        for path, (name, rows) in zip(paths, tables.items(), strict=True):
+            write_table(rows, path, name)
+        write_json(journal, self._journal_path)
 
-    def _write_journal(self) -> None:
-        write_json(
-            {
-                "identity": self.identity,
-                "fields": self.fields,
-                "parts": self._parts,
-                "session": self._session,
-                "groups": self._writer.groups,
-            },
-            self.folder / "journal.json",
-        )
+    def _saved(self) -> None:
+        """Wait until the last checkpoint is on the disk; raise what went wrong."""
+        if self._saving:
+            self._saving.result()
+
+    @property
+    def _journal_path(self) -> Path:
+        return self.folder / "journal.json"
+
+    def _journal(self) -> dict:
+        return {
+            "identity": self.identity,
+            "fields": self.fields,
+            "parts": self._parts,
+            "session": self._session,
+            "groups": list(self._writer.groups),
+        }
 
     def _read_journal(self) -> dict | None:
         try:
-            journal = json.loads((self.folder / "journal.json").read_text())
+            journal = json.loads(self._journal_path.read_text())
             size = self._file(journal["session"]).stat().st_size
         except (OSError, ValueError, KeyError):
             return None
