@@ -79,6 +79,7 @@ def test_a_centre_that_is_listed_twice_counts_once(tmp_path):
         ),
         ({"Metadata_Site": 1.5}, "Metadata_Site is '1.5', which is no whole number"),
         ({"Metadata_Well": ""}, "Metadata_Well is 'nan', which is no well"),
+        ({"Metadata_Well": "north"}, "Metadata_Well is 'north', which is no well"),
     ],
 )
 def test_bad_table_is_named(tmp_path, change, message):

@@ -8,8 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from hcsqc.errors import InputError
+from hcsqc.layouts.base import parse_well
 from hcsqc.nuclei import Nuclei
-from hcsqc.schema import well_name
 
 # What each column is called: by CellProfiler's database, by its Nuclei.csv, by our label files.
 NAMES = {
@@ -44,8 +44,8 @@ def read_locations(table: Path, plate: str) -> dict[tuple[str, int], Nuclei]:
         rows = rows[rows[columns["plate"]].astype(str) == plate]
     if rows.empty:
         raise InputError(f"{table}: lists no nucleus of plate {plate}")
-    wells = rows[columns["well"]]
-    _check(table, wells, wells.notna(), "which is no well")
+    wells = rows[columns["well"]].fillna("").astype(str).map(parse_well)
+    _check(table, rows[columns["well"]], wells.notna(), "which is no well")
     numbers = {}
     for key in ("site", "x_px", "y_px", "area_px"):
         if columns[key] is None:
@@ -58,7 +58,7 @@ def read_locations(table: Path, plate: str) -> dict[tuple[str, int], Nuclei]:
         usable = numbers[key].abs() < LARGEST  # not so for what is no number
         _check(table, given, usable, "which is no number that can be")
     _check(table, rows[columns["site"]], numbers["site"] % 1 == 0, "which is no whole number")
-    nuclei = pd.DataFrame(numbers).round().astype(np.int32).assign(well=wells.map(well_name))
+    nuclei = pd.DataFrame(numbers).round().astype(np.int32).assign(well=wells)
     nuclei = nuclei.drop_duplicates(["well", "site", "x_px", "y_px"])
     return {
         place: Nuclei(

@@ -5,7 +5,6 @@ version of its producer.
 """
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -184,15 +183,6 @@ def features_schema(width: int) -> TableSchema:
     """Return the schema of a table of feature vectors of `width` values, float32."""
     vector = _column("vector", pa.list_(pa.float32(), width), "output of the frozen encoder")
     return _table(("crop_id",), _CROP_ID, vector)
-
-
-def well_name(text: str) -> str:
-    """Return a well as we write it, letters and two digits: `B02` for `b2`, `B2` or `B002`.
-
-    What looks like no well is returned as it is.
-    """
-    match = re.fullmatch(r"([A-Za-z]{1,2})0*(\d{1,2})", text.strip())
-    return f"{match[1].upper()}{int(match[2]):02d}" if match else text
 
 
 def split_field_id(field_ids: pd.Series) -> pd.DataFrame:

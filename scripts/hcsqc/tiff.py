@@ -17,7 +17,7 @@ _PLAIN_VALUES = {254: 0, 259: 1, 266: 1, 274: 1, 277: 1, 317: 1, 339: 1}
 # planes of a MetaMorph stack, Zeiss LSM.
 _OTHER_TAGS = {322, 323, 324, 325, 330, 32997, 33629, 34412}
 _KINDS = {1: "B", 3: "H", 4: "I"}
-_MINISBLACK = 1
+_MINISWHITE, _MINISBLACK = 0, 1
 
 
 def decode_tiff(content: bytes) -> Stack:
@@ -180,7 +180,12 @@ def _decode_page(page: tifffile.TiffPage, content: bytes) -> np.ndarray:
 
 
 def _check_grey(page: tifffile.TiffPage) -> None:
-    if page.photometric not in (0, _MINISBLACK) or page.samplesperpixel != 1:
+    if page.photometric == _MINISWHITE and page.bitspersample in (8, 16):
+        raise UnreadableField(
+            "its 0 is white (MINISWHITE), expected one grey-level plane of unsigned 8 or 16 bit, "
+            "0 for black"
+        )
+    if page.photometric not in (_MINISWHITE, _MINISBLACK) or page.samplesperpixel != 1:
         kind = getattr(page.photometric, "name", page.photometric)
         raise UnreadableField(
             f"colour image ({kind}, {page.samplesperpixel} samples per pixel), expected one "
