@@ -1,6 +1,7 @@
 """From the fields of a plate to its shard of crops, one window around each nucleus."""
 
 import json
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -96,18 +97,17 @@ def crop_plate(
         print(f"{label}: {before} fields were done already", flush=True)
     cutter = _Cutter(plate, settings, nucleus)
     crops = above_top = 0
+    rows, ahead = plate.fields.iloc[before:].itertuples(), threads + AHEAD_FIELDS
+    fields = in_order(cutter.crop, rows, threads, ahead, _crop_bytes, AHEAD_BYTES)
     try:
-        rows = plate.fields.iloc[partial.fields :].itertuples()
-        for done, cropped in enumerate(
-            in_order(cutter.crop, rows, threads, threads + AHEAD_FIELDS, _crop_bytes, AHEAD_BYTES),
-            start=1,
-        ):
-            partial.add(cropped.summary, cropped.nuclei, cropped.crops)
-            crops += cropped.summary["kept"]
-            above_top += cropped.above_top
-            if done % CHECKPOINT_FIELDS == 0:
-                partial.checkpoint()
-            progress.update(1, crops=crops)
+        with closing(fields):
+            for done, cropped in enumerate(fields, start=1):
+                partial.add(cropped.summary, cropped.nuclei, cropped.crops)
+                crops += cropped.summary["kept"]
+                above_top += cropped.above_top
+                if done % CHECKPOINT_FIELDS == 0:
+                    partial.checkpoint()
+                progress.update(1, crops=crops)
         partial.checkpoint()
     except BaseException:
         partial.stop()
