@@ -39,7 +39,7 @@ rule crop_plate:
         screen=lambda wc: flags(pick_given(screen_entry(wc), "nucleus_channel", "z_projection")),
         locations=locations_flag,
         resolution=lambda wc: settings.crop_px_per_px(config, wc.screen),
-        settings=flags(
+        settings=lambda wc: flags(
             pick(
                 config["crops"],
                 "window_px",
@@ -48,9 +48,8 @@ rule crop_plate:
                 "scale_knee",
                 "failed_fields",
                 "nucleus_method",
-                "nucleus_diameter_px",
-                "nucleus_smallest_px",
             )
+            | settings.nucleus_size(config, wc.screen)
         ),
         code=code_digest("crop_plate.py"),
     shell:
@@ -110,7 +109,8 @@ rule derive_plate:
     params:
         settings=flags(pick(config["crops"], "scale_knee")),
         diameter=lambda wc: (
-            config["crops"]["nucleus_diameter_px"] * settings.crop_px_per_px(config, wc.screen)
+            settings.nucleus_size(config, wc.screen)["nucleus_diameter_px"]
+            * settings.crop_px_per_px(config, wc.screen)
         ),
         code=code_digest("derive_plate.py"),
     shell:

@@ -225,6 +225,19 @@ def test_only_what_the_study_chooses_is_looked_up():
     assert "unknown name 'nothing'" in message(config)
 
 
+def test_nuclei_are_as_large_as_their_screen_says_or_else_as_crops_do(monkeypatch):
+    monkeypatch.setenv("HCSQC_REAL_DATA", "/data")
+    config = read("smoke/study.yaml")
+    config["screens"]["fields"]["nucleus_diameter_px"] = 40
+    check(config)
+    expected = {"nucleus_diameter_px": 40, "nucleus_smallest_px": 80}
+    assert settings.nucleus_size(config, "fields") == expected
+    assert settings.nucleus_size(config, "degraded") == expected  # derived from it
+    assert settings.nucleus_size(config, "BBBC021")["nucleus_diameter_px"] == 25
+    config["screens"]["fields"]["nucleus_diameter_px"] = 1
+    assert "screens.fields.nucleus_diameter_px: 1" in message(config)
+
+
 def test_a_screen_derived_from_nothing_is_named(monkeypatch):
     monkeypatch.setenv("HCSQC_REAL_DATA", "/data")
     config = read("smoke/study.yaml")

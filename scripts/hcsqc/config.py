@@ -112,6 +112,13 @@ def crop_px_per_px(config: Mapping, screen: str) -> float:
     return crops["window_px"] * imaged["pixel_um"] / crops["window_um"]
 
 
+def nucleus_size(config: Mapping, screen: str) -> dict:
+    """Return the size of nuclei on the screen's images: its own, else that of `crops`."""
+    entry = config["screens"][config["screens"][screen].get("derived_from", screen)]
+    names = "nucleus_diameter_px", "nucleus_smallest_px"
+    return {name: entry.get(name, config["crops"][name]) for name in names}
+
+
 def encoder_settings(config: Mapping, name: str) -> dict:
     """Return an encoder's entry with everything that its preset gives it."""
     entry = dict(config["encoders"][name])
