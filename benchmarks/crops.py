@@ -33,7 +33,7 @@ from hcsqc.simulate import (
 
 FIELDS, SHAPE, CELLS, TOUCHING = 48, (520, 696), 45, 0.2
 FEW = 6  # fields for the usual way, which is slow
-PLATE_FIELDS = 240  # of a plate whose images are those of the simulated fields, again and again
+PLATE_FIELDS = 480  # of a plate whose images are those of the simulated fields, again and again
 MATCH_PX = 6  # from a found centre to the planted one
 INSIDE_PX = 15  # a nucleus nearer to the border is cut by it, and its centre moves
 FAST = NucleusSettings("fast", 25, 80)
