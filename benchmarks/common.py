@@ -8,10 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 
-def parser(about: str) -> argparse.ArgumentParser:
+def parser(about: str, rounds: bool = True) -> argparse.ArgumentParser:
     """Return a parser with the flags that every benchmark has."""
     made = argparse.ArgumentParser(description=about)
-    made.add_argument("--rounds", type=int, default=5, help="of each way, in turn")
+    if rounds:
+        made.add_argument("--rounds", type=int, default=5, help="of each way, in turn")
     made.add_argument("--json", type=Path, help="write the rows there as well")
     return made
 

@@ -1,4 +1,4 @@
-"""Peak memory and time of the crop job against the number of fields of a plate."""
+"""Peak memory and time of the crop job for plates of 60, 600 and 3456 fields: 5 GB of disk."""
 
 import multiprocessing
 import re
@@ -21,7 +21,7 @@ THREADS = 2
 
 def main() -> None:
     """Read the flags, print a row per plate."""
-    args = common.parser(__doc__).parse_args()
+    args = common.parser(__doc__, rounds=False).parse_args()
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         fields = make_fields()[:24]

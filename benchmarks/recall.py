@@ -77,7 +77,7 @@ KINDS: dict[str, tuple[Callable[[Cell], Cell], bool]] = {
 
 def main() -> None:
     """Read the flags, print a row per kind of nucleus."""
-    args = common.parser(__doc__).parse_args()
+    args = common.parser(__doc__, rounds=False).parse_args()
     textures = make_textures()
     rows = []
     for number, kind in enumerate(KINDS):

@@ -67,6 +67,7 @@ rule plot_nuclei:
         fields=f"{STUDY}/screens/{{screen}}/{{plate}}.fields.parquet",
         scale=f"{STUDY}/screens/{{screen}}/{{plate}}.scale.parquet",
         nuclei=f"{STUDY}/crops/{{screen}}/{{plate}}.nuclei.parquet",
+        summary=f"{STUDY}/crops/{{screen}}/{{plate}}.summary.parquet",
     output:
         figure=f"{STUDY}/figures/nuclei/{{screen}}/{{plate}}.png",
         record=f"{STUDY}/runs/figures/nuclei/{{screen}}/{{plate}}/run.json",
@@ -81,7 +82,8 @@ rule plot_nuclei:
         code=code_digest("plot_nuclei.py"),
     shell:
         "python scripts/plot_nuclei.py --fields {input.fields:q} --scale {input.scale:q}"
-        " --nuclei {input.nuclei:q} --images {params.images:q} {params.screen}"
+        " --nuclei {input.nuclei:q} --summary {input.summary:q}"
+        " --images {params.images:q} {params.screen}"
         " --pictured {params.pictured}"
         " --output {output.figure:q} --record {output.record:q} 2>&1 | tee {log:q}"
 

@@ -17,6 +17,7 @@ def main() -> None:
     parser.add_argument("--fields", type=Path, required=True)
     parser.add_argument("--scale", type=Path, required=True)
     parser.add_argument("--nuclei", type=Path, required=True)
+    parser.add_argument("--summary", type=Path, required=True)
     parser.add_argument("--images", type=Path, required=True)
     parser.add_argument("--nucleus-channel", required=True)
     parser.add_argument("--z-projection", help="max, mean or middle of a stack's planes")
@@ -30,10 +31,12 @@ def plot(args, record) -> None:
     scale = read_table(args.scale, "scale")
     channel = scale["channel"].tolist().index(args.nucleus_channel)
     nuclei = read_table(args.nuclei, "nuclei")
+    summary = read_table(args.summary, "summary")
+    failed = summary[summary["status"] == "failed"].set_index("field_id")["reason"]
     fields = [
         (
             f"{row.well} s{row.site}",
-            read_channel(args, row, channel),
+            failed[row.field_id] if row.field_id in failed else read_channel(args, row, channel),
             nuclei[nuclei["field_id"] == row.field_id],
         )
         for row in spread(read_table(args.fields, "fields"), args.pictured)

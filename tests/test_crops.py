@@ -32,9 +32,10 @@ from hcsqc.crops import (
 from hcsqc.errors import InputError
 from hcsqc.layouts import Source, index_plate
 from hcsqc.nuclei import Nuclei, NucleusSettings
+from hcsqc.partial import PartialPlate
 from hcsqc.scale import PlateImages, ScaleSettings, measure_scale
 from hcsqc.schema import write_table
-from hcsqc.shards import Shards
+from hcsqc.shards import ShardFormat, Shards
 from hcsqc.simulate import SimulationSettings, simulate_plate
 from tests.conftest import ROOT
 
@@ -523,9 +524,37 @@ def test_published_nuclei_of_other_fields_are_announced(tmp_path, capsys):
     assert warning in capsys.readouterr().out
 
 
-def test_published_nuclei_of_no_field_of_the_plate_stop_it(tmp_path):
-    plate = make_plate(tmp_path / "images", [planes()])
-    plate = replace(plate, locations=published([("B02", 77)]))
-    with pytest.raises(InputError, match="of the fields B02 s77, the plate has .*another number"):
-        crop(plate, tmp_path / "p.parquet")
+@pytest.mark.parametrize("sites", [[77], [0, 1]], ids=["none", "counted from 0"])
+def test_published_nuclei_of_other_fields_than_the_plates_stop_it(tmp_path, sites):
+    plate = make_plate(tmp_path / "images", [planes(), planes(1)])  # sites 1 and 2
+    plate = replace(plate, locations=published([("B02", site) for site in sites]))
+    message = f"does not have, B02 s{sites[0]}, and none are of its own B02 s.*another number"
+    with pytest.raises(InputError, match=message):
+        crop(plate, tmp_path / "p.parquet", cropping=replace(CROPPING, failed_fields=0.1))
     assert not (tmp_path / "p.parquet").exists()
+
+
+def test_a_plate_without_one_crop_is_announced(tmp_path, capsys):
+    plate = make_plate(tmp_path / "images", [planes()])
+    wide = replace(CROPPING, window_px=1024)
+    _, summary = crop(plate, tmp_path / "p.parquet", cropping=wide)
+    assert summary["kept"].tolist() == [0]
+    warning = rf"not one of {len(CENTRES)} nuclei has a crop \(border: {len(CENTRES)}\)"
+    assert re.search(warning, capsys.readouterr().out)
+
+
+def test_why_fields_failed_is_said_in_the_log(tmp_path, capsys):
+    plate = make_plate(tmp_path / "images", [planes(site) for site in range(8)])
+    truncate(tmp_path / "images" / "s2w2.tif")
+    crop(plate, tmp_path / "p.parquet", cropping=replace(CROPPING, failed_fields=0.5))
+    assert "fields that failed: s/p/B02/s2: s2w2.tif: truncated" in capsys.readouterr().out
+
+
+def test_two_processes_never_crop_one_plate(tmp_path):
+    shard_format = ShardFormat(("w1",), 4, "uint8", {})
+    first = PartialPlate(tmp_path / "p.parquet", shard_format, "same")
+    with pytest.raises(InputError, match="p.parquet: another process is cropping this plate"):
+        PartialPlate(tmp_path / "p.parquet", shard_format, "same")
+    first.stop()
+    PartialPlate(tmp_path / "p.parquet", shard_format, "same").discard()
+    assert not list(tmp_path.glob(".*"))

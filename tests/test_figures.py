@@ -192,11 +192,20 @@ def test_nuclei_are_circled_with_their_area_and_by_whether_they_are_kept(tmp_pat
     assert kept[1] > kept[0] and dropped[0] > dropped[1]  # green, orange
 
 
+def test_places_without_an_area_are_drawn_and_do_not_widen_the_field(tmp_path, drawn):
+    found = nuclei([0, 0], [True, False]).assign(x_px=[3, 5000])
+    plot_nuclei([("A01 s1", np.eye(30), found)], (0.0, 1.0), tmp_path / "nuclei.png")
+    (axis,) = drawn[0].axes
+    np.testing.assert_allclose(axis.collections[0].get_widths(), [20, 20])
+    assert axis.get_xlim() == (-0.5, 29.5) and axis.get_ylim() == (29.5, -0.5)
+
+
 def test_a_field_that_cannot_be_read_or_has_no_nucleus_has_its_place_in_the_figure(tmp_path, drawn):
     fields = [(f"A0{n} s1", np.eye(9), nuclei([], [])) for n in range(1, 6)]
     fields.append(("A06 s1", "a.tif: is empty", nuclei([], [])))
     plot_nuclei(fields, (0.0, 1.0), tmp_path / "nuclei.png")
     assert is_picture(tmp_path / "nuclei.png")
+    assert drawn[0].axes[5].get_title() == "A06 s1: failed"
     shown = [axis for axis in drawn[0].axes if axis.get_title()]
     assert [axis.get_title()[:6] for axis in shown] == [name for name, *_ in fields]
     assert shown[5].texts[0].get_text() == "a.tif: is empty"

@@ -71,11 +71,11 @@ def test_a_centre_that_is_listed_twice_counts_once(tmp_path):
         ({"Nuclei_Location_Center_Y": "north"}, "Nuclei_Location_Center_Y is 'north', which is no"),
         (
             {"Nuclei_Location_Center_X": 1e12},
-            "Center_X is '1000000000000.0', which is no number",
+            "Center_X is '1000000000000.0', which is no usable number",
         ),
         (
             {"Nuclei_AreaShape_Area": "large"},
-            "AreaShape_Area is 'large', which is no number",
+            "AreaShape_Area is 'large', which is no usable number",
         ),
         ({"Metadata_Site": 1.5}, "Metadata_Site is '1.5', which is no whole number"),
         ({"Metadata_Well": ""}, "Metadata_Well is 'nan', which is no well"),
@@ -93,9 +93,13 @@ def test_bad_table_is_named(tmp_path, change, message):
         read_locations(path, "BR1")
 
 
-@pytest.mark.parametrize("name", ["gone.csv", "text.parquet", "empty.csv"])
+def test_a_table_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(InputError, match="gone.csv: no such table of nuclei; correct locations"):
+        read_locations(tmp_path / "gone.csv", "BR1")
+
+
+@pytest.mark.parametrize("name", ["text.parquet", "empty.csv"])
 def test_what_is_no_table_is_named(tmp_path, name):
-    if not name.startswith("gone"):
-        (tmp_path / name).write_text("" if name.startswith("empty") else "hello")
+    (tmp_path / name).write_text("" if name.startswith("empty") else "hello")
     with pytest.raises(InputError, match=f"{name}: cannot be read as a table of nuclei"):
         read_locations(tmp_path / name, "BR1")

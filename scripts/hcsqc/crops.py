@@ -84,7 +84,7 @@ def crop_plate(
     Raises InputError, listing fields, if more than the allowed share failed, or if published
     nuclei are of other fields.
     """
-    _check_locations(plate, label)
+    _check_locations(plate, settings.failed_fields, label)
     scale = {
         row.channel: [row.low, row.high, row.top, settings.scale_knee]
         for row in plate.scale.itertuples()
@@ -96,7 +96,7 @@ def crop_plate(
     if before:
         print(f"{label}: {before} fields were done already", flush=True)
     cutter = _Cutter(plate, settings, nucleus)
-    crops = above_top = 0
+    crops, above_top = partial.crops, 0
     rows, ahead = plate.fields.iloc[before:].itertuples(), threads + AHEAD_FIELDS
     fields = in_order(cutter.crop, rows, threads, ahead, _crop_bytes, AHEAD_BYTES)
     try:
@@ -120,6 +120,7 @@ def crop_plate(
         raise
     partial.finish()
     progress.close(crops=int(summary["kept"].sum()))
+    _announce(nuclei, summary, label)
     if above_top:
         top = int(plate.scale["top"].max())
         print(
@@ -131,22 +132,41 @@ def crop_plate(
     return nuclei, summary, len(summary) - before
 
 
-def _check_locations(plate: Plate, label: str) -> None:
-    """Say which published nuclei lie in fields that the plate does not have."""
+def _announce(nuclei: pd.DataFrame, summary: pd.DataFrame, label: str) -> None:
+    """Say what a user should know before going on."""
+    failed = summary[summary["status"] == "failed"]
+    if len(failed):
+        reasons = [f"{row.field_id}: {row.reason}" for row in failed.itertuples()]
+        print(f"warning: {label}: fields that failed: {first_few(reasons)}", flush=True)
+    if len(nuclei) and not nuclei["kept"].any():
+        counts = nuclei["reason"].value_counts().to_dict()
+        why = ", ".join(f"{reason}: {count}" for reason, count in counts.items())
+        print(
+            f"warning: {label}: not one of {len(nuclei)} nuclei has a crop ({why}); is the window "
+            "larger than the field, or are published places in other units?",
+            flush=True,
+        )
+
+
+def _check_locations(plate: Plate, allowed: float, label: str) -> None:
+    """Say which published nuclei lie in fields that the plate does not have.
+
+    Raises InputError if, beside that, more than the allowed share of the plate has none.
+    """
+    if plate.locations is None:
+        return
     fields = set(zip(plate.fields["well"], plate.fields["site"], strict=True))
-    strange = {
-        f"{place[0]} s{place[1]}": len(nuclei)
-        for place, nuclei in (plate.locations or {}).items()
-        if place not in fields
-    }
+    strange = {place: len(found) for place, found in plate.locations.items() if place not in fields}
     if not strange:
         return
-    named = first_few(list(strange))
-    if len(strange) == len(plate.locations):
-        own = first_few([f"{well} s{site}" for well, site in sorted(fields)])
+    named, without = (
+        first_few([f"{well} s{site}" for well, site in sorted(places)])
+        for places in (strange, fields - plate.locations.keys())
+    )
+    if len(fields - plate.locations.keys()) > allowed * len(fields):
         raise InputError(
-            f"{label}: the published nuclei are of the fields {named}, the plate has {own}; are "
-            "sites counted from another number?"
+            f"{label}: the published nuclei are of fields that the plate does not have, {named}, "
+            f"and none are of its own {without}; are sites counted from another number?"
         )
     print(
         f"warning: {label}: {sum(strange.values())} published nuclei are of {len(strange)} fields "

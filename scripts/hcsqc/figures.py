@@ -18,6 +18,8 @@ from hcsqc.shards import Shards
 
 CROPS_PER_ROW = 10
 FIELDS_PER_ROW = 4
+# A nucleus without an area, published as a place alone, is drawn so large.
+PLACE_DIAMETER_PX = 20
 NUCLEUS_COLOURS = {"kept": "#7fff00", "dropped": "#ff9f1c"}
 # Kinds of encoder differ in line and marker, so that the figures read without colour.
 KIND_STYLE = {
@@ -37,7 +39,7 @@ def plot_nuclei(
     """Draw fields with a circle of its area around each nucleus: green kept, orange dropped.
 
     A field is its name, its DNA channel (H x W, shown from `grey[0]` to `grey[1]`) or why it
-    cannot be read, and its rows of the `nuclei` table.
+    failed, and its rows of the `nuclei` table.
     """
     rows = -(-len(fields) // FIELDS_PER_ROW)
     columns = min(len(fields), FIELDS_PER_ROW)
@@ -47,13 +49,16 @@ def plot_nuclei(
     for axis in axes.flat:
         axis.axis("off")
     for axis, (name, image, nuclei) in zip(axes.flat, fields, strict=False):
-        kept = nuclei["kept"].sum()
-        axis.set_title(f"{name}: {len(nuclei)} nuclei, {kept} kept", fontsize=8)
         if isinstance(image, str):
+            axis.set_title(f"{name}: failed", fontsize=8)
             axis.text(0.5, 0.5, image, ha="center", va="center", wrap=True, fontsize=8)
             continue
+        kept = nuclei["kept"].sum()
+        axis.set_title(f"{name}: {len(nuclei)} nuclei, {kept} kept", fontsize=8)
         axis.imshow(image, cmap="gray", vmin=grey[0], vmax=grey[1])
+        limits = axis.get_xlim(), axis.get_ylim()
         diameters = 2 * np.sqrt(nuclei["area_px"] / np.pi)
+        diameters = diameters.where(diameters > 0, PLACE_DIAMETER_PX)
         colours = nuclei["kept"].map({True: "kept", False: "dropped"}).map(NUCLEUS_COLOURS)
         axis.add_collection(
             EllipseCollection(
@@ -68,6 +73,7 @@ def plot_nuclei(
                 linewidths=0.8,
             )
         )
+        axis.set(xlim=limits[0], ylim=limits[1])  # published places may lie outside
     _save(figure, path)
 
 

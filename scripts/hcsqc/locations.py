@@ -56,7 +56,7 @@ def read_locations(table: Path, plate: str) -> dict[tuple[str, int], Nuclei]:
         if key == "area_px":
             numbers[key] = numbers[key].mask(given.isna(), 0.0)
         usable = numbers[key].abs() < LARGEST  # not so for what is no number
-        _check(table, given, usable, "which is no number that can be")
+        _check(table, given, usable, "which is no usable number")
     _check(table, rows[columns["site"]], numbers["site"] % 1 == 0, "which is no whole number")
     nuclei = pd.DataFrame(numbers).round().astype(np.int32).assign(well=wells)
     nuclei = nuclei.drop_duplicates(["well", "site", "x_px", "y_px"])
@@ -82,6 +82,8 @@ def _read(table: Path) -> pd.DataFrame:
             # What pandas took for an index is a column here.
             return pq.read_table(table).to_pandas(ignore_metadata=True)
         return pd.read_csv(table, dtype=str)
+    except FileNotFoundError as error:
+        raise InputError(f"{table}: no such table of nuclei; correct locations") from error
     except (OSError, ValueError, pa.ArrowInvalid) as error:
         raise InputError(f"{table}: cannot be read as a table of nuclei ({error})") from error
 

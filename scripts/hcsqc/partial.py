@@ -5,6 +5,7 @@ of the fields that are done, and a journal that says how far both can be trusted
 journal names counts, and the shard is on the disk before the journal says so.
 """
 
+import fcntl
 import json
 import os
 import shutil
@@ -15,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from hcsqc.errors import InputError
 from hcsqc.files import see_onto_disk, write_json
 from hcsqc.schema import TABLES, read_table, write_table
 from hcsqc.shards import ShardFormat, ShardWriter
@@ -32,10 +34,12 @@ class PartialPlate:
         self.shard, self.format, self.identity = shard, shard_format, identity
         self.folder = shard.with_name(f".{shard.name}.partial")
         self._nuclei, self._summaries = _no_nuclei(), []
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._lock = self._locked()
         journal = self._read_journal()
         if journal is None:
-            shutil.rmtree(self.folder, ignore_errors=True)
-        self.folder.mkdir(parents=True, exist_ok=True)
+            for path in self.folder.iterdir():
+                path.unlink()
         self.fields = journal["fields"] if journal else 0
         self._parts = journal["parts"] if journal else 0
         self._session = journal["session"] + 1 if journal else 0
@@ -46,6 +50,11 @@ class PartialPlate:
             self._copy(self._file(journal["session"]), journal["groups"])
             write_json(self._journal(), self._journal_path)
             self._file(journal["session"]).unlink()
+
+    @property
+    def crops(self) -> int:
+        """Crops that are written."""
+        return sum(count for _, count in self._writer.groups)
 
     def add(self, summary: dict, nuclei: dict[str, list], crops: np.ndarray | None) -> None:
         """Add a field: its row of `summary`, its columns of `nuclei`, and the crops it keeps."""
@@ -92,17 +101,35 @@ class PartialPlate:
         self._saver.shutdown()
         os.replace(self._file(self._session), self.shard)
         shutil.rmtree(self.folder)
+        os.close(self._lock)
 
     def discard(self) -> None:
         """Remove everything: the plate cannot be cropped."""
         self._saver.shutdown()
         self._writer.abandon()
         shutil.rmtree(self.folder)
+        os.close(self._lock)
 
     def stop(self) -> None:
         """Leave the folder as it is, for the next job."""
         self._saver.shutdown()
         self._writer.abandon()
+        os.close(self._lock)
+
+    def _locked(self) -> int:
+        """Keep others from the folder until the descriptor that is returned is closed."""
+        folder = os.open(self.folder, os.O_RDONLY)
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            os.close(folder)
+            raise InputError(
+                f"{self.shard}: another process is cropping this plate, perhaps one that a killed "
+                "Snakemake left behind; wait until it ends, or stop it"
+            ) from error
+        except OSError:
+            pass  # some network file systems have no locks
+        return folder
 
     def _file(self, session: int) -> Path:
         return self.folder / f"{session}.parquet"
