@@ -33,24 +33,26 @@ FIELDS = 24
 LINE = CELL_LINES["u2os"]
 # Every third cell of a field is changed, so that it lies among typical ones.
 EVERY = 3
-DEAD = 0.7  # strength of the artefact model that breaks a nucleus into bright fragments
+DEAD = 0.7  # strength of the artefact model of a condensed nucleus
+# A fragmented nucleus: so many balls of such a radius, and as far from its centre, in pixels.
+FRAGMENTS, FRAGMENT_PX, SCATTER_PX = 4, 5.5, 10.0
 
 
-def dimmed(factor: float) -> Callable[[Cell], Cell]:
+def dimmed(factor: float) -> Callable[[Cell], list[Cell]]:
     """Return what gives a cell so many times its DNA's brightness."""
-    return lambda cell: replace(cell, brightness=cell.brightness * [factor, 1, 1, 1, 1])
+    return lambda cell: [replace(cell, brightness=cell.brightness * [factor, 1, 1, 1, 1])]
 
 
-def resized(factor: float) -> Callable[[Cell], Cell]:
+def resized(factor: float) -> Callable[[Cell], list[Cell]]:
     """Return what gives a cell's nucleus so many times its diameter."""
     along, across = LINE.nucleus
-    return lambda cell: replace(cell, nucleus=(factor * along, factor * across))
+    return lambda cell: [replace(cell, nucleus=(factor * along, factor * across))]
 
 
-def mitotic(cell: Cell) -> Cell:
+def mitotic(cell: Cell) -> list[Cell]:
     """Return the cell with its chromosomes lined up as a plate, as the simulator paints it."""
     along, across = LINE.nucleus
-    return replace(
+    made = replace(
         cell,
         nucleus=(0.8 * along, 0.5 * across),
         body=(1.35 * along,) * 2,
@@ -58,21 +60,38 @@ def mitotic(cell: Cell) -> Cell:
         pointed=0.0,
         mitotic=True,
     )
+    return [made]
 
 
-# What is changed in a cell, and whether its nucleus then breaks into fragments.
-KINDS: dict[str, tuple[Callable[[Cell], Cell], bool]] = {
-    "typical": (lambda cell: cell, False),
-    "half as bright": (dimmed(0.5), False),
-    "a quarter as bright": (dimmed(0.25), False),
-    "an eighth as bright": (dimmed(0.125), False),
-    "three times as bright": (dimmed(3.0), False),
-    "0.6 of the diameter": (resized(0.6), False),
-    "1.5 times the diameter": (resized(1.5), False),
-    "twice the diameter": (resized(2.0), False),
-    "mitotic": (mitotic, False),
-    "fragmented (dead)": (lambda cell: cell, True),
+def fragmented(cell: Cell) -> list[Cell]:
+    """Return the pieces of the cell's nucleus, each painted as a cell of its own."""
+    turns = cell.angle + 2 * math.pi * np.arange(FRAGMENTS) / FRAGMENTS
+    return [
+        replace(
+            cell,
+            nucleus=(FRAGMENT_PX, FRAGMENT_PX),
+            y=cell.y + SCATTER_PX * math.sin(turn),
+            x=cell.x + SCATTER_PX * math.cos(turn),
+        )
+        for turn in turns
+    ]
+
+
+KINDS: dict[str, Callable[[Cell], list[Cell]]] = {
+    "typical": lambda cell: [cell],
+    "half as bright": dimmed(0.5),
+    "a quarter as bright": dimmed(0.25),
+    "an eighth as bright": dimmed(0.125),
+    "three times as bright": dimmed(3.0),
+    "0.6 of the diameter": resized(0.6),
+    "1.5 times the diameter": resized(1.5),
+    "twice the diameter": resized(2.0),
+    "mitotic": mitotic,
+    "condensed (dead)": lambda cell: [cell],  # by the artefact model, after painting
+    "in four fragments": fragmented,
 }
+# These have no common centre: one piece within the nucleus is enough.
+IN_PIECES = ("condensed (dead)", "in four fragments")
 
 
 def main() -> None:
@@ -89,22 +108,24 @@ def main() -> None:
 
 def make_field(kind: str, textures, seed: int) -> tuple[np.ndarray, np.ndarray, float]:
     """Return a field's DNA channel, the centres of its changed nuclei, and how near counts."""
-    change, fragmented = KINDS[kind]
     rng = np.random.default_rng((7, seed))
     simulation = SimulationSettings("u2os", ("B02",), 1, *SHAPE, 30, 0.0, 0.0, 0.0, 7)
     cells = place_cells(simulation, LINE, textures, rng)
     changed = range(0, len(cells), EVERY)
-    cells = [change(cell) if n in changed else cell for n, cell in enumerate(cells)]
-    levels = paint_field(cells, LINE, SHAPE, textures, rng)
+    centres = np.array([(cells[n].x, cells[n].y) for n in changed])
+    painted = [
+        piece
+        for n, cell in enumerate(cells)
+        for piece in (KINDS[kind](cell) if n in changed else [cell])
+    ]
+    levels = paint_field(painted, LINE, SHAPE, textures, rng)
     shading = make_shading(simulation, "20001", len(LINE.channels))
     levels = CAMERA_OFFSET + (levels - CAMERA_OFFSET) * shading
-    centres = np.array([(cells[n].x, cells[n].y) for n in changed])
     centres = centres[inside(centres)]
-    if fragmented:
+    if kind == "condensed (dead)":
         for x, y in centres:
             levels = degrade(levels, "dead", DEAD, rng, optics_of("u2os"), (y, x))
-    # Fragments have no common centre: one of them within the nucleus is enough.
-    near = math.sqrt(LINE.nucleus[0] * LINE.nucleus[1]) if fragmented else MATCH_PX
+    near = math.sqrt(LINE.nucleus[0] * LINE.nucleus[1]) if kind in IN_PIECES else MATCH_PX
     return expose(levels, rng)[0], centres, near
 
 

@@ -46,7 +46,9 @@ USUAL_VIEW = v2.Compose(
 def main() -> None:
     """Read the flags, write the crops in each form, time both ways."""
     parser = common.parser(__doc__)
-    parser.add_argument("--crops", type=int, default=2048, help="in the shards, 48 KiB each")
+    parser.add_argument(
+        "--crops", type=int, default=2048, help="in the shards, 48 KiB each; 1024 or more"
+    )
     args = parser.parse_args()
     cv2.setNumThreads(1)
     torch.set_num_threads(1)

@@ -89,7 +89,7 @@ def test_the_few_nuclei_of_a_sparse_field_are_found_and_not_their_glow(shape, ce
         else:
             total += 0, len(truth), len(found)
     hits, misses, false_alarms = total
-    assert misses <= 1 and false_alarms <= 5, total  # scikit-image: 1272 beside 126
+    assert misses <= 1 and false_alarms <= 5, total
 
 
 @pytest.mark.parametrize("discs", [1, 2, 4])

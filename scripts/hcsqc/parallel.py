@@ -31,7 +31,8 @@ def in_order(
         if stopped:
             return None
         result = function(item)
-        sizes[number] = size(result)
+        with room:
+            sizes[number] = size(result)
         return result
 
     def take() -> object:
