@@ -37,6 +37,7 @@ rule all:
     default_target: True
     input:
         f"{STUDY}/report/index.html",
+        COURSES,
         f"{STUDY}/mlflow.receipt.json",
 
 
@@ -64,9 +65,10 @@ rule nuclei_figures:
 
 
 rule encoders:
-    """Every encoder, without any label."""
+    """Every encoder, and the course of every pretraining, without any label."""
     input:
         [encoder_file(encoder, seed) for encoder, seed in ENCODER_SEEDS],
+        COURSES,
 
 
 rule tables:

@@ -49,6 +49,8 @@ def probes_of(kind):
     return [name for name in config["study"]["probes"] if config["probes"][name]["kind"] == kind]
 
 
+SEARCHED = [name for name in encoders_of("ssl") if settings.search_trials(config, name)]
+
 # Only what is trained or drawn at random has seeds; weights that are given are seed 0.
 ENCODER_SEEDS = [
     (encoder, seed)
@@ -195,6 +197,18 @@ def label_files(wildcards):
 def encoder_settings(wildcards):
     """Return everything that the config says of a rule's encoder."""
     return settings.encoder_settings(config, wildcards.encoder)
+
+
+def pretraining_crops(wildcards):
+    """Return the crops of the plates that are pretrained on."""
+    return crop_files(TRAIN, "parquet", config["screens"][TRAIN]["pretrain_plates"])
+
+
+def pretraining_flags(wildcards, trial=None):
+    """Return the settings of an ssl encoder, or of one trial of its search."""
+    own = {key: value for key, value in encoder_settings(wildcards).items() if key != "kind"}
+    changed = settings.search_trials(config, wildcards.encoder)[trial] if trial else {}
+    return flags(own | changed)
 
 
 def pretraining_digest(wildcards):

@@ -1,12 +1,16 @@
 """Encoders: given weights, random weights, or self-supervised pretraining; one form for all.
 
 in   crops of the pretraining plates (ssl only)
-out  encoders/{encoder}/seed{seed}/encoder.safetensors, encoder.json
+out  encoders/{encoder}/seed{seed}/encoder.safetensors, encoder.json; of ssl encoders also epochs/,
+     scores/epochs/{encoder}/seed{seed}.parquet and figures/pretraining/{encoder}/seed{seed}.png;
+     search/{encoder}/choice.json of those with a line search
 """
 
 
 localrules:
     import_encoder,
+    choose_pretraining,
+    plot_pretraining,
 
 
 rule import_encoder:
@@ -55,13 +59,77 @@ rule random_encoder:
         " --output {output.weights:q} --record {output.record:q} 2>&1 | tee {log:q}"
 
 
+rule pretrain_trial:
+    """Train a backbone for a short while, with one learning rate and weight decay of a search."""
+    input:
+        crops=pretraining_crops,
+    output:
+        weights=f"{STUDY}/search/{{encoder}}/{{trial}}/encoder.safetensors",
+        about=f"{STUDY}/search/{{encoder}}/{{trial}}/encoder.json",
+        record=f"{STUDY}/runs/search/{{encoder}}/{{trial}}/run.json",
+    log:
+        f"{STUDY}/logs/search/{{encoder}}/{{trial}}.log",
+    wildcard_constraints:
+        encoder=one_of(SEARCHED),
+        trial="lr[^_/]+_wd[^_/]+",
+    conda:
+        "../envs/torch.yaml"
+    threads: 8
+    resources:
+        gpu=1,
+        mem_mb=lambda wildcards, attempt: 24000 * attempt,
+        runtime=lambda wildcards, attempt: 120 * attempt,
+    params:
+        settings=lambda wc: pretraining_flags(wc, wc.trial),
+        seed=config["study"]["seeds"][0],
+        crops=lambda wc: config["encoders"][wc.encoder]["search"]["crops"],
+        composite=config["screens"][TRAIN]["composite"],
+        wells=config["screens"][TRAIN]["evaluation_wells"],
+        checkpoints=f"{STUDY}/search/{{encoder}}/{{trial}}/checkpoints",
+        code=pretraining_digest,
+    shell:
+        "python scripts/pretrain.py {params.settings} --seed {params.seed}"
+        " --crops {input.crops:q} --composite {params.composite}"
+        " --without-wells {params.wells:q} --at-most-crops {params.crops}"
+        " --checkpoints {params.checkpoints:q}"
+        " --limit-minutes {resources.runtime} --threads {threads}"
+        " --output {output.weights:q} --record {output.record:q} 2>&1 | tee {log:q}"
+
+
+rule choose_pretraining:
+    """Choose the trial of a search by the rank of its features, which needs no label."""
+    input:
+        trials=lambda wc: [
+            f"{STUDY}/runs/search/{wc.encoder}/{trial}/run.json"
+            for trial in settings.search_trials(config, wc.encoder)
+        ],
+    output:
+        choice=f"{STUDY}/search/{{encoder}}/choice.json",
+        record=f"{STUDY}/runs/search/{{encoder}}/choice/run.json",
+    log:
+        f"{STUDY}/logs/search/{{encoder}}/choice.log",
+    wildcard_constraints:
+        encoder=one_of(SEARCHED),
+    conda:
+        "../envs/core.yaml"
+    params:
+        code=code_digest("choose_pretraining.py"),
+    shell:
+        "python scripts/choose_pretraining.py --trials {input.trials:q}"
+        " --output {output.choice:q} --record {output.record:q} 2>&1 | tee {log:q}"
+
+
 rule pretrain:
     """Train a backbone on unlabelled crops by a self-supervised method."""
     input:
-        crops=lambda wc: crop_files(TRAIN, "parquet", config["screens"][TRAIN]["pretrain_plates"]),
+        crops=pretraining_crops,
+        choice=lambda wc: (
+            f"{STUDY}/search/{wc.encoder}/choice.json" if wc.encoder in SEARCHED else []
+        ),
     output:
         weights=f"{STUDY}/encoders/{{encoder}}/seed{{seed}}/encoder.safetensors",
         about=f"{STUDY}/encoders/{{encoder}}/seed{{seed}}/encoder.json",
+        snapshots=directory(f"{STUDY}/encoders/{{encoder}}/seed{{seed}}/epochs"),
         record=f"{STUDY}/runs/pretrain/{{encoder}}/seed{{seed}}/run.json",
     log:
         f"{STUDY}/logs/pretrain/{{encoder}}/seed{{seed}}.log",
@@ -75,14 +143,68 @@ rule pretrain:
         mem_mb=lambda wildcards, attempt: 24000 * attempt,
         runtime=lambda wildcards, attempt: 720 * attempt,
     params:
-        settings=lambda wc: flags({k: v for k, v in encoder_settings(wc).items() if k != "kind"}),
+        settings=pretraining_flags,
+        choice=lambda wc, input: flags({"choice": input.choice} if input.choice else {}),
         composite=config["screens"][TRAIN]["composite"],
         wells=config["screens"][TRAIN]["evaluation_wells"],
         checkpoints=f"{STUDY}/encoders/{{encoder}}/seed{{seed}}/checkpoints",
         code=pretraining_digest,
     shell:
-        "python scripts/pretrain.py {params.settings} --seed {wildcards.seed}"
+        "python scripts/pretrain.py {params.settings} {params.choice} --seed {wildcards.seed}"
         " --crops {input.crops:q} --composite {params.composite}"
         " --without-wells {params.wells:q} --checkpoints {params.checkpoints:q}"
         " --limit-minutes {resources.runtime} --threads {threads}"
-        " --output {output.weights:q} --record {output.record:q} 2>&1 | tee {log:q}"
+        " --output {output.weights:q} --snapshots-output {output.snapshots:q}"
+        " --record {output.record:q} 2>&1 | tee {log:q}"
+
+
+rule plot_pretraining:
+    """Draw the course of a pretraining: loss, learning rate, and the spread and rank of features."""
+    input:
+        record=f"{STUDY}/runs/pretrain/{{encoder}}/seed{{seed}}/run.json",
+    output:
+        figure=f"{STUDY}/figures/pretraining/{{encoder}}/seed{{seed}}.png",
+        record=f"{STUDY}/runs/figures/pretraining/{{encoder}}/seed{{seed}}/run.json",
+    log:
+        f"{STUDY}/logs/figures/pretraining/{{encoder}}/seed{{seed}}.log",
+    conda:
+        "../envs/core.yaml"
+    params:
+        code=code_digest("plot_pretraining.py"),
+    shell:
+        "python scripts/plot_pretraining.py --pretraining {input.record:q}"
+        " --output {output.figure:q} --record {output.record:q} 2>&1 | tee {log:q}"
+
+
+rule score_epochs:
+    """Classify by nearest neighbours with the encoders kept along the epochs of a pretraining."""
+    input:
+        snapshots=f"{STUDY}/encoders/{{encoder}}/seed{{seed}}/epochs",
+        splits=f"{STUDY}/splits/{TRAIN}.parquet",
+        crops=crop_files(TRAIN, "parquet"),
+    output:
+        scores=f"{STUDY}/scores/epochs/{{encoder}}/seed{{seed}}.parquet",
+        record=f"{STUDY}/runs/epochs/{{encoder}}/seed{{seed}}/run.json",
+    log:
+        f"{STUDY}/logs/epochs/{{encoder}}/seed{{seed}}.log",
+    wildcard_constraints:
+        encoder=one_of(encoders_of("ssl")),
+    conda:
+        "../envs/torch.yaml"
+    threads: 4
+    resources:
+        mem_mb=lambda wildcards, attempt: 8000 * attempt,
+        runtime=60,
+    params:
+        composite=config["screens"][TRAIN]["composite"],
+        batch_size=config["features"]["batch_size"],
+        budget=max(config["study"]["budgets"]),
+        draws=config["study"]["draws"],
+        neighbours=config["probes"]["knn"]["neighbours"],
+        code=code_digest("score_epochs.py"),
+    shell:
+        "python scripts/score_epochs.py --snapshots {input.snapshots:q}"
+        " --splits {input.splits:q} --crops {input.crops:q} --composite {params.composite}"
+        " --batch-size {params.batch_size} --budget {params.budget} --draws {params.draws}"
+        " --neighbours {params.neighbours} --threads {threads}"
+        " --output {output.scores:q} --record {output.record:q} 2>&1 | tee {log:q}"

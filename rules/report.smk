@@ -16,6 +16,10 @@ FIGURES = {
     "budget": f"{STUDY}/figures/score_against_budget.png",
     "shift": f"{STUDY}/figures/shift.png",
 }
+PRETRAINED = [(encoder, seed) for encoder, seed in ENCODER_SEEDS if encoder in encoders_of("ssl")]
+COURSES = [f"{STUDY}/figures/pretraining/{encoder}/seed{seed}.png" for encoder, seed in PRETRAINED]
+if PRETRAINED:
+    FIGURES["epochs"] = f"{STUDY}/figures/knn_along_epochs.png"
 
 
 localrules:
@@ -23,6 +27,7 @@ localrules:
     make_tables,
     plot_crops,
     plot_scores,
+    plot_epochs,
     make_report,
 
 
@@ -108,6 +113,30 @@ rule plot_scores:
         "python scripts/plot_scores.py --tables {input.tables:q}"
         " --budget-figure {output.budget:q} --shift-figure {output.shift:q}"
         " --record {output.record:q} 2>&1 | tee {log:q}"
+
+
+rule plot_epochs:
+    """Draw nearest-neighbour accuracy along the epochs of every pretraining."""
+    input:
+        scores=[
+            f"{STUDY}/scores/epochs/{encoder}/seed{seed}.parquet" for encoder, seed in PRETRAINED
+        ],
+    output:
+        figure=report(
+            f"{STUDY}/figures/knn_along_epochs.png",
+            category="Figures",
+            caption="../docs/captions/epochs.rst",
+        ),
+        record=f"{STUDY}/runs/figures/epochs/run.json",
+    log:
+        f"{STUDY}/logs/figures/epochs.log",
+    conda:
+        "../envs/core.yaml"
+    params:
+        code=code_digest("plot_epochs.py"),
+    shell:
+        "python scripts/plot_epochs.py --scores {input.scores:q}"
+        " --output {output.figure:q} --record {output.record:q} 2>&1 | tee {log:q}"
 
 
 rule make_report:

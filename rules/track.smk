@@ -20,6 +20,7 @@ rule track_runs:
             rules.make_tables.output.record,
         ],
         scores=SCORES,
+        courses=COURSES,
     output:
         receipt=f"{STUDY}/mlflow.receipt.json",
     log:

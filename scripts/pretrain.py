@@ -1,5 +1,7 @@
 """Train a backbone on unlabelled crops by a self-supervised method."""
 
+import copy
+import json
 import shutil
 import sys
 import time
@@ -9,13 +11,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from torch import nn
 
 import cli
 from hcsqc.digest import code_digest
-from hcsqc.encoders import describe, save_encoder
+from hcsqc.encoders import Encoder, describe, save_encoder
 from hcsqc.errors import InputError
 from hcsqc.files import text_digest
 from hcsqc.methods import METHODS
+from hcsqc.models import InputSpec
 from hcsqc.pretraining import OutOfTime, PretrainingSettings, pretrain
 from hcsqc.shards import Shards, read_format
 from hcsqc.views import ViewSettings
@@ -55,9 +59,12 @@ def main() -> None:
     parser.add_argument("--composite", nargs="+", required=True, help="channels, in order")
     parser.add_argument("--without-wells", nargs="*", required=True, help="never trained on")
     parser.add_argument("--seed", type=int, required=True)
+    parser.add_argument("--at-most-crops", type=int, help="train on a random share of the crops")
+    parser.add_argument("--choice", type=Path, help="JSON whose `chosen` settings hold instead")
     parser.add_argument("--checkpoints", type=Path, required=True, help="folder to resume from")
     parser.add_argument("--limit-minutes", type=float, help="save and stop before this is over")
     parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--snapshots-output", type=Path, help="folder of encoders along the epochs")
     cli.add_settings(parser, PretrainingSettings)
     cli.add_settings(parser, ViewSettings)
     if chosen.method:
@@ -71,12 +78,28 @@ def train(args, record) -> None:
     torch.set_num_threads(args.threads)
     crops = training_crops(args)
     ids = crops.shards.index["crop_id"].iloc[crops.rows]
+    if args.choice:
+        vars(args).update(json.loads(args.choice.read_text())["chosen"])
+    settings = cli.settings_from(args, PretrainingSettings)
     record.parameters = {
         "kind": "ssl",
         "crops": len(crops),
         "crops_digest": text_digest("\n".join(ids)),
     }
-    settings = cli.settings_from(args, PretrainingSettings)
+    provenance = {"weights": "self-supervised", "method": args.method, "seed": args.seed}
+    provenance |= record.parameters
+    checkpoints = args.checkpoints / checkpoint_name(crops, ids)
+    snapshots = checkpoints / "epochs"
+
+    def encoder_of(backbone: nn.Module, input_spec: InputSpec, **about) -> Encoder:
+        return describe(backbone, "ssl", args.architecture, input_spec, provenance | about)
+
+    def keep(epoch: int, backbone: nn.Module, input_spec: InputSpec) -> None:
+        copied = copy.deepcopy(backbone).to("cpu", memory_format=torch.contiguous_format)
+        save_encoder(
+            encoder_of(copied, input_spec, epoch=epoch), snapshots / f"epoch{epoch:04d}.safetensors"
+        )
+
     deadline = None
     if args.limit_minutes:
         deadline = STOP_AT * 60 * args.limit_minutes - (time.monotonic() - began)
@@ -87,27 +110,28 @@ def train(args, record) -> None:
             cli.settings_from(args, ViewSettings),
             cli.settings_from(args, METHODS[args.method].Settings),
             args.seed,
-            args.checkpoints / checkpoint_name(crops, ids),
-            f"pretrain {args.method} seed {args.seed}",
+            checkpoints,
+            f"pretrain {args.output.parent.parent.name} {args.output.parent.name}",
             deadline_s=deadline,
+            on_epoch=keep,
         )
     except OutOfTime as error:
         raise InputError(str(error)) from error
-    provenance = {"weights": "self-supervised", "method": args.method, "seed": args.seed}
-    encoder = describe(
-        result.backbone,
-        "ssl",
-        args.architecture,
-        result.input_spec,
-        provenance | record.parameters | {"collapsed": result.collapsed},
-    )
+    encoder = encoder_of(result.backbone, result.input_spec, collapsed=result.collapsed)
     save_encoder(encoder, args.output)
+    if args.snapshots_output:
+        snapshots.mkdir(exist_ok=True)  # there may be none
+        shutil.rmtree(args.snapshots_output, ignore_errors=True)
+        shutil.move(snapshots, args.snapshots_output)
     shutil.rmtree(args.checkpoints, ignore_errors=True)
+    record.parameters |= {"precision": result.precision}
     record.curves = result.curves
     record.device = result.device
+    record.gpu_memory_mb = result.gpu_memory_mb
     record.metrics = {
         "loss": result.curves[-1]["loss"],
-        "feature_std": result.curves[-1]["feature_std"],
+        "feature_std": result.feature_std,
+        "feature_rank": result.feature_rank,
         "pairs_per_s": result.steps * settings.batch_size / result.seconds,
         "stall_share": result.stall_share,
         "collapsed": float(result.collapsed),
@@ -121,7 +145,7 @@ def checkpoint_name(crops: TrainingCrops, ids: pd.Series) -> str:
 
 
 def training_crops(args) -> TrainingCrops:
-    """Return the crops to train on: those of no evaluation well.
+    """Return the crops to train on: those of no evaluation well, or a random share of them.
 
     Raises InputError if none is left.
     """
@@ -133,6 +157,9 @@ def training_crops(args) -> TrainingCrops:
             "no crop to pretrain on: every crop of the pretraining plates lies in an evaluation "
             "well; list fewer under evaluation_wells or more under pretrain_plates"
         )
+    if args.at_most_crops and args.at_most_crops < len(rows):
+        chosen = np.random.default_rng(0).permutation(len(rows))[: args.at_most_crops]
+        rows = rows[np.sort(chosen)]
     return TrainingCrops(shards, rows, args.composite)
 
 

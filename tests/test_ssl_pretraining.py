@@ -1,8 +1,11 @@
 import math
+import re
+import resource
 import signal
 import subprocess
 import sys
 import threading
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
 from importlib import import_module
@@ -14,18 +17,12 @@ import pandas as pd
 import pytest
 import torch
 
+from hcsqc.collapse import LEAST_SPREAD, feature_rank, feature_spread, is_collapsed
 from hcsqc.errors import InputError
 from hcsqc.methods import METHODS
 from hcsqc.models import build_backbone, imagenet_input
-from hcsqc.pretraining import (
-    COLLAPSED_BELOW,
-    OutOfTime,
-    PretrainingSettings,
-    _optimizer,
-    feature_spread,
-    learning_rate_at,
-    pretrain,
-)
+from hcsqc.optimizers import build_optimizer, learning_rate_at
+from hcsqc.pretraining import OutOfTime, PretrainingSettings, pretrain
 from hcsqc.views import ViewSettings
 from pretrain import TrainingCrops, checkpoint_name
 
@@ -40,10 +37,14 @@ TINY = PretrainingSettings(
     batch_size=8,
     optimizer="sgd",
     learning_rate=0.05,
+    learning_rate_scaled=False,
+    warmup_start_rate=0.0,
+    final_rate=0.0,
     momentum=0.9,
     weight_decay=1e-4,
     precision="float32",
-    checkpoint_every_steps=2,
+    checkpoint_minutes=0,
+    snapshots=0,
 )
 METHOD_SETTINGS = {
     "simclr": {"projector_hidden": 16, "projector_output": 8, "temperature": 0.2},
@@ -174,10 +175,60 @@ def test_ssl_learning_rate_warms_up_linearly_and_ends_at_zero_by_cosine():
     assert learning_rate_at(0, 5, 0, 0.6) == 0.6
 
 
+def test_ssl_learning_rate_is_that_of_torchs_schedulers_at_every_step():
+    start, base, final, warmup, total = 0.003, 0.6, 0.0006, 7, 40
+    optimizer = torch.optim.SGD([torch.zeros(1)], lr=base)
+    linear = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: (start + (base - start) * (step + 1) / warmup) / base
+    )
+    cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, total - warmup, final)
+    schedule = torch.optim.lr_scheduler.SequentialLR(optimizer, [linear, cosine], [warmup])
+    for step in range(total):
+        rate = learning_rate_at(step, total, warmup, base, start, final)
+        assert rate == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-9), step
+        optimizer.step()
+        schedule.step()
+
+
+def test_ssl_learning_rate_may_be_scaled_with_the_batch_as_in_solo_learn():
+    assert replace(TINY, learning_rate=0.3, batch_size=512).peak_rate == 0.3
+    scaled = replace(TINY, learning_rate=0.3, batch_size=512, learning_rate_scaled=True)
+    assert scaled.peak_rate == pytest.approx(0.6)
+
+
+@pytest.mark.parametrize(
+    ("epochs", "snapshots", "expected"),
+    [
+        (5, 5, {0, 1, 2, 3, 4, 5}),
+        (400, 5, {0, 80, 160, 240, 320, 400}),
+        (2, 5, {0, 1, 2}),
+        (3, 2, {0, 2, 3}),
+        (5, 0, set()),
+    ],
+)
+def test_ssl_snapshots_are_evenly_apart_and_include_both_ends(epochs, snapshots, expected):
+    assert replace(TINY, epochs=epochs, snapshots=snapshots).snapshot_epochs == expected
+
+
 def test_ssl_feature_spread_is_0_for_one_direction_and_1_for_all():
     torch.manual_seed(0)
     assert feature_spread(torch.ones(50, 64) * torch.rand(50, 1)) == pytest.approx(0, abs=1e-6)
     assert feature_spread(torch.randn(5000, 64)) == pytest.approx(1, abs=0.01)
+
+
+def test_ssl_feature_rank_is_1_for_one_direction_and_the_width_for_all():
+    torch.manual_seed(0)
+    assert feature_rank(torch.ones(50, 64) * torch.rand(50, 1)) == pytest.approx(1, abs=1e-3)
+    assert feature_rank(torch.eye(64)) == pytest.approx(64)
+    assert feature_rank(torch.zeros(50, 64)) == pytest.approx(1)
+    # Equation 1 of Garrido et al.: singular values 3 and 1.
+    expected = math.exp(-(0.75 * math.log(0.75) + 0.25 * math.log(0.25)))
+    assert feature_rank(torch.diag(torch.tensor([3.0, 1.0]))) == pytest.approx(expected)
+
+
+def test_ssl_collapse_is_a_small_spread_or_a_rank_of_one_direction():
+    assert is_collapsed(0.001, 30) and is_collapsed(0.3, 1.1)
+    assert not is_collapsed(0.1, 3)
 
 
 def test_ssl_pretraining_returns_a_backbone_and_its_record(tmp_path):
@@ -193,7 +244,10 @@ def test_ssl_pretraining_returns_a_backbone_and_its_record(tmp_path):
     assert rates == [learning_rate_at(step, 6, 3, 0.05) for step in range(6)]
     assert all(point["pairs_per_s"] > 0 for point in result.curves)
     assert 0 < result.stall_share < 1 and result.seconds > 0 and "CPU" in result.device
-    assert not result.collapsed
+    assert all(0.1 < point["memory_gb"] < 64 for point in result.curves)
+    assert all(1 < point["feature_rank"] <= 8 for point in result.curves)
+    assert (result.precision, result.gpu_memory_mb, result.collapsed) == ("float32", None, False)
+    assert result.feature_std > LEAST_SPREAD and result.feature_rank > 1
 
 
 @pytest.mark.parametrize("channels", [1, 2, 5])
@@ -222,7 +276,7 @@ def test_ssl_checkpoints_of_another_composite_have_another_name():
 def test_ssl_pretraining_shuffles_all_crops_anew_each_epoch(tmp_path):
     source = Cells(n=26)
     run(tmp_path, source=source)
-    epochs = [np.concatenate(source.reads[:3]), np.concatenate(source.reads[3:])]
+    epochs = [np.concatenate(source.reads[:3]), np.concatenate(source.reads[3:6])]
     for rows in epochs:
         assert len(set(rows)) == 24 and set(rows) <= set(range(26))
     assert not np.array_equal(*epochs)
@@ -239,22 +293,22 @@ def test_ssl_pretraining_repeats_with_its_seed_and_differs_with_another(tmp_path
 @pytest.mark.parametrize("method", METHODS)
 def test_ssl_pretraining_killed_in_mid_epoch_resumes_bit_for_bit(method, tmp_path, uninterrupted):
     with pytest.raises(Killed):
-        run(tmp_path, method, source=Cells(kill_at_read=5))
+        run(tmp_path, method, source=Cells(kill_at_read=4))
     assert state_of(tmp_path)["step"] == 4
     torch.manual_seed(99)  # a new process starts with any random state
     source = Cells()
     result = run(tmp_path, method, source=source)
-    assert len(source.reads) == 2
+    assert len(source.reads) == 2 + 3  # two batches left, and three to judge the encoder by
     assert_same_state(state_of(tmp_path), uninterrupted(method))
     assert len(result.curves) == 6
 
 
 def test_ssl_pretraining_killed_between_epochs_resumes_bit_for_bit(tmp_path):
     # At the third epoch's start the second clustering draws its centroids, the first has drawn.
-    changes = {"epochs": 3, "checkpoint_every_steps": 3}
+    changes = {"epochs": 3}
     run(tmp_path / "whole", "deepcluster_v2", changes=changes)
     with pytest.raises(Killed):
-        run(tmp_path / "cut", "deepcluster_v2", source=Cells(kill_at_read=8), changes=changes)
+        run(tmp_path / "cut", "deepcluster_v2", source=Cells(kill_at_read=6), changes=changes)
     assert state_of(tmp_path / "cut")["step"] == 6
     run(tmp_path / "cut", "deepcluster_v2", changes=changes)
     assert_same_state(state_of(tmp_path / "cut"), state_of(tmp_path / "whole"))
@@ -264,7 +318,7 @@ def test_ssl_pretraining_finished_returns_at_once_the_same(tmp_path):
     first = run(tmp_path)
     source = Cells()
     second = run(tmp_path, source=source)
-    assert source.reads == []
+    assert len(source.reads) == 3  # the encoder is judged again, not trained
     assert second.curves == first.curves
     for a, b in zip(first.backbone.parameters(), second.backbone.parameters(), strict=True):
         assert torch.equal(a, b)
@@ -272,7 +326,7 @@ def test_ssl_pretraining_finished_returns_at_once_the_same(tmp_path):
 
 def test_ssl_pretraining_keeps_its_last_two_checkpoints(tmp_path):
     run(tmp_path)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["step000000004.pt", "step000000006.pt"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["step000000005.pt", "step000000006.pt"]
 
 
 @pytest.mark.parametrize("damage", ["truncated", "emptied", "text"])
@@ -280,14 +334,14 @@ def test_ssl_corrupt_checkpoint_falls_back_to_the_one_before(
     damage, tmp_path, capsys, uninterrupted
 ):
     with pytest.raises(Killed):
-        run(tmp_path, source=Cells(kill_at_read=5))
+        run(tmp_path, source=Cells(kill_at_read=4))
     newest = tmp_path / "step000000004.pt"
     content = {"truncated": newest.read_bytes()[:50_000], "emptied": b"", "text": b"not a file"}
     newest.write_bytes(content[damage])
     run(tmp_path)
     printed = capsys.readouterr().err
     assert "WARNING" in printed and "step000000004.pt cannot be read" in printed
-    assert "resumes at step 2 of 6" in printed
+    assert "resumes at step 3 of 6" in printed
     assert_same_state(state_of(tmp_path), uninterrupted("simclr"))
 
 
@@ -311,7 +365,7 @@ def test_ssl_checkpoint_of_another_run_is_not_resumed(differs, options, tmp_path
 
 
 def test_ssl_deadline_saves_and_the_next_start_resumes(tmp_path, uninterrupted):
-    changes = {"checkpoint_every_steps": 100}
+    changes = {"checkpoint_minutes": 100}
     for step in (1, 2):
         with pytest.raises(OutOfTime, match=f"step {step} of 6.*the next start resumes"):
             run(tmp_path, changes=changes, deadline_s=0)
@@ -331,7 +385,7 @@ class Slow(tests.Cells):
             time.sleep(1)
         return super().read(rows)
 
-tests.run(pathlib.Path({folder!r}), source=Slow(), changes={{"checkpoint_every_steps": 100}})
+tests.run(pathlib.Path({folder!r}), source=Slow(), changes={{"checkpoint_minutes": 100}})
 """
 
 
@@ -347,6 +401,98 @@ def test_ssl_signal_saves_and_the_next_start_resumes(number, tmp_path, uninterru
     assert 1 <= state_of(tmp_path)["step"] <= 3
     run(tmp_path)
     assert_same_state(state_of(tmp_path), uninterrupted("simclr"))
+
+
+KILLED = """
+import os, sys, pathlib
+sys.path[:0] = {path!r}
+import test_ssl_pretraining as tests
+
+class Deadly(tests.Cells):
+    def read(self, rows):
+        if len(self.reads) == {at}:
+            os.kill(os.getpid(), 9)
+        return super().read(rows)
+
+tests.run(pathlib.Path({folder!r}), {method!r}, source=Deadly())
+"""
+
+
+@pytest.mark.parametrize(("method", "at"), list(zip(METHODS, (1, 2, 3, 4, 5), strict=True)))
+def test_ssl_sigkill_loses_no_more_than_a_step(method, at, tmp_path, uninterrupted, capsys):
+    path = [*sys.path, str(Path(__file__).parent)]
+    code = KILLED.format(path=path, folder=str(tmp_path), method=method, at=at)
+    child = subprocess.run([sys.executable, "-c", code], capture_output=True)
+    assert child.returncode == -signal.SIGKILL
+    run(tmp_path, method)
+    resumed = re.search(r"resumes at step (\d) of 6", capsys.readouterr().err)
+    # One batch is read ahead while a step runs.
+    assert (int(resumed[1]) if resumed else 0) >= at - 2
+    assert_same_state(state_of(tmp_path), uninterrupted(method))
+
+
+@contextmanager
+def files_no_larger_than(limit):
+    """Refuse to write more into any file, as a full disk does; Python ignores SIGXFSZ."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_ssl_full_disk_is_a_warning_and_training_goes_on(tmp_path, capsys, uninterrupted):
+    with pytest.raises(Killed):
+        run(tmp_path, source=Cells(kill_at_read=4))
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with files_no_larger_than(50_000):
+        result = run(tmp_path)
+    printed = capsys.readouterr().err
+    assert "WARNING the checkpoint of step 5 cannot be written" in printed
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    weight = uninterrupted("simclr")["backbone"]["conv1.0.weight"]
+    assert torch.equal(result.backbone.state_dict()["conv1.0.weight"], weight)
+
+
+def test_ssl_full_disk_at_a_deadline_is_an_error_and_the_checkpoint_before_resumes(
+    tmp_path, uninterrupted
+):
+    with pytest.raises(Killed):
+        run(tmp_path, source=Cells(kill_at_read=3))
+    with (
+        files_no_larger_than(50_000),
+        pytest.raises(InputError, match="step 4 cannot be written.*make room.*start again"),
+    ):
+        run(tmp_path, deadline_s=0)
+    assert state_of(tmp_path)["step"] == 3
+    run(tmp_path)
+    assert_same_state(state_of(tmp_path), uninterrupted("simclr"))
+
+
+def test_ssl_epochs_are_handed_over_as_they_end_also_after_a_resume(tmp_path):
+    def weights_at(epochs):
+        return lambda epoch, backbone, spec: epochs.__setitem__(
+            epoch, backbone.state_dict()["conv1.0.weight"].clone()
+        )
+
+    whole, cut = {}, {}
+    run(tmp_path / "whole", changes={"snapshots": 2}, on_epoch=weights_at(whole))
+    with pytest.raises(Killed):
+        run(
+            tmp_path / "cut",
+            source=Cells(kill_at_read=4),
+            changes={"snapshots": 2},
+            on_epoch=weights_at(cut),
+        )
+    assert list(cut) == [0, 1]
+    result = run(tmp_path / "cut", changes={"snapshots": 2}, on_epoch=weights_at(cut))
+    assert list(whole) == list(cut) == [0, 1, 2]
+    assert all(torch.equal(whole[epoch], cut[epoch]) for epoch in whole)
+    assert torch.equal(whole[2], result.backbone.state_dict()["conv1.0.weight"])
+    torch.manual_seed(0)
+    start = build_backbone(TINY.architecture, 3).state_dict()["conv1.0.weight"]
+    assert torch.equal(whole[0], start) and not torch.equal(whole[1], start)
 
 
 def test_ssl_pretraining_restores_signal_handlers_and_deterministic_mode(tmp_path):
@@ -380,8 +526,20 @@ def test_ssl_constant_features_are_reported_as_collapsed(tmp_path, capsys):
     source = Cells()
     source.crops[:] = 90
     result = run(tmp_path, source=source)
-    assert result.collapsed and result.curves[-1]["feature_std"] < COLLAPSED_BELOW
-    assert "WARNING test: collapsed" in capsys.readouterr().err
+    assert result.collapsed and result.curves[-1]["feature_std"] < LEAST_SPREAD
+    printed = capsys.readouterr().err
+    assert "test: WARNING collapsed at step 1 of 6" in printed, "said at once"
+    assert printed.count("WARNING collapsed") == 2 and "collapsed at the end" in printed
+
+
+def test_ssl_encoder_that_collapses_in_training_is_noticed_on_the_way(tmp_path, capsys):
+    """Too strong a weight decay takes the scale out of every BatchNorm layer."""
+    changes = {"epochs": 20, "learning_rate": 0.1, "weight_decay": 1.0, "checkpoint_minutes": 9}
+    result = run(tmp_path, changes=changes)
+    assert not is_collapsed(*(result.curves[0][key] for key in ("feature_std", "feature_rank")))
+    assert result.collapsed
+    first = re.search(r"WARNING collapsed at step (\d+) of 60", capsys.readouterr().err)
+    assert 1 < int(first[1]) < 60
 
 
 def test_ssl_too_few_crops_are_refused_with_the_numbers(tmp_path):
@@ -391,7 +549,7 @@ def test_ssl_too_few_crops_are_refused_with_the_numbers(tmp_path):
 
 def test_ssl_nonfinite_loss_names_step_and_learning_rate(tmp_path):
     with pytest.raises(
-        InputError, match=r"loss is (nan|inf) at step \d of 6, learning rate \d.*e\+"
+        InputError, match=r"loss is (nan|inf) by step \d of 6, learning rate \d.*e\+"
     ):
         run(tmp_path, changes={"learning_rate": 1e30, "warmup_epochs": 0})
 
@@ -403,7 +561,7 @@ def test_ssl_nonfinite_loss_names_step_and_learning_rate(tmp_path):
         ({"optimizer": "adam"}, "optimizer is 'adam', expected sgd, lars"),
         ({"precision": "float16"}, "precision is 'float16'"),
         ({"warmup_epochs": 3}, "3 warm-up epochs of 2"),
-        ({"batch_size": 1}, "batch_size 1"),
+        ({"batch_size": 1}, "batch_size is 1"),
     ],
 )
 def test_ssl_unusable_settings_are_refused(change, message):
@@ -416,8 +574,9 @@ def test_ssl_lars_equals_sololearns_over_20_steps():
     ours = torch.nn.Sequential(torch.nn.Linear(6, 5), torch.nn.Linear(5, 2))
     theirs = torch.nn.Sequential(torch.nn.Linear(6, 5), torch.nn.Linear(5, 2))
     theirs.load_state_dict(ours.state_dict())
-    settings = replace(TINY, optimizer="lars", learning_rate=0.3)
-    our_steps = _optimizer(settings, list(ours.parameters()))
+    our_steps = build_optimizer("lars", list(ours.parameters()), momentum=0.9, weight_decay=1e-4)
+    for group in our_steps.param_groups:
+        group["lr"] = 0.3
     sgd = torch.optim.SGD(theirs.parameters(), lr=0.3, momentum=0.9, weight_decay=1e-4)
     LARSWrapper = import_module("solo.utils.lars").LARSWrapper
     their_steps = LARSWrapper(sgd, eta=0.02, clip=True, exclude_bias_n_norm=True)

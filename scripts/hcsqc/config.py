@@ -55,6 +55,10 @@ def check_config(config: dict, schema: Mapping) -> None:
         )
     if config["crops"]["scale_low"] >= config["crops"]["scale_high"]:
         raise InputError("config: crops.scale_low must be below crops.scale_high")
+    for preset, parts in config["presets"].items():
+        for method in (part for part in parts if part != "common"):
+            merged = parts["common"] | parts[method]
+            _check_pretraining(merged, method, schema, f"presets.{preset}.{method}")
     for name in study["encoders"]:
         _check_encoder(config, schema, name)
     for name in study["probes"]:
@@ -120,10 +124,11 @@ def nucleus_size(config: Mapping, screen: str) -> dict:
 
 
 def encoder_settings(config: Mapping, name: str) -> dict:
-    """Return an encoder's entry with everything that its preset gives it."""
+    """Return an encoder's entry with everything that its preset gives it, without its search."""
     entry = dict(config["encoders"][name])
     if entry["kind"] != "ssl":
         return entry
+    entry.pop("search", None)
     preset = lookup(config["presets"], entry.pop("preset"), f"encoders.{name}.preset")
     method = lookup(preset, entry["method"], f"encoders.{name}.method")
     inherited = preset["common"] | method
@@ -134,6 +139,24 @@ def encoder_settings(config: Mapping, name: str) -> dict:
             f"{_near(unknown[0], inherited)}"
         )
     return inherited | entry
+
+
+def search_trials(config: Mapping, name: str) -> dict[str, dict]:
+    """Return what each trial of an encoder's line search changes, by the trial's name.
+
+    Empty for an encoder that has none. Names are `lr0.001_wd0.0001`, in the order of the config.
+    """
+    search = config["encoders"][name].get("search")
+    if not search:
+        return {}
+    epochs = search["epochs"]
+    warmup = min(encoder_settings(config, name)["warmup_epochs"], epochs // 2)
+    budget = {"epochs": epochs, "warmup_epochs": warmup, "snapshots": 0}
+    return {
+        f"lr{rate:g}_wd{decay:g}": {"learning_rate": rate, "weight_decay": decay} | budget
+        for rate in search["learning_rate"]
+        for decay in search["weight_decay"]
+    }
 
 
 def probe_budgets(config: Mapping, probe: str) -> list[int]:
@@ -245,15 +268,24 @@ def _check_encoder(config: Mapping, schema: Mapping, name: str) -> None:
         )
     if entry["kind"] == "ssl":
         merged = encoder_settings(config, name)
-        for part in ("pretraining", f"method_{merged['method']}"):
-            rules = schema["$defs"][part]
-            own = {key: merged[key] for key in merged if key in rules["properties"]}
-            _validate(own, {**rules, "$defs": schema["$defs"]}, f"encoders.{name}")
+        _check_pretraining(merged, merged["method"], schema, f"encoders.{name}")
         if not config["screens"][train]["pretrain_plates"]:
             raise InputError(
                 f"config: encoder '{name}' trains on crops, but screens.{train}.pretrain_plates "
                 "is empty; list plates there"
             )
+
+
+def _check_pretraining(values: Mapping, method: str, schema: Mapping, where: str) -> None:
+    """Check all that a method and its training need, given together."""
+    parts = [schema["$defs"][part] for part in ("pretraining", f"method_{method}")]
+    known = {"kind", "method"}.union(*(part["properties"] for part in parts))
+    unknown = [key for key in values if key not in known]
+    if unknown:
+        raise InputError(f"config: {where}: unknown key '{unknown[0]}'{_near(unknown[0], known)}")
+    for part in parts:
+        own = {key: values[key] for key in values if key in part["properties"]}
+        _validate(own, {**part, "$defs": schema["$defs"]}, where)
 
 
 def _expand(path: str, where: str) -> str:

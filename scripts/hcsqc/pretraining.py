@@ -5,14 +5,12 @@ itself at intervals, on SIGTERM or SIGUSR1 and at a deadline; the next call with
 goes on where it stopped and, on a CPU, ends with the same weights bit for bit.
 """
 
-import json
 import math
-import platform
 import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -21,12 +19,19 @@ from typing import Protocol
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hcsqc import __version__
+from hcsqc.checkpoints import Checkpoints, random_state, set_random_state
+from hcsqc.collapse import feature_rank, feature_spread, is_collapsed
+from hcsqc.devices import (
+    choose_device,
+    deterministic_on_cpu,
+    device_name,
+    peak_memory_gb,
+    precision_on,
+)
 from hcsqc.errors import InputError
-from hcsqc.files import atomic
 from hcsqc.methods import METHODS
 from hcsqc.methods.base import SelfSupervised
 from hcsqc.models import (
@@ -35,17 +40,19 @@ from hcsqc.models import (
     feature_width,
     imagenet_input,
 )
+from hcsqc.optimizers import build_optimizer, learning_rate_at
 from hcsqc.parallel import in_order
 from hcsqc.progress import Progress
 from hcsqc.shards import shuffled_order
-from hcsqc.views import ViewSettings, two_views
+from hcsqc.views import ViewSettings, normalise, two_views
 
-# Feature spread (see `feature_spread`) below which a backbone tells no crop from another.
-# An untrained ResNet18 is at about 0.5 on made cells, features of one crop repeated at 0.
-COLLAPSED_BELOW = 0.01
 LOGGED_STEPS = 1000  # about as many points has a curve, however long the run
-# With the paper's 10 million pairs on a GPU one thread could not make views fast enough.
+# With the paper's 10 million pairs on a GPU one thread could not read crops fast enough.
 THREADS_ON_GPU = 8
+# So many crops, the same whatever the method, tell whether the trained encoder has collapsed.
+JUDGED_CROPS = 1024
+# solo-learn's recipes state the rate for a batch of this size.
+RATE_IS_PER_BATCH = 256
 
 
 class CropSource(Protocol):
@@ -75,16 +82,20 @@ class PretrainingSettings:
     batch_size: int
     optimizer: str  # sgd or lars
     learning_rate: float
+    learning_rate_scaled: bool  # true: times batch_size / 256
+    warmup_start_rate: float  # learning rate that the warm-up begins at
+    final_rate: float  # learning rate that the cosine ends at
     momentum: float
     weight_decay: float
-    precision: str  # float32 or bfloat16
-    checkpoint_every_steps: int
+    precision: str  # float32, bfloat16, or auto: bfloat16 where the hardware computes in it
+    checkpoint_minutes: float  # 0: after every step
+    snapshots: int  # encoders kept along the epochs
 
     def __post_init__(self):
         for name, known in (
             ("method", tuple(METHODS)),
             ("optimizer", ("sgd", "lars")),
-            ("precision", ("float32", "bfloat16")),
+            ("precision", ("auto", "float32", "bfloat16")),
         ):
             if getattr(self, name) not in known:
                 raise InputError(f"{name} is '{getattr(self, name)}', expected {', '.join(known)}")
@@ -93,11 +104,21 @@ class PretrainingSettings:
                 f"{self.warmup_epochs} warm-up epochs of {self.epochs}, "
                 "expected at least one epoch and no more warm-up than that"
             )
-        if self.batch_size < 2 or self.checkpoint_every_steps < 1:
-            raise InputError(
-                f"batch_size {self.batch_size} and checkpoint_every_steps "
-                f"{self.checkpoint_every_steps}, expected at least 2 and 1"
-            )
+        if self.batch_size < 2:
+            raise InputError(f"batch_size is {self.batch_size}, expected at least 2")
+
+    @property
+    def peak_rate(self) -> float:
+        """The learning rate after the warm-up."""
+        if self.learning_rate_scaled:
+            return self.learning_rate * self.batch_size / RATE_IS_PER_BATCH
+        return self.learning_rate
+
+    @property
+    def snapshot_epochs(self) -> set[int]:
+        """The epochs after which the encoder is kept, evenly apart; 0 is before the first."""
+        kept = min(self.snapshots, self.epochs)
+        return {round(self.epochs * part / kept) for part in range(kept + 1)} if kept else set()
 
 
 @dataclass(frozen=True)
@@ -106,12 +127,16 @@ class PretrainingResult:
 
     backbone: nn.Module  # in eval mode, on the CPU
     input_spec: InputSpec
-    curves: list[dict[str, float]]  # step, epoch, loss, learning_rate, feature_std, pairs_per_s
+    curves: list[dict[str, float]]  # a point per logged step: see `pretrain`
     steps: int
     seconds: float  # of all calls that it took
     device: str
+    precision: str  # float32 or bfloat16
     stall_share: float  # of the seconds, spent waiting for crops and views
-    collapsed: bool  # the last feature_std is below COLLAPSED_BELOW
+    gpu_memory_mb: float | None  # the most that was in use; None without a GPU
+    feature_std: float  # see `feature_spread`; both of the trained encoder, in eval mode
+    feature_rank: float
+    collapsed: bool
 
 
 class OutOfTime(Exception):
@@ -128,15 +153,20 @@ def pretrain(
     label: str,
     device: str = "auto",
     deadline_s: float | None = None,
+    on_epoch: Callable[[int, nn.Module, InputSpec], None] = lambda *_: None,
 ) -> PretrainingResult:
     """Pretrain a backbone on the crops of `source` and return it with its curves.
 
     `method_settings` is the `Settings` of the method's module; `label` begins progress lines and
-    messages; `device` is auto (a GPU if there is one), cpu or cuda. Checkpoints lie in
-    `checkpoint_folder`, the last two of them, also after the end: whoever has stored the result
-    removes the folder.
+    messages; `device` is auto (a GPU if there is one), cpu or cuda. `on_epoch` is given the
+    epochs done, the backbone and its input at each of `settings.snapshot_epochs`, again after a
+    resume. A curve's point has step, epoch, loss, learning_rate, feature_std and feature_rank of
+    the first views of the batch, pairs_per_s and memory_gb.
+    Checkpoints lie in `checkpoint_folder`, the last two of them, also after the end: whoever has
+    stored the result removes the folder. One that cannot be written is a warning, and tried again.
     Raises OutOfTime after saving once `deadline_s` seconds have passed, SystemExit after saving
-    on SIGTERM or SIGUSR1, InputError on too few crops, unusable settings or a non-finite loss.
+    on SIGTERM or SIGUSR1, InputError on too few crops, unusable settings or a non-finite loss, or
+    if what it must save before it stops cannot be written.
     """
     began = time.monotonic()
     steps_per_epoch = len(source) // settings.batch_size
@@ -148,7 +178,8 @@ def pretrain(
     total = settings.epochs * steps_per_epoch
     warmup = settings.warmup_epochs * steps_per_epoch
     log_every = max(1, total // LOGGED_STEPS)
-    place = _device(device)
+    place = choose_device(device)
+    precision = precision_on(place, settings.precision)
     input_spec = imagenet_input(settings.input_px, source.channels)
 
     torch.manual_seed(seed)
@@ -157,7 +188,12 @@ def pretrain(
     method: SelfSupervised = METHODS[settings.method].Method(width, method_settings, len(source))
     backbone.to(place, memory_format=torch.channels_last).train()
     method.to(place).train()
-    optimizer = _optimizer(settings, [*backbone.parameters(), *method.parameters()])
+    optimizer = build_optimizer(
+        settings.optimizer,
+        [*backbone.parameters(), *method.parameters()],
+        settings.momentum,
+        settings.weight_decay,
+    )
 
     identity = _identity(settings, views, method_settings, seed, source)
     checkpoints = Checkpoints(Path(checkpoint_folder), identity, label)
@@ -167,27 +203,35 @@ def pretrain(
         backbone.load_state_dict(state["backbone"])
         method.load_state_dict(state["method"])
         optimizer.load_state_dict(state["optimizer"])
-        _set_random_state(state["random"], place)
+        set_random_state(state["random"], place)
         step, curves = state["step"], state["curves"]
         seconds_before, stalled = state["seconds"], state["stalled"]
-        print(f"{label}: resumes at step {step} of {total}", file=sys.stderr, flush=True)
+        _say(label, f"resumes at step {step} of {total}")
 
     def seconds() -> float:
         return seconds_before + time.monotonic() - began
 
-    def save() -> None:
-        checkpoints.save(
-            {
-                "backbone": backbone.state_dict(),
-                "method": method.state_dict(),
-                "optimizer": optimizer.state_dict(),
-                "random": _random_state(place),
-                "step": step,
-                "curves": curves,
-                "seconds": seconds(),
-                "stalled": stalled,
-            }
-        )
+    def save(required: bool) -> None:
+        state = {
+            "backbone": backbone.state_dict(),
+            "method": method.state_dict(),
+            "optimizer": optimizer.state_dict(),
+            "random": random_state(place),
+            "step": step,
+            "curves": curves,
+            "seconds": seconds(),
+            "stalled": stalled,
+        }
+        try:
+            checkpoints.save(state)
+        except OSError as error:
+            problem = f"the checkpoint of step {step} cannot be written ({error})"
+            if required:
+                raise InputError(
+                    f"{label}: {problem}; make room in {checkpoint_folder} and start again, "
+                    "it resumes from the checkpoint before"
+                ) from error
+            _say(label, f"WARNING {problem}; training goes on and tries again later")
 
     @lru_cache(maxsize=2)
     def shuffled(epoch: int) -> np.ndarray:
@@ -206,13 +250,19 @@ def pretrain(
     progress = Progress(
         total * settings.batch_size, "pairs", label, start=step * settings.batch_size
     )
-    spread = curves[-1]["feature_std"] if curves else math.nan
+    spread, rank = (
+        curves[-1][key] if curves else math.nan for key in ("feature_std", "feature_rank")
+    )
+    warned = False
     logged_step, logged_at = step, time.monotonic()
+    saved_at = time.monotonic()
     with (
-        _deterministic_on_cpu(place),
+        deterministic_on_cpu(place),
         _stop_signal() as stop,
         closing(in_order(prepare, range(step, total), threads, threads)) as batches,
     ):
+        if step == 0 and 0 in settings.snapshot_epochs:
+            on_epoch(0, backbone, input_spec)
         while step < total:
             epoch = step // steps_per_epoch
             if step % steps_per_epoch == 0:
@@ -221,48 +271,70 @@ def pretrain(
             rows, view_1, view_2 = next(batches)
             stalled += time.monotonic() - waiting
 
-            learning_rate = learning_rate_at(step, total, warmup, settings.learning_rate)
+            learning_rate = learning_rate_at(
+                step,
+                total,
+                warmup,
+                settings.peak_rate,
+                settings.warmup_start_rate,
+                settings.final_rate,
+            )
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate
-            with torch.autocast(
-                place.type, torch.bfloat16, enabled=settings.precision == "bfloat16"
-            ):
+            with torch.autocast(place.type, torch.bfloat16, enabled=precision == "bfloat16"):
                 # Each view by itself: BatchNorm's statistics are those of one view.
                 features_1, features_2 = backbone(view_1), backbone(view_2)
             features_1, features_2 = features_1.float(), features_2.float()
             loss = method.loss(features_1, features_2, rows, epoch)
-            loss_value = loss.item()
-            if not math.isfinite(loss_value):
-                raise InputError(
-                    f"{label}: the loss is {loss_value} at step {step} of {total}, learning rate "
-                    f"{learning_rate:g}; lower learning_rate or lengthen warmup_epochs"
-                )
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
 
-            if step % log_every == 0 or step == total - 1:
-                spread = feature_spread(features_1.detach())
-                now = time.monotonic()
-                pairs = (step + 1 - logged_step) * settings.batch_size
-                curves.append(
-                    {
-                        "step": step,
-                        "epoch": epoch,
-                        "loss": loss_value,
-                        "learning_rate": learning_rate,
-                        "feature_std": spread,
-                        "pairs_per_s": pairs / (now - logged_at),
-                    }
-                )
-                logged_step, logged_at = step + 1, now
             step += 1
-            progress.update(settings.batch_size, loss=loss_value, lr=learning_rate, spread=spread)
-
             late = deadline_s is not None and time.monotonic() - began > deadline_s
             interrupted = stop.number is not None or (late and step < total)
-            if interrupted or step == total or step % settings.checkpoint_every_steps == 0:
-                save()
+            due = time.monotonic() - saved_at >= 60 * settings.checkpoint_minutes
+            saving = interrupted or step == total or due
+            logging = (step - 1) % log_every == 0 or step == total
+            # To read a loss waits for all that a GPU still has to do, so not at every step there.
+            if place.type == "cpu" or logging or saving:
+                _check_finite(loss.item(), label, step, total, learning_rate)
+            if logging:
+                spread = feature_spread(features_1.detach())
+                rank = feature_rank(features_1.detach())
+                now = time.monotonic()
+                curves.append(
+                    {
+                        "step": step - 1,
+                        "epoch": epoch,
+                        "loss": loss.item(),
+                        "learning_rate": learning_rate,
+                        "feature_std": spread,
+                        "feature_rank": rank,
+                        "pairs_per_s": (step - logged_step)
+                        * settings.batch_size
+                        / (now - logged_at),
+                        "memory_gb": peak_memory_gb(place),
+                    }
+                )
+                logged_step, logged_at = step, now
+                if is_collapsed(spread, rank) and not warned:
+                    _warn_of_collapse(label, f"at step {step} of {total}", spread, rank)
+                    warned = True
+            progress.update(
+                settings.batch_size,
+                loss=loss.item,
+                lr=learning_rate,
+                spread=spread,
+                rank=rank,
+                memory_gb=lambda: peak_memory_gb(place),
+            )
+
+            if step % steps_per_epoch == 0 and epoch + 1 in settings.snapshot_epochs:
+                on_epoch(epoch + 1, backbone, input_spec)
+            if saving:
+                save(required=interrupted)
+                saved_at = time.monotonic()
             if stop.number is not None:
                 raise SystemExit(128 + stop.number)
             if interrupted:
@@ -270,89 +342,58 @@ def pretrain(
                     f"{label}: {deadline_s:g} s have passed at step {step} of {total}; "
                     "all is saved, and the next start resumes here"
                 )
-    progress.close(spread=spread)
+    progress.close(spread=spread, rank=rank)
 
-    collapsed = spread < COLLAPSED_BELOW
-    if collapsed:
-        print(
-            f"WARNING {label}: collapsed, all crops have nearly the same features "
-            f"(spread {spread:.2g}, below {COLLAPSED_BELOW})",
-            file=sys.stderr,
-            flush=True,
-        )
+    features = _features(backbone.eval(), source, input_spec, settings.batch_size, place)
+    spread, rank = feature_spread(features), feature_rank(features)
+    if is_collapsed(spread, rank):
+        _warn_of_collapse(label, "at the end", spread, rank)
     return PretrainingResult(
-        backbone=backbone.to("cpu", memory_format=torch.contiguous_format).eval(),
+        backbone=backbone.to("cpu", memory_format=torch.contiguous_format),
         input_spec=input_spec,
         curves=curves,
         steps=total,
         seconds=seconds(),
-        device=_device_name(place),
+        device=device_name(place),
+        precision=precision,
         stall_share=stalled / seconds(),
-        collapsed=collapsed,
+        gpu_memory_mb=1024 * peak_memory_gb(place) if place.type == "cuda" else None,
+        feature_std=spread,
+        feature_rank=rank,
+        collapsed=is_collapsed(spread, rank),
     )
 
 
-def learning_rate_at(step: int, total: int, warmup: int, base: float) -> float:
-    """Return the learning rate of a step (from 0).
-
-    base * (step + 1) / warmup during the first `warmup` steps, then
-    base * (1 + cos(pi * (step - warmup) / (total - warmup))) / 2, which ends at 0.
-    """
-    if step < warmup:
-        return base * (step + 1) / warmup
-    return base * (1 + math.cos(math.pi * (step - warmup) / (total - warmup))) / 2
-
-
-def feature_spread(features: Tensor) -> float:
-    """Return how far apart features (n x width) point: 0 all the same way, 1 all ways evenly.
-
-    The standard deviation over the batch of the L2-normalised features, averaged over the width,
-    times the square root of the width.
-    """
-    directions = F.normalize(features.float(), dim=1)
-    return float(directions.std(dim=0).mean() * math.sqrt(features.shape[1]))
+@torch.no_grad()
+def _features(
+    backbone: nn.Module, source: CropSource, input_spec: InputSpec, batch_size: int, place
+) -> Tensor:
+    """Return the features of some of the crops as they are, the same crops at each call."""
+    rows = shuffled_order(len(source), 0, 0)[:JUDGED_CROPS]
+    batches = np.array_split(rows, math.ceil(len(rows) / batch_size))
+    return torch.cat(
+        [backbone(normalise(source.read(batch), input_spec).to(place)).cpu() for batch in batches]
+    )
 
 
-class Checkpoints:
-    """The last two checkpoints of a run, in a folder of their own.
+def _check_finite(loss: float, label: str, step: int, total: int, learning_rate: float) -> None:
+    if not math.isfinite(loss):
+        raise InputError(
+            f"{label}: the loss is {loss} by step {step} of {total}, learning rate "
+            f"{learning_rate:g}; lower learning_rate or lengthen warmup_epochs"
+        )
 
-    `identity` tells what run they belong to; those of another run are removed, not resumed.
-    """
 
-    def __init__(self, folder: Path, identity: dict[str, object], label: str):
-        self.folder, self.identity, self.label = folder, identity, label
+def _warn_of_collapse(label: str, when: str, spread: float, rank: float) -> None:
+    _say(
+        label,
+        f"WARNING collapsed {when}: all crops have nearly the same features (spread {spread:.2g}, "
+        f"rank {rank:.3g}); lower learning_rate, or another method or batch_size may hold",
+    )
 
-    def save(self, state: dict[str, object]) -> None:
-        """Write the state under its step, and remove all but the last two."""
-        with atomic(self.folder / f"step{state['step']:09d}.pt") as temporary:
-            torch.save({**state, "identity": json.dumps(self.identity)}, temporary)
-        for old in self._paths()[:-2]:
-            old.unlink()
 
-    def load(self, place: torch.device) -> dict[str, object] | None:
-        """Return the newest readable state of this run, or None."""
-        for path in reversed(self._paths()):
-            try:
-                state = torch.load(path, map_location=place, weights_only=True)
-                identity = json.loads(state.pop("identity"))
-            except Exception as error:
-                self._warn(f"{path} cannot be read ({error}); the one before it is tried")
-                path.unlink()
-                continue
-            differing = [key for key in self.identity if identity.get(key) != self.identity[key]]
-            if not differing:
-                return state
-            self._warn(f"{path} is of another run ({', '.join(differing)} differ); starts afresh")
-            for other in self._paths():
-                other.unlink()
-            return None
-        return None
-
-    def _paths(self) -> list[Path]:
-        return sorted(self.folder.glob("step*.pt"))
-
-    def _warn(self, text: str) -> None:
-        print(f"WARNING {self.label}: checkpoint {text}", file=sys.stderr, flush=True)
+def _say(label: str, text: str) -> None:
+    print(f"{label}: {text}", file=sys.stderr, flush=True)
 
 
 def _identity(
@@ -364,7 +405,7 @@ def _identity(
 ) -> dict[str, object]:
     """Return all that decides the course of a run."""
     training = asdict(settings)
-    del training["checkpoint_every_steps"]
+    del training["checkpoint_minutes"]
     return {
         **training,
         "views": asdict(views),
@@ -374,22 +415,6 @@ def _identity(
         "channels": source.channels,
         "hcsqc": __version__,
     }
-
-
-def _optimizer(settings: PretrainingSettings, parameters: list[nn.Parameter]):
-    """Return SGD, or LARS as in solo-learn, which neither adapts nor decays 1-d parameters."""
-    trained = [parameter for parameter in parameters if parameter.requires_grad]
-    options = {"lr": settings.learning_rate, "momentum": settings.momentum}
-    if settings.optimizer == "sgd":
-        return torch.optim.SGD(trained, weight_decay=settings.weight_decay, **options)
-    groups = [
-        {"params": [p for p in trained if p.ndim > 1], "weight_decay": settings.weight_decay},
-        {"params": [p for p in trained if p.ndim == 1], "weight_decay": 0.0},
-    ]
-    # Here, not above: hcsqc.models must have mended timm's import first.
-    from timm.optim import Lars
-
-    return Lars(groups, trust_coeff=0.02, trust_clip=True, **options)
 
 
 @dataclass
@@ -414,42 +439,3 @@ def _stop_signal() -> Iterator[_Stop]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-@contextmanager
-def _deterministic_on_cpu(place: torch.device) -> Iterator[None]:
-    before = torch.are_deterministic_algorithms_enabled()
-    torch.use_deterministic_algorithms(place.type == "cpu" or before)
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(before)
-
-
-def _random_state(place: torch.device) -> dict[str, Tensor]:
-    state = {"cpu": torch.get_rng_state()}
-    if place.type == "cuda":
-        state["cuda"] = torch.cuda.get_rng_state(place)
-    return state
-
-
-def _set_random_state(state: dict[str, Tensor], place: torch.device) -> None:
-    torch.set_rng_state(state["cpu"].cpu())
-    if place.type == "cuda" and "cuda" in state:
-        torch.cuda.set_rng_state(state["cuda"].cpu(), place)
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name not in ("cpu", "cuda"):
-        raise InputError(f"device is '{name}', expected auto, cpu or cuda")
-    if name == "cuda" and not torch.cuda.is_available():
-        raise InputError("device is cuda, but torch finds no GPU; use auto or cpu")
-    return torch.device(name)
-
-
-def _device_name(place: torch.device) -> str:
-    if place.type == "cuda":
-        return torch.cuda.get_device_name(place)
-    return f"{platform.processor() or platform.machine()} CPU, {torch.get_num_threads()} threads"

@@ -6,8 +6,11 @@ their logs.
 
 import sys
 import time
+from collections.abc import Callable
 
 from tqdm import tqdm
+
+Value = float | str | Callable[[], float]
 
 
 class Progress:
@@ -22,19 +25,23 @@ class Progress:
         self.done = self.start = start
         self.began = self.shown = time.monotonic()
 
-    def update(self, count: int = 1, **values: float | str) -> None:
-        """Add `count` and show the line with `values` behind it if it is time to."""
+    def update(self, count: int = 1, **values: Value) -> None:
+        """Add `count` and show the line with `values` behind it if it is time to.
+
+        A value that is costly to have may be a function: it is called only for a line.
+        """
         self.done += count
         now = time.monotonic()
         if now - self.shown >= self.every_s:
             self._show(now, values)
 
-    def close(self, **values: float | str) -> None:
+    def close(self, **values: Value) -> None:
         """Show the last line."""
         self._show(time.monotonic(), values)
 
-    def _show(self, now: float, values: dict[str, float | str]) -> None:
+    def _show(self, now: float, values: dict[str, Value]) -> None:
         self.shown = now
+        values = {name: value() if callable(value) else value for name, value in values.items()}
         postfix = " ".join(
             f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
             for name, value in values.items()

@@ -15,6 +15,11 @@ TABLE_TITLES = {
     2: "Falling label budgets",
     3: "Domain shift: the screens that were not trained on, largest label budget",
 }
+FIGURE_TITLES = {
+    "score_against_budget": "Score against label budget",
+    "shift": "Score on the other screens",
+    "knn_along_epochs": "Nearest neighbours along the epochs of pretraining",
+}
 MOST_FAILED = 20
 METRIC_NAMES = {"accuracy": "Accuracy", "f1": "F1", "auc": "AUC"}
 
@@ -45,6 +50,7 @@ def render_report(
             for number, table in tables.items()
         ],
         best=best_encoders(tables[2]),
+        against_control=against_control(tables[1], config["probes"]),
         figures=[
             {"name": path.stem, "png": base64.b64encode(path.read_bytes()).decode()}
             for path in figures
@@ -55,6 +61,7 @@ def render_report(
         most_failed=MOST_FAILED,
         encoders=encoders,
         metric_names=METRIC_NAMES,
+        figure_titles=FIGURE_TITLES,
     )
 
 
@@ -123,6 +130,33 @@ def best_encoders(table: pd.DataFrame) -> list[dict]:
                 "has_interval": group["high"].notna().any(),
             }
         )
+    return found
+
+
+def against_control(table: pd.DataFrame, probes: Mapping[str, Mapping]) -> list[dict]:
+    """Return, per self-supervised encoder, whether its kNN accuracy is above the best control's.
+
+    `table` is table 1. Empty where there is no kNN probe, no control or no such encoder.
+    """
+    knn = table["probe"].map(lambda name: probes[name]["kind"] == "knn")
+    rows = table[knn & (table["metric"] == "accuracy") & (table["status"] == "run")]
+    found = []
+    for probe, group in rows.groupby("probe", sort=False):
+        controls = group[group["kind"] == "control"]
+        if not len(controls):
+            continue
+        control = controls.loc[controls["percent"].idxmax()]
+        for row in group[group["kind"] == "ssl"].itertuples():
+            found.append(
+                {
+                    "probe": probe,
+                    "encoder": row.encoder,
+                    "percent": f"{row.percent:.1f}",
+                    "control": control["encoder"],
+                    "control_percent": f"{control['percent']:.1f}",
+                    "beats": bool(row.percent > control["percent"]),
+                }
+            )
     return found
 
 

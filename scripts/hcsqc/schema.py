@@ -54,6 +54,8 @@ _WELL = _column("well", pa.string(), "row letters and two digits: B02, AF48")
 _SITE = _column("site", pa.int32(), "field within the well, from 1")
 _X = _column("x_px", pa.int32(), "column of the nucleus' centre, pixels of the source image")
 _Y = _column("y_px", pa.int32(), "row of the nucleus' centre, pixels of the source image")
+_ENCODER = _column("encoder", pa.string(), "name in the config")
+_SEED = _column("seed", pa.int32(), "of pretraining")
 _DRAW = _column("draw", pa.int32(), "division of the labelled crops, from 0")
 _SCREEN = _column("screen", pa.string(), "name of the screen in the config")
 _LABEL = _column("label", pa.string(), "normal or abnormal")
@@ -166,8 +168,8 @@ TABLES = {
     ),
     "scores": _table(
         ("encoder", "seed", "probe", "budget", "draw", "screen", "metric"),
-        _column("encoder", pa.string(), "name in the config"),
-        _column("seed", pa.int32(), "of pretraining"),
+        _ENCODER,
+        _SEED,
         _column("probe", pa.string(), "name in the config"),
         _column("budget", pa.int32(), "labelled training crops"),
         _DRAW,
@@ -175,6 +177,14 @@ TABLES = {
         _column("metric", pa.string(), "accuracy, f1 or auc"),
         _column("value", pa.float64(), "fraction, 0 to 1"),
         _column("n_test", pa.int32(), "test crops"),
+    ),
+    "epoch_scores": _table(
+        ("encoder", "seed", "epoch", "draw"),
+        _ENCODER,
+        _SEED,
+        _column("epoch", pa.int32(), "epochs of pretraining done; 0: random weights"),
+        _DRAW,
+        _column("accuracy", pa.float64(), "of nearest neighbours on the test set, 0 to 1"),
     ),
 }
 

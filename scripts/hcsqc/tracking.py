@@ -41,7 +41,7 @@ RECORD_KEYS = (
     "node",
     "slurm_job_id",
 )
-SECTIONS = {"pretrain": "train", "probes": "test"}
+SECTIONS = {"pretrain": "train", "search": "train", "probes": "test"}
 
 
 @dataclass(frozen=True)
@@ -188,8 +188,10 @@ def _names(key: str) -> dict[str, str]:
     """Return what a job's key says: encoder, seed, probe, budget, or screen and plate."""
     parts = key.split("/")
     names = {"stage": parts[0]}
-    if parts[0] in ("probes", "encoders", "pretrain", "features", "scores"):
+    if parts[0] in ("probes", "encoders", "pretrain", "epochs", "features", "scores"):
         names |= {"encoder": parts[1], "seed": parts[2].removeprefix("seed")}
+    if parts[0] == "search":
+        names |= {"encoder": parts[1], "trial": parts[2]}
     if parts[0] == "probes":
         names |= {"probe": parts[3], "budget": parts[4].removeprefix("budget")}
     if parts[0] == "features":
