@@ -117,6 +117,12 @@ def test_a_chosen_screen_brings_the_screen_it_is_derived_from(monkeypatch):
         ("probes__knn__neighbors", "probes.knn", "neighbors", "neighbours"),
         ("presets__paper__common__epoch", "presets.paper.common", "epoch", "epochs"),
         ("presets__paper__swav__prototype", "presets.paper.swav", "prototype", "prototypes"),
+        (
+            "presets__solo_learn__vicreg__momentun",
+            "presets.solo_learn.vicreg",
+            "momentun",
+            "momentum",
+        ),
         ("tracking__url", "tracking", "url", "uri"),
     ],
 )
@@ -452,6 +458,26 @@ def test_the_schemas_simulation_keys_are_those_of_the_code():
 def test_every_method_of_a_preset_is_one_of_the_code():
     for preset in DEFAULTS["presets"].values():
         assert set(preset) - {"common"} == set(METHODS)
+
+
+def test_a_methods_values_may_replace_those_of_its_preset():
+    check(edited(presets__paper__swav__learning_rate=0.5))
+    text = message(edited(presets__paper__swav__learning_rate=0))
+    assert text.startswith("config: presets.paper.swav.learning_rate: 0 is less than or equal to")
+    assert "'projector_hidden' is missing" in message(edited(presets__paper__simclr={}))
+
+
+def test_the_solo_learn_preset_has_solo_learns_published_values():
+    """Of bash_files/pretrain/imagenet-100/*.sh and, for temperature and sizes, its defaults."""
+    config = copy.deepcopy(DEFAULTS)
+    rates = {"simclr": 0.3, "barlow_twins": 0.3, "vicreg": 0.3, "deepcluster_v2": 0.6, "swav": 0.6}
+    for method, rate in rates.items():
+        config["encoders"]["own"] = {"kind": "ssl", "method": method, "preset": "solo_learn"}
+        found = settings.encoder_settings(config, "own")
+        assert (found["optimizer"], found["epochs"], found["momentum"]) == ("lars", 400, 0.9)
+        assert found["learning_rate"] * found["batch_size"] / 256 == rate
+        assert found["weight_decay"] == (1e-4 if rate == 0.3 else 1e-6)
+        assert found["final_rate"] == (0.0 if rate == 0.3 else 0.0006)
 
 
 # What a study does otherwise.

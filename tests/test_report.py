@@ -13,6 +13,7 @@ import yaml
 
 from hcsqc.metrics import METRICS
 from hcsqc.report import (
+    against_control,
     best_encoders,
     describe_data,
     failed_fields,
@@ -294,6 +295,31 @@ def test_within_reach_is_whose_interval_holds_the_best_mean():
     assert (best["encoder"], best["percent"]) == ("b", "90.0")
     assert best["near"] == ["c", "d"]
     assert best["has_interval"]
+
+
+def test_each_pretrained_encoder_is_held_against_the_best_control():
+    rows = [
+        ("simclr", "ssl", 91.0),
+        ("vicreg", "ssl", 85.0),
+        ("random", "control", 80.0),
+        ("sizes", "control", 85.0),
+        ("vgg16", "transfer", 99.0),
+    ]
+    table = pd.DataFrame(rows, columns=["encoder", "kind", "percent"])
+    table = table.assign(probe="knn", metric="accuracy", status="run")
+    others = [table.assign(probe="linear_paper"), table.assign(metric="f1")]
+    found = against_control(pd.concat([table, *others]), CONFIG["probes"])
+    assert [(row["encoder"], row["beats"]) for row in found] == [
+        ("simclr", True),
+        ("vicreg", False),
+    ]
+    assert {row["control"] for row in found} == {"sizes"}
+    assert against_control(table[table["kind"] != "control"], CONFIG["probes"]) == []
+
+
+def test_the_page_says_whether_pretraining_beats_the_control(tmp_path):
+    text = Reader(page(study(), tmp_path)).text
+    assert re.search(r"simclr: [0-9.]+, random_resnet18: [0-9.]+\. It (beats|does not beat)", text)
 
 
 def test_other_metrics_and_encoders_not_run_are_not_ranked():

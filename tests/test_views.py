@@ -7,7 +7,16 @@ import torch
 
 from hcsqc.errors import InputError
 from hcsqc.models import IMAGENET_MEAN, IMAGENET_STD, InputSpec, imagenet_input
-from hcsqc.views import ViewSettings, normalise, random_matrices, two_views
+from hcsqc.views import (
+    ViewSettings,
+    _grouped,
+    _joined,
+    _warp,
+    normalise,
+    random_matrices,
+    two_views,
+    warp_by_torch,
+)
 
 ALL = ViewSettings(0.5, 0.5, 0.5, 0.1, 0.8, 1.25)
 DIHEDRAL = ViewSettings(0.5, 0.5, 0.5, 0, 1, 1)
@@ -213,3 +222,15 @@ def test_ssl_view_settings_out_of_range_are_refused_by_name(position, value):
     values[position] = value
     with pytest.raises(InputError, match=names[position]):
         ViewSettings(*values)
+
+
+@pytest.mark.parametrize(("side", "size"), [(32, 32), (31, 31), (32, 20), (24, 40)])
+@pytest.mark.parametrize("channels", [1, 3, 5])
+def test_ssl_views_on_a_gpu_are_opencvs_but_for_its_rounding(side, size, channels):
+    crops = crops_of(20, side, channels)
+    settings = ViewSettings(0.75, 0.5, 0.5, 0.3, 0.6, 1.4)  # far beyond the border
+    matrices = random_matrices(20, side, size, settings, np.random.default_rng(2))
+    expected = _joined([_warp(images, matrices, size) for images in _grouped(crops)])
+    found = warp_by_torch(torch.from_numpy(crops), matrices, size)
+    assert found.shape == (20, size, size, channels) and found.is_contiguous()
+    assert np.abs(found.numpy() - expected).max() < 0.51

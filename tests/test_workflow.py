@@ -16,6 +16,8 @@ from tests.conftest import ROOT, Project
 
 pytestmark = pytest.mark.dag
 
+# Nearest neighbours along the epochs of both pretrainings.
+EPOCHS = {"score_epochs": 2, "plot_epochs": 1}
 # What follows when scores change.
 AFTER_SCORES = {"make_tables": 1, "plot_scores": 1, "make_report": 1, "track_runs": 1}
 
@@ -91,6 +93,32 @@ def test_no_evaluation_well_is_pretrained_on(tiny):
     assert record["parameters"]["crops"] == (wells == "B05").sum() > 0
 
 
+def test_ssl_pretraining_goes_on_with_the_trial_that_its_search_chose(tiny):
+    choice = json.loads((results(tiny) / "search/simclr/choice.json").read_text())
+    assert [trial["learning_rate"] for trial in choice["trials"]] == [0.1, 0.01]
+    best = max(choice["trials"], key=lambda trial: trial["feature_rank"])
+    assert choice["chosen"]["learning_rate"] == best["learning_rate"]
+    trial = json.loads((results(tiny) / "runs/search/simclr/lr0.1_wd0.0001/run.json").read_text())
+    assert (trial["parameters"]["crops"], trial["parameters"]["epochs"]) == (8, 2)
+    record = json.loads((results(tiny) / "runs/pretrain/simclr/seed0/run.json").read_text())
+    assert record["parameters"]["learning_rate"] == choice["chosen"]["learning_rate"]
+    assert record["parameters"]["crops"] > 8
+
+
+def test_ssl_epochs_are_scored_on_the_same_draws_from_random_weights_on(tiny):
+    for encoder in ("simclr", "deepcluster_v2"):
+        table = pd.read_parquet(results(tiny) / f"scores/epochs/{encoder}/seed0.parquet")
+        assert set(zip(table["epoch"], table["draw"], strict=True)) == set(
+            product(range(3), range(5))
+        )
+        assert table["accuracy"].between(0, 1).all()
+        last = table[table["epoch"] == 2].set_index("draw")["accuracy"]
+        scores = pd.read_parquet(results(tiny) / f"scores/{encoder}/seed0.parquet")
+        own = scores[(scores["probe"] == "knn") & (scores["budget"] == 20)]
+        own = own[(own["metric"] == "accuracy") & (own["screen"] == "tiny022")]
+        assert last.to_dict() == pytest.approx(own.set_index("draw")["value"].to_dict())
+
+
 def test_snakemake_report_is_one_file_without_a_network(tiny):
     done = tiny.study("--report", "report.zip")
     assert done.returncode == 0, done.stdout[-3000:]
@@ -163,18 +191,19 @@ def test_comments_and_docstrings_rerun_nothing(changed):
 
 def test_metric_code_reruns_scores_and_what_follows(changed):
     edit(changed, "scripts/hcsqc/metrics.py", "THRESHOLD = 0.5", "THRESHOLD = 0.4")
-    assert changed.planned() == {"score_predictions": 4} | AFTER_SCORES
+    assert changed.planned() == {"score_predictions": 4} | EPOCHS | AFTER_SCORES
 
 
 def test_probe_code_reruns_its_predictions_and_what_follows(changed):
     edit(changed, "scripts/hcsqc/probes/knn.py", "axis=1)\n", "axis=1) * 1.0\n")
-    assert changed.planned() == {"probe_knn": 8, "score_predictions": 4} | AFTER_SCORES
+    expected = {"probe_knn": 8, "score_predictions": 4} | EPOCHS | AFTER_SCORES
+    assert changed.planned() == expected
 
 
 def test_one_methods_code_retrains_that_method_alone(changed):
     edit(changed, "scripts/hcsqc/methods/simclr.py", "batch_norm=False", "batch_norm=True")
     planned = changed.planned()
-    assert planned["pretrain"] == 1
+    assert (planned["pretrain"], planned["pretrain_trial"]) == (1, 2)
     assert planned["extract_features"] == 2
 
 
@@ -195,6 +224,9 @@ def test_one_more_encoder_runs_its_own_jobs_and_the_tables(changed):
         changed.planned()
         == {
             "pretrain": 1,
+            "plot_pretraining": 1,
+            "score_epochs": 1,
+            "plot_epochs": 1,
             "extract_features": 2,
             "probe_knn": 2,
             "probe_linear": 2,

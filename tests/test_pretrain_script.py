@@ -1,0 +1,138 @@
+"""The command that pretrains: what it trains on, what it writes, and what it resumes from."""
+
+import json
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+import pretrain as script
+from hcsqc.encoders import load_encoder
+from hcsqc.files import text_digest, write_json
+from hcsqc.shards import ShardFormat, Shards, ShardWriter
+from tests.conftest import ROOT
+
+WELLS = ("B02", "B03", "B04")
+PER_WELL = 12
+CHANNELS = ("w1", "w4", "w5")
+PRESET = yaml.safe_load((ROOT / "config.yaml").read_text())["presets"]["paper"]
+SETTINGS = PRESET["common"] | PRESET["simclr"]
+SETTINGS |= {"architecture": "test_resnet", "input_px": 32, "batch_size": 4, "epochs": 2}
+SETTINGS |= {"projector_hidden": 16, "projector_output": 8, "method": "simclr"}
+
+
+@pytest.fixture
+def plate(tmp_path):
+    """Write a shard of crops whose first pixel tells their row."""
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 255, (len(WELLS) * PER_WELL, 3, 32, 32), dtype=np.uint8)
+    pixels[:, 0, 0, 0] = np.arange(len(pixels))
+    wells = np.repeat(WELLS, PER_WELL)
+    fields = [f"s/p1/{well}/s1" for well in wells]
+    numbers = dict.fromkeys(("x_px", "y_px", "nucleus_area_px"), np.arange(len(pixels)))
+    ids = [f"{field}/x{row:04d}y0000" for row, field in enumerate(fields)]
+    path = tmp_path / "p1.parquet"
+    writer = ShardWriter(path, ShardFormat(CHANNELS, 32, "uint8", {}))
+    writer.add({"crop_id": ids, "field_id": fields, **numbers}, pixels)
+    writer.close()
+    return path
+
+
+def run(plate, folder, monkeypatch, without=("B03",), **given):
+    """Run the script; return its record."""
+    flags = SETTINGS | {key: value for key, value in given.items() if key in SETTINGS}
+    flags |= {key: value for key, value in given.items() if key not in SETTINGS}
+    flags |= {"seed": 0, "checkpoints": folder / "checkpoints", "record": folder / "run.json"}
+    flags |= {"output": folder / "encoder.safetensors"}
+    words = [f"--{key.replace('_', '-')}={value}" for key, value in flags.items()]
+    lists = ["--crops", str(plate), "--composite", *CHANNELS, "--without-wells", *without]
+    monkeypatch.setattr(sys, "argv", ["pretrain.py", *words, *lists])
+    script.main()
+    return json.loads((folder / "run.json").read_text())
+
+
+@pytest.fixture
+def seen(monkeypatch):
+    """Collect the rows of the shards whose pixels are read."""
+    rows, read = set(), Shards.read_composite
+
+    def reading(shards, wanted, chosen):
+        pixels = read(shards, wanted, chosen)
+        assert (pixels[:, 0, 0, 0] == np.asarray(wanted)).all(), "the first pixel tells the row"
+        rows.update(np.asarray(wanted).tolist())
+        return pixels
+
+    monkeypatch.setattr(Shards, "read_composite", reading)
+    return rows
+
+
+def test_ssl_no_crop_of_an_evaluation_well_reaches_a_training_batch(
+    plate, tmp_path, monkeypatch, seen
+):
+    record = run(plate, tmp_path, monkeypatch, without=("B02", "B04"))
+    assert seen == set(range(PER_WELL, 2 * PER_WELL))
+    ids = pd.read_parquet(plate, columns=["crop_id"])["crop_id"]
+    own = ids[ids.str.contains("/B03/")]
+    assert record["parameters"]["crops"] == PER_WELL
+    assert record["parameters"]["crops_digest"] == text_digest("\n".join(own))
+    assert record["parameters"]["without_wells"] == ["B02", "B04"]
+
+
+def test_ssl_pretraining_writes_encoder_snapshots_and_curves(plate, tmp_path, monkeypatch):
+    epochs = tmp_path / "epochs"
+    record = run(plate, tmp_path, monkeypatch, snapshots_output=epochs)
+    encoder = load_encoder(tmp_path / "encoder.safetensors")
+    assert (encoder.kind, encoder.provenance["collapsed"]) == ("ssl", False)
+    kept = [load_encoder(path) for path in sorted(epochs.glob("*.safetensors"))]
+    assert [snapshot.provenance["epoch"] for snapshot in kept] == [0, 1, 2]
+    last, end = (e.backbone.state_dict() for e in (kept[-1], encoder))
+    assert all((last[name] == end[name]).all() for name in end)
+    assert [point["step"] for point in record["curves"]] == list(range(12))
+    assert {"loss", "learning_rate", "feature_std", "feature_rank", "pairs_per_s", "memory_gb"} < (
+        record["curves"][0].keys()
+    )
+    assert record["parameters"]["precision"] in ("float32", "bfloat16")
+    assert 0 <= record["metrics"]["stall_share"] < 1 and record["metrics"]["feature_rank"] > 1
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def test_ssl_a_trial_sees_a_random_share_of_the_crops_the_same_each_time(
+    plate, tmp_path, monkeypatch, seen
+):
+    run(plate, tmp_path, monkeypatch, at_most_crops=8)
+    first = set(seen)
+    assert len(first) == 8 and first != set(range(8))
+    assert not first & set(range(PER_WELL, 2 * PER_WELL))
+    seen.clear()
+    run(plate, tmp_path, monkeypatch, at_most_crops=8)
+    assert seen == first
+
+
+def test_ssl_the_chosen_settings_of_a_search_hold(plate, tmp_path, monkeypatch):
+    choice = tmp_path / "choice.json"
+    write_json({"chosen": {"learning_rate": 0.5, "weight_decay": 0.25}}, choice)
+    record = run(plate, tmp_path, monkeypatch, choice=choice)
+    assert record["parameters"]["learning_rate"] == 0.5
+    assert record["parameters"]["weight_decay"] == 0.25
+    assert max(point["learning_rate"] for point in record["curves"]) == pytest.approx(0.5)
+
+
+def test_ssl_a_time_limit_ends_with_one_line_and_the_next_start_goes_on(
+    plate, tmp_path, monkeypatch, capsys
+):
+    with pytest.raises(SystemExit) as stopped:
+        run(plate, tmp_path, monkeypatch, limit_minutes=1e-6)
+    assert stopped.value.code == 1
+    assert "all is saved, and the next start resumes here" in capsys.readouterr().err
+    assert not (tmp_path / "encoder.safetensors").exists()
+    record = run(plate, tmp_path, monkeypatch)
+    assert "resumes at step 1 of 12" in capsys.readouterr().err
+    assert len(record["curves"]) == 12
+
+
+def test_ssl_no_crop_to_train_on_is_said(plate, tmp_path, monkeypatch, capsys):
+    with pytest.raises(SystemExit):
+        run(plate, tmp_path, monkeypatch, without=WELLS)
+    assert "no crop to pretrain on" in capsys.readouterr().err
