@@ -44,7 +44,7 @@ def main() -> None:
     parser = common.parser(__doc__, rounds=False)
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--precisions", nargs="+", default=["float32"], help="float32 bfloat16")
-    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--input-px", type=int, default=32)
     parser.add_argument("--threads", type=int, default=1, help="of torch on a CPU")
     parser.add_argument("--figure", type=Path, required=True)
