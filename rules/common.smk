@@ -51,11 +51,13 @@ def probes_of(kind):
 
 SEARCHED = [name for name in encoders_of("ssl") if settings.search_trials(config, name)]
 
+MEASURED = [name for name in config["study"]["encoders"] if not settings.is_trainable(config, name)]
 # Only what is trained or drawn at random has seeds; weights that are given are seed 0.
+SEEDED = [name for name in encoders_of("ssl", "control") if name not in MEASURED]
 ENCODER_SEEDS = [
     (encoder, seed)
     for encoder in config["study"]["encoders"]
-    for seed in (config["study"]["seeds"] if encoder in encoders_of("ssl", "control") else [0])
+    for seed in (config["study"]["seeds"] if encoder in SEEDED else [0])
 ]
 
 
@@ -223,11 +225,17 @@ def pretraining_digest(wildcards):
     return code_digest("pretrain.py", [*others, own]) + code_digest(own, others)
 
 
+def shuffle_flag(wildcards):
+    """Return the flag of a probe that trains on shuffled labels."""
+    return "--shuffle-labels" if settings.shuffles_labels(config, wildcards.probe) else ""
+
+
 def predictions_of(encoder, seed):
     """Return the prediction files of an encoder: every probe at every budget."""
     return [
         PREDICTIONS.format(encoder=encoder, seed=seed, probe=probe, budget=budget)
         for probe in config["study"]["probes"]
+        if settings.probed(config, encoder, probe)
         for budget in settings.probe_budgets(config, probe)
     ]
 

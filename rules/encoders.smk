@@ -43,7 +43,7 @@ rule random_encoder:
     log:
         f"{STUDY}/logs/encoders/{{encoder}}/seed{{seed}}.log",
     wildcard_constraints:
-        encoder=one_of(encoders_of("control")),
+        encoder=one_of([name for name in encoders_of("control") if name not in MEASURED]),
     conda:
         "../envs/torch.yaml"
     resources:
@@ -56,6 +56,37 @@ rule random_encoder:
     shell:
         "python scripts/random_encoder.py {params.settings} --channels {params.channels}"
         " --seed {wildcards.seed}"
+        " --output {output.weights:q} --record {output.record:q} 2>&1 | tee {log:q}"
+
+
+rule fit_measures:
+    """Standardise measures of crops over unlabelled ones: an encoder that is not trained."""
+    input:
+        crops=pretraining_crops,
+    output:
+        weights=f"{STUDY}/encoders/{{encoder}}/seed{{seed}}/encoder.safetensors",
+        about=f"{STUDY}/encoders/{{encoder}}/seed{{seed}}/encoder.json",
+        record=f"{STUDY}/runs/encoders/{{encoder}}/seed{{seed}}/run.json",
+    log:
+        f"{STUDY}/logs/encoders/{{encoder}}/seed{{seed}}.log",
+    wildcard_constraints:
+        encoder=one_of(MEASURED),
+        seed="0",
+    conda:
+        "../envs/torch.yaml"
+    resources:
+        mem_mb=4000,
+        runtime=30,
+    params:
+        settings=lambda wc: flags(encoder_settings(wc)),
+        composite=config["screens"][TRAIN]["composite"],
+        wells=config["screens"][TRAIN]["evaluation_wells"],
+        standardised=config["features"]["standardised"],
+        code=code_digest("fit_measures.py"),
+    shell:
+        "python scripts/fit_measures.py {params.settings} --crops {input.crops:q}"
+        " --composite {params.composite} --without-wells {params.wells:q}"
+        " --at-most-crops {params.standardised}"
         " --output {output.weights:q} --record {output.record:q} 2>&1 | tee {log:q}"
 
 

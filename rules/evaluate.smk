@@ -29,10 +29,11 @@ rule probe_knn:
     params:
         settings=lambda wc: flags(settings.probe_settings(config, wc.probe)),
         draws=lambda wc: settings.probe_draws(config, wc.probe),
+        shuffle=shuffle_flag,
         code=code_digest("probe_knn.py"),
     shell:
         "python scripts/probe_knn.py --features {input.features:q} --splits {input.splits:q}"
-        " --shift-labels {input.shift:q} --budget {wildcards.budget} --draws {params.draws}"
+        " --shift-labels {input.shift:q} --budget {wildcards.budget} --draws {params.draws} {params.shuffle}"
         " {params.settings} --output {output.predictions:q} --record {output.record:q}"
         " 2>&1 | tee {log:q}"
 
@@ -58,10 +59,11 @@ rule probe_linear:
     params:
         settings=lambda wc: flags(settings.probe_settings(config, wc.probe)),
         draws=lambda wc: settings.probe_draws(config, wc.probe),
+        shuffle=shuffle_flag,
         code=code_digest("probe_linear.py"),
     shell:
         "python scripts/probe_linear.py --features {input.features:q} --splits {input.splits:q}"
-        " --shift-labels {input.shift:q} --budget {wildcards.budget} --draws {params.draws}"
+        " --shift-labels {input.shift:q} --budget {wildcards.budget} --draws {params.draws} {params.shuffle}"
         " --seed {wildcards.seed} {params.settings}"
         " --output {output.predictions:q} --record {output.record:q} 2>&1 | tee {log:q}"
 
@@ -95,11 +97,12 @@ rule finetune:
         ],
         settings=lambda wc: flags(settings.probe_settings(config, wc.probe)),
         draws=lambda wc: settings.probe_draws(config, wc.probe),
+        shuffle=shuffle_flag,
         code=code_digest("finetune.py"),
     shell:
         "python scripts/finetune.py --encoder {input.encoder:q} --splits {input.splits:q}"
         " --shift-labels {input.shift:q} --crops {input.crops:q}"
-        " --composites {params.composites:q} --budget {wildcards.budget} --draws {params.draws}"
+        " --composites {params.composites:q} --budget {wildcards.budget} --draws {params.draws} {params.shuffle}"
         " --seed {wildcards.seed} {params.settings} --threads {threads}"
         " --output {output.predictions:q} --record {output.record:q} 2>&1 | tee {log:q}"
 

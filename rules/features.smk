@@ -25,7 +25,7 @@ rule extract_features:
         runtime=60,
     params:
         composite=lambda wc: screen_entry(wc)["composite"],
-        settings=flags(config["features"]),
+        settings=flags(pick(config["features"], "batch_size", "sample")),
         code=code_digest("extract_features.py"),
     shell:
         "python scripts/extract_features.py --encoder {input.encoder:q}"

@@ -8,6 +8,7 @@ import torch
 
 import cli
 from hcsqc.encoders import check_composite, load_encoder
+from hcsqc.errors import InputError
 from hcsqc.probes.finetune import FinetuneSettings, finetune, finetuned_scores
 from hcsqc.probes.task import tasks
 from hcsqc.progress import Progress
@@ -29,6 +30,7 @@ def main() -> None:
     )
     parser.add_argument("--budget", type=int, required=True)
     parser.add_argument("--draws", type=int, required=True)
+    parser.add_argument("--shuffle-labels", action="store_true", help="of the training crops")
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--output", type=Path, required=True)
     cli.add_settings(parser, FinetuneSettings)
@@ -41,13 +43,15 @@ def probe(args, record) -> None:
     torch.use_deterministic_algorithms(not torch.cuda.is_available())
     settings = cli.settings_from(args, FinetuneSettings)
     encoder = load_encoder(args.encoder)
+    if not encoder.trainable:
+        raise InputError(f"{args.encoder}: {encoder.architecture} is measured, not trained")
     pixels = CompositeCrops(args.crops, args.composites)
     for screen, (_, chosen) in pixels.screens.items():
         check_composite(encoder, chosen, f"finetune {screen}")
     label = f"finetune {args.encoder.parent.parent.name} at {args.budget} labels"
     progress = Progress(args.draws * settings.epochs * args.budget, "crops", label)
     predictions = []
-    for task in tasks(args.splits, args.shift_labels, args.draws, args.budget):
+    for task in tasks(args.splits, args.shift_labels, args.draws, args.budget, args.shuffle_labels):
         network = finetune(
             encoder,
             pixels.of(task.train_crops),

@@ -5,11 +5,8 @@ import json
 import shutil
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import pandas as pd
 import torch
 from torch import nn
 
@@ -21,32 +18,12 @@ from hcsqc.files import text_digest
 from hcsqc.methods import METHODS
 from hcsqc.models import InputSpec
 from hcsqc.pretraining import OutOfTime, PretrainingSettings, pretrain
-from hcsqc.shards import Shards, read_format
+from hcsqc.shards import read_format
+from hcsqc.training_crops import TrainingCrops, training_crops
 from hcsqc.views import ViewSettings
 
 # What is left of a job's time limit to save and stop in, as a share.
 STOP_AT = 0.95
-
-
-@dataclass(frozen=True)
-class TrainingCrops:
-    """The crops of the pretraining plates, without the evaluation wells, as composites."""
-
-    shards: Shards
-    rows: np.ndarray
-    chosen: list[str]
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    @property
-    def channels(self) -> int:
-        """Number of channels of the composites."""
-        return len(self.chosen)
-
-    def read(self, rows: np.ndarray) -> np.ndarray:
-        """Return composite crops: uint8, n x channels x H x W."""
-        return self.shards.read_composite(self.rows[rows], self.chosen)
 
 
 def main() -> None:
@@ -76,19 +53,18 @@ def train(args, record) -> None:
     """Pretrain the encoder that the arguments describe."""
     began = time.monotonic()
     torch.set_num_threads(args.threads)
-    crops = training_crops(args)
-    ids = crops.shards.index["crop_id"].iloc[crops.rows]
+    crops = training_crops(args.crops, args.composite, args.without_wells, args.at_most_crops)
     if args.choice:
         vars(args).update(json.loads(args.choice.read_text())["chosen"])
     settings = cli.settings_from(args, PretrainingSettings)
     record.parameters = {
         "kind": "ssl",
         "crops": len(crops),
-        "crops_digest": text_digest("\n".join(ids)),
+        "crops_digest": text_digest("\n".join(crops.crop_ids)),
     }
     provenance = {"weights": "self-supervised", "method": args.method, "seed": args.seed}
     provenance |= record.parameters
-    checkpoints = args.checkpoints / checkpoint_name(crops, ids)
+    checkpoints = args.checkpoints / checkpoint_name(crops)
     snapshots = checkpoints / "epochs"
 
     def encoder_of(backbone: nn.Module, input_spec: InputSpec, **about) -> Encoder:
@@ -138,29 +114,11 @@ def train(args, record) -> None:
     }
 
 
-def checkpoint_name(crops: TrainingCrops, ids: pd.Series) -> str:
+def checkpoint_name(crops: TrainingCrops) -> str:
     """Return a name that changes with crops, composite and code, so that nothing stale resumes."""
     formats = [read_format(path) for path in crops.shards.paths]
-    return text_digest(f"{formats} {crops.chosen} {ids.tolist()} {code_digest('pretrain.py')}")[:16]
-
-
-def training_crops(args) -> TrainingCrops:
-    """Return the crops to train on: those of no evaluation well, or a random share of them.
-
-    Raises InputError if none is left.
-    """
-    shards = Shards(args.crops)
-    well = shards.index["field_id"].str.split("/").str[2]
-    rows = np.flatnonzero(~well.isin(args.without_wells))
-    if not len(rows):
-        raise InputError(
-            "no crop to pretrain on: every crop of the pretraining plates lies in an evaluation "
-            "well; list fewer under evaluation_wells or more under pretrain_plates"
-        )
-    if args.at_most_crops and args.at_most_crops < len(rows):
-        chosen = np.random.default_rng(0).permutation(len(rows))[: args.at_most_crops]
-        rows = rows[np.sort(chosen)]
-    return TrainingCrops(shards, rows, args.composite)
+    words = formats, crops.chosen, crops.crop_ids, code_digest("pretrain.py")
+    return text_digest(repr(words))[:16]
 
 
 if __name__ == "__main__":

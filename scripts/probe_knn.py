@@ -18,6 +18,7 @@ def main() -> None:
     parser.add_argument("--shift-labels", type=Path, nargs="*", required=True)
     parser.add_argument("--budget", type=int, required=True)
     parser.add_argument("--draws", type=int, required=True)
+    parser.add_argument("--shuffle-labels", action="store_true", help="of the training crops")
     parser.add_argument("--output", type=Path, required=True)
     cli.add_settings(parser, KnnSettings)
     cli.run(probe, parser.parse_args())
@@ -28,7 +29,7 @@ def probe(args, record) -> None:
     settings = cli.settings_from(args, KnnSettings)
     crops, features = read_features(args.features)
     predictions = []
-    for task in tasks(args.splits, args.shift_labels, args.draws, args.budget):
+    for task in tasks(args.splits, args.shift_labels, args.draws, args.budget, args.shuffle_labels):
         train = select(crops, features, task.train_crops)
         test = select(crops, features, task.test["crop_id"])
         predictions.append(task.predictions(knn_scores(train, task.train_targets, test, settings)))

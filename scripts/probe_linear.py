@@ -19,6 +19,7 @@ def main() -> None:
     parser.add_argument("--shift-labels", type=Path, nargs="*", required=True)
     parser.add_argument("--budget", type=int, required=True)
     parser.add_argument("--draws", type=int, required=True)
+    parser.add_argument("--shuffle-labels", action="store_true", help="of the training crops")
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--output", type=Path, required=True)
     cli.add_settings(parser, LinearSettings)
@@ -28,7 +29,9 @@ def main() -> None:
 def probe(args, record) -> None:
     """Run the probe that the arguments describe."""
     crops, features = read_features(args.features)
-    draws = list(tasks(args.splits, args.shift_labels, args.draws, args.budget))
+    draws = list(
+        tasks(args.splits, args.shift_labels, args.draws, args.budget, args.shuffle_labels)
+    )
     scores = linear_scores(
         [select(crops, features, task.train_crops) for task in draws],
         [task.train_targets for task in draws],

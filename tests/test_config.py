@@ -14,6 +14,7 @@ from snakemake.utils import update_config
 from hcsqc import config as settings
 from hcsqc.crops import CropSettings
 from hcsqc.errors import InputError
+from hcsqc.measures import MEASURES
 from hcsqc.methods import METHODS
 from hcsqc.nuclei import NucleusSettings
 from hcsqc.pretraining import PretrainingSettings
@@ -140,7 +141,9 @@ def test_a_misspelt_key_of_a_simulation_is_named():
 
 
 def test_a_key_like_no_other_lists_the_known_ones():
-    assert message(edited(features__zzzz=1)).endswith("'zzzz'; known: batch_size, sample")
+    assert message(edited(features__zzzz=1)).endswith(
+        "'zzzz'; known: batch_size, sample, standardised"
+    )
 
 
 @unhurried
@@ -422,8 +425,37 @@ def test_the_schemas_method_keys_are_those_of_the_methods():
     for name, module in METHODS.items():
         rules = SCHEMA["$defs"][f"method_{name}"]
         assert set(rules["properties"]) == set(rules["required"]) == fields(module.Settings)
-    known = SCHEMA["$defs"]["encoder"]["allOf"][2]["then"]["properties"]["method"]["enum"]
-    assert set(known) == set(METHODS)
+    ssl = SCHEMA["$defs"]["encoder"]["allOf"][-1]["then"]
+    assert set(ssl["properties"]["method"]["enum"]) == set(METHODS)
+
+
+def test_the_schemas_measures_are_those_of_the_code():
+    branches = [branch["then"]["properties"] for branch in SCHEMA["$defs"]["encoder"]["allOf"]]
+    named = [branch["measures"]["enum"] for branch in branches if "measures" in branch]
+    assert named == [list(MEASURES)] * 2
+
+
+def test_an_encoder_that_measures_is_not_fine_tuned():
+    assert not settings.probed(DEFAULTS, "image_quality", "finetune_paper")
+    assert settings.probed(DEFAULTS, "image_quality", "knn")
+    assert settings.probed(DEFAULTS, "random_resnet18", "finetune_paper")
+
+
+def test_measures_are_of_controls_or_classical_encoders_and_need_no_architecture():
+    entry = {"kind": "classical", "measures": "image_quality"}
+    check(edited(encoders__mine=entry))
+    assert "'measures' is missing" in message(edited(encoders__mine={"kind": "classical"}))
+    assert "did you mean 'image_quality'" in message(
+        edited(encoders__mine=entry | {"measures": "image_qualities"})
+    )
+    text = message(edited(encoders__mine=entry | {"input_px": 64}))
+    assert "encoders.mine: unknown key 'input_px'" in text
+    assert "'architecture' is missing" in message(edited(encoders__mine={"kind": "control"}))
+
+
+def test_budgets_may_be_the_largest_of_the_study():
+    assert settings.probe_budgets(DEFAULTS, "knn_shuffled") == [350]
+    assert settings.probe_budgets(edited(study__budgets=[40, 20]), "knn_shuffled") == [40]
 
 
 @pytest.mark.parametrize("kind", PROBE_SETTINGS)
@@ -435,7 +467,7 @@ def test_the_schemas_probe_keys_are_those_of_the_probes(kind):
         if kind in str(branch["if"]["properties"]["kind"].values())
     ]
     assert len(rules) == 1
-    assert set(rules[0]["properties"]) - {"kind", "budgets", "draws"} == fields(
+    assert set(rules[0]["properties"]) - {"kind", "budgets", "draws", "shuffle_labels"} == fields(
         PROBE_SETTINGS[kind]
     )
     assert set(rules[0]["required"]) == fields(PROBE_SETTINGS[kind])

@@ -135,4 +135,4 @@ def test_ssl_a_time_limit_ends_with_one_line_and_the_next_start_goes_on(
 def test_ssl_no_crop_to_train_on_is_said(plate, tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         run(plate, tmp_path, monkeypatch, without=WELLS)
-    assert "no crop to pretrain on" in capsys.readouterr().err
+    assert "no crop to train on without labels" in capsys.readouterr().err

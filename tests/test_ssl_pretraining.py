@@ -23,8 +23,9 @@ from hcsqc.methods import METHODS
 from hcsqc.models import build_backbone, imagenet_input
 from hcsqc.optimizers import build_optimizer, learning_rate_at
 from hcsqc.pretraining import OutOfTime, PretrainingSettings, pretrain
+from hcsqc.training_crops import TrainingCrops
 from hcsqc.views import ViewSettings
-from pretrain import TrainingCrops, checkpoint_name
+from pretrain import checkpoint_name
 
 VIEWS = ViewSettings(0.5, 0.5, 0.5, 0.0625, 0.9, 1.1)
 # 24 crops in batches of 8: 2 epochs are 6 steps.
@@ -266,8 +267,8 @@ def test_ssl_pretraining_learns_from_composites_of_any_number_of_channels(channe
 
 def test_ssl_checkpoints_of_another_composite_have_another_name():
     def name(*chosen):
-        crops = TrainingCrops(SimpleNamespace(paths=[]), np.arange(2), list(chosen))
-        return checkpoint_name(crops, pd.Series(["a", "b"]))
+        shards = SimpleNamespace(paths=[], index=pd.DataFrame({"crop_id": ["a", "b"]}))
+        return checkpoint_name(TrainingCrops(shards, np.arange(2), list(chosen)))
 
     assert name("w4", "w5", "w1") == name("w4", "w5", "w1")
     assert len({name("w4", "w5", "w1"), name("w1", "w5", "w4"), name("w4", "w5")}) == 3

@@ -10,6 +10,7 @@ import pytest
 import yaml
 from snakemake.utils import update_config
 
+from hcsqc.config import probe_budgets, probed
 from hcsqc.metrics import METRICS
 from hcsqc.tables import COLUMNS, FEWEST_DRAWS, PAPER_TABLES, make_tables
 
@@ -45,13 +46,13 @@ def score_rows(config: dict, value=lambda **row: 0.5, without=()) -> pd.DataFram
             config["study"]["encoders"],
             config["study"]["seeds"],
             [probe],
-            entry.get("budgets", config["study"]["budgets"]),
+            probe_budgets(config, probe),
             range(entry.get("draws", config["study"]["draws"])),
             [config["study"]["train"], *config["study"]["test"]],
             METRICS,
         ):
             named = dict(zip(names, row, strict=True))
-            if named["encoder"] not in without:
+            if named["encoder"] not in without and probed(config, named["encoder"], probe):
                 n_test = 130 if named["screen"] == config["study"]["train"] else 224
                 rows.append({**named, "value": value(**named), "n_test": n_test})
     return pd.DataFrame(rows)
@@ -209,7 +210,22 @@ def test_the_papers_cells_stand_beside_encoders_that_were_not_run():
     tables = make_tables(score_rows(config), config)
     assert sum(table["paper_percent"].notna().sum() for table in tables.values()) == 192
     ours = pd.concat(tables.values())
-    assert ours["percent"].notna().sum() == (ours["encoder"] == "random_resnet18").sum()
+    # The control on shuffled labels has the largest budget alone.
+    scored = (ours["probe"] != "knn_shuffled") | (ours["budget"] == max(config["study"]["budgets"]))
+    assert ours["percent"].notna().sum() == (scored & (ours["encoder"] == "random_resnet18")).sum()
+
+
+def test_what_is_measured_is_not_fine_tuned_and_the_tables_say_why():
+    tables = make_tables(score_rows(CONFIG), CONFIG)
+    rows = pd.concat(tables.values())
+    rows = rows[(rows["encoder"] == "image_quality") & (rows["probe"] == "finetune_paper")]
+    assert len(rows) and (rows["status"] == "not run").all()
+    assert set(rows["reason"]) == {"its features are measured, there is nothing to fine-tune"}
+
+
+def test_the_papers_figures_do_not_stand_beside_shuffled_labels():
+    rows = pd.concat(make_tables(score_rows(CONFIG), CONFIG).values())
+    assert rows[rows["probe"] == "knn_shuffled"]["paper_percent"].isna().all()
 
 
 def test_a_known_cell_of_each_of_the_papers_tables():

@@ -160,8 +160,9 @@ def search_trials(config: Mapping, name: str) -> dict[str, dict]:
 
 
 def probe_budgets(config: Mapping, probe: str) -> list[int]:
-    """Return the label budgets of a probe: its own, or else the study's."""
-    return config["probes"][probe].get("budgets", config["study"]["budgets"])
+    """Return the label budgets of a probe: its own, the largest, or else the study's."""
+    own = config["probes"][probe].get("budgets", config["study"]["budgets"])
+    return [max(config["study"]["budgets"])] if own == "largest" else own
 
 
 def probe_draws(config: Mapping, probe: str) -> int:
@@ -172,7 +173,23 @@ def probe_draws(config: Mapping, probe: str) -> int:
 def probe_settings(config: Mapping, probe: str) -> dict:
     """Return what a probe does: its entry without kind, budgets and draws."""
     entry = config["probes"][probe]
-    return {key: entry[key] for key in entry if key not in ("kind", "budgets", "draws")}
+    apart = ("kind", "budgets", "draws", "shuffle_labels")
+    return {key: entry[key] for key in entry if key not in apart}
+
+
+def shuffles_labels(config: Mapping, probe: str) -> bool:
+    """Return whether a probe is the control that trains on labels of other crops."""
+    return config["probes"][probe].get("shuffle_labels", False)
+
+
+def is_trainable(config: Mapping, encoder: str) -> bool:
+    """Return whether an encoder can be fine-tuned: all can but those that measure."""
+    return "measures" not in config["encoders"][encoder]
+
+
+def probed(config: Mapping, encoder: str, probe: str) -> bool:
+    """Return whether a probe is for an encoder: fine-tuning needs one that can be trained."""
+    return config["probes"][probe]["kind"] != "finetune" or is_trainable(config, encoder)
 
 
 def differences(
@@ -269,11 +286,13 @@ def _check_encoder(config: Mapping, schema: Mapping, name: str) -> None:
     if entry["kind"] == "ssl":
         merged = encoder_settings(config, name)
         _check_pretraining(merged, merged["method"], schema, f"encoders.{name}")
-        if not config["screens"][train]["pretrain_plates"]:
-            raise InputError(
-                f"config: encoder '{name}' trains on crops, but screens.{train}.pretrain_plates "
-                "is empty; list plates there"
-            )
+    if (entry["kind"] == "ssl" or "measures" in entry) and not config["screens"][train][
+        "pretrain_plates"
+    ]:
+        raise InputError(
+            f"config: encoder '{name}' trains on crops, but screens.{train}.pretrain_plates "
+            "is empty; list plates there"
+        )
 
 
 def _check_pretraining(values: Mapping, method: str, schema: Mapping, where: str) -> None:

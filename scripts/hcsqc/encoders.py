@@ -16,6 +16,7 @@ from torch import nn
 
 from hcsqc.errors import InputError
 from hcsqc.files import atomic, sha256, write_json
+from hcsqc.measures import MEASURES, StandardisedMeasures, fit_measures
 from hcsqc.models import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -25,6 +26,7 @@ from hcsqc.models import (
     imagenet_input,
     timm,
 )
+from hcsqc.training_crops import TrainingCrops
 
 # Weights that come in a package of the index: their file, and how the authors normalise.
 PACKAGED = {
@@ -43,9 +45,9 @@ HEADS = ("classifier", "head.fc", "head_dist.", "fc.", "pre_logits", "head.weigh
 class Encoder:
     """A backbone and what is known of it."""
 
-    backbone: nn.Module
+    backbone: nn.Module  # or StandardisedMeasures, which are no network
     kind: str
-    architecture: str
+    architecture: str  # a timm name, or one of MEASURES
     input_spec: InputSpec
     width: int
     trainable: bool
@@ -74,6 +76,17 @@ def random_encoder(architecture: str, input_px: int, channels: int, seed: int) -
     backbone = build_backbone(architecture, channels)
     provenance = {"weights": "random", "seed": seed}
     return describe(backbone, "control", architecture, spec, provenance)
+
+
+def measured_encoder(name: str, kind: str, crops: TrainingCrops) -> Encoder:
+    """Return an encoder that measures, standardised over `crops`: see `hcsqc.measures`.
+
+    Nothing of it can be trained.
+    """
+    fitted = fit_measures(name, crops)
+    spec = InputSpec(crops.shards.format.size_px, (0.0,) * crops.channels, (1.0,) * crops.channels)
+    provenance = {"weights": "measures", "crops": len(crops)}
+    return Encoder(fitted.eval(), kind, name, spec, len(fitted.centre), False, provenance)
 
 
 def transfer_encoder(
@@ -137,7 +150,10 @@ def load_encoder(weights: Path) -> Encoder:
         raise InputError(f"{weights}: cannot be read as an encoder ({error})") from error
     spec = about["input"]
     input_spec = InputSpec(spec["size_px"], tuple(spec["mean"]), tuple(spec["std"]))
-    backbone = build_backbone(about["architecture"], input_spec.channels)
+    if about["architecture"] in MEASURES:
+        backbone: nn.Module = StandardisedMeasures(about["architecture"], about["width"])
+    else:
+        backbone = build_backbone(about["architecture"], input_spec.channels)
     _load(backbone, tensors, str(weights))
     return Encoder(
         backbone.eval(),

@@ -1,4 +1,4 @@
-"""Features: the output of a frozen encoder for crops."""
+"""Features: the output of a frozen encoder for crops, or what is measured of them."""
 
 from collections.abc import Sequence
 
@@ -8,6 +8,7 @@ import torch
 
 from hcsqc.encoders import Encoder, check_composite
 from hcsqc.errors import InputError
+from hcsqc.measures import StandardisedMeasures
 from hcsqc.progress import Progress
 from hcsqc.schema import features_schema
 from hcsqc.shards import Shards
@@ -29,16 +30,21 @@ def extract_features(
     """
     check_composite(encoder, chosen, label)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    backbone = encoder.backbone.to(device, memory_format=torch.channels_last).eval()
+    if not isinstance(encoder.backbone, StandardisedMeasures):
+        backbone = encoder.backbone.to(device, memory_format=torch.channels_last).eval()
     features = np.empty((len(rows), encoder.width), np.float32)
     progress = Progress(len(rows), "crops", label)
     with torch.inference_mode():
         for start in range(0, len(rows), batch_size):
             batch = rows[start : start + batch_size]
             crops = shards.read_composite(batch, chosen)
-            images = normalise(crops, encoder.input_spec)
-            images = images.to(device, memory_format=torch.channels_last)
-            features[start : start + len(batch)] = backbone(images).float().cpu().numpy()
+            if isinstance(encoder.backbone, StandardisedMeasures):
+                found = encoder.backbone.measure(crops, shards.index.iloc[batch])
+            else:
+                images = normalise(crops, encoder.input_spec)
+                images = images.to(device, memory_format=torch.channels_last)
+                found = backbone(images).float().cpu().numpy()
+            features[start : start + len(batch)] = found
             progress.update(len(batch))
     progress.close()
     bad = ~np.isfinite(features).all(axis=1)

@@ -26,6 +26,7 @@ KIND_STYLE = {
     "transfer": {"linestyle": "-", "marker": "o"},
     "ssl": {"linestyle": "--", "marker": "s"},
     "control": {"linestyle": ":", "marker": "x"},
+    "classical": {"linestyle": "-.", "marker": "^"},
 }
 METRIC = "f1"
 METRIC_NAME = "weighted F1 (%)"

@@ -7,7 +7,7 @@ from pathlib import Path
 import jinja2
 import pandas as pd
 
-from hcsqc.config import describe_data
+from hcsqc.config import describe_data, shuffles_labels
 from hcsqc.schema import ARTEFACTS
 
 TABLE_TITLES = {
@@ -38,6 +38,7 @@ def render_report(
 
     `changed` lists what the study does otherwise than the paper's, as (key, value, default).
     """
+    shuffled = [probe for probe in config["study"]["probes"] if shuffles_labels(config, probe)]
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -49,7 +50,8 @@ def render_report(
             {"number": number, "title": TABLE_TITLES[number], "groups": layout_table(table)}
             for number, table in tables.items()
         ],
-        best=best_encoders(tables[2]),
+        best=best_encoders(tables[2][~tables[2]["probe"].isin(shuffled)]),
+        shuffled=shuffled,
         against_control=against_control(tables[1], config["probes"]),
         figures=[
             {"name": path.stem, "png": base64.b64encode(path.read_bytes()).decode()}
@@ -138,7 +140,9 @@ def against_control(table: pd.DataFrame, probes: Mapping[str, Mapping]) -> list[
 
     `table` is table 1. Empty where there is no kNN probe, no control or no such encoder.
     """
-    knn = table["probe"].map(lambda name: probes[name]["kind"] == "knn")
+    knn = table["probe"].map(
+        lambda name: probes[name]["kind"] == "knn" and not probes[name].get("shuffle_labels")
+    )
     rows = table[knn & (table["metric"] == "accuracy") & (table["status"] == "run")]
     found = []
     for probe, group in rows.groupby("probe", sort=False):

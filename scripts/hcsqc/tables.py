@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from hcsqc.config import describe_data, probe_budgets
+from hcsqc.config import describe_data, probe_budgets, probed, shuffles_labels
 from hcsqc.metrics import METRICS
 
 COLUMNS = [
@@ -92,7 +92,7 @@ def _row(table, encoder, probe, budget, screen, metric, summary, paper, config) 
     cell = paper[
         (paper["table"] == table)
         & (paper["encoder"] == encoder)
-        & (paper["probe"] == kind)
+        & (paper["probe"] == (None if shuffles_labels(config, probe) else kind))
         & (paper["budget"] == budget)
         & (paper["metric"] == metric)
     ]
@@ -116,6 +116,8 @@ def _row(table, encoder, probe, budget, screen, metric, summary, paper, config) 
             row |= {"low": found["low"], "high": found["high"]}
         return row | {"status": "run", "reason": None}
     reason = config["study"]["not_run"].get(encoder)
+    if reason is None and not probed(config, encoder, probe):
+        reason = "its features are measured, there is nothing to fine-tune"
     if reason is None:
         budgets = ", ".join(map(str, probe_budgets(config, probe)))
         reason = f"this study runs {probe} at {budgets} labels"

@@ -32,10 +32,18 @@ class Task:
         return self.test.assign(draw=self.draw, score=scores.astype(float))
 
 
-def tasks(splits: Path, shift_labels: Sequence[Path], draws: int, budget: int) -> Iterator[Task]:
+def tasks(
+    splits: Path,
+    shift_labels: Sequence[Path],
+    draws: int,
+    budget: int,
+    shuffle_labels: bool = False,
+) -> Iterator[Task]:
     """Yield the first `draws` draws of the splits at one label budget.
 
-    The labelled crops of each file of `shift_labels` are tested in every draw, whole.
+    The labelled crops of each file of `shift_labels` are tested in every draw, whole. With
+    `shuffle_labels` the training labels are those of other training crops: the control that any
+    probe must beat.
     """
     table = read_table(splits, "splits")
     shifted = [read_table(path, "labels", ["crop_id", "label"]) for path in shift_labels]
@@ -44,12 +52,10 @@ def tasks(splits: Path, shift_labels: Sequence[Path], draws: int, budget: int) -
         test = table[(table["draw"] == draw) & (table["part"] == "test")]
         test = pd.concat([test[["crop_id", "label"]], *shifted], ignore_index=True)
         test.insert(0, "screen", test["crop_id"].str.split("/").str[0])
-        yield Task(
-            draw,
-            train["crop_id"].to_numpy(),
-            (train["label"] == ABNORMAL).to_numpy(np.int64),
-            test,
-        )
+        targets = (train["label"] == ABNORMAL).to_numpy(np.int64)
+        if shuffle_labels:
+            targets = np.random.default_rng(draw).permutation(targets)
+        yield Task(draw, train["crop_id"].to_numpy(), targets, test)
 
 
 def read_features(paths: Sequence[Path]) -> tuple[pd.Index, np.ndarray]:
