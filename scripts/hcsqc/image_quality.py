@@ -110,8 +110,8 @@ def _power_slopes(planes: np.ndarray) -> np.ndarray:
     # Least squares over each plane's valid rings.
     x = np.broadcast_to(np.log(rings), power.shape)
     y = np.log(power, out=np.zeros_like(power), where=valid)
-    x = x - _ratio((valid * x).sum(axis=1), valid.sum(axis=1))[:, None]
-    return _ratio((valid * x * y).sum(axis=1), (valid * x * x).sum(axis=1))
+    x = valid * (x - _ratio((valid * x).sum(axis=1), valid.sum(axis=1))[:, None])
+    return _ratio((x * y).sum(axis=1), (x * x).sum(axis=1))
 
 
 def _distances_to_edge(length: int) -> np.ndarray:
