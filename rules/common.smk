@@ -21,6 +21,9 @@ with open(Path(workflow.basedir) / "rules" / "config.schema.yaml") as schema_fil
     except InputError as error:
         raise WorkflowError(str(error)) from None
 
+# Weights are fetched by one local rule; no other job may open a connection for them.
+shell.prefix("set -euo pipefail; export HF_HUB_OFFLINE=1; ")
+
 STUDY = f"results/{config['study']['name']}"
 TRAIN = config["study"]["train"]
 TEST = config["study"]["test"]
@@ -34,6 +37,7 @@ TABLES = [f"{STUDY}/tables/table{number}.csv" for number in (1, 2, 3)]
 
 def one_of(names):
     """Return a wildcard constraint that matches just these names."""
+    names = list(names)
     return "|".join(names) if names else "(?!)"
 
 
@@ -51,6 +55,11 @@ def probes_of(kind):
 
 SEARCHED = [name for name in encoders_of("ssl") if settings.search_trials(config, name)]
 
+# Weights of trained networks, for all studies: name -> the entry of an encoder that has them.
+WEIGHTS = {
+    settings.weights_name(config["encoders"][name]): config["encoders"][name]
+    for name in encoders_of("transfer")
+}
 MEASURED = [name for name in config["study"]["encoders"] if not settings.is_trainable(config, name)]
 # Only what is trained or drawn at random has seeds; weights that are given are seed 0.
 SEEDED = [name for name in encoders_of("ssl", "control") if name not in MEASURED]

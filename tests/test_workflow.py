@@ -50,7 +50,9 @@ def test_second_run_does_nothing(tiny):
 
 def test_tables_have_a_row_for_every_encoder_probe_budget_screen_and_metric(tiny):
     encoders = {"efficientnet_lite0", "simclr", "deepcluster_v2", "random_resnet18", "vgg16"}
-    frozen, metrics = ("knn", "linear_paper"), ("accuracy", "f1", "auc")
+    encoders |= {"intensity_and_size", "image_quality"}
+    frozen = ("knn", "linear_paper", "knn_shuffled")
+    metrics = ("accuracy", "f1", "auc")
     every = (*frozen, "finetune_paper")
     expected = {
         1: set(product(encoders, frozen, [20], ["tiny022"], metrics)),
@@ -65,6 +67,8 @@ def test_tables_have_a_row_for_every_encoder_probe_budget_screen_and_metric(tiny
         assert len(keys) == len(rows)
         assert {tuple(key) for key in keys} == rows
         assert set(table[table["encoder"] == "vgg16"]["reason"]) == {"no hub in tests"}
+        tuned = table[(table["encoder"] == "image_quality") & (table["probe"] == "finetune_paper")]
+        assert tuned["reason"].str.contains("nothing to fine-tune").all()
         run = table[table["status"] == "run"]
         assert run["percent"].between(0, 100).all()
 
@@ -191,12 +195,12 @@ def test_comments_and_docstrings_rerun_nothing(changed):
 
 def test_metric_code_reruns_scores_and_what_follows(changed):
     edit(changed, "scripts/hcsqc/metrics.py", "THRESHOLD = 0.5", "THRESHOLD = 0.4")
-    assert changed.planned() == {"score_predictions": 4} | EPOCHS | AFTER_SCORES
+    assert changed.planned() == {"score_predictions": 6} | EPOCHS | AFTER_SCORES
 
 
 def test_probe_code_reruns_its_predictions_and_what_follows(changed):
     edit(changed, "scripts/hcsqc/probes/knn.py", "axis=1)\n", "axis=1) * 1.0\n")
-    expected = {"probe_knn": 8, "score_predictions": 4} | EPOCHS | AFTER_SCORES
+    expected = {"probe_knn": 18, "score_predictions": 6} | EPOCHS | AFTER_SCORES
     assert changed.planned() == expected
 
 
@@ -212,13 +216,14 @@ def test_crop_settings_rerun_crops_and_all_that_follows(changed):
     planned = changed.planned()
     assert planned["crop_plate"] == 3
     assert planned["pretrain"] == 2
-    assert not {"simulate_plate", "index_plate", "measure_scale", "import_encoder"} & set(planned)
+    assert not {"simulate_plate", "index_plate", "measure_scale", "fetch_weights"} & set(planned)
 
 
 def test_one_more_encoder_runs_its_own_jobs_and_the_tables(changed):
     entry = {"kind": "ssl", "method": "simclr", "preset": "paper", "epochs": 1}
     study_with(changed, encoders={"simclr_short": entry})
     encoders = ["efficientnet_lite0", "simclr", "deepcluster_v2", "random_resnet18"]
+    encoders += ["intensity_and_size", "image_quality"]
     study_with(changed, study={"encoders": [*encoders, "simclr_short"]})
     assert (
         changed.planned()
@@ -228,7 +233,7 @@ def test_one_more_encoder_runs_its_own_jobs_and_the_tables(changed):
             "score_epochs": 1,
             "plot_epochs": 1,
             "extract_features": 2,
-            "probe_knn": 2,
+            "probe_knn": 3,
             "probe_linear": 2,
             "finetune": 1,
             "score_predictions": 1,
@@ -320,6 +325,7 @@ def test_weights_that_cannot_be_had_stop_the_job_with_the_ways_to_provide_them(c
     study_with(changed, study={"encoders": ["mine"]})
     done = changed.study("--", "results/tiny/encoders/mine/seed0/encoder.safetensors")
     assert done.returncode != 0
+    assert "rule fetch_weights" in done.stdout
     assert "error: nowhere.safetensors: no such file of weights for resnet18" in done.stdout
     assert not (results(changed) / "encoders/mine/seed0/encoder.safetensors").exists()
 

