@@ -55,9 +55,12 @@ rule import_encoder:
         "../envs/torch.yaml"
     params:
         input_px=lambda wc: encoder_settings(wc)["input_px"],
+        mode=lambda wc: settings.channel_mode(encoder_settings(wc)),
+        channels=len(config["screens"][TRAIN]["composite"]),
         code=code_digest("import_encoder.py"),
     shell:
         "python scripts/import_encoder.py --weights {input.weights:q} --input-px {params.input_px}"
+        " --mode {params.mode} --channels {params.channels}"
         " --output {output.weights:q} --record {output.record:q} 2>&1 | tee {log:q}"
 
 

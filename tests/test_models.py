@@ -111,7 +111,9 @@ def test_the_input_is_plain_json():
         "size_px": 64,
         "mean": [0.485, 0.456, 0.406],
         "std": [0.229, 0.224, 0.225],
+        "each_channel": False,
     }
+    assert InputSpec.from_json(spec.as_json()) == spec
 
 
 def test_three_channels_are_normalised_as_the_colours_of_imagenet():

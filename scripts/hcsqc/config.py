@@ -194,6 +194,11 @@ def weights_name(entry: Mapping) -> str:
     return entry["architecture"]
 
 
+def channel_mode(entry: Mapping) -> str:
+    """Return how a transfer encoder sees the channels of a composite."""
+    return entry.get("channels", "composite")
+
+
 def is_trainable(config: Mapping, encoder: str) -> bool:
     """Return whether an encoder can be fine-tuned: all can but those that measure."""
     return "measures" not in config["encoders"][encoder]
@@ -289,11 +294,12 @@ def _check_encoder(config: Mapping, schema: Mapping, name: str) -> None:
         entry["file"] = _expand(entry["file"], f"config: encoders.{name}.file")
     train = config["study"]["train"]
     channels = len(config["screens"][train]["composite"])
-    if entry["kind"] == "transfer" and channels != TRANSFER_CHANNELS:
+    composite = entry["kind"] == "transfer" and channel_mode(entry) == "composite"
+    if composite and channels != TRANSFER_CHANNELS:
         raise InputError(
             f"config: weights of encoder '{name}' are for three channels, but "
-            f"screens.{train}.composite has {channels}; leave it out of study.encoders, or list "
-            "three channels"
+            f"screens.{train}.composite has {channels}; state channels: each or channels: adapted "
+            f"in encoders.{name}, list three channels, or leave it out of study.encoders"
         )
     if entry["kind"] == "ssl":
         merged = encoder_settings(config, name)

@@ -5,6 +5,7 @@ input, feature width and provenance. What follows asks only what `encoder.json` 
 """
 
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,12 +19,17 @@ from hcsqc.files import atomic, sha256, write_json
 from hcsqc.measures import MEASURES, StandardisedMeasures, fit_measures
 from hcsqc.models import (
     InputSpec,
-    build_backbone,
+    build_for_input,
     feature_width,
+    grey_input,
     imagenet_input,
+    timm,
 )
 from hcsqc.training_crops import TrainingCrops
 from hcsqc.weights import Weights
+
+# isort: split
+from timm.models import adapt_input_conv  # hcsqc.models mends its import
 
 
 @dataclass(frozen=True)
@@ -58,7 +64,7 @@ def random_encoder(architecture: str, input_px: int, channels: int, seed: int) -
     """
     torch.manual_seed(seed)
     spec = imagenet_input(input_px, channels)
-    backbone = build_backbone(architecture, channels)
+    backbone = build_for_input(architecture, spec)
     provenance = {"weights": "random", "seed": seed}
     return describe(backbone, "control", architecture, spec, provenance)
 
@@ -74,20 +80,56 @@ def measured_encoder(name: str, kind: str, crops: TrainingCrops) -> Encoder:
     return Encoder(fitted.eval(), kind, name, spec, len(fitted.centre), False, provenance)
 
 
-def transfer_encoder(weights: Weights, input_px: int) -> Encoder:
-    """Return a timm network with trained weights, for composites of three channels.
+CHANNEL_MODES = ("composite", "each", "adapted")
 
-    Raises InputError, naming the first tensor, if the weights are of another architecture.
+
+def transfer_encoder(
+    weights: Weights, input_px: int, channels: int = 3, mode: str = "composite"
+) -> Encoder:
+    """Return a timm network with trained weights, for composites of `channels`.
+
+    `mode` says how a network made for red, green and blue sees them: `composite` as these three,
+    `each` one at a time with all features side by side, `adapted` by a first convolution for so
+    many channels, whose weights are those for colours in turn (timm's way).
+    Raises InputError if the mode is not for so many channels, or, naming the first tensor, if the
+    weights are of another architecture.
     """
+    if mode == "composite" and channels != len(weights.mean):
+        raise InputError(
+            f"{weights.architecture}: its weights are for {len(weights.mean)} channels, the "
+            f"composite has {channels}; state channels: each or channels: adapted"
+        )
     spec = InputSpec(input_px, tuple(weights.mean), tuple(weights.std))
-    backbone = build_backbone(weights.architecture, spec.channels)
-    _load(backbone, weights.tensors, _source(weights.provenance))
-    return describe(backbone, "transfer", weights.architecture, spec, weights.provenance)
+    if mode != "composite" and (mode == "each" or channels != len(weights.mean)):
+        spec = grey_input(input_px, channels, weights.mean, weights.std, mode == "each")
+    backbone = build_for_input(weights.architecture, spec)
+    seen = backbone.backbone if spec.each_channel else backbone
+    _load(seen, fitted(weights, seen, 3 if spec.each_channel else channels), _source(weights))
+    return describe(backbone.eval(), "transfer", weights.architecture, spec, weights.provenance)
 
 
-def _source(provenance: Mapping[str, object]) -> str:
+def fitted(weights: Weights, backbone: nn.Module, channels: int) -> Mapping[str, torch.Tensor]:
+    """Return the tensors as timm would load them into `backbone`.
+
+    Positions are interpolated to its input, the authors' names become timm's, and the first
+    convolution is adapted to the number of channels.
+    """
+    tensors = dict(weights.tensors)
+    convert = getattr(sys.modules[type(backbone).__module__], "checkpoint_filter_fn", None)
+    if convert:
+        tensors = convert(tensors, backbone)
+    first = timm.get_pretrained_cfg(weights.architecture.split(".")[0]).first_conv
+    for name in (first,) if isinstance(first, str) else first or ():
+        key = f"{name}.weight"
+        if key in tensors and tensors[key].shape[1] != channels:
+            tensors[key] = adapt_input_conv(channels, tensors[key])
+    return tensors
+
+
+def _source(weights: Weights) -> str:
     """Return what weights are called in messages: the name of their file, package or network."""
-    return str(provenance.get(provenance["weights"]) or provenance["name"])
+    about = weights.provenance
+    return str(about.get(about["weights"]) or about["name"])
 
 
 def save_encoder(encoder: Encoder, weights: Path) -> None:
@@ -133,12 +175,11 @@ def load_encoder(weights: Path) -> Encoder:
         tensors = load_file(weights)
     except Exception as error:  # safetensors raises its own, unexported kinds
         raise InputError(f"{weights}: cannot be read as an encoder ({error})") from error
-    spec = about["input"]
-    input_spec = InputSpec(spec["size_px"], tuple(spec["mean"]), tuple(spec["std"]))
+    input_spec = InputSpec.from_json(about["input"])
     if about["architecture"] in MEASURES:
         backbone: nn.Module = StandardisedMeasures(about["architecture"], about["width"])
     else:
-        backbone = build_backbone(about["architecture"], input_spec.channels)
+        backbone = build_for_input(about["architecture"], input_spec)
     _load(backbone, tensors, str(weights))
     return Encoder(
         backbone.eval(),

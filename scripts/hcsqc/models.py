@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass
 from difflib import get_close_matches
 from statistics import fmean
 
-from torch import Tensor, nn, no_grad, zeros
+from torch import Tensor, cat, nn, no_grad, zeros
 
 from hcsqc.errors import InputError
 
@@ -49,6 +49,7 @@ class InputSpec:
     size_px: int
     mean: tuple[float, ...]  # one per channel of the composite, and so is std
     std: tuple[float, ...]
+    each_channel: bool = False  # channels are seen one by one: see `EachChannel`
 
     @property
     def channels(self) -> int:
@@ -58,6 +59,11 @@ class InputSpec:
     def as_json(self) -> dict[str, object]:
         """Return the fields as plain JSON values."""
         return {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(self).items()}
+
+    @classmethod
+    def from_json(cls, values: dict[str, object]) -> "InputSpec":
+        """Return what `as_json` was made of."""
+        return cls(**{key: tuple(v) if isinstance(v, list) else v for key, v in values.items()})
 
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -72,7 +78,12 @@ def imagenet_input(size_px: int, channels: int) -> InputSpec:
     """
     if channels == len(IMAGENET_MEAN):
         return InputSpec(size_px, IMAGENET_MEAN, IMAGENET_STD)
-    return InputSpec(size_px, (fmean(IMAGENET_MEAN),) * channels, (fmean(IMAGENET_STD),) * channels)
+    return grey_input(size_px, channels, IMAGENET_MEAN, IMAGENET_STD)
+
+
+def grey_input(size_px: int, channels: int, mean, std, each_channel: bool = False) -> InputSpec:
+    """Return an input whose channels are all normalised by the mean of red, green and blue."""
+    return InputSpec(size_px, (fmean(mean),) * channels, (fmean(std),) * channels, each_channel)
 
 
 class PooledFeatures(nn.Module):
@@ -91,12 +102,29 @@ class PooledFeatures(nn.Module):
         return self.features(x).mean(dim=(2, 3))
 
 
-def build_backbone(architecture: str, channels: int) -> nn.Module:
+class EachChannel(nn.Module):
+    """A network for colour pictures on one channel at a time, shown as red, green and blue alike.
+
+    The features of all channels stand side by side: N x C x H x W to N x (C * width).
+    """
+
+    def __init__(self, backbone: nn.Module):
+        super().__init__()
+        self.backbone = backbone
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the features of every channel, in their order."""
+        return cat([self.backbone(channel.expand(-1, 3, -1, -1)) for channel in x.split(1, 1)], 1)
+
+
+def build_backbone(architecture: str, channels: int, input_px: int | None = None) -> nn.Module:
     """Return a randomly initialised timm network: N x channels x H x W to N x width features.
 
     `architecture` is a timm model name (`resnet18`), with or without the tag of its weights
-    (`resnet18.tv_in1k`), which does not matter here. Features are globally average-pooled.
-    Raises InputError, with near names, if timm has no such network.
+    (`resnet18.tv_in1k`), which does not matter here. Features are globally average-pooled, or of
+    the class token where the network is made so. `input_px` is the side of its input; only
+    networks with positions, such as vision transformers, are made for one size.
+    Raises InputError, with near names, if timm has no such network, or if it cannot see that size.
     """
     name = architecture.split(".")[0]
     if not timm.is_model(name):
@@ -106,7 +134,20 @@ def build_backbone(architecture: str, channels: int) -> nn.Module:
         return PooledFeatures(timm.create_model(name, in_chans=channels).features)
     # solo-learn and torchvision do not zero the last BatchNorm of a block, timm does.
     options = {"zero_init_last": False} if name.startswith("resnet") else {}
-    return timm.create_model(name, num_classes=0, in_chans=channels, **options)
+    known = timm.get_pretrained_cfg(name)
+    if input_px and known is not None and known.fixed_input_size:
+        options["img_size"] = input_px
+    try:
+        return timm.create_model(name, num_classes=0, in_chans=channels, **options)
+    except (AssertionError, ValueError, RuntimeError) as error:
+        raise InputError(f"{name} cannot be made for {input_px} px input ({error})") from error
+
+
+def build_for_input(architecture: str, input_spec: InputSpec) -> nn.Module:
+    """Return a network for an input: as `build_backbone`, or on each of its channels."""
+    if input_spec.each_channel:
+        return EachChannel(build_backbone(architecture, 3, input_spec.size_px))
+    return build_backbone(architecture, input_spec.channels, input_spec.size_px)
 
 
 def feature_width(backbone: nn.Module, input_spec: InputSpec) -> int:

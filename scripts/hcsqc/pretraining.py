@@ -183,7 +183,7 @@ def pretrain(
     input_spec = imagenet_input(settings.input_px, source.channels)
 
     torch.manual_seed(seed)
-    backbone = build_backbone(settings.architecture, source.channels)
+    backbone = build_backbone(settings.architecture, source.channels, settings.input_px)
     width = feature_width(backbone, input_spec)
     method: SelfSupervised = METHODS[settings.method].Method(width, method_settings, len(source))
     backbone.to(place, memory_format=torch.channels_last).train()
