@@ -98,7 +98,8 @@ def train(args, record) -> None:
     if args.snapshots_output:
         snapshots.mkdir(exist_ok=True)  # there may be none
         shutil.rmtree(args.snapshots_output, ignore_errors=True)
-        shutil.move(snapshots, args.snapshots_output)
+        # Copied: should this be killed before its end, the next start still has them.
+        shutil.copytree(snapshots, args.snapshots_output)
     shutil.rmtree(args.checkpoints, ignore_errors=True)
     record.parameters |= {"precision": result.precision}
     record.curves = result.curves

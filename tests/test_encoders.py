@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import resource
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -171,6 +172,20 @@ def test_the_json_beside_the_weights_says_all_that_follows_asks(tmp_path):
         "provenance": {"weights": "random", "seed": 3},
         "sha256": sha256(path),
     }
+
+
+def test_an_encoder_that_a_full_disk_cannot_hold_leaves_the_one_before(tmp_path):
+    path = tmp_path / "encoder.safetensors"
+    save_encoder(random_encoder(TINY, 32, 3, seed=0), path)
+    before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limit[1]))
+    try:
+        with pytest.raises(InputError, match="cannot be written .*; make room and start again"):
+            save_encoder(random_encoder(TINY, 32, 3, seed=1), path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
 
 
 def test_a_backbone_in_channels_last_memory_can_be_saved(tmp_path):

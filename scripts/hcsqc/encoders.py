@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -133,10 +134,18 @@ def _source(weights: Weights) -> str:
 
 
 def save_encoder(encoder: Encoder, weights: Path) -> None:
-    """Write `weights` (.safetensors) and, beside it, the JSON with the same name."""
+    """Write `weights` (.safetensors) and, beside it, the JSON with the same name.
+
+    Raises InputError if they cannot be written, as on a full disk; what was there before stays.
+    """
     tensors = {name: value.contiguous() for name, value in encoder.backbone.state_dict().items()}
     with atomic(weights) as temporary:
-        save_file(tensors, temporary)
+        try:
+            save_file(tensors, temporary)
+        except SafetensorError as error:
+            raise InputError(
+                f"{weights}: cannot be written ({error}); make room and start again"
+            ) from error
     write_json(
         {
             "kind": encoder.kind,
