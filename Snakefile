@@ -67,7 +67,7 @@ rule nuclei_figures:
 rule encoders:
     """Every encoder, and the course of every pretraining, without any label."""
     input:
-        [encoder_file(encoder, seed) for encoder, seed in ENCODER_SEEDS],
+        [about_encoder(encoder, seed) for encoder, seed in ENCODER_SEEDS],
         COURSES,
 
 

@@ -55,12 +55,19 @@ def probes_of(kind):
 
 SEARCHED = [name for name in encoders_of("ssl") if settings.search_trials(config, name)]
 
+
+def encoders_with(key):
+    """Return the study's encoders whose entry has a key."""
+    return [name for name in config["study"]["encoders"] if key in config["encoders"][name]]
+
+
 # Weights of trained networks, for all studies: name -> the entry of an encoder that has them.
 WEIGHTS = {
     settings.weights_name(config["encoders"][name]): config["encoders"][name]
     for name in encoders_of("transfer")
+    if name in encoders_with("architecture")
 }
-MEASURED = [name for name in config["study"]["encoders"] if not settings.is_trainable(config, name)]
+MEASURED = encoders_with("measures")
 # Only what is trained or drawn at random has seeds; weights that are given are seed 0.
 SEEDED = [name for name in encoders_of("ssl", "control") if name not in MEASURED]
 ENCODER_SEEDS = [
@@ -90,9 +97,9 @@ def crop_files(screen, ending, plates=None):
     return [plate_file("crops", screen, plate, ending) for plate in plates]
 
 
-def encoder_file(encoder, seed):
-    """Return the path of an encoder's weights; encoder.json lies beside them."""
-    return f"{STUDY}/encoders/{encoder}/seed{seed}/encoder.safetensors"
+def about_encoder(encoder, seed):
+    """Return the path of what is known of an encoder; its weights, if any, lie beside it."""
+    return f"{STUDY}/encoders/{encoder}/seed{seed}/encoder.json"
 
 
 def flags(values):
@@ -208,6 +215,18 @@ def label_files(wildcards):
 def encoder_settings(wildcards):
     """Return everything that the config says of a rule's encoder."""
     return settings.encoder_settings(config, wildcards.encoder)
+
+
+def module_file(wildcards):
+    """Return the file of a network of one's own as an input, if it lies where Snakemake runs."""
+    stem = encoder_settings(wildcards)["module"].split(":")[0].replace(".", "/")
+    places = [Path(f"{stem}.py"), Path(stem) / "__init__.py"]
+    return [str(path) for path in places if path.exists()]
+
+
+def features_table(encoder, screen):
+    """Return the table of features of one's own for a screen."""
+    return config["encoders"][encoder]["features"].replace("{screen}", screen)
 
 
 def pretraining_crops(wildcards):

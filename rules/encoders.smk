@@ -1,6 +1,6 @@
 """Encoders: given weights, random weights, or self-supervised pretraining; one form for all.
 
-in   crops of the pretraining plates (ssl only)
+in   crops of the pretraining plates (ssl and measures); weights, networks or features of one's own
 out  encoders/{encoder}/seed{seed}/encoder.safetensors, encoder.json; of ssl encoders also epochs/,
      scores/epochs/{encoder}/seed{seed}.parquet and figures/pretraining/{encoder}/seed{seed}.png;
      search/{encoder}/choice.json of those with a line search
@@ -12,6 +12,8 @@ import re
 localrules:
     fetch_weights,
     import_encoder,
+    import_module,
+    describe_features,
     choose_pretraining,
     plot_pretraining,
 
@@ -49,7 +51,9 @@ rule import_encoder:
     log:
         f"{STUDY}/logs/encoders/{{encoder}}/seed{{seed}}.log",
     wildcard_constraints:
-        encoder=one_of(encoders_of("transfer")),
+        encoder=one_of(
+            name for name in encoders_of("transfer") if name in encoders_with("architecture")
+        ),
         seed="0",
     conda:
         "../envs/torch.yaml"
@@ -62,6 +66,52 @@ rule import_encoder:
         "python scripts/import_encoder.py --weights {input.weights:q} --input-px {params.input_px}"
         " --mode {params.mode} --channels {params.channels}"
         " --output {output.weights:q} --record {output.record:q} 2>&1 | tee {log:q}"
+
+
+rule import_module:
+    """Make an encoder of a network of one's own."""
+    input:
+        source=module_file,
+        weights=lambda wc: encoder_settings(wc).get("file", []),
+    output:
+        weights=f"{STUDY}/encoders/{{encoder}}/seed{{seed}}/encoder.safetensors",
+        about=f"{STUDY}/encoders/{{encoder}}/seed{{seed}}/encoder.json",
+        record=f"{STUDY}/runs/encoders/{{encoder}}/seed{{seed}}/run.json",
+    log:
+        f"{STUDY}/logs/encoders/{{encoder}}/seed{{seed}}.log",
+    wildcard_constraints:
+        encoder=one_of(encoders_with("module")),
+        seed="0",
+    conda:
+        "../envs/torch.yaml"
+    params:
+        settings=lambda wc: flags(pick_given(encoder_settings(wc), "module", "input_px", "file")),
+        channels=len(config["screens"][TRAIN]["composite"]),
+        code=code_digest("import_module.py"),
+    shell:
+        "python scripts/import_module.py {params.settings} --channels {params.channels}"
+        " --output {output.weights:q} --record {output.record:q} 2>&1 | tee {log:q}"
+
+
+rule describe_features:
+    """Say of features that come in a table what encoder.json says of any encoder."""
+    input:
+        table=lambda wc: features_table(wc.encoder, TRAIN),
+    output:
+        about=f"{STUDY}/encoders/{{encoder}}/seed{{seed}}/encoder.json",
+        record=f"{STUDY}/runs/encoders/{{encoder}}/seed{{seed}}/run.json",
+    log:
+        f"{STUDY}/logs/encoders/{{encoder}}/seed{{seed}}.log",
+    wildcard_constraints:
+        encoder=one_of(encoders_with("features")),
+        seed="0",
+    conda:
+        "../envs/core.yaml"
+    params:
+        code=code_digest("describe_features.py"),
+    shell:
+        "python scripts/describe_features.py --table {input.table:q}"
+        " --output {output.about:q} --record {output.record:q} 2>&1 | tee {log:q}"
 
 
 rule random_encoder:

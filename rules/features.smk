@@ -5,6 +5,10 @@ out  features/{encoder}/seed{seed}/{screen}.parquet
 """
 
 
+localrules:
+    import_features,
+
+
 rule extract_features:
     """Embed the labelled crops of a screen with one frozen encoder."""
     input:
@@ -17,6 +21,10 @@ rule extract_features:
         record=f"{STUDY}/runs/features/{{encoder}}/seed{{seed}}/{{screen}}/run.json",
     log:
         f"{STUDY}/logs/features/{{encoder}}/seed{{seed}}/{{screen}}.log",
+    wildcard_constraints:
+        encoder=one_of(
+            name for name in config["study"]["encoders"] if name not in encoders_with("features")
+        ),
     conda:
         "../envs/torch.yaml"
     threads: 4
@@ -31,4 +39,26 @@ rule extract_features:
         "python scripts/extract_features.py --encoder {input.encoder:q}"
         " --labels {input.labels:q} --crops {input.crops:q} --composite {params.composite}"
         " {params.settings} --threads {threads}"
+        " --output {output.features:q} --record {output.record:q} 2>&1 | tee {log:q}"
+
+
+rule import_features:
+    """Take the features of the labelled crops from a table of one's own."""
+    input:
+        table=lambda wc: features_table(wc.encoder, wc.screen),
+        labels=f"{STUDY}/labels/{{screen}}.parquet",
+    output:
+        features=f"{STUDY}/features/{{encoder}}/seed{{seed}}/{{screen}}.parquet",
+        record=f"{STUDY}/runs/features/{{encoder}}/seed{{seed}}/{{screen}}/run.json",
+    log:
+        f"{STUDY}/logs/features/{{encoder}}/seed{{seed}}/{{screen}}.log",
+    wildcard_constraints:
+        encoder=one_of(encoders_with("features")),
+        seed="0",
+    conda:
+        "../envs/core.yaml"
+    params:
+        code=code_digest("import_features.py"),
+    shell:
+        "python scripts/import_features.py --table {input.table:q} --labels {input.labels:q}"
         " --output {output.features:q} --record {output.record:q} 2>&1 | tee {log:q}"

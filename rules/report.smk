@@ -146,10 +146,7 @@ rule make_report:
         figures=list(FIGURES.values()),
         labels=[f"{STUDY}/labels/{screen}.parquet" for screen in LABELLED],
         summaries=[crop_files(screen, "summary.parquet") for screen in SCREENS],
-        encoders=[
-            encoder_file(encoder, seed).replace(".safetensors", ".json")
-            for encoder, seed in ENCODER_SEEDS
-        ],
+        encoders=[about_encoder(encoder, seed) for encoder, seed in ENCODER_SEEDS],
         config=f"{STUDY}/config.json",
     output:
         page=f"{STUDY}/report/index.html",

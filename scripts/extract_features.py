@@ -7,7 +7,8 @@ import torch
 
 import cli
 from hcsqc.encoders import load_encoder
-from hcsqc.features import extract_features, features_table
+from hcsqc.feature_tables import features_table
+from hcsqc.features import extract_features
 from hcsqc.schema import features_schema, read_table, write_table
 from hcsqc.shards import Shards
 

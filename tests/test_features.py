@@ -11,7 +11,8 @@ from torch import nn
 
 from hcsqc.encoders import describe, random_encoder
 from hcsqc.errors import InputError
-from hcsqc.features import extract_features, features_table
+from hcsqc.feature_tables import features_table
+from hcsqc.features import extract_features
 from hcsqc.files import atomic
 from hcsqc.models import InputSpec
 from hcsqc.probes.task import read_features

@@ -138,6 +138,8 @@ def test_each_script_runs_by_hand_and_gives_the_same_again(changed):
     used = {path.name for path in (ROOT / "scripts").glob("*.py")}
     used -= {"cli.py", "list_plates.py", "derive_plate.py"}  # by hand in the next test
     used -= {"plot_nuclei.py"}  # in the test of its target
+    # In the test of encoders of one's own.
+    used -= {"import_module.py", "describe_features.py", "import_features.py"}
     used -= {"plan_downloads.py", "download_file.py", "unpack_plate.py"}  # in test_download.py
     assert {name.removeprefix("scripts/") for name in one_each} == used
     tables = {
@@ -242,6 +244,34 @@ def test_one_more_encoder_runs_its_own_jobs_and_the_tables(changed):
         }
         | AFTER_SCORES
     )
+
+
+def test_a_network_and_a_table_of_ones_own_are_encoders_like_any_other(changed):
+    (changed.folder / "my_nets.py").write_text(
+        "import torch\n\ndef make():\n    torch.manual_seed(0)\n    return torch.nn.Sequential("
+        "torch.nn.Conv2d(3, 8, 5), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())\n"
+    )
+    for screen in ("tiny022", "tiny021"):
+        source = results(changed) / f"features/intensity_and_size/seed0/{screen}.parquet"
+        pd.read_parquet(source).to_parquet(changed.folder / f"own_{screen}.parquet")
+    own = {
+        "mine": {"kind": "transfer", "module": "my_nets:make", "input_px": 32},
+        "table": {"kind": "transfer", "features": "own_{screen}.parquet"},
+    }
+    study_with(changed, encoders=own, study={"encoders": ["intensity_and_size", *own]})
+    done = changed.study()
+    assert done.returncode == 0, done.stdout[-3000:]
+    scores = results(changed) / "scores"
+    same, other = (
+        pd.read_parquet(scores / f"{name}/seed0.parquet").set_index(["probe", "draw", "metric"])
+        for name in ("table", "intensity_and_size")
+    )
+    assert same["value"].tolist() == other["value"].tolist()
+    assert "finetune_paper" not in same.index.get_level_values("probe")
+    mine = pd.read_parquet(scores / "mine/seed0.parquet")
+    assert set(mine["probe"]) == {"knn", "linear_paper", "finetune_paper", "knn_shuffled"}
+    edit(changed, "my_nets.py", "8, 5", "9, 5")
+    assert changed.planned()["import_module"] == 1
 
 
 def test_one_more_plate_runs_its_own_index_and_crops_but_no_pretraining(changed):

@@ -200,8 +200,8 @@ def channel_mode(entry: Mapping) -> str:
 
 
 def is_trainable(config: Mapping, encoder: str) -> bool:
-    """Return whether an encoder can be fine-tuned: all can but those that measure."""
-    return "measures" not in config["encoders"][encoder]
+    """Return whether an encoder can be fine-tuned: not where there is no network."""
+    return not {"measures", "features"} & set(config["encoders"][encoder])
 
 
 def probed(config: Mapping, encoder: str, probe: str) -> bool:
@@ -290,11 +290,18 @@ def _check_composites(config: Mapping) -> None:
 
 def _check_encoder(config: Mapping, schema: Mapping, name: str) -> None:
     entry = config["encoders"][name]
-    if "file" in entry:
-        entry["file"] = _expand(entry["file"], f"config: encoders.{name}.file")
+    for key in ("file", "features"):
+        if key in entry:
+            entry[key] = _expand(entry[key], f"config: encoders.{name}.{key}")
+    if "{screen}" not in entry.get("features", "{screen}"):
+        raise InputError(
+            f"config: encoders.{name}.features: '{entry['features']}' holds no {{screen}}; each "
+            "screen has a table of its own"
+        )
     train = config["study"]["train"]
     channels = len(config["screens"][train]["composite"])
-    composite = entry["kind"] == "transfer" and channel_mode(entry) == "composite"
+    composite = "architecture" in entry and channel_mode(entry) == "composite"
+    composite = composite and entry["kind"] == "transfer"
     if composite and channels != TRANSFER_CHANNELS:
         raise InputError(
             f"config: weights of encoder '{name}' are for three channels, but "

@@ -27,7 +27,7 @@ from hcsqc.models import (
     timm,
 )
 from hcsqc.training_crops import TrainingCrops
-from hcsqc.weights import Weights
+from hcsqc.weights import Weights, read_tensors
 
 # isort: split
 from timm.models import adapt_input_conv  # hcsqc.models mends its import
@@ -79,6 +79,33 @@ def measured_encoder(name: str, kind: str, crops: TrainingCrops) -> Encoder:
     spec = InputSpec(crops.shards.format.size_px, (0.0,) * crops.channels, (1.0,) * crops.channels)
     provenance = {"weights": "measures", "crops": len(crops)}
     return Encoder(fitted.eval(), kind, name, spec, len(fitted.centre), False, provenance)
+
+
+def own_encoder(module: str, input_px: int, channels: int, file: Path | None) -> Encoder:
+    """Return an encoder of a network of one's own: see `build_own`.
+
+    Its weights are those it is made with, or those of `file`.
+    Raises InputError if the network does not map a crop to a vector, or has other tensors.
+    """
+    spec = InputSpec(input_px, (0.0,) * channels, (1.0,) * channels)
+    backbone = build_for_input(module, spec).eval()
+    provenance: dict[str, object] = {"weights": "own", "own": module}
+    if file:
+        _load(backbone, read_tensors(file, module), str(file))
+        provenance |= {"file": file.name, "sha256": sha256(file)}
+    crops = torch.zeros(2, channels, input_px, input_px)
+    with torch.no_grad():
+        try:
+            shape = tuple(backbone(crops).shape)
+        except Exception as error:  # whatever a network of another input raises
+            raise InputError(
+                f"encoder module {module}: fails on crops {tuple(crops.shape)} ({error})"
+            ) from error
+    if len(shape) != 2 or shape[0] != len(crops):
+        raise InputError(
+            f"encoder module {module}: returns {shape} for 2 crops, expected 2 x width features"
+        )
+    return Encoder(backbone, "transfer", module, spec, shape[1], True, provenance)
 
 
 CHANNEL_MODES = ("composite", "each", "adapted")

@@ -3,14 +3,12 @@
 from collections.abc import Sequence
 
 import numpy as np
-import pyarrow as pa
 import torch
 
 from hcsqc.encoders import Encoder, check_composite
 from hcsqc.errors import InputError
 from hcsqc.measures import StandardisedMeasures
 from hcsqc.progress import Progress
-from hcsqc.schema import features_schema
 from hcsqc.shards import Shards
 from hcsqc.views import normalise
 
@@ -52,10 +50,3 @@ def extract_features(
         crop = shards.index["crop_id"].iloc[rows[bad.argmax()]]
         raise InputError(f"{label}: the features of crop {crop} are not finite numbers")
     return features
-
-
-def features_table(crop_ids: Sequence[str], features: np.ndarray) -> pa.Table:
-    """Return crop_ids and features as a table to write with `features_schema(width)`."""
-    schema = features_schema(features.shape[1]).columns
-    vectors = pa.FixedSizeListArray.from_arrays(pa.array(features.ravel()), features.shape[1])
-    return pa.table([pa.array(crop_ids), vectors], names=schema.names)

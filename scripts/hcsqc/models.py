@@ -1,7 +1,10 @@
 """Network architectures: timm backbones without their classifier, and their input."""
 
+import sys
 from dataclasses import asdict, dataclass
 from difflib import get_close_matches
+from importlib import import_module
+from pathlib import Path
 from statistics import fmean
 
 from torch import Tensor, cat, nn, no_grad, zeros
@@ -20,8 +23,6 @@ def _import_timm():
     except (RuntimeError, ImportError) as error:
         if "torchvision::nms" not in str(error):
             raise
-        import sys
-
         from torch import library
 
         library.define(
@@ -143,8 +144,32 @@ def build_backbone(architecture: str, channels: int, input_px: int | None = None
         raise InputError(f"{name} cannot be made for {input_px} px input ({error})") from error
 
 
+def build_own(path: str) -> nn.Module:
+    """Return the network that a function of one's own makes: `my_nets:make_net`.
+
+    The module is looked for in the working folder first. Its network maps N x C x H x W, pixels
+    from 0 to 1, to N x width features.
+    Raises InputError if there is no such function, or if what it returns is no network.
+    """
+    module, _, name = path.partition(":")
+    if str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    try:
+        network = getattr(import_module(module), name)()
+    except (ImportError, AttributeError, TypeError) as error:
+        raise InputError(
+            f"encoder module {path}: cannot be made ({error}); expected a function {name}() in "
+            f"{module.replace('.', '/')}.py, where Snakemake runs, or in an installed package"
+        ) from error
+    if not isinstance(network, nn.Module):
+        raise InputError(f"encoder module {path}: returns {type(network).__name__}, no nn.Module")
+    return network
+
+
 def build_for_input(architecture: str, input_spec: InputSpec) -> nn.Module:
-    """Return a network for an input: as `build_backbone`, or on each of its channels."""
+    """Return a network for an input: one's own, as `build_backbone`, or on each of its channels."""
+    if ":" in architecture:
+        return build_own(architecture)
     if input_spec.each_channel:
         return EachChannel(build_backbone(architecture, 3, input_spec.size_px))
     return build_backbone(architecture, input_spec.channels, input_spec.size_px)

@@ -84,17 +84,25 @@ def load_weights(path: Path) -> Weights:
     return Weights(about["architecture"], tensors, about["mean"], about["std"], about["provenance"])
 
 
-def _from_file(architecture: str, file: Path) -> Weights:
+def read_tensors(file: Path, whose: str) -> dict[str, torch.Tensor]:
+    """Return the tensors of a .safetensors or .pth file, without running any code of it.
+
+    Raises InputError, saying for whom they are, if it is missing, damaged or unsafe.
+    """
     try:
-        tensors = (
+        return (
             load_file(file)
             if file.suffix == ".safetensors"
             else torch.load(file, map_location="cpu", weights_only=True)
         )
     except FileNotFoundError as error:
-        raise InputError(f"{file}: no such file of weights for {architecture}") from error
+        raise InputError(f"{file}: no such file of weights for {whose}") from error
     except Exception as error:  # a damaged or unsafe file: pickle, zip and safetensors errors alike
         raise InputError(f"{file}: cannot be read as weights ({error})") from error
+
+
+def _from_file(architecture: str, file: Path) -> Weights:
+    tensors = read_tensors(file, architecture)
     mean, std, licence = _published(architecture)
     provenance = {"weights": "file", "file": file.name, "sha256": sha256(file)}
     if file == brought_file(architecture):
