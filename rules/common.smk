@@ -11,7 +11,7 @@ SCRIPTS = Path(workflow.basedir) / "scripts"
 sys.path.insert(0, str(SCRIPTS))
 
 from hcsqc import config as settings
-from hcsqc.digest import code_digest
+from hcsqc.digest import code_digest, pretraining_digest
 from hcsqc.errors import InputError
 from hcsqc.files import text_digest
 
@@ -224,6 +224,12 @@ def module_file(wildcards):
     return [str(path) for path in places if path.exists()]
 
 
+def weights_file(wildcards):
+    """Return the file of a network's weights as an input, unless it is missing: as for images."""
+    path = WEIGHTS[wildcards.weights].get("file")
+    return path if path and Path(path).exists() else []
+
+
 def features_table(encoder, screen):
     """Return the table of features of one's own for a screen."""
     return config["encoders"][encoder]["features"].replace("{screen}", screen)
@@ -241,16 +247,9 @@ def pretraining_flags(wildcards, trial=None):
     return flags(own | changed)
 
 
-def pretraining_digest(wildcards):
-    """Return the digest of the training loop and of one method, without the other methods."""
-    folder = Path("hcsqc") / "methods"
-    own = folder / f"{encoder_settings(wildcards)['method']}.py"
-    others = [
-        folder / path.name
-        for path in (SCRIPTS / folder).glob("*.py")
-        if path.name not in ("base.py", own.name)
-    ]
-    return code_digest("pretrain.py", [*others, own]) + code_digest(own, others)
+def pretraining_code(wildcards):
+    """Return the digest of the code that pretrains a rule's encoder."""
+    return pretraining_digest(encoder_settings(wildcards)["method"])
 
 
 def shuffle_flag(wildcards):

@@ -19,7 +19,12 @@ localrules:
 
 
 rule fetch_weights:
-    """Find the weights of a trained network once: in a file, a package or the model hub."""
+    """Find the weights of a trained network once: in a file, a package or the model hub.
+
+    No digest of code: an edit must not delete what all studies share and may not be had again.
+    """
+    input:
+        file=weights_file,
     output:
         weights="results/weights/{weights}.safetensors",
         about="results/weights/{weights}.safetensors.json",
@@ -175,8 +180,6 @@ rule pretrain_trial:
     input:
         crops=pretraining_crops,
     output:
-        weights=f"{STUDY}/search/{{encoder}}/{{trial}}/encoder.safetensors",
-        about=f"{STUDY}/search/{{encoder}}/{{trial}}/encoder.json",
         record=f"{STUDY}/runs/search/{{encoder}}/{{trial}}/run.json",
     log:
         f"{STUDY}/logs/search/{{encoder}}/{{trial}}.log",
@@ -196,15 +199,15 @@ rule pretrain_trial:
         crops=lambda wc: config["encoders"][wc.encoder]["search"]["crops"],
         composite=config["screens"][TRAIN]["composite"],
         wells=config["screens"][TRAIN]["evaluation_wells"],
-        checkpoints=f"{STUDY}/search/{{encoder}}/{{trial}}/checkpoints",
-        code=pretraining_digest,
+        checkpoints=f"{STUDY}/search/{{encoder}}/{{trial}}",
+        code=pretraining_code,
     shell:
         "python scripts/pretrain.py {params.settings} --seed {params.seed}"
         " --crops {input.crops:q} --composite {params.composite}"
         " --without-wells {params.wells:q} --at-most-crops {params.crops}"
         " --checkpoints {params.checkpoints:q}"
         " --limit-minutes {resources.runtime} --threads {threads}"
-        " --output {output.weights:q} --record {output.record:q} 2>&1 | tee {log:q}"
+        " --record {output.record:q} 2>&1 | tee {log:q}"
 
 
 rule choose_pretraining:
@@ -259,7 +262,7 @@ rule pretrain:
         composite=config["screens"][TRAIN]["composite"],
         wells=config["screens"][TRAIN]["evaluation_wells"],
         checkpoints=f"{STUDY}/encoders/{{encoder}}/seed{{seed}}/checkpoints",
-        code=pretraining_digest,
+        code=pretraining_code,
     shell:
         "python scripts/pretrain.py {params.settings} {params.choice} --seed {wildcards.seed}"
         " --crops {input.crops:q} --composite {params.composite}"

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import cli
-from hcsqc.encoders import measured_encoder, save_encoder
-from hcsqc.measures import MEASURES
+from hcsqc.encoders import save_encoder
+from hcsqc.measures import MEASURES, measured_encoder
 from hcsqc.training_crops import training_crops
 
 

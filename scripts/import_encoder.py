@@ -3,7 +3,8 @@
 from pathlib import Path
 
 import cli
-from hcsqc.encoders import CHANNEL_MODES, save_encoder, transfer_encoder
+from hcsqc.encoders import save_encoder
+from hcsqc.given_encoders import CHANNEL_MODES, transfer_encoder
 from hcsqc.weights import load_weights
 
 

@@ -3,7 +3,8 @@
 from pathlib import Path
 
 import cli
-from hcsqc.encoders import own_encoder, save_encoder
+from hcsqc.encoders import save_encoder
+from hcsqc.given_encoders import own_encoder
 
 
 def main() -> None:

@@ -1,5 +1,6 @@
 """Train a backbone on unlabelled crops by a self-supervised method."""
 
+import argparse
 import copy
 import json
 import shutil
@@ -11,15 +12,15 @@ import torch
 from torch import nn
 
 import cli
-from hcsqc.digest import code_digest
+from hcsqc.digest import pretraining_digest
 from hcsqc.encoders import Encoder, describe, save_encoder
 from hcsqc.errors import InputError
 from hcsqc.files import text_digest
 from hcsqc.methods import METHODS
 from hcsqc.models import InputSpec
-from hcsqc.pretraining import OutOfTime, PretrainingSettings, pretrain
+from hcsqc.pretraining import Diverged, OutOfTime, PretrainingSettings, pretrain
 from hcsqc.shards import read_format
-from hcsqc.training_crops import TrainingCrops, training_crops
+from hcsqc.training_crops import training_crops
 from hcsqc.views import ViewSettings
 
 # What is left of a job's time limit to save and stop in, as a share.
@@ -28,9 +29,10 @@ STOP_AT = 0.95
 
 def main() -> None:
     """Read the flags, train, write the encoder."""
-    method = cli.parser("", threads=True)
+    # The method decides which further flags there are, so it is looked up first.
+    method = argparse.ArgumentParser(add_help=False)
     method.add_argument("--method", choices=METHODS)
-    chosen, _ = method.parse_known_args([flag for flag in sys.argv[1:] if flag != "-h"])
+    chosen, _ = method.parse_known_args()
     parser = cli.parser(__doc__, threads=True)
     parser.add_argument("--crops", type=Path, nargs="+", required=True)
     parser.add_argument("--composite", nargs="+", required=True, help="channels, in order")
@@ -40,7 +42,7 @@ def main() -> None:
     parser.add_argument("--choice", type=Path, help="JSON whose `chosen` settings hold instead")
     parser.add_argument("--checkpoints", type=Path, required=True, help="folder to resume from")
     parser.add_argument("--limit-minutes", type=float, help="save and stop before this is over")
-    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--output", type=Path, help="the encoder; a trial has none")
     parser.add_argument("--snapshots-output", type=Path, help="folder of encoders along the epochs")
     cli.add_settings(parser, PretrainingSettings)
     cli.add_settings(parser, ViewSettings)
@@ -62,15 +64,22 @@ def train(args, record) -> None:
         "crops": len(crops),
         "crops_digest": text_digest("\n".join(crops.crop_ids)),
     }
+    trained_on = record.parameters | {
+        "composite": list(crops.chosen),
+        "shards": [f"{read_format(path)} {file_state(path)}" for path in crops.shards.paths],
+        "code": pretraining_digest(args.method),
+    }
     provenance = {"weights": "self-supervised", "method": args.method, "seed": args.seed}
     provenance |= record.parameters
-    checkpoints = args.checkpoints / checkpoint_name(crops)
-    snapshots = checkpoints / "epochs"
+    snapshots = args.checkpoints / "epochs"
+    label = " ".join(["pretrain", *args.record.parent.parts[-2:]])
 
     def encoder_of(backbone: nn.Module, input_spec: InputSpec, **about) -> Encoder:
         return describe(backbone, "ssl", args.architecture, input_spec, provenance | about)
 
     def keep(epoch: int, backbone: nn.Module, input_spec: InputSpec) -> None:
+        if epoch == 0:
+            shutil.rmtree(snapshots, ignore_errors=True)  # of a run with other settings
         copied = copy.deepcopy(backbone).to("cpu", memory_format=torch.contiguous_format)
         save_encoder(
             encoder_of(copied, input_spec, epoch=epoch), snapshots / f"epoch{epoch:04d}.safetensors"
@@ -86,15 +95,25 @@ def train(args, record) -> None:
             cli.settings_from(args, ViewSettings),
             cli.settings_from(args, METHODS[args.method].Settings),
             args.seed,
-            checkpoints,
-            f"pretrain {args.output.parent.parent.name} {args.output.parent.name}",
+            args.checkpoints,
+            label,
             deadline_s=deadline,
             on_epoch=keep,
+            trained_on=trained_on,
         )
     except OutOfTime as error:
         raise InputError(str(error)) from error
-    encoder = encoder_of(result.backbone, result.input_spec, collapsed=result.collapsed)
-    save_encoder(encoder, args.output)
+    except Diverged as error:
+        if args.output:
+            raise
+        # A trial that diverges is a result: not this learning rate.
+        print(f"WARNING {error}", file=sys.stderr)
+        record.metrics = {"diverged": 1.0, "collapsed": 1.0}
+        shutil.rmtree(args.checkpoints, ignore_errors=True)
+        return
+    if args.output:
+        encoder = encoder_of(result.backbone, result.input_spec, collapsed=result.collapsed)
+        save_encoder(encoder, args.output)
     if args.snapshots_output:
         snapshots.mkdir(exist_ok=True)  # there may be none
         shutil.rmtree(args.snapshots_output, ignore_errors=True)
@@ -112,14 +131,14 @@ def train(args, record) -> None:
         "pairs_per_s": result.steps * settings.batch_size / result.seconds,
         "stall_share": result.stall_share,
         "collapsed": float(result.collapsed),
+        "diverged": 0.0,
     }
 
 
-def checkpoint_name(crops: TrainingCrops) -> str:
-    """Return a name that changes with crops, composite and code, so that nothing stale resumes."""
-    formats = [read_format(path) for path in crops.shards.paths]
-    words = formats, crops.chosen, crops.crop_ids, code_digest("pretrain.py")
-    return text_digest(repr(words))[:16]
+def file_state(path: str) -> str:
+    """Return what changes when a file is written anew: its size and its time."""
+    found = Path(path).stat()
+    return f"{found.st_size} bytes, {found.st_mtime_ns} ns"
 
 
 if __name__ == "__main__":

@@ -438,6 +438,26 @@ def test_the_schemas_measures_are_those_of_the_code():
     assert named == [list(MEASURES)] * 2
 
 
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"preset": "solo_learn", "epochs": 5}, "warmup_epochs is 10, more than epochs, 5"),
+        ({"scale_min": 3.0}, "scale_min is 3.0, above scale_max, 1.2"),
+        ({"method": "deepcluster_v2", "epochs": 1}, "learns from the second on"),
+        ({"batch_size": 1}, "batch_size: 1 is less than the minimum of 2"),
+        ({"serach": {}}, "did you mean 'search'"),
+        (
+            {"search": {"learning_rate": [1], "weight_decay": [0], "epochs": 2, "crops": 9}},
+            "search.crops is 9, less than a batch of 128",
+        ),
+    ],
+)
+def test_pretraining_that_could_not_run_is_refused_before_any_crop_is_cut(changes, problem):
+    config = edited()
+    config["encoders"]["simclr"] = {"kind": "ssl", "method": "simclr", "preset": "paper"} | changes
+    assert problem in message(config)
+
+
 def test_an_encoder_that_measures_is_not_fine_tuned():
     assert not settings.probed(DEFAULTS, "image_quality", "finetune_paper")
     assert settings.probed(DEFAULTS, "image_quality", "knn")
@@ -502,7 +522,7 @@ def test_a_methods_values_may_replace_those_of_its_preset():
     assert "'projector_hidden' is missing" in message(edited(presets__paper__simclr={}))
 
 
-def test_the_solo_learn_preset_has_solo_learns_published_values():
+def test_the_solo_learn_preset_is_long_and_has_the_rates_of_its_methods():
     """Of bash_files/pretrain/imagenet-100/*.sh and, for temperature and sizes, its defaults."""
     config = copy.deepcopy(DEFAULTS)
     rates = {"simclr": 0.3, "barlow_twins": 0.3, "vicreg": 0.3, "deepcluster_v2": 0.6, "swav": 0.6}

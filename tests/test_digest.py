@@ -166,3 +166,16 @@ def test_every_method_is_part_of_pretraining(scripts, method):
     path = scripts / "hcsqc" / "methods" / f"{method}.py"
     before, now = after(path, lambda text: text + "\nADDED = 1\n", "pretrain.py")
     assert now != before
+
+
+@pytest.mark.parametrize("script", ["pretrain.py", "finetune.py", "random_encoder.py"])
+def test_the_formulas_of_measures_are_no_part_of_training(scripts, script):
+    path = scripts / "hcsqc/image_quality.py"
+    before, changed = after(
+        path, lambda text: text.replace("SCALE_PX = 20", "SCALE_PX = 21"), script
+    )
+    assert before == changed
+    before, changed = after(
+        path, lambda text: text.replace("SCALE_PX = 21", "SCALE_PX = 22"), "fit_measures.py"
+    )
+    assert before != changed

@@ -21,10 +21,10 @@ from hcsqc.encoders import (
     load_encoder,
     random_encoder,
     save_encoder,
-    transfer_encoder,
 )
 from hcsqc.errors import InputError
 from hcsqc.files import sha256
+from hcsqc.given_encoders import transfer_encoder
 from hcsqc.models import IMAGENET_MEAN, IMAGENET_STD, imagenet_input, timm
 from hcsqc.views import normalise
 from hcsqc.weights import brought_file, find_weights, load_weights, save_weights
@@ -454,9 +454,39 @@ def test_an_unknown_tag_of_weights_names_the_known_ones():
         transfer("resnet18.nonsense", 32)
 
 
-def test_a_network_that_the_hub_has_no_weights_of_needs_a_file():
-    with pytest.raises(InputError, match="hub has no weights for resnet26s; give them as file"):
-        transfer("resnet26s", 32)
+def test_a_network_that_the_hub_has_no_weights_of_needs_a_file(monkeypatch):
+    monkeypatch.setattr(weights.timm, "is_model", lambda name: True)
+    monkeypatch.setattr(weights.timm, "get_pretrained_cfg", lambda name: None)
+    with pytest.raises(InputError, match="hub has no weights for test_mine; give them as file"):
+        find_weights("test_mine")
+
+
+@pytest.mark.parametrize("package", [None, PACKAGE])
+def test_an_unknown_network_is_named_with_near_ones_before_anything_is_fetched(package):
+    with pytest.raises(InputError, match="knows no network 'resnt18'; near names: .*resnet18"):
+        find_weights("resnt18", package=package)
+
+
+@pytest.mark.parametrize("inside", ["state_dict", "model", "teacher"])
+@pytest.mark.parametrize("prefix", ["", "module.", "module.backbone."])
+def test_the_checkpoint_of_a_training_script_is_unpacked(inside, prefix, whole, tmp_path):
+    own = {f"{prefix}{name}": value for name, value in whole.items() if not name.startswith("fc.")}
+    torch.save({inside: own, "epoch": 3}, tmp_path / "checkpoint.pth")
+    plain = transfer(TINY, 32, write(whole, tmp_path / "plain.pth"))
+    found = transfer(TINY, 32, tmp_path / "checkpoint.pth")
+    np.testing.assert_array_equal(features(found), features(plain))
+
+
+@pytest.mark.parametrize("content", [[torch.zeros(1)], {"epoch": 3}, {}])
+def test_a_file_without_tensors_by_name_is_said_to_hold_none(content, tmp_path):
+    torch.save(content, tmp_path / "odd.pth")
+    with pytest.raises(InputError, match="odd.pth: holds no weights by name"):
+        transfer(TINY, 32, tmp_path / "odd.pth")
+
+
+def test_a_size_that_a_network_cannot_see_is_said(tmp_path):
+    with pytest.raises(InputError, match="the network cannot see crops of 120 px"):
+        random_encoder("vit_small_patch16_dinov3", 120, 3, seed=0)
 
 
 @pytest.mark.parametrize("damage", ["truncated", "missing"])

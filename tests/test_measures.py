@@ -4,11 +4,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from hcsqc.encoders import load_encoder, measured_encoder, save_encoder
+from hcsqc.encoders import load_encoder, save_encoder
 from hcsqc.errors import InputError
 from hcsqc.features import extract_features
 from hcsqc.image_quality import MEASURES as QUALITY
-from hcsqc.measures import MEASURES, fit_measures, intensity_and_size
+from hcsqc.measures import MEASURES, fit_measures, intensity_and_size, measured_encoder
 from hcsqc.shards import ShardFormat, Shards, ShardWriter
 from hcsqc.training_crops import training_crops
 

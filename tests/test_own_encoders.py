@@ -11,9 +11,10 @@ from safetensors.torch import save_file
 
 import describe_features
 import import_features
-from hcsqc.encoders import load_encoder, own_encoder, save_encoder
+from hcsqc.encoders import load_encoder, save_encoder
 from hcsqc.errors import InputError
 from hcsqc.feature_tables import features_of, read_feature_table
+from hcsqc.given_encoders import own_encoder
 from hcsqc.probes.task import read_features
 from hcsqc.schema import write_table
 

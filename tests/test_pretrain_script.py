@@ -45,8 +45,9 @@ def run(plate, folder, monkeypatch, without=("B03",), **given):
     flags = SETTINGS | {key: value for key, value in given.items() if key in SETTINGS}
     flags |= {key: value for key, value in given.items() if key not in SETTINGS}
     flags |= {"seed": 0, "checkpoints": folder / "checkpoints", "record": folder / "run.json"}
-    flags |= {"output": folder / "encoder.safetensors"}
-    words = [f"--{key.replace('_', '-')}={value}" for key, value in flags.items()]
+    flags = {"output": folder / "encoder.safetensors"} | flags
+    given_flags = {key: value for key, value in flags.items() if value is not None}
+    words = [f"--{key.replace('_', '-')}={value}" for key, value in given_flags.items()]
     lists = ["--crops", str(plate), "--composite", *CHANNELS, "--without-wells", *without]
     monkeypatch.setattr(sys, "argv", ["pretrain.py", *words, *lists])
     script.main()
@@ -130,6 +131,45 @@ def test_ssl_a_time_limit_ends_with_one_line_and_the_next_start_goes_on(
     record = run(plate, tmp_path, monkeypatch)
     assert "resumes at step 1 of 12" in capsys.readouterr().err
     assert len(record["curves"]) == 12
+
+
+def test_ssl_snapshots_of_a_run_with_other_settings_are_not_published(plate, tmp_path, monkeypatch):
+    monkeypatch.setattr(script, "STOP_AT", 0.0)
+    with pytest.raises(SystemExit):
+        run(plate, tmp_path, monkeypatch, limit_minutes=1, epochs=5, snapshots=5)
+    stale = tmp_path / "checkpoints/epochs/epoch0004.safetensors"
+    stale.write_bytes(b"of the other run")
+    epochs = tmp_path / "epochs"
+    run(plate, tmp_path, monkeypatch, learning_rate=0.002, snapshots_output=epochs)
+    assert [path.stem[-1] for path in sorted(epochs.glob("*.safetensors"))] == ["0", "1", "2"]
+
+
+def test_ssl_crops_of_other_pixels_are_not_resumed_upon(plate, tmp_path, monkeypatch, capsys):
+    with pytest.raises(SystemExit):
+        run(plate, tmp_path, monkeypatch, limit_minutes=1e-6)
+    content = plate.read_bytes()
+    plate.write_bytes(content)  # cropped anew: another time, perhaps other pixels
+    run(plate, tmp_path, monkeypatch)
+    assert "is of another run (shards differ); starts afresh" in capsys.readouterr().err
+
+
+def test_ssl_a_trial_that_diverges_is_a_result_and_an_encoder_that_does_is_an_error(
+    plate, tmp_path, monkeypatch, capsys
+):
+    wild = {"learning_rate": 1e30, "warmup_epochs": 0}
+    record = run(plate, tmp_path, monkeypatch, output=None, at_most_crops=8, **wild)
+    assert record["metrics"] == {"diverged": 1.0, "collapsed": 1.0}
+    assert "WARNING" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        run(plate, tmp_path, monkeypatch, **wild)
+    assert "error: pretrain" in capsys.readouterr().err
+
+
+def test_ssl_help_lists_the_flags_of_the_method(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["pretrain.py", "--method", "swav", "--help"])
+    with pytest.raises(SystemExit):
+        script.main()
+    assert "--queue-size" in capsys.readouterr().out
 
 
 def test_ssl_no_crop_to_train_on_is_said(plate, tmp_path, monkeypatch, capsys):

@@ -23,13 +23,18 @@ def config_with(**search) -> dict:
 
 def trial(rate, rank, collapsed=False, decay=1e-4) -> dict:
     metrics = {"feature_rank": rank, "feature_std": 0.2, "loss": 3.0, "collapsed": float(collapsed)}
-    return {"parameters": {"learning_rate": rate, "weight_decay": decay}, "metrics": metrics}
+    parameters = {"learning_rate": rate, "weight_decay": decay, "epochs": 2, "crops": 9, "seed": 0}
+    return {"parameters": parameters, "metrics": metrics | {"diverged": 0.0}}
+
+
+def diverged(rate) -> dict:
+    return trial(rate, None) | {"metrics": {"diverged": 1.0, "collapsed": 1.0}}
 
 
 def test_ssl_search_tries_every_rate_with_every_decay_for_its_own_short_time():
     trials = search_trials(config_with(), "simclr")
-    assert list(trials) == ["lr0.01_wd0.0001", "lr0.01_wd0", "lr0.001_wd0.0001", "lr0.001_wd0"]
-    assert trials["lr0.001_wd0"] == {
+    assert list(trials) == ["lr0.01_wd0.0001", "lr0.01_wd0.0", "lr0.001_wd0.0001", "lr0.001_wd0.0"]
+    assert trials["lr0.001_wd0.0"] == {
         "learning_rate": 0.001,
         "weight_decay": 0.0,
         "epochs": 3,
@@ -46,7 +51,7 @@ def test_ssl_search_is_no_setting_of_the_training_itself():
 def test_ssl_search_has_no_longer_warm_up_than_half_a_trial():
     config = config_with(epochs=6)
     config["encoders"]["simclr"]["warmup_epochs"] = 10
-    assert search_trials(config, "simclr")["lr0.01_wd0"]["warmup_epochs"] == 3
+    assert search_trials(config, "simclr")["lr0.01_wd0.0"]["warmup_epochs"] == 3
 
 
 @pytest.mark.parametrize(
@@ -68,10 +73,17 @@ def test_ssl_search_chooses_the_highest_rank_and_records_every_trial():
     assert choice["chosen"] == {"learning_rate": 0.01, "weight_decay": 0.0}
     assert choice["criterion"] == "feature_rank"
     assert [row["feature_rank"] for row in choice["trials"]] == [20.0, 60.0, 40.0]
+    assert {(row["epochs"], row["crops"], row["seed"]) for row in choice["trials"]} == {(2, 9, 0)}
 
 
 def test_ssl_search_never_chooses_a_collapsed_trial_and_of_equals_the_first():
     rows = [trial(0.1, 90.0, collapsed=True), trial(0.01, 30.0), trial(0.001, 30.0)]
     assert choose_trial(rows)["chosen"]["learning_rate"] == 0.01
-    with pytest.raises(InputError, match="all 2 trials have collapsed.*lower learning rates"):
-        choose_trial([trial(0.1, 1.0, collapsed=True)] * 2)
+    with pytest.raises(InputError, match="all 2 trials have diverged or collapsed.*lower learning"):
+        choose_trial([trial(0.1, 1.0, collapsed=True), diverged(1.0)])
+
+
+def test_ssl_search_goes_on_past_a_trial_that_diverged():
+    choice = choose_trial([diverged(10.0), trial(0.01, 30.0), trial(0.1, None)])
+    assert choice["chosen"]["learning_rate"] == 0.01
+    assert [row["diverged"] for row in choice["trials"]] == [True, False, False]

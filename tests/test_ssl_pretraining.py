@@ -1,19 +1,20 @@
 import math
+import os
 import re
 import resource
+import shlex
 import signal
 import subprocess
 import sys
 import threading
+import time
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
 from importlib import import_module
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 
@@ -22,10 +23,8 @@ from hcsqc.errors import InputError
 from hcsqc.methods import METHODS
 from hcsqc.models import build_backbone, imagenet_input
 from hcsqc.optimizers import build_optimizer, learning_rate_at
-from hcsqc.pretraining import OutOfTime, PretrainingSettings, pretrain
-from hcsqc.training_crops import TrainingCrops
+from hcsqc.pretraining import Diverged, OutOfTime, PretrainingSettings, pretrain
 from hcsqc.views import ViewSettings
-from pretrain import checkpoint_name
 
 VIEWS = ViewSettings(0.5, 0.5, 0.5, 0.0625, 0.9, 1.1)
 # 24 crops in batches of 8: 2 epochs are 6 steps.
@@ -265,15 +264,6 @@ def test_ssl_pretraining_learns_from_composites_of_any_number_of_channels(channe
     assert result.backbone(torch.zeros(2, channels, 32, 32)).shape == (2, 96)
 
 
-def test_ssl_checkpoints_of_another_composite_have_another_name():
-    def name(*chosen):
-        shards = SimpleNamespace(paths=[], index=pd.DataFrame({"crop_id": ["a", "b"]}))
-        return checkpoint_name(TrainingCrops(shards, np.arange(2), list(chosen)))
-
-    assert name("w4", "w5", "w1") == name("w4", "w5", "w1")
-    assert len({name("w4", "w5", "w1"), name("w1", "w5", "w4"), name("w4", "w5")}) == 3
-
-
 def test_ssl_pretraining_shuffles_all_crops_anew_each_epoch(tmp_path):
     source = Cells(n=26)
     run(tmp_path, source=source)
@@ -328,6 +318,43 @@ def test_ssl_pretraining_finished_returns_at_once_the_same(tmp_path):
 def test_ssl_pretraining_keeps_its_last_two_checkpoints(tmp_path):
     run(tmp_path)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["step000000005.pt", "step000000006.pt"]
+
+
+@pytest.mark.parametrize("error", [OSError("stale file handle"), MemoryError("full")])
+def test_ssl_checkpoint_that_cannot_be_read_for_now_is_kept(error, tmp_path, monkeypatch):
+    with pytest.raises(Killed):
+        run(tmp_path, source=Cells(kill_at_read=4))
+    before = sorted(path.name for path in tmp_path.iterdir())
+
+    def fail(*args, **options):
+        raise error
+
+    monkeypatch.setattr(Path, "read_bytes", fail)
+    with pytest.raises(InputError, match="step000000004.pt cannot be read.*start again"):
+        run(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
+
+
+def test_ssl_checkpoint_of_other_crops_or_code_is_not_resumed_and_says_so(tmp_path, capsys):
+    with pytest.raises(Killed):
+        run(tmp_path, source=Cells(kill_at_read=4), trained_on={"code": "a", "shards": "x"})
+    result = run(tmp_path, trained_on={"code": "b", "shards": "x"})
+    assert "is of another run (code differ); starts afresh" in capsys.readouterr().err
+    assert len(result.curves) == 6
+
+
+def test_ssl_resume_on_other_hardware_is_said(tmp_path, capsys):
+    with pytest.raises(Killed):
+        run(tmp_path, source=Cells(kill_at_read=4))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(threads + 1)
+    try:
+        run(tmp_path)
+    finally:
+        torch.set_num_threads(threads)
+    said = capsys.readouterr().err
+    assert f"{threads} threads, float32, now on" in said and f"{threads + 1} threads" in said
+    assert "WARNING it ran on" in said and "not the same bit for bit" in said
 
 
 @pytest.mark.parametrize("damage", ["truncated", "emptied", "text"])
@@ -402,6 +429,30 @@ def test_ssl_signal_saves_and_the_next_start_resumes(number, tmp_path, uninterru
     assert 1 <= state_of(tmp_path)["step"] <= 3
     run(tmp_path)
     assert_same_state(state_of(tmp_path), uninterrupted("simclr"))
+
+
+def test_ssl_signal_to_the_whole_pipe_saves_before_anything_is_printed(tmp_path, uninterrupted):
+    """A scheduler signals tee as well, and then there is no one to print to."""
+    path = [*sys.path, str(Path(__file__).parent)]
+    # So slow a step that a progress line is due after it.
+    code = CHILD.format(path=path, folder=str(tmp_path)).replace("time.sleep(1)", "time.sleep(4)")
+    log = tmp_path / "log"
+    command = f"{sys.executable} -c {shlex.quote(code)} 2>&1 | tee {log}"
+    child = subprocess.Popen(["bash", "-c", command], start_new_session=True)
+    wait_for(lambda: log.exists() and "reading" in log.read_text())
+    os.killpg(child.pid, signal.SIGTERM)
+    child.wait(timeout=60)
+    wait_for(lambda: list(tmp_path.glob("step*.pt")))
+    assert 1 <= state_of(tmp_path)["step"] <= 3
+    run(tmp_path)
+    assert_same_state(state_of(tmp_path), uninterrupted("simclr"))
+
+
+def wait_for(condition, timeout_s=60):
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 KILLED = """
@@ -546,6 +597,13 @@ def test_ssl_encoder_that_collapses_in_training_is_noticed_on_the_way(tmp_path, 
 def test_ssl_too_few_crops_are_refused_with_the_numbers(tmp_path):
     with pytest.raises(InputError, match="5 crops are fewer than one batch of 8"):
         run(tmp_path, source=Cells(n=5))
+
+
+def test_ssl_weights_that_are_not_finite_after_the_last_step_are_said(tmp_path):
+    changes = {"epochs": 1, "batch_size": 24, "learning_rate": 1e38, "warmup_epochs": 0}
+    with pytest.raises(Diverged, match="features are not finite numbers; lower learning_rate"):
+        run(tmp_path, changes=changes)
+    assert is_collapsed(math.nan, math.nan)
 
 
 def test_ssl_nonfinite_loss_names_step_and_learning_rate(tmp_path):

@@ -220,7 +220,7 @@ def test_what_is_measured_is_not_fine_tuned_and_the_tables_say_why():
     rows = pd.concat(tables.values())
     rows = rows[(rows["encoder"] == "image_quality") & (rows["probe"] == "finetune_paper")]
     assert len(rows) and (rows["status"] == "not run").all()
-    assert set(rows["reason"]) == {"its features are measured, there is nothing to fine-tune"}
+    assert set(rows["reason"]) == {"it has no network to fine-tune"}
 
 
 def test_the_papers_figures_do_not_stand_beside_shuffled_labels():

@@ -226,7 +226,7 @@ def test_ssl_view_settings_out_of_range_are_refused_by_name(position, value):
 
 @pytest.mark.parametrize(("side", "size"), [(32, 32), (31, 31), (32, 20), (24, 40)])
 @pytest.mark.parametrize("channels", [1, 3, 5])
-def test_ssl_views_on_a_gpu_are_opencvs_but_for_its_rounding(side, size, channels):
+def test_ssl_views_by_torch_are_opencvs_but_for_its_rounding(side, size, channels):
     crops = crops_of(20, side, channels)
     settings = ViewSettings(0.75, 0.5, 0.5, 0.3, 0.6, 1.4)  # far beyond the border
     matrices = random_matrices(20, side, size, settings, np.random.default_rng(2))

@@ -2,11 +2,13 @@
 
 import json
 import sys
+from io import BytesIO
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from hcsqc.errors import InputError
 from hcsqc.files import atomic
 
 
@@ -32,15 +34,25 @@ class Checkpoints:
         for old in self._paths()[:-2]:
             old.unlink()
 
-    def load(self, place: torch.device) -> dict[str, object] | None:
-        """Return the newest readable state of this run, or None."""
+    def load(self) -> dict[str, object] | None:
+        """Return the newest readable state of this run, with its tensors on the CPU, or None.
+
+        One that is damaged is set aside, with the ending .bad. Raises InputError if one cannot be
+        read for another reason: the disk's, or a lack of memory.
+        """
         for path in reversed(self._paths()):
             try:
-                state = torch.load(path, map_location=place, weights_only=True)
+                content = BytesIO(path.read_bytes())
+            except (OSError, MemoryError) as error:
+                raise InputError(
+                    f"{self.label}: checkpoint {path} cannot be read ({error}); start again"
+                ) from error
+            try:
+                state = torch.load(content, map_location="cpu", weights_only=True)
                 identity = json.loads(state.pop("identity"))
-            except Exception as error:
+            except Exception as error:  # zip, pickle and JSON errors alike
                 self._warn(f"{path} cannot be read ({error}); the one before it is tried")
-                path.unlink()
+                path.rename(path.with_suffix(".bad"))
                 continue
             differing = [key for key in self.identity if identity.get(key) != self.identity[key]]
             if not differing:

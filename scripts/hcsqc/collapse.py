@@ -33,5 +33,5 @@ def feature_rank(features: Tensor) -> float:
 
 
 def is_collapsed(spread: float, rank: float) -> bool:
-    """Return whether features of this spread and rank hardly differ between crops."""
-    return spread < LEAST_SPREAD or rank < LEAST_RANK
+    """Return whether features of this spread and rank hardly differ between crops, or are none."""
+    return not (spread >= LEAST_SPREAD and rank >= LEAST_RANK)

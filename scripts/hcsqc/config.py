@@ -138,7 +138,7 @@ def encoder_settings(config: Mapping, name: str) -> dict:
     if unknown:
         raise InputError(
             f"config: encoders.{name}: unknown key '{unknown[0]}' for method {entry['method']}"
-            f"{_near(unknown[0], inherited)}"
+            f"{_near(unknown[0], [*inherited, 'preset', 'search'])}"
         )
     return inherited | entry
 
@@ -146,7 +146,7 @@ def encoder_settings(config: Mapping, name: str) -> dict:
 def search_trials(config: Mapping, name: str) -> dict[str, dict]:
     """Return what each trial of an encoder's line search changes, by the trial's name.
 
-    Empty for an encoder that has none. Names are `lr0.001_wd0.0001`, in the order of the config.
+    Empty for an encoder that has none. Names are `lr0.001_wd0.0001`, in the config's order.
     """
     search = config["encoders"][name].get("search")
     if not search:
@@ -155,7 +155,7 @@ def search_trials(config: Mapping, name: str) -> dict[str, dict]:
     warmup = min(encoder_settings(config, name)["warmup_epochs"], epochs // 2)
     budget = {"epochs": epochs, "warmup_epochs": warmup, "snapshots": 0}
     return {
-        f"lr{rate:g}_wd{decay:g}": {"learning_rate": rate, "weight_decay": decay} | budget
+        f"lr{rate!r}_wd{decay!r}": {"learning_rate": rate, "weight_decay": decay} | budget
         for rate in search["learning_rate"]
         for decay in search["weight_decay"]
     }
@@ -311,6 +311,12 @@ def _check_encoder(config: Mapping, schema: Mapping, name: str) -> None:
     if entry["kind"] == "ssl":
         merged = encoder_settings(config, name)
         _check_pretraining(merged, merged["method"], schema, f"encoders.{name}")
+        crops = entry.get("search", merged | {"crops": merged["batch_size"]})["crops"]
+        if crops < merged["batch_size"]:
+            raise InputError(
+                f"config: encoders.{name}.search.crops is {crops}, less than a batch of "
+                f"{merged['batch_size']}"
+            )
     if (entry["kind"] == "ssl" or "measures" in entry) and not config["screens"][train][
         "pretrain_plates"
     ]:
@@ -330,6 +336,22 @@ def _check_pretraining(values: Mapping, method: str, schema: Mapping, where: str
     for part in parts:
         own = {key: values[key] for key in values if key in part["properties"]}
         _validate(own, {**part, "$defs": schema["$defs"]}, where)
+    for wrong, problem in (
+        (
+            values["warmup_epochs"] > values["epochs"],
+            f"warmup_epochs is {values['warmup_epochs']}, more than epochs, {values['epochs']}",
+        ),
+        (
+            values["scale_min"] > values["scale_max"],
+            f"scale_min is {values['scale_min']}, above scale_max, {values['scale_max']}",
+        ),
+        (
+            method == "deepcluster_v2" and values["epochs"] < 2,
+            "epochs is 1, but deepcluster_v2 learns from the second on",
+        ),
+    ):
+        if wrong:
+            raise InputError(f"config: {where}: {problem}")
 
 
 def _expand(path: str, where: str) -> str:

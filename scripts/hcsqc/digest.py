@@ -66,3 +66,18 @@ def _canonical(path: Path) -> str:
         if is_documented and ast.get_docstring(node, clean=False) is not None:
             body.pop(0)
     return ast.dump(tree)
+
+
+def pretraining_digest(method: str) -> str:
+    """Return the digest of the training loop and of one method's file, without the other methods.
+
+    `method` is a key of the config, and its file's name.
+    """
+    folder = Path("hcsqc") / "methods"
+    own = folder / f"{method}.py"
+    others = [
+        folder / path.name
+        for path in (SCRIPTS / folder).glob("*.py")
+        if path.name not in ("base.py", own.name)
+    ]
+    return code_digest("pretrain.py", [*others, own]) + code_digest(own, others)

@@ -5,7 +5,6 @@ input, feature width and provenance. What follows asks only what `encoder.json` 
 """
 
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,20 +16,13 @@ from torch import nn
 
 from hcsqc.errors import InputError
 from hcsqc.files import atomic, sha256, write_json
-from hcsqc.measures import MEASURES, StandardisedMeasures, fit_measures
 from hcsqc.models import (
     InputSpec,
     build_for_input,
     feature_width,
-    grey_input,
     imagenet_input,
-    timm,
 )
-from hcsqc.training_crops import TrainingCrops
-from hcsqc.weights import Weights, read_tensors
-
-# isort: split
-from timm.models import adapt_input_conv  # hcsqc.models mends its import
+from hcsqc.standardised import StandardisedMeasures
 
 
 @dataclass(frozen=True)
@@ -39,7 +31,7 @@ class Encoder:
 
     backbone: nn.Module  # or StandardisedMeasures, which are no network
     kind: str
-    architecture: str  # a timm name, or one of MEASURES
+    architecture: str  # a timm name, module:function of one's own, or a name of measures
     input_spec: InputSpec
     width: int
     trainable: bool
@@ -68,96 +60,6 @@ def random_encoder(architecture: str, input_px: int, channels: int, seed: int) -
     backbone = build_for_input(architecture, spec)
     provenance = {"weights": "random", "seed": seed}
     return describe(backbone, "control", architecture, spec, provenance)
-
-
-def measured_encoder(name: str, kind: str, crops: TrainingCrops) -> Encoder:
-    """Return an encoder that measures, standardised over `crops`: see `hcsqc.measures`.
-
-    Nothing of it can be trained.
-    """
-    fitted = fit_measures(name, crops)
-    spec = InputSpec(crops.shards.format.size_px, (0.0,) * crops.channels, (1.0,) * crops.channels)
-    provenance = {"weights": "measures", "crops": len(crops)}
-    return Encoder(fitted.eval(), kind, name, spec, len(fitted.centre), False, provenance)
-
-
-def own_encoder(module: str, input_px: int, channels: int, file: Path | None) -> Encoder:
-    """Return an encoder of a network of one's own: see `build_own`.
-
-    Its weights are those it is made with, or those of `file`.
-    Raises InputError if the network does not map a crop to a vector, or has other tensors.
-    """
-    spec = InputSpec(input_px, (0.0,) * channels, (1.0,) * channels)
-    backbone = build_for_input(module, spec).eval()
-    provenance: dict[str, object] = {"weights": "own", "own": module}
-    if file:
-        _load(backbone, read_tensors(file, module), str(file))
-        provenance |= {"file": file.name, "sha256": sha256(file)}
-    crops = torch.zeros(2, channels, input_px, input_px)
-    with torch.no_grad():
-        try:
-            shape = tuple(backbone(crops).shape)
-        except Exception as error:  # whatever a network of another input raises
-            raise InputError(
-                f"encoder module {module}: fails on crops {tuple(crops.shape)} ({error})"
-            ) from error
-    if len(shape) != 2 or shape[0] != len(crops):
-        raise InputError(
-            f"encoder module {module}: returns {shape} for 2 crops, expected 2 x width features"
-        )
-    return Encoder(backbone, "transfer", module, spec, shape[1], True, provenance)
-
-
-CHANNEL_MODES = ("composite", "each", "adapted")
-
-
-def transfer_encoder(
-    weights: Weights, input_px: int, channels: int = 3, mode: str = "composite"
-) -> Encoder:
-    """Return a timm network with trained weights, for composites of `channels`.
-
-    `mode` says how a network made for red, green and blue sees them: `composite` as these three,
-    `each` one at a time with all features side by side, `adapted` by a first convolution for so
-    many channels, whose weights are those for colours in turn (timm's way).
-    Raises InputError if the mode is not for so many channels, or, naming the first tensor, if the
-    weights are of another architecture.
-    """
-    if mode == "composite" and channels != len(weights.mean):
-        raise InputError(
-            f"{weights.architecture}: its weights are for {len(weights.mean)} channels, the "
-            f"composite has {channels}; state channels: each or channels: adapted"
-        )
-    spec = InputSpec(input_px, tuple(weights.mean), tuple(weights.std))
-    if mode != "composite" and (mode == "each" or channels != len(weights.mean)):
-        spec = grey_input(input_px, channels, weights.mean, weights.std, mode == "each")
-    backbone = build_for_input(weights.architecture, spec)
-    seen = backbone.backbone if spec.each_channel else backbone
-    _load(seen, fitted(weights, seen, 3 if spec.each_channel else channels), _source(weights))
-    return describe(backbone.eval(), "transfer", weights.architecture, spec, weights.provenance)
-
-
-def fitted(weights: Weights, backbone: nn.Module, channels: int) -> Mapping[str, torch.Tensor]:
-    """Return the tensors as timm would load them into `backbone`.
-
-    Positions are interpolated to its input, the authors' names become timm's, and the first
-    convolution is adapted to the number of channels.
-    """
-    tensors = dict(weights.tensors)
-    convert = getattr(sys.modules[type(backbone).__module__], "checkpoint_filter_fn", None)
-    if convert:
-        tensors = convert(tensors, backbone)
-    first = timm.get_pretrained_cfg(weights.architecture.split(".")[0]).first_conv
-    for name in (first,) if isinstance(first, str) else first or ():
-        key = f"{name}.weight"
-        if key in tensors and tensors[key].shape[1] != channels:
-            tensors[key] = adapt_input_conv(channels, tensors[key])
-    return tensors
-
-
-def _source(weights: Weights) -> str:
-    """Return what weights are called in messages: the name of their file, package or network."""
-    about = weights.provenance
-    return str(about.get(about["weights"]) or about["name"])
 
 
 def save_encoder(encoder: Encoder, weights: Path) -> None:
@@ -212,11 +114,11 @@ def load_encoder(weights: Path) -> Encoder:
     except Exception as error:  # safetensors raises its own, unexported kinds
         raise InputError(f"{weights}: cannot be read as an encoder ({error})") from error
     input_spec = InputSpec.from_json(about["input"])
-    if about["architecture"] in MEASURES:
+    if not about["trainable"]:
         backbone: nn.Module = StandardisedMeasures(about["architecture"], about["width"])
     else:
         backbone = build_for_input(about["architecture"], input_spec)
-    _load(backbone, tensors, str(weights))
+    load_tensors(backbone, tensors, str(weights))
     return Encoder(
         backbone.eval(),
         about["kind"],
@@ -228,7 +130,7 @@ def load_encoder(weights: Path) -> Encoder:
     )
 
 
-def _load(backbone: nn.Module, tensors: Mapping[str, torch.Tensor], source: str) -> None:
+def load_tensors(backbone: nn.Module, tensors: Mapping[str, torch.Tensor], source: str) -> None:
     """Load tensors by name; InputError names the first that does not fit."""
     own = backbone.state_dict()
     for name, value in own.items():

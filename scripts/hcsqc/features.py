@@ -7,9 +7,10 @@ import torch
 
 from hcsqc.encoders import Encoder, check_composite
 from hcsqc.errors import InputError
-from hcsqc.measures import StandardisedMeasures
+from hcsqc.measures import measure
 from hcsqc.progress import Progress
 from hcsqc.shards import Shards
+from hcsqc.standardised import StandardisedMeasures
 from hcsqc.views import normalise
 
 
@@ -37,7 +38,7 @@ def extract_features(
             batch = rows[start : start + batch_size]
             crops = shards.read_composite(batch, chosen)
             if isinstance(encoder.backbone, StandardisedMeasures):
-                found = encoder.backbone.measure(crops, shards.index.iloc[batch])
+                found = measure(encoder.backbone, crops, shards.index.iloc[batch])
             else:
                 images = normalise(crops, encoder.input_spec)
                 images = images.to(device, memory_format=torch.channels_last)

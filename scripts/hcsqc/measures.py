@@ -10,9 +10,11 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 import torch
-from torch import nn
 
+from hcsqc.encoders import Encoder
 from hcsqc.image_quality import image_quality
+from hcsqc.models import InputSpec
+from hcsqc.standardised import StandardisedMeasures
 from hcsqc.training_crops import TrainingCrops
 
 BATCH = 256
@@ -33,19 +35,9 @@ MEASURES: dict[str, Callable[[np.ndarray, pd.DataFrame], np.ndarray]] = {
 }
 
 
-class StandardisedMeasures(nn.Module):
-    """Measures of crops, minus a centre and divided by a scale: both of `width` values."""
-
-    def __init__(self, name: str, width: int):
-        super().__init__()
-        self.name = name
-        self.register_buffer("centre", torch.zeros(width))
-        self.register_buffer("scale", torch.ones(width))
-
-    def measure(self, crops: np.ndarray, index: pd.DataFrame) -> np.ndarray:
-        """Return n x width float32; `crops` is uint8 n x C x H x W, `index` their rows."""
-        values = MEASURES[self.name](crops, index)
-        return ((values - self.centre.numpy()) / self.scale.numpy()).astype(np.float32)
+def measure(fitted: StandardisedMeasures, crops: np.ndarray, index: pd.DataFrame) -> np.ndarray:
+    """Return n x width float32; `crops` is uint8 n x C x H x W, `index` their rows."""
+    return fitted.standardise(MEASURES[fitted.name](crops, index))
 
 
 def fit_measures(name: str, crops: TrainingCrops) -> StandardisedMeasures:
@@ -61,3 +53,14 @@ def fit_measures(name: str, crops: TrainingCrops) -> StandardisedMeasures:
     fitted.centre.copy_(torch.from_numpy(values.mean(axis=0)))
     fitted.scale.copy_(torch.from_numpy(np.where(spread > 0, spread, 1.0)))
     return fitted
+
+
+def measured_encoder(name: str, kind: str, crops: TrainingCrops) -> Encoder:
+    """Return an encoder that measures, standardised over `crops`: see `hcsqc.measures`.
+
+    Nothing of it can be trained.
+    """
+    fitted = fit_measures(name, crops)
+    spec = InputSpec(crops.shards.format.size_px, (0.0,) * crops.channels, (1.0,) * crops.channels)
+    provenance = {"weights": "measures", "crops": len(crops)}
+    return Encoder(fitted.eval(), kind, name, spec, len(fitted.centre), False, provenance)

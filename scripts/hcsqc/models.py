@@ -118,6 +118,18 @@ class EachChannel(nn.Module):
         return cat([self.backbone(channel.expand(-1, 3, -1, -1)) for channel in x.split(1, 1)], 1)
 
 
+def check_name(architecture: str) -> str:
+    """Return the name of a timm network without the tag of its weights.
+
+    Raises InputError, with near names, if timm has no such network.
+    """
+    name = architecture.split(".")[0]
+    if not timm.is_model(name):
+        near = ", ".join(get_close_matches(name, timm.list_models(), n=3)) or "none"
+        raise InputError(f"timm knows no network '{name}'; near names: {near}")
+    return name
+
+
 def build_backbone(architecture: str, channels: int, input_px: int | None = None) -> nn.Module:
     """Return a randomly initialised timm network: N x channels x H x W to N x width features.
 
@@ -127,10 +139,7 @@ def build_backbone(architecture: str, channels: int, input_px: int | None = None
     networks with positions, such as vision transformers, are made for one size.
     Raises InputError, with near names, if timm has no such network, or if it cannot see that size.
     """
-    name = architecture.split(".")[0]
-    if not timm.is_model(name):
-        near = ", ".join(get_close_matches(name, timm.list_models(), n=3)) or "none"
-        raise InputError(f"timm knows no network '{name}'; near names: {near}")
+    name = check_name(architecture)
     if name.startswith("vgg"):
         return PooledFeatures(timm.create_model(name, in_chans=channels).features)
     # solo-learn and torchvision do not zero the last BatchNorm of a block, timm does.
@@ -176,11 +185,17 @@ def build_for_input(architecture: str, input_spec: InputSpec) -> nn.Module:
 
 
 def feature_width(backbone: nn.Module, input_spec: InputSpec) -> int:
-    """Return the number of features that `backbone` gives for a crop of its input."""
+    """Return the number of features that `backbone` gives for a crop of its input.
+
+    Raises InputError if it cannot see crops of that size.
+    """
     training = backbone.training
     backbone.eval()
     side = input_spec.size_px
     with no_grad():
-        width = backbone(zeros(1, input_spec.channels, side, side)).shape[1]
+        try:
+            width = backbone(zeros(1, input_spec.channels, side, side)).shape[1]
+        except (AssertionError, RuntimeError, ValueError) as error:
+            raise InputError(f"the network cannot see crops of {side} px ({error})") from error
     backbone.train(training)
     return width

@@ -10,7 +10,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -139,6 +139,10 @@ class PretrainingResult:
     collapsed: bool
 
 
+class Diverged(InputError):
+    """The loss or the features are no longer finite."""
+
+
 class OutOfTime(Exception):
     """The deadline has passed; all is saved, and the next call goes on from there."""
 
@@ -154,19 +158,22 @@ def pretrain(
     device: str = "auto",
     deadline_s: float | None = None,
     on_epoch: Callable[[int, nn.Module, InputSpec], None] = lambda *_: None,
+    trained_on: Mapping[str, object] | None = None,
 ) -> PretrainingResult:
     """Pretrain a backbone on the crops of `source` and return it with its curves.
 
     `method_settings` is the `Settings` of the method's module; `label` begins progress lines and
     messages; `device` is auto (a GPU if there is one), cpu or cuda. `on_epoch` is given the
-    epochs done, the backbone and its input at each of `settings.snapshot_epochs`, again after a
-    resume. A curve's point has step, epoch, loss, learning_rate, feature_std and feature_rank of
+    epochs done, the backbone and its input at each of `settings.snapshot_epochs`, perhaps again
+    after a resume; an InputError of it is a warning. `trained_on` is what else, of crops and code,
+    decides the course of the run, as plain values: a checkpoint with another is not resumed.
+    A curve's point has step, epoch, loss, learning_rate, feature_std and feature_rank of
     the first views of the batch, pairs_per_s and memory_gb.
     Checkpoints lie in `checkpoint_folder`, the last two of them, also after the end: whoever has
     stored the result removes the folder. One that cannot be written is a warning, and tried again.
     Raises OutOfTime after saving once `deadline_s` seconds have passed, SystemExit after saving
-    on SIGTERM or SIGUSR1, InputError on too few crops, unusable settings or a non-finite loss, or
-    if what it must save before it stops cannot be written.
+    on SIGTERM or SIGUSR1, Diverged on a non-finite loss, InputError on too few crops or unusable
+    settings, or if what it must save before it stops cannot be written.
     """
     began = time.monotonic()
     steps_per_epoch = len(source) // settings.batch_size
@@ -195,9 +202,10 @@ def pretrain(
         settings.weight_decay,
     )
 
-    identity = _identity(settings, views, method_settings, seed, source)
+    identity = _identity(settings, views, method_settings, seed, source) | dict(trained_on or {})
+    hardware = {"device": device_name(place), "precision": precision}
     checkpoints = Checkpoints(Path(checkpoint_folder), identity, label)
-    state = checkpoints.load(place)
+    state = checkpoints.load()
     step, curves, seconds_before, stalled = 0, [], 0.0, 0.0
     if state is not None:
         backbone.load_state_dict(state["backbone"])
@@ -207,6 +215,9 @@ def pretrain(
         step, curves = state["step"], state["curves"]
         seconds_before, stalled = state["seconds"], state["stalled"]
         _say(label, f"resumes at step {step} of {total}")
+        if state["hardware"] != hardware:
+            before, now = (", ".join(each.values()) for each in (state["hardware"], hardware))
+            _say(label, f"WARNING it ran on {before}, now on {now}: not the same bit for bit")
 
     def seconds() -> float:
         return seconds_before + time.monotonic() - began
@@ -217,6 +228,7 @@ def pretrain(
             "method": method.state_dict(),
             "optimizer": optimizer.state_dict(),
             "random": random_state(place),
+            "hardware": hardware,
             "step": step,
             "curves": curves,
             "seconds": seconds(),
@@ -232,6 +244,14 @@ def pretrain(
                     "it resumes from the checkpoint before"
                 ) from error
             _say(label, f"WARNING {problem}; training goes on and tries again later")
+
+    def hand_over(epochs_done: int) -> None:
+        if epochs_done not in settings.snapshot_epochs:
+            return
+        try:
+            on_epoch(epochs_done, backbone, input_spec)
+        except InputError as error:
+            _say(label, f"WARNING the encoder after epoch {epochs_done} is not kept: {error}")
 
     @lru_cache(maxsize=2)
     def shuffled(epoch: int) -> np.ndarray:
@@ -261,8 +281,8 @@ def pretrain(
         _stop_signal() as stop,
         closing(in_order(prepare, range(step, total), threads, threads)) as batches,
     ):
-        if step == 0 and 0 in settings.snapshot_epochs:
-            on_epoch(0, backbone, input_spec)
+        if step % steps_per_epoch == 0:  # also if it was killed just before
+            hand_over(step // steps_per_epoch)
         while step < total:
             epoch = step // steps_per_epoch
             if step % steps_per_epoch == 0:
@@ -318,20 +338,7 @@ def pretrain(
                     }
                 )
                 logged_step, logged_at = step, now
-                if is_collapsed(spread, rank) and not warned:
-                    _warn_of_collapse(label, f"at step {step} of {total}", spread, rank)
-                    warned = True
-            progress.update(
-                settings.batch_size,
-                loss=loss.item,
-                lr=learning_rate,
-                spread=spread,
-                rank=rank,
-                memory_gb=lambda: peak_memory_gb(place),
-            )
-
-            if step % steps_per_epoch == 0 and epoch + 1 in settings.snapshot_epochs:
-                on_epoch(epoch + 1, backbone, input_spec)
+            # Before anything is printed: who signals a job may have ended what reads its output.
             if saving:
                 save(required=interrupted)
                 saved_at = time.monotonic()
@@ -342,9 +349,27 @@ def pretrain(
                     f"{label}: {deadline_s:g} s have passed at step {step} of {total}; "
                     "all is saved, and the next start resumes here"
                 )
+            if logging and is_collapsed(spread, rank) and not warned:
+                _warn_of_collapse(label, f"at step {step} of {total}", spread, rank)
+                warned = True
+            progress.update(
+                settings.batch_size,
+                loss=loss.item,
+                lr=learning_rate,
+                spread=spread,
+                rank=rank,
+                memory_gb=lambda: peak_memory_gb(place),
+            )
+            if step % steps_per_epoch == 0:
+                hand_over(epoch + 1)
     progress.close(spread=spread, rank=rank)
 
     features = _features(backbone.eval(), source, input_spec, settings.batch_size, place)
+    if not features.isfinite().all():
+        raise Diverged(
+            f"{label}: the trained encoder's features are not finite numbers; lower learning_rate "
+            "or lengthen warmup_epochs"
+        )
     spread, rank = feature_spread(features), feature_rank(features)
     if is_collapsed(spread, rank):
         _warn_of_collapse(label, "at the end", spread, rank)
@@ -378,7 +403,7 @@ def _features(
 
 def _check_finite(loss: float, label: str, step: int, total: int, learning_rate: float) -> None:
     if not math.isfinite(loss):
-        raise InputError(
+        raise Diverged(
             f"{label}: the loss is {loss} by step {step} of {total}, learning rate "
             f"{learning_rate:g}; lower learning_rate or lengthen warmup_epochs"
         )

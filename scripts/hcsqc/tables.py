@@ -117,7 +117,7 @@ def _row(table, encoder, probe, budget, screen, metric, summary, paper, config) 
         return row | {"status": "run", "reason": None}
     reason = config["study"]["not_run"].get(encoder)
     if reason is None and not probed(config, encoder, probe):
-        reason = "its features are measured, there is nothing to fine-tune"
+        reason = "it has no network to fine-tune"
     if reason is None:
         budgets = ", ".join(map(str, probe_budgets(config, probe)))
         reason = f"this study runs {probe} at {budgets} labels"

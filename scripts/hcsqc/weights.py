@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from hcsqc.errors import InputError
 from hcsqc.files import atomic, sha256, write_json
-from hcsqc.models import IMAGENET_MEAN, IMAGENET_STD, timm
+from hcsqc.models import IMAGENET_MEAN, IMAGENET_STD, check_name, timm
 
 # Weights that come in a package of the index: their file, and how the authors normalise.
 PACKAGED = {
@@ -27,6 +27,8 @@ PACKAGED = {
         "licence": "Apache-2.0",
     }
 }
+# Where training scripts keep a network's tensors in their checkpoints.
+CHECKPOINT_KEYS = ("state_dict", "model", "teacher")
 # What timm calls the layers behind the features.
 HEADS = ("classifier", "head.fc", "head_dist.", "fc.", "pre_logits", "head.weight", "head.bias")
 
@@ -50,6 +52,7 @@ def find_weights(
     A file is .safetensors, or .pth read with `weights_only=True`: no code of it is ever run.
     Raises InputError, saying what to bring and where to put it, if there are none.
     """
+    check_name(architecture)
     if file:
         return _from_file(architecture, Path(file))
     if package:
@@ -87,10 +90,12 @@ def load_weights(path: Path) -> Weights:
 def read_tensors(file: Path, whose: str) -> dict[str, torch.Tensor]:
     """Return the tensors of a .safetensors or .pth file, without running any code of it.
 
-    Raises InputError, saying for whom they are, if it is missing, damaged or unsafe.
+    A checkpoint that holds them as `state_dict`, `model` or `teacher` is unpacked, and a prefix
+    that all names share (`module.`, `backbone.`) is left out.
+    Raises InputError, saying for whom they are, if it is missing, damaged, unsafe or holds none.
     """
     try:
-        return (
+        content = (
             load_file(file)
             if file.suffix == ".safetensors"
             else torch.load(file, map_location="cpu", weights_only=True)
@@ -99,6 +104,16 @@ def read_tensors(file: Path, whose: str) -> dict[str, torch.Tensor]:
         raise InputError(f"{file}: no such file of weights for {whose}") from error
     except Exception as error:  # a damaged or unsafe file: pickle, zip and safetensors errors alike
         raise InputError(f"{file}: cannot be read as weights ({error})") from error
+    for inside in CHECKPOINT_KEYS:
+        if isinstance(content, Mapping) and isinstance(content.get(inside), Mapping):
+            content = content[inside]
+    tensors = isinstance(content, Mapping) and all(map(torch.is_tensor, content.values()))
+    if not tensors or not content:
+        raise InputError(f"{file}: holds no weights by name, as a state_dict does, for {whose}")
+    names = list(content)
+    while len({name.partition(".")[0] for name in names}) == 1 and all("." in n for n in names):
+        names = [name.partition(".")[2] for name in names]
+    return dict(zip(names, content.values(), strict=True))
 
 
 def _from_file(architecture: str, file: Path) -> Weights:
