@@ -108,9 +108,15 @@ rule plot_scores:
     conda:
         "../envs/core.yaml"
     params:
+        # A control on shuffled labels has its place in the tables.
+        probes=[
+            probe
+            for probe in config["study"]["probes"]
+            if not settings.shuffles_labels(config, probe)
+        ],
         code=code_digest("plot_scores.py"),
     shell:
-        "python scripts/plot_scores.py --tables {input.tables:q}"
+        "python scripts/plot_scores.py --tables {input.tables:q} --probes {params.probes:q}"
         " --budget-figure {output.budget:q} --shift-figure {output.shift:q}"
         " --record {output.record:q} 2>&1 | tee {log:q}"
 
