@@ -89,6 +89,21 @@ def test_the_shift_figure_shows_each_encoder_here_and_there(tmp_path, drawn):
     np.testing.assert_allclose(markers[1].get_xdata(), [54, 44, 34])
 
 
+def test_an_encoder_that_a_probe_is_not_for_leaves_its_row_empty_in_the_shift_figure(
+    tmp_path, drawn
+):
+    trained, shifted = (
+        rows[(rows["encoder"] != "simclr") | (rows["probe"] == "knn")]
+        for rows in (table(2), table(3, ("BBBC021",), budgets=(350,)))
+    )
+    plot_shift(trained, shifted, tmp_path / "shift.png")
+    labels = [text.get_text() for text in drawn[0].axes[0].get_yticklabels()]
+    assert labels == ["random", "simclr", "resnet18"]
+    for axis, simclr in zip(drawn[0].axes[:2], (64, np.nan), strict=True):
+        np.testing.assert_allclose(axis.lines[0].get_xdata(), [74, simclr, 54])
+        assert axis.lines[0].get_ydata().tolist() == [0, 1, 2]
+
+
 def test_a_study_without_other_screens_says_so(tmp_path, drawn):
     plot_shift(table(2), table(3).iloc[:0], tmp_path / "shift.png")
     assert is_picture(tmp_path / "shift.png")

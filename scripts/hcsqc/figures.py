@@ -164,6 +164,8 @@ def plot_shift(trained: pd.DataFrame, shifted: pd.DataFrame, path: Path) -> None
         axis.text(0.5, 0.5, "This study tests on no other screen.", ha="center")
         _save(figure, path)
         return
+    # The panels share their rows, and not every probe is for every encoder.
+    encoders = list(dict.fromkeys(shifted["encoder"]))[::-1]
     figure, axes = plt.subplots(
         1,
         len(probes),
@@ -176,7 +178,6 @@ def plot_shift(trained: pd.DataFrame, shifted: pd.DataFrame, path: Path) -> None
     for axis, probe in zip(axes[0], probes, strict=True):
         there = shifted[shifted["probe"] == probe]
         here = trained[(trained["probe"] == probe) & (trained["budget"] == there["budget"].max())]
-        encoders = list(dict.fromkeys(there["encoder"]))[::-1]
         for rows, marker in ((here, "o"), *((g, "D") for _, g in there.groupby("screen"))):
             rows = rows.set_index("encoder").reindex(encoders)
             places = np.arange(len(encoders))
