@@ -19,7 +19,7 @@ from torch import nn
 import finetune as finetune_script
 from hcsqc.encoders import Encoder, random_encoder, save_encoder
 from hcsqc.errors import InputError
-from hcsqc.features import features_table
+from hcsqc.feature_tables import features_table
 from hcsqc.files import atomic
 from hcsqc.probes import finetune as finetune_module
 from hcsqc.probes.finetune import FinetuneSettings, finetune, finetuned_scores
