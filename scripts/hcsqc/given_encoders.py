@@ -92,7 +92,7 @@ def to_timm(weights: Weights, backbone: nn.Module, channels: int) -> Mapping[str
     first = timm.get_pretrained_cfg(weights.architecture.split(".")[0]).first_conv
     for name in (first,) if isinstance(first, str) else first or ():
         key = f"{name}.weight"
-        if key in tensors and tensors[key].shape[1] != channels:
+        if key in tensors and tensors[key].shape[1] == len(weights.mean) != channels:
             tensors[key] = adapt_input_conv(channels, tensors[key])
     return tensors
 
