@@ -6,6 +6,7 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 import yaml
 
 import pretrain as script
@@ -21,6 +22,14 @@ PRESET = yaml.safe_load((ROOT / "config.yaml").read_text())["presets"]["paper"]
 SETTINGS = PRESET["common"] | PRESET["simclr"]
 SETTINGS |= {"architecture": "test_resnet", "input_px": 32, "batch_size": 4, "epochs": 2}
 SETTINGS |= {"projector_hidden": 16, "projector_output": 8, "method": "simclr"}
+
+
+@pytest.fixture(autouse=True)
+def threads():
+    """Leave torch's threads as they were: the script sets them for its process."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture

@@ -405,6 +405,7 @@ CHILD = """
 import sys, time, pathlib
 sys.path[:0] = {path!r}
 import test_ssl_pretraining as tests
+tests.torch.set_num_threads({threads})  # bits repeat with as many only
 
 class Slow(tests.Cells):
     def read(self, rows):
@@ -420,7 +421,7 @@ tests.run(pathlib.Path({folder!r}), source=Slow(), changes={{"checkpoint_minutes
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
 def test_ssl_signal_saves_and_the_next_start_resumes(number, tmp_path, uninterrupted):
     path = [*sys.path, str(Path(__file__).parent)]
-    code = CHILD.format(path=path, folder=str(tmp_path))
+    code = CHILD.format(path=path, folder=str(tmp_path), threads=torch.get_num_threads())
     child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     assert child.stdout.readline() == "reading\n"
     child.send_signal(number)
@@ -435,7 +436,9 @@ def test_ssl_signal_to_the_whole_pipe_saves_before_anything_is_printed(tmp_path,
     """A scheduler signals tee as well, and then there is no one to print to."""
     path = [*sys.path, str(Path(__file__).parent)]
     # So slow a step that a progress line is due after it.
-    code = CHILD.format(path=path, folder=str(tmp_path)).replace("time.sleep(1)", "time.sleep(4)")
+    code = CHILD.format(path=path, folder=str(tmp_path), threads=torch.get_num_threads()).replace(
+        "time.sleep(1)", "time.sleep(4)"
+    )
     log = tmp_path / "log"
     command = f"{sys.executable} -c {shlex.quote(code)} 2>&1 | tee {log}"
     child = subprocess.Popen(["bash", "-c", command], start_new_session=True)
@@ -459,6 +462,7 @@ KILLED = """
 import os, sys, pathlib
 sys.path[:0] = {path!r}
 import test_ssl_pretraining as tests
+tests.torch.set_num_threads({threads})  # bits repeat with as many only
 
 class Deadly(tests.Cells):
     def read(self, rows):
@@ -473,7 +477,13 @@ tests.run(pathlib.Path({folder!r}), {method!r}, source=Deadly())
 @pytest.mark.parametrize(("method", "at"), list(zip(METHODS, (1, 2, 3, 4, 5), strict=True)))
 def test_ssl_sigkill_loses_no_more_than_a_step(method, at, tmp_path, uninterrupted, capsys):
     path = [*sys.path, str(Path(__file__).parent)]
-    code = KILLED.format(path=path, folder=str(tmp_path), method=method, at=at)
+    code = KILLED.format(
+        path=path,
+        folder=str(tmp_path),
+        method=method,
+        at=at,
+        threads=torch.get_num_threads(),
+    )
     child = subprocess.run([sys.executable, "-c", code], capture_output=True)
     assert child.returncode == -signal.SIGKILL
     run(tmp_path, method)
