@@ -458,6 +458,14 @@ def test_pretraining_that_could_not_run_is_refused_before_any_crop_is_cut(change
     assert problem in message(config)
 
 
+def test_one_epoch_is_enough_where_no_chosen_method_needs_two():
+    config = edited(study__encoders=["simclr"])
+    config["presets"]["paper"]["common"]["epochs"] = 1
+    check(config)
+    config["study"]["encoders"].append("deepcluster_v2")
+    assert "learns from the second on" in message(config)
+
+
 def test_an_encoder_that_measures_is_not_fine_tuned():
     assert not settings.probed(DEFAULTS, "image_quality", "finetune_paper")
     assert settings.probed(DEFAULTS, "image_quality", "knn")

@@ -311,6 +311,7 @@ def _check_encoder(config: Mapping, schema: Mapping, name: str) -> None:
     if entry["kind"] == "ssl":
         merged = encoder_settings(config, name)
         _check_pretraining(merged, merged["method"], schema, f"encoders.{name}")
+        _check_course(merged, merged["method"], f"encoders.{name}")
         crops = entry.get("search", merged | {"crops": merged["batch_size"]})["crops"]
         if crops < merged["batch_size"]:
             raise InputError(
@@ -336,6 +337,10 @@ def _check_pretraining(values: Mapping, method: str, schema: Mapping, where: str
     for part in parts:
         own = {key: values[key] for key in values if key in part["properties"]}
         _validate(own, {**part, "$defs": schema["$defs"]}, where)
+
+
+def _check_course(values: Mapping, method: str, where: str) -> None:
+    """Check what an encoder's pretraining would only stumble over when it runs."""
     for wrong, problem in (
         (
             values["warmup_epochs"] > values["epochs"],
