@@ -37,7 +37,6 @@ rule fetch_weights:
         "../envs/torch.yaml"
     params:
         source=lambda wc: flags(pick_given(WEIGHTS[wc.weights], "architecture", "file", "package")),
-        code=code_digest("fetch_weights.py"),
     shell:
         "HF_HUB_OFFLINE=0 python scripts/fetch_weights.py {params.source}"
         " --output {output.weights:q} --record {output.record:q} 2>&1 | tee {log:q}"

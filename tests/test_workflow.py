@@ -214,6 +214,13 @@ def test_one_methods_code_retrains_that_method_alone(changed):
     assert planned["extract_features"] == 2
 
 
+def test_code_fetches_no_weights_again_that_all_studies_share(changed):
+    edit(changed, "scripts/hcsqc/weights.py", "CHECKPOINT_KEYS = (", 'CHECKPOINT_KEYS = ("net", ')
+    planned = changed.planned()
+    assert planned["import_encoder"] == 1
+    assert "fetch_weights" not in planned
+
+
 def test_crop_settings_rerun_crops_and_all_that_follows(changed):
     study_with(changed, crops={"window_px": 34, "scale_fields": 4, "failed_fields": 0.5})
     planned = changed.planned()
