@@ -310,7 +310,7 @@ rule score_epochs:
         runtime=60,
     params:
         composite=config["screens"][TRAIN]["composite"],
-        batch_size=config["features"]["batch_size"],
+        reading=flags(pick(config["features"], "batch_size", "precision")),
         budget=max(config["study"]["budgets"]),
         draws=config["study"]["draws"],
         neighbours=config["probes"]["knn"]["neighbours"],
@@ -318,6 +318,6 @@ rule score_epochs:
     shell:
         "python scripts/score_epochs.py --snapshots {input.snapshots:q}"
         " --splits {input.splits:q} --crops {input.crops:q} --composite {params.composite}"
-        " --batch-size {params.batch_size} --budget {params.budget} --draws {params.draws}"
+        " {params.reading} --budget {params.budget} --draws {params.draws}"
         " --neighbours {params.neighbours} --threads {threads}"
         " --output {output.scores:q} --record {output.record:q} 2>&1 | tee {log:q}"

@@ -1,12 +1,26 @@
-"""Features of the labelled crops, and of a fixed random sample for maps.
+"""Features of the labelled crops and a fixed random sample; or of all crops, plate by plate.
 
 in   encoder.safetensors, labels, crops
 out  features/{encoder}/seed{seed}/{screen}.parquet
+     features/{encoder}/seed{seed}/{screen}/{plate}.parquet
 """
 
 
 localrules:
+    screen_features,
     import_features,
+
+
+rule screen_features:
+    """Every crop of every screen by every encoder that embeds; the study itself needs only few."""
+    input:
+        [
+            f"{STUDY}/features/{encoder}/seed{seed}/{screen}/{plate}.parquet"
+            for encoder, seed in ENCODER_SEEDS
+            if encoder not in encoders_with("features")
+            for screen in SCREENS
+            for plate in config["screens"][screen]["plates"]
+        ],
 
 
 rule extract_features:
@@ -33,11 +47,43 @@ rule extract_features:
         runtime=60,
     params:
         composite=lambda wc: screen_entry(wc)["composite"],
-        settings=flags(pick(config["features"], "batch_size", "sample")),
+        settings=flags(pick(config["features"], "batch_size", "precision", "sample")),
         code=code_digest("extract_features.py"),
     shell:
         "python scripts/extract_features.py --encoder {input.encoder:q}"
         " --labels {input.labels:q} --crops {input.crops:q} --composite {params.composite}"
+        " {params.settings} --threads {threads}"
+        " --output {output.features:q} --record {output.record:q} 2>&1 | tee {log:q}"
+
+
+rule extract_plate_features:
+    """Embed every crop of one plate with one frozen encoder."""
+    input:
+        encoder=f"{STUDY}/encoders/{{encoder}}/seed{{seed}}/encoder.safetensors",
+        about=f"{STUDY}/encoders/{{encoder}}/seed{{seed}}/encoder.json",
+        crops=f"{STUDY}/crops/{{screen}}/{{plate}}.parquet",
+    output:
+        features=f"{STUDY}/features/{{encoder}}/seed{{seed}}/{{screen}}/{{plate}}.parquet",
+        record=f"{STUDY}/runs/features/{{encoder}}/seed{{seed}}/{{screen}}/{{plate}}/run.json",
+    log:
+        f"{STUDY}/logs/features/{{encoder}}/seed{{seed}}/{{screen}}/{{plate}}.log",
+    wildcard_constraints:
+        encoder=one_of(
+            name for name in config["study"]["encoders"] if name not in encoders_with("features")
+        ),
+    conda:
+        "../envs/torch.yaml"
+    threads: 4
+    resources:
+        mem_mb=lambda wildcards, attempt: 8000 * attempt,
+        runtime=120,
+    params:
+        composite=lambda wc: screen_entry(wc)["composite"],
+        settings=flags(pick(config["features"], "batch_size", "precision")),
+        code=code_digest("extract_features.py"),
+    shell:
+        "python scripts/extract_features.py --encoder {input.encoder:q}"
+        " --crops {input.crops:q} --composite {params.composite}"
         " {params.settings} --threads {threads}"
         " --output {output.features:q} --record {output.record:q} 2>&1 | tee {log:q}"
 

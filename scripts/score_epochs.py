@@ -24,6 +24,7 @@ def main() -> None:
     parser.add_argument("--crops", type=Path, nargs="+", required=True)
     parser.add_argument("--composite", nargs="+", required=True, help="channels, in order")
     parser.add_argument("--batch-size", type=int, required=True)
+    parser.add_argument("--precision", required=True)
     parser.add_argument("--budget", type=int, required=True)
     parser.add_argument("--draws", type=int, required=True)
     parser.add_argument("--output", type=Path, required=True)
@@ -45,7 +46,9 @@ def score(args, record) -> None:
     for path in sorted(args.snapshots.glob("*.safetensors")):
         encoder = load_encoder(path)
         label = f"epochs {name} {seed} {path.stem}"
-        features = extract_features(encoder, shards, args.composite, rows, args.batch_size, label)
+        features, _ = extract_features(
+            encoder, shards, args.composite, rows, args.batch_size, args.precision, label
+        )
         for task in draws:
             predicted = knn_scores(
                 select(crops, features, task.train_crops),

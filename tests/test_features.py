@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from hcsqc import features as features_module
 from hcsqc.encoders import describe, random_encoder
 from hcsqc.errors import InputError
 from hcsqc.feature_tables import features_table
@@ -18,6 +19,7 @@ from hcsqc.models import InputSpec
 from hcsqc.probes.task import read_features
 from hcsqc.schema import features_schema, write_table
 from hcsqc.shards import ShardFormat, Shards, ShardWriter
+from hcsqc.views import normalise
 
 CHANNELS = ("w1", "w2", "w3", "w4")
 PLAIN = InputSpec(8, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
@@ -54,7 +56,9 @@ class Means(nn.Module):
 
 def means(shards: Shards, rows, batch_size=2, chosen=("w4", "w2", "w1")) -> np.ndarray:
     encoder = describe(Means(), "control", "means", PLAIN, {})
-    return extract_features(encoder, shards, chosen, np.array(rows), batch_size, "means")
+    return extract_features(
+        encoder, shards, chosen, np.array(rows), batch_size, "float32", "means"
+    )[0]
 
 
 def test_a_row_holds_the_features_of_its_crop_in_the_composites_order(shards):
@@ -67,8 +71,10 @@ def test_a_row_holds_the_features_of_its_crop_in_the_composites_order(shards):
 def test_batches_do_not_change_features(shards, batch_size):
     torch.manual_seed(0)
     encoder = random_encoder("test_resnet", 32, 3, seed=0)
-    whole = extract_features(encoder, shards, CHANNELS[:3], np.arange(7), 7, "test")
-    found = extract_features(encoder, shards, CHANNELS[:3], np.arange(7), batch_size, "test")
+    whole, _ = extract_features(encoder, shards, CHANNELS[:3], np.arange(7), 7, "float32", "test")
+    found, _ = extract_features(
+        encoder, shards, CHANNELS[:3], np.arange(7), batch_size, "float32", "test"
+    )
     np.testing.assert_allclose(found, whole, rtol=1e-4, atol=1e-5)
 
 
@@ -76,9 +82,77 @@ def test_a_network_left_in_training_mode_is_frozen(shards):
     encoder = random_encoder("test_resnet", 32, 3, seed=0)
     encoder.backbone.train()
     before = {name: value.clone() for name, value in encoder.backbone.state_dict().items()}
-    extract_features(encoder, shards, CHANNELS[:3], np.arange(7), 3, "test")
+    extract_features(encoder, shards, CHANNELS[:3], np.arange(7), 3, "float32", "test")
     for name, value in encoder.backbone.state_dict().items():
         assert torch.equal(value, before[name]), name
+
+
+def plainly(encoder, shards: Shards) -> np.ndarray:
+    """Return features of all crops by the network itself: eager, float32, in one batch."""
+    crops = shards.read_composite(np.arange(len(shards)), CHANNELS[:3])
+    with torch.inference_mode():
+        return encoder.backbone.eval()(normalise(crops, encoder.input_spec)).numpy()
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("architecture", ["resnet18", "vgg16", "convnext_tiny"])
+def test_the_fast_way_changes_no_feature(shards, architecture, precision):
+    encoder = random_encoder(architecture, 32, 3, seed=0)
+    make_statistics_uneven(encoder.backbone)
+    usual = plainly(encoder, shards)
+    found, _ = extract_features(encoder, shards, CHANNELS[:3], np.arange(7), 7, precision, "test")
+    cosine = (found * usual).sum(1) / np.linalg.norm(found, axis=1) / np.linalg.norm(usual, axis=1)
+    assert cosine.min() > (0.999 if precision == "bfloat16" else 0.999999)
+    if precision == "bfloat16":
+        assert not np.allclose(found, usual, rtol=1e-5)  # it was computed in that precision
+
+
+def make_statistics_uneven(network: nn.Module) -> None:
+    """Give BatchNorm means, variances, weights and biases that folding must take into account."""
+    generator = torch.Generator().manual_seed(1)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            for values in (module.running_var, module.weight.data):
+                values.uniform_(0.5, 2.0, generator=generator)
+            for values in (module.running_mean, module.bias.data):
+                values.uniform_(-0.2, 0.2, generator=generator)
+
+
+@pytest.mark.parametrize(
+    ("least", "wanted", "expected"),
+    [(0.999, "auto", "bfloat16"), (1.1, "auto", "float32"), (1.1, "bfloat16", "bfloat16")],
+)
+def test_auto_takes_bfloat16_only_if_features_stay_the_same(
+    shards, monkeypatch, least, wanted, expected
+):
+    monkeypatch.setattr(features_module, "precision_on", lambda place, wanted: "bfloat16")
+    monkeypatch.setattr(features_module, "LEAST_COSINE", least)
+    encoder = random_encoder("resnet18", 32, 3, seed=0)
+    rows = np.arange(7)
+    found, precision = extract_features(encoder, shards, CHANNELS[:3], rows, 3, wanted, "test")
+    assert precision == expected
+    named, _ = extract_features(encoder, shards, CHANNELS[:3], rows, 3, expected, "test")
+    np.testing.assert_array_equal(found, named)
+
+
+class Contrary(nn.Module):
+    """A network whose way depends on its input, so that it cannot be traced."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
+
+    def forward(self, x):
+        values = self.layers(x).mean(dim=(2, 3))
+        return values if x.max() > 2 else -values
+
+
+def test_a_network_that_cannot_be_traced_has_features_too(shards):
+    torch.manual_seed(0)
+    encoder = describe(Contrary(), "control", "contrary", PLAIN, {})
+    make_statistics_uneven(encoder.backbone)
+    found, _ = extract_features(encoder, shards, CHANNELS[:3], np.arange(7), 7, "float32", "test")
+    np.testing.assert_allclose(found, plainly(encoder, shards), rtol=1e-4, atol=1e-6)
 
 
 def test_no_crops_give_no_features(shards):
@@ -97,7 +171,9 @@ class Poison(Means):
 def test_features_that_are_no_numbers_name_their_crop(shards):
     encoder = describe(Poison(), "control", "poison", PLAIN, {})
     with pytest.raises(InputError) as caught:
-        extract_features(encoder, shards, ("w4", "w2", "w1"), np.array([6, 4, 0]), 2, "poison s")
+        extract_features(
+            encoder, shards, ("w4", "w2", "w1"), np.array([6, 4, 0]), 2, "float32", "poison s"
+        )
     assert str(caught.value) == (
         "poison s: the features of crop s/p1/B02/s1/x0004y0000 are not finite numbers"
     )
@@ -107,7 +183,7 @@ def test_features_that_are_no_numbers_name_their_crop(shards):
 def test_a_composite_of_any_number_of_channels_has_features(shards, chosen):
     plain = InputSpec(8, (0.0,) * len(chosen), (1.0,) * len(chosen))
     encoder = describe(Means(), "control", "means", plain, {})
-    found = extract_features(encoder, shards, chosen, np.array([5, 0]), 2, "means")
+    found, _ = extract_features(encoder, shards, chosen, np.array([5, 0]), 2, "float32", "means")
     expected = [[start + CHANNELS.index(name) for name in chosen] for start in (50, 0)]
     np.testing.assert_allclose(found, expected, atol=1e-4)
 

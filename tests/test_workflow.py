@@ -8,7 +8,9 @@ import sys
 from itertools import product
 
 import duckdb
+import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 import yaml
 
@@ -184,6 +186,37 @@ def test_nuclei_are_pictured_for_every_plate_that_has_images(changed):
     named = [f"{path.parent.name}/{path.name.split('.')[0]}" for path in plates]
     assert [f"{path.parent.name}/{path.stem}" for path in found] == named
     assert "Nothing to be done" in changed.run(*command).stdout
+
+
+def test_whole_screens_are_embedded_plate_by_plate(changed):
+    plates = sorted((results(changed) / "crops").glob("*/*.nuclei.parquet"))
+    encoders = len(list((results(changed) / "encoders").glob("*/seed*/encoder.safetensors")))
+    planned = {"extract_plate_features": len(plates) * encoders, "screen_features": 1}
+    assert changed.planned("screen_features") == planned
+
+    def embed():
+        targets = [str(path.relative_to(changed.folder)) for path in embedded]
+        return changed.run(*targets, "--cores", "2", "--configfile", "tests/tiny/study.yaml")
+
+    folder = results(changed) / "features/random_resnet18/seed0"
+    places = [(path.parent.name, path.name.split(".")[0]) for path in plates]
+    embedded = [folder / screen / f"{plate}.parquet" for screen, plate in places]
+    done = embed()
+    assert done.returncode == 0, done.stdout
+    assert re.search(r"features random_resnet18 \S+: 100%.* crops/s", done.stdout)
+    few = {}
+    for path, (screen, plate) in zip(embedded, places, strict=True):
+        table = pq.read_table(path)
+        crops = pq.read_table(results(changed) / f"crops/{screen}/{plate}.parquet")
+        assert table["crop_id"].to_pylist() == crops["crop_id"].to_pylist()
+        few |= dict(zip(table["crop_id"].to_pylist(), table["vector"].to_pylist(), strict=True))
+    for screen in {screen for screen, _ in places}:
+        labelled = pq.read_table(folder / f"{screen}.parquet").to_pylist()
+        for row in labelled:
+            np.testing.assert_allclose(few[row["crop_id"]], row["vector"], rtol=1e-3, atol=1e-4)
+    embedded[-1].unlink()
+    again = embed()
+    assert re.search(r"extract_plate_features +1\b", again.stdout), "done plates stay done"
 
 
 def test_comments_and_docstrings_rerun_nothing(changed):

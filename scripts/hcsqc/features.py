@@ -1,10 +1,14 @@
 """Features: the output of a frozen encoder for crops, or what is measured of them."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 
 import numpy as np
 import torch
+from torch import nn
+from torch.fx.experimental.optimization import fuse
 
+from hcsqc.devices import choose_device, precision_on
 from hcsqc.encoders import Encoder, check_composite
 from hcsqc.errors import InputError
 from hcsqc.measures import measure
@@ -13,6 +17,10 @@ from hcsqc.shards import Shards
 from hcsqc.standardised import StandardisedMeasures
 from hcsqc.views import normalise
 
+# What a network makes of more images no longer fits a processor's caches (docs/performance.md).
+CPU_IMAGES = 16
+LEAST_COSINE = 0.999  # of features in bfloat16 and in float32, for `auto` to choose bfloat16
+
 
 def extract_features(
     encoder: Encoder,
@@ -20,34 +28,74 @@ def extract_features(
     chosen: Sequence[str],
     rows: np.ndarray,
     batch_size: int,
+    precision: str,
     label: str,
-) -> np.ndarray:
-    """Return the n x width float32 features of the crops at `rows`; `chosen` is the composite.
+) -> tuple[np.ndarray, str]:
+    """Return the n x width float32 features of the crops at `rows`, and what computed them.
 
+    `chosen` is the composite, and `batch_size` crops are read at once. Networks compute in
+    `precision`, float32 or bfloat16; `auto` is bfloat16 where the hardware computes in it and the
+    features of the first crops are nearly the same.
     Raises InputError if the composite is not one for the encoder, or, naming a crop, if a feature
     is not a finite number.
     """
     check_composite(encoder, chosen, label)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if not isinstance(encoder.backbone, StandardisedMeasures):
-        backbone = encoder.backbone.to(device, memory_format=torch.channels_last).eval()
+    measured = isinstance(encoder.backbone, StandardisedMeasures)
+    device = choose_device("auto")
+    backbone = None if measured else frozen(encoder.backbone, device)
+    images_at_once = batch_size if device.type == "cuda" else CPU_IMAGES
+    precision = "float32" if measured else precision
     features = np.empty((len(rows), encoder.width), np.float32)
     progress = Progress(len(rows), "crops", label)
     with torch.inference_mode():
         for start in range(0, len(rows), batch_size):
             batch = rows[start : start + batch_size]
             crops = shards.read_composite(batch, chosen)
-            if isinstance(encoder.backbone, StandardisedMeasures):
-                found = measure(encoder.backbone, crops, shards.index.iloc[batch])
-            else:
-                images = normalise(crops, encoder.input_spec)
+            found = features[start : start + batch_size]
+            if measured:
+                found[:] = measure(encoder.backbone, crops, shards.index.iloc[batch])
+                progress.update(len(batch))
+                continue
+            for first in range(0, len(batch), images_at_once):
+                few = slice(first, first + images_at_once)
+                images = normalise(crops[few], encoder.input_spec)
                 images = images.to(device, memory_format=torch.channels_last)
-                found = backbone(images).float().cpu().numpy()
-            features[start : start + len(batch)] = found
-            progress.update(len(batch))
+                if precision == "auto":
+                    precision = precision_for(backbone, images[:CPU_IMAGES])
+                found[few] = embed(backbone, images, precision)
+                progress.update(len(images))
     progress.close()
     bad = ~np.isfinite(features).all(axis=1)
     if bad.any():
         crop = shards.index["crop_id"].iloc[rows[bad.argmax()]]
         raise InputError(f"{label}: the features of crop {crop} are not finite numbers")
-    return features
+    return features, precision
+
+
+def embed(backbone: nn.Module, images: torch.Tensor, precision: str) -> np.ndarray:
+    """Return the float32 features of images, computed in float32 or bfloat16."""
+    half = precision == "bfloat16"
+    with torch.autocast(images.device.type, torch.bfloat16, enabled=half):
+        return backbone(images).float().cpu().numpy()
+
+
+def precision_for(backbone: nn.Module, images: torch.Tensor) -> str:
+    """Return bfloat16 if it is fast on the device and changes no features of images, or float32."""
+    if precision_on(images.device, "auto") == "float32":
+        return "float32"
+    usual, fast = (embed(backbone, images, precision) for precision in ("float32", "bfloat16"))
+    lengths = np.linalg.norm(usual, axis=1) * np.linalg.norm(fast, axis=1)
+    alike = ((usual * fast).sum(axis=1) >= LEAST_COSINE * lengths).all()
+    return "bfloat16" if alike else "float32"
+
+
+def frozen(backbone: nn.Module, device: torch.device) -> nn.Module:
+    """Return a network for features alone, on a device: channels last, BatchNorm in evaluation.
+
+    BatchNorm is folded into the convolution before it, unless the network's way depends on its
+    input, so that torch cannot trace it.
+    """
+    backbone.eval()
+    with suppress(Exception):  # one's own network may do and raise anything when it is traced
+        backbone = fuse(backbone)
+    return backbone.to(device, memory_format=torch.channels_last)

@@ -100,4 +100,4 @@ def to_timm(weights: Weights, backbone: nn.Module, channels: int) -> Mapping[str
 def _source(weights: Weights) -> str:
     """Return what weights are called in messages: the name of their file, package or network."""
     about = weights.provenance
-    return str(about.get(about["weights"]) or about["name"])
+    return str(about.get(about["weights"]) or about["repository"])

@@ -195,7 +195,7 @@ def _names(key: str) -> dict[str, str]:
     if parts[0] == "probes":
         names |= {"probe": parts[3], "budget": parts[4].removeprefix("budget")}
     if parts[0] == "features":
-        names["screen"] = parts[3]
+        names |= dict(zip(("screen", "plate"), parts[3:], strict=False))
     if parts[0] in ("simulate", "index", "scale", "crops"):
         names |= {"screen": parts[1], "plate": parts[2]}
     return names

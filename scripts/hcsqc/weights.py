@@ -6,12 +6,14 @@ reads only these two and opens no connection.
 """
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 import torch
+from huggingface_hub import try_to_load_from_cache
 from safetensors.torch import load_file, save_file
 
 from hcsqc.errors import InputError
@@ -29,6 +31,18 @@ PACKAGED = {
 }
 # Where training scripts keep a network's tensors in their checkpoints.
 CHECKPOINT_KEYS = ("state_dict", "model", "teacher")
+# torchvision's names in a ConvNeXt, as patterns, and timm's. In VGG and ResNet they are the same.
+TORCHVISION_CONVNEXT = {
+    r"features\.0\.": "stem.",
+    **{rf"features\.{2 * stage}\.": f"stages.{stage}.downsample." for stage in (1, 2, 3)},
+    **{rf"features\.{2 * stage + 1}\.": f"stages.{stage}.blocks." for stage in (0, 1, 2, 3)},
+    r"(.+)\.block\.0\.": r"\1.conv_dw.",
+    r"(.+)\.block\.2\.": r"\1.norm.",
+    r"(.+)\.block\.3\.": r"\1.mlp.fc1.",
+    r"(.+)\.block\.5\.": r"\1.mlp.fc2.",
+    r"(.+)\.layer_scale$": r"\1.gamma",
+    r"classifier\.0\.": "head.norm.",
+}
 # What timm calls the layers behind the features.
 HEADS = ("classifier", "head.fc", "head_dist.", "fc.", "pre_logits", "head.weight", "head.bias")
 
@@ -91,7 +105,7 @@ def read_tensors(file: Path, whose: str) -> dict[str, torch.Tensor]:
     """Return the tensors of a .safetensors or .pth file, without running any code of it.
 
     A checkpoint that holds them as `state_dict`, `model` or `teacher` is unpacked, and a prefix
-    that all names share (`module.`, `backbone.`) is left out.
+    that all names share (`module.`, `backbone.`) is left out, unless it is VGG's own, `features.`
     Raises InputError, saying for whom they are, if it is missing, damaged, unsafe or holds none.
     """
     try:
@@ -111,18 +125,33 @@ def read_tensors(file: Path, whose: str) -> dict[str, torch.Tensor]:
     if not tensors or not content:
         raise InputError(f"{file}: holds no weights by name, as a state_dict does, for {whose}")
     names = list(content)
-    while len({name.partition(".")[0] for name in names}) == 1 and all("." in n for n in names):
+    while all("." in name for name in names):
+        prefixes = {name.partition(".")[0] for name in names}
+        if len(prefixes) > 1 or prefixes == {"features"}:
+            break
         names = [name.partition(".")[2] for name in names]
     return dict(zip(names, content.values(), strict=True))
 
 
 def _from_file(architecture: str, file: Path) -> Weights:
     tensors = read_tensors(file, architecture)
+    if architecture.startswith("convnext") and "features.0.0.weight" in tensors:
+        tensors = _from_torchvision(tensors)
     mean, std, licence = _published(architecture)
     provenance = {"weights": "file", "file": file.name, "sha256": sha256(file)}
     if file == brought_file(architecture):
         provenance["licence"] = licence
     return Weights(architecture, _headless(tensors), mean, std, provenance)
+
+
+def _from_torchvision(convnext: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return the tensors of torchvision's ConvNeXt as timm has them."""
+    renamed = {}
+    for name, value in convnext.items():
+        for theirs, ours in TORCHVISION_CONVNEXT.items():
+            name = re.sub(f"^{theirs}", ours, name)
+        renamed[name] = value.flatten() if name.endswith(".gamma") else value
+    return renamed
 
 
 def _from_package(architecture: str, package: str) -> Weights:
@@ -160,10 +189,10 @@ def _from_hub(architecture: str) -> Weights:
             f"the model hub has no weights for {architecture}; give them as file: PATH in the "
             "encoder's entry"
         )
+    wanted = known.hf_hub_filename or "model.safetensors"
     try:
         whole = timm.create_model(architecture, pretrained=True)
     except Exception as error:  # whatever the hub's client raises without network or cache
-        wanted = known.hf_hub_filename or "model.safetensors"
         raise InputError(
             f"no weights for {architecture}: the model hub cannot be reached "
             f"({type(error).__name__}). Fetch {wanted} of its repository {known.hf_hub_id} where "
@@ -171,7 +200,10 @@ def _from_hub(architecture: str) -> Weights:
             "state in the encoder's entry file: PATH to another .safetensors or .pth file, or "
             f"package: one of {', '.join(PACKAGED)}"
         ) from error
-    provenance = {"weights": "hub", "name": architecture, "licence": licence}
+    provenance = {"weights": "hub", "repository": known.hf_hub_id, "licence": licence}
+    kept = try_to_load_from_cache(known.hf_hub_id, wanted)
+    if isinstance(kept, str):  # <cache>/<repository>/snapshots/<revision>/<file>
+        provenance["revision"] = Path(kept).parent.name
     return Weights(architecture, _headless(whole.state_dict()), mean, std, provenance)
 
 

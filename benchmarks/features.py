@@ -1,0 +1,101 @@
+"""Crops per second of feature extraction, from shards to vectors, for several encoders.
+
+The usual way is an eager network in evaluation, on NCHW tensors of float32, that sees each batch as
+it was read. Ours is `extract_features`. Both read the same shards and normalise alike, take turns
+in one process, and have the same random weights. Quality is the least cosine similarity, over the
+crops, of our features and the usual ones. The limit is what eager execution could reach if each
+operation of the usual network ran at a measured peak, in our precision: see `pretrain.py`.
+"""
+
+import os
+import sys
+import tempfile
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT / "scripts")]
+
+import common
+from roofline import Roofline, peaks
+from shards import CHANNELS, FEW, write_crops
+
+from hcsqc.devices import choose_device, device_name, precision_on
+from hcsqc.encoders import Encoder, random_encoder
+from hcsqc.features import CPU_IMAGES, extract_features
+from hcsqc.shards import Shards
+from hcsqc.views import normalise
+
+NETWORKS = ("resnet18", "vgg16", "convnext_tiny", "tf_efficientnet_lite0", "vit_small_patch16_224")
+BATCH = 256
+
+
+def main() -> None:
+    """Read the flags, write crops, and embed them both ways with each network."""
+    parser = common.parser(__doc__)
+    parser.add_argument("--encoders", nargs="+", default=NETWORKS, help="timm names")
+    parser.add_argument("--precision", choices=("auto", "float32", "bfloat16"), default="auto")
+    parser.add_argument("--input-px", type=int, default=128)
+    parser.add_argument("--crops", type=int, default=BATCH, help=f"to embed, {FEW} at most")
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of torch")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    place = choose_device("auto")
+    kinds = {torch.float32, getattr(torch, precision_on(place, args.precision))}
+    rates, bandwidth = peaks(place, kinds)
+    print(f"{device_name(place)}, {args.input_px} px")
+    for kind, rate in rates.items():
+        print(f"matrix product, {kind}: {rate / 1e9:,.0f} GFLOP/s")
+    print(f"copy, read and written: {bandwidth / 1e9:,.1f} GB/s", flush=True)
+    table = []
+    with tempfile.TemporaryDirectory() as folder:
+        shards, _, _ = write_crops(Path(folder), FEW)
+        rows = np.arange(args.crops)
+        for name in args.encoders:
+            encoder = random_encoder(name, args.input_px, len(CHANNELS), seed=0)
+            encoder.backbone.eval()
+            ours = partial(extract_features, encoder, shards, CHANNELS, rows, BATCH)
+            ours = partial(ours, args.precision, name)
+            usual = partial(usual_way, encoder, shards, rows, place)
+            times = common.seconds({"baseline": usual, "ours": ours}, args.rounds)
+            per_s = {way: len(rows) / taken for way, taken in times.items()}
+            found, precision = ours()
+            quality = f"cosine {least_cosine(found, usual()):.5f}, {precision}"
+            per_s["limit"] = limit(encoder, place, precision, rates, bandwidth)
+            table.append(common.row(f"features {name}", "crops/s", per_s, quality))
+    common.report(table, args.json)
+
+
+def usual_way(encoder: Encoder, shards: Shards, rows: np.ndarray, place) -> np.ndarray:
+    """Return the features of a plain loop over batches."""
+    backbone = encoder.backbone.to(place, memory_format=torch.contiguous_format)
+    found = []
+    with torch.inference_mode():
+        for start in range(0, len(rows), BATCH):
+            crops = shards.read_composite(rows[start : start + BATCH], CHANNELS)
+            images = normalise(crops, encoder.input_spec).contiguous().to(place)
+            found.append(backbone(images).cpu().numpy())
+    return np.concatenate(found)
+
+
+def limit(encoder: Encoder, place, precision: str, rates, bandwidth: float) -> float:
+    """Return the crops per second of a network at the peaks."""
+    side = encoder.input_spec.size_px
+    images = torch.randn(CPU_IMAGES, len(CHANNELS), side, side, device=place)
+    half = torch.autocast(place.type, torch.bfloat16, enabled=precision == "bfloat16")
+    with torch.no_grad(), half, Roofline(rates, bandwidth) as roofline:
+        encoder.backbone(images)
+    return len(images) / roofline.seconds
+
+
+def least_cosine(ours: np.ndarray, usual: np.ndarray) -> float:
+    """Return the least cosine similarity of two n x width features of the same crops."""
+    lengths = np.linalg.norm(ours, axis=1) * np.linalg.norm(usual, axis=1)
+    return float(((ours * usual).sum(axis=1) / lengths).min())
+
+
+if __name__ == "__main__":
+    main()
