@@ -15,6 +15,7 @@ def main() -> None:
     """Read the flags and scores, write table1.csv, table2.csv and table3.csv."""
     parser = cli.parser(__doc__)
     parser.add_argument("--scores", type=Path, nargs="+", required=True)
+    parser.add_argument("--replicates", type=Path, nargs="+", required=True)
     parser.add_argument("--config", type=Path, required=True, help="the resolved config.json")
     parser.add_argument("--output", type=Path, required=True, help="folder")
     cli.run(tabulate, parser.parse_args())
@@ -23,8 +24,9 @@ def main() -> None:
 def tabulate(args, record) -> None:
     """Make the tables of the study that the arguments name."""
     scores = pd.concat([read_table(path, "scores") for path in args.scores], ignore_index=True)
+    replicates = pd.concat([read_table(path, "replicates") for path in args.replicates])
     config = json.loads(args.config.read_text())["config"]
-    for number, table in make_tables(scores, config).items():
+    for number, table in make_tables(scores, replicates, config).items():
         with atomic(args.output / f"table{number}.csv") as temporary:
             table.round(4).to_csv(temporary, index=False)
 

@@ -1,11 +1,13 @@
-"""Compute the metrics of every prediction of an encoder."""
+"""Compute the metrics of every prediction of an encoder, and how sure they are."""
 
 from pathlib import Path
 
 import pandas as pd
 
 import cli
-from hcsqc.metrics import score_predictions
+from hcsqc.metrics import TABLE_METRICS, score_predictions
+from hcsqc.progress import Progress
+from hcsqc.resampling import bootstrap_scores
 from hcsqc.schema import read_table, write_table
 
 
@@ -17,24 +19,31 @@ def main() -> None:
     )
     parser.add_argument("--encoder", required=True)
     parser.add_argument("--seed", type=int, required=True)
+    parser.add_argument("--replicates", type=int, required=True, help="of the bootstrap")
     parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--output-replicates", type=Path, required=True)
     cli.run(score, parser.parse_args())
 
 
 def score(args, record) -> None:
     """Score the predictions that the arguments name."""
-    scores = []
+    scores, replicates = [], []
+    progress = Progress(len(args.predictions), "predictions", f"score {args.encoder}")
     for path in args.predictions:
-        rows = score_predictions(read_table(path, "predictions"))
-        scores.append(
-            rows.assign(
-                encoder=args.encoder,
-                seed=args.seed,
-                probe=path.parent.name,
-                budget=int(path.stem.removeprefix("budget")),
-            )
-        )
+        predictions = read_table(path, "predictions")
+        about = {
+            "encoder": args.encoder,
+            "seed": args.seed,
+            "probe": path.parent.name,
+            "budget": int(path.stem.removeprefix("budget")),
+        }
+        scores.append(score_predictions(predictions).assign(**about))
+        resampled = bootstrap_scores(predictions, TABLE_METRICS, args.replicates, seed=0)
+        replicates.append(resampled.assign(**about))
+        progress.update()
+    progress.close()
     write_table(pd.concat(scores), args.output, "scores")
+    write_table(pd.concat(replicates), args.output_replicates, "replicates")
 
 
 if __name__ == "__main__":

@@ -17,13 +17,13 @@ from hcsqc.tables import COLUMNS
 @pytest.fixture
 def drawn(monkeypatch) -> list:
     """Collect the figures that are saved, and keep them open until the test ends."""
-    seen, save = [], figures._save
+    seen, save = [], figures.save_figure
 
     def keep(figure, path):
         seen.append(figure)
         save(figure, path)
 
-    monkeypatch.setattr(figures, "_save", keep)
+    monkeypatch.setattr(figures, "save_figure", keep)
     return seen
 
 

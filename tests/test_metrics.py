@@ -6,10 +6,18 @@ import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+from sklearn.metrics import (
+    accuracy_score,
+    average_precision_score,
+    balanced_accuracy_score,
+    f1_score,
+    precision_recall_fscore_support,
+    roc_auc_score,
+    roc_curve,
+)
 from sklearn.metrics import auc as area
-from sklearn.metrics import precision_recall_fscore_support, roc_curve
 
-from hcsqc.metrics import METRICS, accuracy, auc, f1, score_predictions
+from hcsqc.metrics import METRICS, TABLE_METRICS, accuracy, auc, f1, paper_style, score_predictions
 
 unhurried = hypothesis_settings(deadline=None)  # a busy machine is no failure
 TARGETS = np.array([0, 0, 0, 1, 1])
@@ -26,8 +34,78 @@ def test_known_answers():
 
 @pytest.mark.parametrize("metric", METRICS)
 def test_perfect_scores_are_one_and_inverted_ones_nought(metric):
-    assert METRICS[metric](TARGETS, TARGETS.astype(float)) == 1
-    assert METRICS[metric](TARGETS, 1.0 - TARGETS) == 0
+    once = np.ones((1, len(TARGETS)))
+    best, worst = (1, 0) if metric != "calibration_error" else (0, 1)
+    assert METRICS[metric](TARGETS, TARGETS.astype(float), once) == best
+    inverted = METRICS[metric](TARGETS, 1.0 - TARGETS, once)
+    # Flagging all crops of the lowest score still finds two of five.
+    assert inverted == (pytest.approx(2 / 5) if metric == "average_precision" else worst)
+
+
+def recall_at(targets, scores, weights, false_alarms):
+    flagged, found, _ = roc_curve(targets, scores, sample_weight=weights, drop_intermediate=False)
+    return found[flagged <= false_alarms + 1e-9].max()
+
+
+def calibration_error(targets, scores, weights):
+    bins = np.clip(np.digitize(scores, np.linspace(0, 1, 11) - 1e-12) - 1, 0, 9)
+    gaps = [
+        abs(np.average(targets[bins == b], weights=weights[bins == b]) - mean) * share
+        for b in set(bins)
+        if (share := weights[bins == b].sum() / weights.sum()) > 0
+        for mean in [np.average(scores[bins == b], weights=weights[bins == b])]
+    ]
+    return sum(gaps)
+
+
+ORACLES = {
+    "accuracy": lambda t, s, w: accuracy_score(t, s > 0.5, sample_weight=w),
+    "f1": lambda t, s, w: f1_score(
+        t, s > 0.5, sample_weight=w, average="weighted", zero_division=0
+    ),
+    "auc": lambda t, s, w: roc_auc_score(t, s, sample_weight=w),
+    "average_precision": lambda t, s, w: average_precision_score(t, s, sample_weight=w),
+    "balanced_accuracy": lambda t, s, w: balanced_accuracy_score(t, s > 0.5, sample_weight=w),
+    "recall_at_1_percent": lambda t, s, w: recall_at(t, s, w, 0.01),
+    "recall_at_5_percent": lambda t, s, w: recall_at(t, s, w, 0.05),
+    "calibration_error": calibration_error,
+}
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_every_metric_is_scikit_learns_with_weights(metric):
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        n = rng.integers(5, 200)
+        targets = rng.permutation(np.arange(n) % 2)
+        scores = np.clip(rng.normal(0.4 + 0.2 * targets, 0.3), 0, 1).round(rng.integers(1, 4))
+        weights = rng.integers(0, 4, (6, n)).astype(float)
+        weights[:, [np.argmax(targets), np.argmin(targets)]] = 1  # both classes stay
+        found = METRICS[metric](targets, scores, weights)
+        expected = [ORACLES[metric](targets, scores, row) for row in weights]
+        np.testing.assert_allclose(found, expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_a_metric_of_one_class_is_undefined_unless_it_needs_but_one(metric):
+    scores = np.array([0.2, 0.9])
+    value = METRICS[metric](np.zeros(2, int), scores, np.ones((1, 2)))[0]
+    assert np.isnan(value) == (metric not in ("accuracy", "f1", "calibration_error"))
+
+
+def test_how_the_paper_may_have_computed():
+    rng = np.random.default_rng(1)
+    targets = rng.integers(0, 2, 72)
+    scores = np.clip(rng.normal(0.3 + 0.4 * targets, 0.3), 0, 1)
+    found = paper_style(targets, scores)
+    assert found["auc_of_labels"] == pytest.approx(roc_auc_score(targets, scores > 0.5))
+    batches = [slice(0, 32), slice(32, 64), slice(64, 72)]
+    right = [accuracy_score(targets[b], scores[b] > 0.5) for b in batches]
+    assert found["accuracy_of_batches"] == pytest.approx(np.mean(right))
+    each = [f1(targets[b], scores[b]) for b in batches]
+    assert found["f1_of_batches"] == pytest.approx(np.mean(each))
+    hard = [roc_auc_score(targets[b], scores[b] > 0.5) for b in batches]
+    assert found["auc_of_labels_of_batches"] == pytest.approx(np.mean(hard))
 
 
 def test_a_probe_that_says_normal_always():
@@ -90,8 +168,9 @@ def predictions() -> pd.DataFrame:
 
 def test_each_draw_and_screen_is_scored_by_itself():
     found = score_predictions(predictions())
-    assert len(found) == 2 * 2 * len(METRICS)
+    assert len(found) == 2 * 2 * (len(METRICS) + 4)
     assert not found.duplicated(["draw", "screen", "metric"]).any()
+    found = found[found["metric"].isin(TABLE_METRICS)]
     wrong = (found["draw"] == 1) & (found["screen"] == "there")
     assert (found["value"][wrong] == 0).all() and (found["value"][~wrong] == 1).all()
     assert set(found["n_test"][found["screen"] == "there"]) == {6}

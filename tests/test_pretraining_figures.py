@@ -12,13 +12,13 @@ from hcsqc.pretraining_figures import COURSE, plot_course, plot_epochs
 @pytest.fixture
 def drawn(monkeypatch) -> list:
     """Collect the figures that are saved."""
-    seen, save = [], pretraining_figures._save
+    seen, save = [], pretraining_figures.save_figure
 
     def keep(figure, path):
         seen.append(figure)
         save(figure, path)
 
-    monkeypatch.setattr(pretraining_figures, "_save", keep)
+    monkeypatch.setattr(pretraining_figures, "save_figure", keep)
     return seen
 
 

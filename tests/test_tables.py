@@ -11,7 +11,7 @@ import yaml
 from snakemake.utils import update_config
 
 from hcsqc.config import probe_budgets, probed
-from hcsqc.metrics import METRICS
+from hcsqc.metrics import TABLE_METRICS
 from hcsqc.tables import COLUMNS, FEWEST_DRAWS, PAPER_TABLES, make_tables
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -49,13 +49,27 @@ def score_rows(config: dict, value=lambda **row: 0.5, without=()) -> pd.DataFram
             probe_budgets(config, probe),
             range(entry.get("draws", config["study"]["draws"])),
             [config["study"]["train"], *config["study"]["test"]],
-            METRICS,
+            TABLE_METRICS,
         ):
             named = dict(zip(names, row, strict=True))
             if named["encoder"] not in without and probed(config, named["encoder"], probe):
                 n_test = 130 if named["screen"] == config["study"]["train"] else 224
                 rows.append({**named, "value": value(**named), "n_test": n_test})
     return pd.DataFrame(rows)
+
+
+def replicates_of(scores: pd.DataFrame) -> pd.DataFrame:
+    """Return replicates that lie evenly up to 10 points to either side of each mean."""
+    keys = ["encoder", "seed", "probe", "budget", "screen", "metric"]
+    means = scores.groupby(keys, as_index=False, sort=False)["value"].mean()
+    offsets = pd.DataFrame({"replicate": range(41), "offset": np.linspace(-0.1, 0.1, 41)})
+    table = means.merge(offsets, how="cross")
+    table["value"] += table.pop("offset")
+    return table.assign(n_wells=100_000)
+
+
+def make(scores: pd.DataFrame, config: dict) -> dict[int, pd.DataFrame]:
+    return make_tables(scores, replicates_of(scores), config)
 
 
 def cell(table: pd.DataFrame, **wanted) -> pd.Series:
@@ -71,17 +85,16 @@ def by_draw(**row) -> float:
     return row["draw"] / 10 if row["encoder"] == "simclr" else 0.25
 
 
-def test_a_figure_is_the_mean_over_draws_with_their_percentiles():
+def test_a_figure_is_the_mean_over_draws_with_the_interval_of_its_replicates():
     config = study()
     row = cell(
-        make_tables(score_rows(config, by_draw), config)[1],
+        make(score_rows(config, by_draw), config)[1],
         encoder="simclr",
         probe="knn",
         metric="f1",
     )
-    # Values 0, 10, ..., 90 percent: 2.5% of the way from the first to the last is 2.25.
     assert row["percent"] == pytest.approx(45)
-    assert (row["low"], row["high"]) == pytest.approx((2.25, 87.75))
+    assert (row["low"], row["high"]) == pytest.approx((35.5, 54.5), abs=0.01)
     assert (row["draws"], row["seeds"], row["n_test"]) == (10, 1, 130)
     assert row["status"] == "run" and pd.isna(row["reason"])
 
@@ -89,11 +102,12 @@ def test_a_figure_is_the_mean_over_draws_with_their_percentiles():
 def test_seeds_and_draws_are_pooled():
     config = study(study={"seeds": [0, 1, 2], "draws": 4})
     scores = score_rows(config, lambda **row: (row["seed"] * 4 + row["draw"]) / 12)
-    row = cell(make_tables(scores, config)[1], encoder="resnet18", probe="knn", metric="auc")
+    row = cell(make(scores, config)[1], encoder="resnet18", probe="knn", metric="auc")
     values = 100 * np.arange(12) / 12
     assert row["percent"] == pytest.approx(values.mean())
-    assert row["low"] == pytest.approx(np.percentile(values, 2.5))
-    assert row["high"] == pytest.approx(np.percentile(values, 97.5))
+    assert (row["low"], row["high"]) == pytest.approx(
+        (values.mean() - 9.5, values.mean() + 9.5), abs=0.01
+    )
     assert (row["draws"], row["seeds"]) == (4, 3)
 
 
@@ -101,7 +115,7 @@ def test_seeds_and_draws_are_pooled():
 def test_too_few_draws_have_no_interval(draws, seeds):
     config = study(study={"draws": draws, "seeds": seeds})
     row = cell(
-        make_tables(score_rows(config, by_draw), config)[1],
+        make(score_rows(config, by_draw), config)[1],
         encoder="simclr",
         probe="knn",
         metric="f1",
@@ -111,14 +125,14 @@ def test_too_few_draws_have_no_interval(draws, seeds):
 
 def test_draws_times_seeds_just_enough_have_an_interval():
     config = study(study={"draws": FEWEST_DRAWS})
-    rows = make_tables(score_rows(config), config)[1]
+    rows = make(score_rows(config), config)[1]
     run = rows[rows["status"] == "run"]
     assert run["low"].notna().all() and run["high"].notna().all()
 
 
 def test_each_table_has_its_probes_budgets_and_screens():
     config = study()
-    tables = make_tables(score_rows(config), config)
+    tables = make(score_rows(config), config)
     assert list(tables) == [1, 2, 3]
     seen = {
         number: set(zip(table["probe"], table["budget"], table["screen"], strict=True))
@@ -137,7 +151,7 @@ def test_each_table_has_its_probes_budgets_and_screens():
 def test_the_shift_table_holds_the_other_screens_scores():
     config = study()
     scores = score_rows(config, lambda **row: 0.9 if row["screen"] == "BBBC021" else 0.1)
-    tables = make_tables(scores, config)
+    tables = make(scores, config)
     shifted = cell(tables[3], encoder="simclr", probe="knn", metric="f1")
     assert shifted["percent"] == pytest.approx(90) and shifted["n_test"] == 224
     run = tables[2][tables[2]["status"] == "run"]
@@ -146,7 +160,7 @@ def test_the_shift_table_holds_the_other_screens_scores():
 
 def test_every_encoder_of_the_study_has_every_row_run_or_not():
     config = study()
-    for table in make_tables(score_rows(config), config).values():
+    for table in make(score_rows(config), config).values():
         for _, rows in table.groupby(["probe", "budget", "screen", "metric"]):
             assert rows["encoder"].tolist() == ["resnet18", "simclr", "vgg16"]
         left_out = table[table["encoder"] == "vgg16"]
@@ -157,7 +171,7 @@ def test_every_encoder_of_the_study_has_every_row_run_or_not():
 
 def test_a_budget_that_a_probe_does_not_run_says_which_it_does():
     config = study()
-    table = make_tables(score_rows(config), config)[2]
+    table = make(score_rows(config), config)[2]
     rows = table[(table["probe"] == "finetune_paper") & (table["encoder"] == "simclr")]
     assert set(rows["status"][rows["budget"] == 25]) == {"run"}
     left_out = rows[rows["budget"] == 350]
@@ -167,7 +181,7 @@ def test_a_budget_that_a_probe_does_not_run_says_which_it_does():
 
 def test_missing_scores_are_rows_not_run_and_never_figures():
     config = study()
-    table = make_tables(score_rows(config, without=["simclr"]), config)[1]
+    table = make(score_rows(config, without=["simclr"]), config)[1]
     rows = table[table["encoder"] == "simclr"]
     assert set(rows["status"]) == {"not run"} and rows["percent"].isna().all()
     assert rows["reason"].notna().all()
@@ -176,8 +190,8 @@ def test_missing_scores_are_rows_not_run_and_never_figures():
 def test_the_order_of_scores_does_not_matter():
     config = study()
     scores = score_rows(config, by_draw)
-    shuffled = make_tables(scores.sample(frac=1, random_state=1), config)
-    for number, table in make_tables(scores, config).items():
+    shuffled = make(scores.sample(frac=1, random_state=1), config)
+    for number, table in make(scores, config).items():
         pd.testing.assert_frame_equal(shuffled[number], table)
 
 
@@ -185,7 +199,7 @@ def test_the_order_of_scores_does_not_matter():
 
 
 def test_the_papers_192_cells_all_stand_in_the_papers_study():
-    tables = make_tables(score_rows(CONFIG), CONFIG)
+    tables = make(score_rows(CONFIG), CONFIG)
     counts = {number: table["paper_percent"].notna().sum() for number, table in tables.items()}
     assert counts == {1: 48, 2: 120, 3: 24}
     assert len(PAPER) == 192
@@ -207,7 +221,7 @@ def test_the_papers_cells_stand_beside_encoders_that_were_not_run():
     config["study"]["encoders"] = ["random_resnet18"]
     names = sorted(set(PAPER["encoder"]))
     config["study"]["not_run"] = dict.fromkeys(names, "no time")
-    tables = make_tables(score_rows(config), config)
+    tables = make(score_rows(config), config)
     assert sum(table["paper_percent"].notna().sum() for table in tables.values()) == 192
     ours = pd.concat(tables.values())
     # The control on shuffled labels has the largest budget alone.
@@ -216,7 +230,7 @@ def test_the_papers_cells_stand_beside_encoders_that_were_not_run():
 
 
 def test_what_is_measured_is_not_fine_tuned_and_the_tables_say_why():
-    tables = make_tables(score_rows(CONFIG), CONFIG)
+    tables = make(score_rows(CONFIG), CONFIG)
     rows = pd.concat(tables.values())
     rows = rows[(rows["encoder"] == "image_quality") & (rows["probe"] == "finetune_paper")]
     assert len(rows) and (rows["status"] == "not run").all()
@@ -224,12 +238,12 @@ def test_what_is_measured_is_not_fine_tuned_and_the_tables_say_why():
 
 
 def test_the_papers_figures_do_not_stand_beside_shuffled_labels():
-    rows = pd.concat(make_tables(score_rows(CONFIG), CONFIG).values())
+    rows = pd.concat(make(score_rows(CONFIG), CONFIG).values())
     assert rows[rows["probe"] == "knn_shuffled"]["paper_percent"].isna().all()
 
 
 def test_a_known_cell_of_each_of_the_papers_tables():
-    tables = make_tables(score_rows(CONFIG), CONFIG)
+    tables = make(score_rows(CONFIG), CONFIG)
     first = cell(tables[1], encoder="vgg16", probe="knn", metric="accuracy")
     assert (first["paper_percent"], first["paper_screen"]) == (96.09, "BBBC022")
     third = cell(tables[3], encoder="vicreg", probe="finetune_paper", metric="accuracy")
@@ -237,8 +251,21 @@ def test_a_known_cell_of_each_of_the_papers_tables():
 
 
 def test_what_the_paper_does_not_report_has_no_figure_of_its():
-    tables = make_tables(score_rows(CONFIG), CONFIG)
+    tables = make(score_rows(CONFIG), CONFIG)
     control = pd.concat(tables.values()).query("encoder == 'random_resnet18'")
     assert control["paper_percent"].isna().all() and control["paper_screen"].isna().all()
     frozen = tables[2][tables[2]["probe"] != "finetune_paper"]
     assert frozen["paper_percent"].isna().all()
+
+
+def test_budgets_that_the_labels_do_not_carry_are_marked():
+    config = study()
+    scores = score_rows(config)
+    found = make(scores[scores["budget"] < 350], config)
+    rows = pd.concat(found.values())
+    marked = rows[rows["reason"] == "not enough labels"]
+    assert set(marked["budget"]) == {350} and set(marked["table"]) == {2}
+    assert (marked["status"] == "not run").all()
+    for number in (1, 3):  # these hold the largest budget that is carried
+        assert set(found[number]["budget"]) == {25}
+        assert (found[number].loc[found[number]["encoder"] != "vgg16", "status"] == "run").all()

@@ -18,6 +18,7 @@ from hcsqc.shards import Shards
 
 CROPS_PER_ROW = 10
 FIELDS_PER_ROW = 4
+PANELS_PER_ROW = 3
 # A nucleus without an area, published as a place alone, is drawn so large.
 PLACE_DIAMETER_PX = 20
 NUCLEUS_COLOURS = {"kept": "#7fff00", "dropped": "#ff9f1c"}
@@ -75,7 +76,7 @@ def plot_nuclei(
             )
         )
         axis.set(xlim=limits[0], ylim=limits[1])  # published places may lie outside
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_crops(shards: Shards, labels: pd.DataFrame, chosen: Sequence[str], path: Path) -> None:
@@ -102,7 +103,7 @@ def plot_crops(shards: Shards, labels: pd.DataFrame, chosen: Sequence[str], path
         for axis, image, title in zip(row, images, titles, strict=False):
             axis.imshow(image)
             axis.set_title(title, fontsize=8)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _pictures(crops: np.ndarray) -> np.ndarray:
@@ -119,16 +120,8 @@ def plot_budgets(table: pd.DataFrame, path: Path) -> None:
     """Draw score against label budget, a panel per probe, a line per encoder (table 2)."""
     rows = table[(table["metric"] == METRIC) & (table["status"] == "run")]
     probes = list(dict.fromkeys(rows["probe"]))
-    figure, axes = plt.subplots(
-        1,
-        len(probes),
-        figsize=(4.6 * len(probes), 4.4),
-        squeeze=False,
-        sharey=True,
-        sharex=True,
-        layout="constrained",
-    )
-    for axis, probe in zip(axes[0], probes, strict=True):
+    figure, axes = _panels(len(probes), 4.4)
+    for axis, probe in zip(axes, probes, strict=True):
         for encoder, line in rows[rows["probe"] == probe].groupby("encoder", sort=False):
             line = line.sort_values("budget")
             style = KIND_STYLE[line["kind"].iloc[0]]
@@ -144,10 +137,10 @@ def plot_budgets(table: pd.DataFrame, path: Path) -> None:
         axis.set_xlabel("labelled training crops")
         axis.set_title(probe)
         axis.grid(alpha=0.3)
-    axes[0][0].set_ylabel(METRIC_NAME)
-    handles, names = axes[0][0].get_legend_handles_labels()
+    axes[0].set_ylabel(METRIC_NAME)
+    handles, names = axes[0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside lower center", ncols=5, fontsize=8)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_shift(trained: pd.DataFrame, shifted: pd.DataFrame, path: Path) -> None:
@@ -162,20 +155,12 @@ def plot_shift(trained: pd.DataFrame, shifted: pd.DataFrame, path: Path) -> None
         figure, axis = plt.subplots(figsize=(5, 1.5), layout="constrained")
         axis.axis("off")
         axis.text(0.5, 0.5, "This study tests on no other screen.", ha="center")
-        _save(figure, path)
+        save_figure(figure, path)
         return
     # The panels share their rows, and not every probe is for every encoder.
     encoders = list(dict.fromkeys(shifted["encoder"]))[::-1]
-    figure, axes = plt.subplots(
-        1,
-        len(probes),
-        figsize=(4.6 * len(probes), 4.0),
-        squeeze=False,
-        sharey=True,
-        sharex=True,
-        layout="constrained",
-    )
-    for axis, probe in zip(axes[0], probes, strict=True):
+    figure, axes = _panels(len(probes), 4.0)
+    for axis, probe in zip(axes, probes, strict=True):
         there = shifted[shifted["probe"] == probe]
         here = trained[(trained["probe"] == probe) & (trained["budget"] == there["budget"].max())]
         for rows, marker in ((here, "o"), *((g, "D") for _, g in there.groupby("screen"))):
@@ -189,12 +174,33 @@ def plot_shift(trained: pd.DataFrame, shifted: pd.DataFrame, path: Path) -> None
         axis.set_title(probe)
         axis.set_xlabel(METRIC_NAME)
         axis.grid(alpha=0.3)
-    handles, names = axes[0][0].get_legend_handles_labels()
+    handles, names = axes[0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside lower center", ncols=len(names), fontsize=8)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
-def _save(figure, path: Path) -> None:
+def _panels(count: int, height: float) -> tuple[plt.Figure, np.ndarray]:
+    """Return a figure and its panels, which share both axes, a few in a row."""
+    columns = min(count, PANELS_PER_ROW)
+    rows = -(-count // columns)
+    figure, axes = plt.subplots(
+        rows,
+        columns,
+        figsize=(4.6 * columns, height * rows),
+        squeeze=False,
+        sharey=True,
+        sharex=True,
+        layout="constrained",
+    )
+    for axis in axes.flat[count:]:
+        axis.axis("off")
+    for axis in axes.flat[max(count - columns, 0) : count]:  # nothing below has their labels
+        axis.tick_params(labelbottom=True)
+    return figure, axes.flat[:count]
+
+
+def save_figure(figure, path: Path) -> None:
+    """Write a figure as PNG, whole or not at all, and close it."""
     with atomic(path) as temporary:
         figure.savefig(temporary, format="png", dpi=110)
     plt.close(figure)

@@ -1,42 +1,164 @@
-"""Scores of predictions: accuracy, F1 and AUC, weighted over the two classes (paper 3.4)."""
+"""Scores of predictions: those of the paper (3.4), and others that a lab decides by.
+
+Every metric takes many weightings of the test crops at once, because intervals resample the wells
+hundreds of times; scikit-learn's metrics with `sample_weight` are the oracle in the tests.
+"""
 
 from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
-from sklearn.metrics import accuracy_score, f1_score, roc_auc_score
 
 THRESHOLD = 0.5
+CALIBRATION_BINS = 10
+# Table 3 of the paper fits means over batches of so many crops (docs/evaluation.md).
+PAPER_BATCH = 32
+
+# targets (n of 0 and 1), scores (n), weights (b x n) to b values; nan where they are not defined.
+Metric = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+
+
+def _confusion(targets, scores, weights) -> tuple[np.ndarray, ...]:
+    """Return true positives, false positives, false negatives and true negatives, b each."""
+    said, abnormal = scores > THRESHOLD, targets == 1
+    masks = (said & abnormal, said & ~abnormal, ~said & abnormal, ~said & ~abnormal)
+    return tuple(weights @ mask.astype(float) for mask in masks)
+
+
+def _accuracy(targets, scores, weights) -> np.ndarray:
+    true_positive, _, _, true_negative = _confusion(targets, scores, weights)
+    return _ratio(true_positive + true_negative, weights.sum(axis=1))
+
+
+def _f1(targets, scores, weights) -> np.ndarray:
+    """The F1 scores of both classes, averaged with the classes' sizes as weights."""
+    tp, fp, fn, tn = _confusion(targets, scores, weights)
+    wrong = fp + fn
+    with np.errstate(invalid="ignore"):
+        abnormal = np.nan_to_num(2 * tp / (2 * tp + wrong))
+        normal = np.nan_to_num(2 * tn / (2 * tn + wrong))
+    return _ratio((tp + fn) * abnormal + (tn + fp) * normal, weights.sum(axis=1))
+
+
+def _balanced_accuracy(targets, scores, weights) -> np.ndarray:
+    tp, fp, fn, tn = _confusion(targets, scores, weights)
+    return (_ratio(tp, tp + fn) + _ratio(tn, tn + fp)) / 2
+
+
+def _roc(targets, scores, weights) -> tuple[np.ndarray, np.ndarray]:
+    """Return the weights of abnormal and normal crops at each score, b x levels, highest first."""
+    order = np.argsort(-scores, kind="stable")
+    starts = np.flatnonzero(np.r_[True, np.diff(scores[order]) != 0])
+    abnormal = targets[order] == 1
+    ordered = weights[:, order]
+    return (
+        np.add.reduceat(ordered * abnormal, starts, axis=1),
+        np.add.reduceat(ordered * ~abnormal, starts, axis=1),
+    )
+
+
+def _auc(targets, scores, weights) -> np.ndarray:
+    """The area under the ROC curve; of two classes it is the same for either."""
+    abnormal, normal = _roc(targets, scores, weights)
+    below = normal.sum(axis=1, keepdims=True) - normal.cumsum(axis=1)
+    pairs = abnormal.sum(axis=1) * normal.sum(axis=1)
+    return _ratio((abnormal * (below + normal / 2)).sum(axis=1), pairs)
+
+
+def _average_precision(targets, scores, weights) -> np.ndarray:
+    abnormal, normal = _roc(targets, scores, weights)
+    found, flagged = abnormal.cumsum(axis=1), (abnormal + normal).cumsum(axis=1)
+    precision = np.nan_to_num(_ratio(found, flagged))
+    return _ratio((abnormal * precision).sum(axis=1), abnormal.sum(axis=1))
+
+
+def _recall_at(false_alarms: float) -> Metric:
+    """The largest recall of a threshold that flags at most such a share of the normal crops."""
+
+    def recall(targets, scores, weights) -> np.ndarray:
+        abnormal, normal = _roc(targets, scores, weights)
+        allowed = normal.cumsum(axis=1) <= false_alarms * normal.sum(axis=1, keepdims=True) + 1e-9
+        found = np.where(allowed, abnormal.cumsum(axis=1), 0).max(axis=1)
+        return np.where(normal.sum(axis=1) > 0, _ratio(found, abnormal.sum(axis=1)), np.nan)
+
+    return recall
+
+
+def _calibration_error(targets, scores, weights) -> np.ndarray:
+    """Expected calibration error over bins of equal width (Guo et al. 2017, equation 3)."""
+    bins = np.minimum((scores * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
+    inside = np.eye(CALIBRATION_BINS)[bins]
+    gap = (weights * (targets - scores)) @ inside
+    return _ratio(np.abs(gap).sum(axis=1), weights.sum(axis=1))
+
+
+def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(whole > 0, part / whole, np.nan)
+
+
+# Those of the paper's tables.
+TABLE_METRICS = ("accuracy", "f1", "auc")
+METRICS: dict[str, Metric] = {
+    "accuracy": _accuracy,
+    "f1": _f1,
+    "auc": _auc,
+    "average_precision": _average_precision,
+    "balanced_accuracy": _balanced_accuracy,
+    "recall_at_1_percent": _recall_at(0.01),
+    "recall_at_5_percent": _recall_at(0.05),
+    "calibration_error": _calibration_error,
+}
 
 
 def accuracy(targets: np.ndarray, scores: np.ndarray) -> float:
     """Return the share of crops on the right side of the threshold."""
-    return float(accuracy_score(targets, scores > THRESHOLD))
+    return _single("accuracy", targets, scores)
 
 
 def f1(targets: np.ndarray, scores: np.ndarray) -> float:
     """Return the F1 scores of both classes, averaged with the classes' sizes as weights."""
-    return float(f1_score(targets, scores > THRESHOLD, average="weighted", zero_division=0))
+    return _single("f1", targets, scores)
 
 
 def auc(targets: np.ndarray, scores: np.ndarray) -> float:
-    """Return the area under the ROC curve; of two classes it is the same for either."""
-    return float(roc_auc_score(targets, scores))
+    """Return the area under the ROC curve; nan if there is one class alone."""
+    return _single("auc", targets, scores)
 
 
-METRICS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
-    "accuracy": accuracy,
-    "f1": f1,
-    "auc": auc,
-}
+def _single(metric: str, targets: np.ndarray, scores: np.ndarray) -> float:
+    return float(METRICS[metric](targets, scores, np.ones((1, len(targets))))[0])
+
+
+def paper_style(targets: np.ndarray, scores: np.ndarray) -> dict[str, float]:
+    """Return the figures as the paper may have computed them: our inference, not its word.
+
+    `auc_of_labels` is an AUC of hard labels, which is balanced accuracy; the others are means over
+    batches of 32 crops in the order given, the last one shorter, each batch counting alike.
+    """
+    starts = range(0, len(targets), PAPER_BATCH)
+    batches = [(targets[i : i + PAPER_BATCH], scores[i : i + PAPER_BATCH]) for i in starts]
+    both = [batch for batch in batches if 0 < batch[0].sum() < len(batch[0])]
+    hard = [_single("balanced_accuracy", *batch) for batch in both]
+    return {
+        "auc_of_labels": _single("balanced_accuracy", targets, scores),
+        "accuracy_of_batches": float(np.mean([accuracy(*batch) for batch in batches])),
+        "f1_of_batches": float(np.mean([f1(*batch) for batch in batches])),
+        "auc_of_labels_of_batches": float(np.mean(hard)) if hard else float("nan"),
+    }
 
 
 def score_predictions(predictions: pd.DataFrame) -> pd.DataFrame:
-    """Return draw, screen, metric, value and n_test for each draw and screen."""
+    """Return draw, screen, metric, value and n_test for each draw and screen.
+
+    Metrics are those of `METRICS` and of `paper_style`; undefined ones have no row.
+    """
     rows = []
     for (draw, screen), group in predictions.groupby(["draw", "screen"]):
         targets = (group["label"] == "abnormal").to_numpy(int)
         scores = group["score"].to_numpy()
-        for name, metric in METRICS.items():
-            rows.append((draw, screen, name, metric(targets, scores), len(group)))
+        values = {name: _single(name, targets, scores) for name in METRICS}
+        for name, value in (values | paper_style(targets, scores)).items():
+            if not np.isnan(value):
+                rows.append((draw, screen, name, value, len(group)))
     return pd.DataFrame(rows, columns=["draw", "screen", "metric", "value", "n_test"])

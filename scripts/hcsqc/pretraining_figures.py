@@ -2,14 +2,10 @@
 
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("Agg")
-
 import matplotlib.pyplot as plt
 import pandas as pd
 
-from hcsqc.files import atomic
+from hcsqc.figures import save_figure
 
 COURSE = {
     "loss": "loss",
@@ -32,7 +28,7 @@ def plot_course(curves: pd.DataFrame, title: str, path: Path) -> None:
         axis.set_xlabel("step")
         axis.xaxis.get_major_locator().set_params(integer=True)
     figure.suptitle(title)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_epochs(scores: pd.DataFrame, path: Path) -> None:
@@ -54,10 +50,4 @@ def plot_epochs(scores: pd.DataFrame, path: Path) -> None:
     axis.xaxis.get_major_locator().set_params(integer=True)
     axis.grid(alpha=0.3)
     figure.legend(loc="outside lower center", ncols=5, fontsize=8)
-    _save(figure, path)
-
-
-def _save(figure, path: Path) -> None:
-    with atomic(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=110)
-    plt.close(figure)
+    save_figure(figure, path)

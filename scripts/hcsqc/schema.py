@@ -5,10 +5,11 @@ version of its producer.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -174,9 +175,21 @@ TABLES = {
         _column("budget", pa.int32(), "labelled training crops"),
         _DRAW,
         _SCREEN,
-        _column("metric", pa.string(), "accuracy, f1 or auc"),
+        _column("metric", pa.string(), "one of metrics.METRICS or of metrics.paper_style"),
         _column("value", pa.float64(), "fraction, 0 to 1"),
         _column("n_test", pa.int32(), "test crops"),
+    ),
+    "replicates": _table(
+        ("encoder", "seed", "probe", "budget", "screen", "metric", "replicate"),
+        _ENCODER,
+        _SEED,
+        _column("probe", pa.string(), "name in the config"),
+        _column("budget", pa.int32(), "labelled training crops"),
+        _SCREEN,
+        _column("metric", pa.string(), "one of metrics.TABLE_METRICS"),
+        _column("replicate", pa.int32(), "of the bootstrap over wells and draws, from 0"),
+        _column("value", pa.float64(), "mean over draws, fraction, 0 to 1"),
+        _column("n_wells", pa.int32(), "wells that the test crops lie in"),
     ),
     "epoch_scores": _table(
         ("encoder", "seed", "epoch", "draw"),
@@ -193,6 +206,11 @@ def features_schema(width: int) -> TableSchema:
     """Return the schema of a table of feature vectors of `width` values, float32."""
     vector = _column("vector", pa.list_(pa.float32(), width), "output of the frozen encoder")
     return _table(("crop_id",), _CROP_ID, vector)
+
+
+def wells_of(crop_ids: Iterable[str]) -> np.ndarray:
+    """Return `plate/well` of crops, as an array of strings."""
+    return np.array(["/".join(crop.split("/", 3)[1:3]) for crop in crop_ids], dtype=str)
 
 
 def split_field_id(field_ids: pd.Series) -> pd.DataFrame:

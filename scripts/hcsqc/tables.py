@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from hcsqc.config import describe_data, probe_budgets, probed, shuffles_labels
-from hcsqc.metrics import METRICS
+from hcsqc.config import FINETUNING, describe_data, probe_budgets, probed, shuffles_labels
+from hcsqc.metrics import TABLE_METRICS
+from hcsqc.resampling import interval
 
 COLUMNS = [
     "data",
@@ -39,29 +40,33 @@ PAPER_TABLES = Path(__file__).with_name("masud2022_tables.csv")
 PAPER_SCREENS = {1: "BBBC022", 2: "BBBC022", 3: "BBBC021"}
 
 
-def make_tables(scores: pd.DataFrame, config: Mapping) -> dict[int, pd.DataFrame]:
+def make_tables(
+    scores: pd.DataFrame, replicates: pd.DataFrame, config: Mapping
+) -> dict[int, pd.DataFrame]:
     """Return tables 1 to 3, one row per encoder x probe x budget x screen x metric.
 
-    `scores` is the `scores` table of all encoders. Each figure is the mean over draws and seeds,
-    in percent, with the 2.5 to 97.5 percentiles over them where there are enough. Encoders and
+    `scores` and `replicates` are those tables of all encoders. Each figure is the mean over draws
+    and seeds, in percent, with its 95% interval from resampling wells and draws where there are
+    enough draws. Encoders and
     budgets that were not run have a row that says why.
     """
-    summary = _summarise(scores)
+    summary = _summarise(scores, replicates)
     paper = pd.read_csv(PAPER_TABLES)
     rows = [
         _row(table, encoder, probe, budget, screen, metric, summary, paper, config)
-        for table, probe, budget, screen in _cells(config)
+        for table, probe, budget, screen in _cells(config, set(scores["budget"]))
         for encoder in [*config["study"]["encoders"], *config["study"]["not_run"]]
-        for metric in METRICS
+        for metric in TABLE_METRICS
     ]
     whole = pd.DataFrame(rows, columns=COLUMNS)
     return {number: whole[whole["table"] == number] for number in (1, 2, 3)}
 
 
-def _cells(config: Mapping) -> list[tuple[int, str, int, str]]:
+def _cells(config: Mapping, carried: set[int]) -> list[tuple[int, str, int, str]]:
+    """Return table, probe, budget and screen; `carried` are the budgets with scores."""
     study, probes = config["study"], config["probes"]
-    largest = max(study["budgets"])
-    frozen = [name for name in study["probes"] if probes[name]["kind"] != "finetune"]
+    largest = max(carried.intersection(study["budgets"]), default=max(study["budgets"]))
+    frozen = [name for name in study["probes"] if probes[name]["kind"] not in FINETUNING]
     cells = [(1, probe, largest, study["train"]) for probe in frozen]
     cells += [
         (2, probe, budget, study["train"])
@@ -72,19 +77,25 @@ def _cells(config: Mapping) -> list[tuple[int, str, int, str]]:
     return cells
 
 
-def _summarise(scores: pd.DataFrame) -> pd.DataFrame:
+def _summarise(scores: pd.DataFrame, replicates: pd.DataFrame) -> pd.DataFrame:
     keys = ["encoder", "probe", "budget", "screen", "metric"]
-    grouped = scores.groupby(keys)
-    return pd.DataFrame(
+    grouped = scores[scores["metric"].isin(TABLE_METRICS)].groupby(keys)
+    means = replicates.groupby([*keys, "replicate"], as_index=False)[["value", "n_wells"]].mean()
+    bounds = {
+        cell: interval(rows["value"].to_numpy(), int(rows["n_wells"].iloc[0]))
+        for cell, rows in means.groupby(keys)
+    }
+    summary = pd.DataFrame(
         {
             "percent": 100 * grouped["value"].mean(),
-            "low": 100 * grouped["value"].quantile(0.025),
-            "high": 100 * grouped["value"].quantile(0.975),
             "draws": grouped["draw"].nunique(),
             "seeds": grouped["seed"].nunique(),
             "n_test": grouped["n_test"].first(),
         }
     )
+    summary["low"] = [100 * bounds[cell][0] for cell in summary.index]
+    summary["high"] = [100 * bounds[cell][1] for cell in summary.index]
+    return summary
 
 
 def _row(table, encoder, probe, budget, screen, metric, summary, paper, config) -> dict:
@@ -118,6 +129,8 @@ def _row(table, encoder, probe, budget, screen, metric, summary, paper, config) 
     reason = config["study"]["not_run"].get(encoder)
     if reason is None and not probed(config, encoder, probe):
         reason = "it has no network to fine-tune"
+    if reason is None and budget in probe_budgets(config, probe):
+        reason = "not enough labels"
     if reason is None:
         budgets = ", ".join(map(str, probe_budgets(config, probe)))
         reason = f"this study runs {probe} at {budgets} labels"
