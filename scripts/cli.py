@@ -24,14 +24,29 @@ def parser(about: str, threads: bool = False) -> argparse.ArgumentParser:
     return made
 
 
-def add_settings(to: argparse.ArgumentParser, settings: type) -> None:
-    """Add one required flag per field of a settings dataclass."""
+def probe_parser(about: str, settings: type) -> argparse.ArgumentParser:
+    """Return a parser with the flags that every probe on frozen features has."""
+    made = parser(about)
+    made.add_argument("--features", type=Path, nargs="+", required=True)
+    made.add_argument("--splits", type=Path, required=True)
+    made.add_argument("--shift-labels", type=Path, nargs="*", required=True)
+    made.add_argument("--budget", type=int, required=True)
+    made.add_argument("--draws", type=int, required=True)
+    made.add_argument("--shuffle-labels", action="store_true", help="of the training crops")
+    made.add_argument("--seed", type=int, required=True, help="kNN needs none")
+    made.add_argument("--output", type=Path, required=True)
+    add_settings(made, settings)
+    return made
+
+
+def add_settings(to: argparse.ArgumentParser, settings: type, required: bool = True) -> None:
+    """Add one flag per field of a settings dataclass."""
     for name, kind in typing.get_type_hints(settings).items():
         flag = "--" + name.replace("_", "-")
         if typing.get_origin(kind) is tuple:
-            to.add_argument(flag, type=typing.get_args(kind)[0], nargs="*", required=True)
+            to.add_argument(flag, type=typing.get_args(kind)[0], nargs="*", required=required)
         else:
-            to.add_argument(flag, type=_boolean if kind is bool else kind, required=True)
+            to.add_argument(flag, type=_boolean if kind is bool else kind, required=required)
 
 
 def _boolean(text: str) -> bool:

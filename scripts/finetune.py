@@ -1,5 +1,7 @@
 """Train encoder and linear layer together, draw by draw."""
 
+import dataclasses
+import json
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,7 @@ import cli
 from hcsqc.encoders import check_composite, load_encoder
 from hcsqc.errors import InputError
 from hcsqc.probes.finetune import FinetuneSettings, finetune, finetuned_scores
-from hcsqc.probes.task import tasks
+from hcsqc.probes.task import all_predictions, tasks
 from hcsqc.progress import Progress
 from hcsqc.schema import write_table
 from hcsqc.shards import Shards
@@ -32,8 +34,9 @@ def main() -> None:
     parser.add_argument("--draws", type=int, required=True)
     parser.add_argument("--shuffle-labels", action="store_true", help="of the training crops")
     parser.add_argument("--seed", type=int, required=True)
+    parser.add_argument("--choice", type=Path, help="of a search; its settings hold instead")
     parser.add_argument("--output", type=Path, required=True)
-    cli.add_settings(parser, FinetuneSettings)
+    cli.add_settings(parser, FinetuneSettings, required=False)
     cli.run(probe, parser.parse_args())
 
 
@@ -41,7 +44,8 @@ def probe(args, record) -> None:
     """Run the probe that the arguments describe."""
     torch.set_num_threads(args.threads)
     torch.use_deterministic_algorithms(not torch.cuda.is_available())
-    settings = cli.settings_from(args, FinetuneSettings)
+    settings = settings_of(args)
+    record.parameters |= dataclasses.asdict(settings)
     encoder = load_encoder(args.encoder)
     if not encoder.trainable:
         raise InputError(f"{args.encoder}: {encoder.architecture} is measured, not trained")
@@ -67,8 +71,25 @@ def probe(args, record) -> None:
             scores[rows.index] = finetuned_scores(network, encoder, crops, SCORING_BATCH)
         predictions.append(task.predictions(scores.to_numpy()))
     progress.close()
-    write_table(pd.concat(predictions), args.output, "predictions")
+    write_table(all_predictions(predictions), args.output, "predictions")
     record.device = "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def settings_of(args) -> FinetuneSettings:
+    """Return the settings that were given, or chosen by a search.
+
+    Where the labels did not carry the search's budget, nothing is trained: any settings do.
+    """
+    if not args.choice:
+        given = cli.settings_from(args, FinetuneSettings)
+        missing = [name for name, value in dataclasses.asdict(given).items() if value is None]
+        if missing:
+            raise InputError(f"neither --choice nor --{missing[0].replace('_', '-')} is given")
+        return given
+    chosen = json.loads(args.choice.read_text())["chosen"]
+    if chosen is None:
+        return FinetuneSettings(1, 1, 0.0, 0.0, 0.0, (), 1.0)
+    return FinetuneSettings(**chosen | {"milestones": tuple(chosen["milestones"])})
 
 
 class CompositeCrops:

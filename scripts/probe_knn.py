@@ -1,39 +1,37 @@
 """Classify frozen features by the nearest neighbours among the training labels."""
 
-from pathlib import Path
-
-import pandas as pd
-
 import cli
-from hcsqc.probes.knn import KnnSettings, knn_scores
-from hcsqc.probes.task import read_features, select, tasks
+from hcsqc.probes.knn import KnnDraw, KnnSettings, knn_scores_by_draw
+from hcsqc.probes.task import all_predictions, read_features, rows_of, tasks
 from hcsqc.schema import write_table
 
 
 def main() -> None:
     """Read the flags and features, write the predictions of all draws."""
-    parser = cli.parser(__doc__)
-    parser.add_argument("--features", type=Path, nargs="+", required=True)
-    parser.add_argument("--splits", type=Path, required=True)
-    parser.add_argument("--shift-labels", type=Path, nargs="*", required=True)
-    parser.add_argument("--budget", type=int, required=True)
-    parser.add_argument("--draws", type=int, required=True)
-    parser.add_argument("--shuffle-labels", action="store_true", help="of the training crops")
-    parser.add_argument("--output", type=Path, required=True)
-    cli.add_settings(parser, KnnSettings)
-    cli.run(probe, parser.parse_args())
+    cli.run(probe, cli.probe_parser(__doc__, KnnSettings).parse_args())
 
 
 def probe(args, record) -> None:
     """Run the probe that the arguments describe."""
     settings = cli.settings_from(args, KnnSettings)
     crops, features = read_features(args.features)
-    predictions = []
-    for task in tasks(args.splits, args.shift_labels, args.draws, args.budget, args.shuffle_labels):
-        train = select(crops, features, task.train_crops)
-        test = select(crops, features, task.test["crop_id"])
-        predictions.append(task.predictions(knn_scores(train, task.train_targets, test, settings)))
-    write_table(pd.concat(predictions), args.output, "predictions")
+    draws = list(
+        tasks(args.splits, args.shift_labels, args.draws, args.budget, args.shuffle_labels)
+    )
+    scores = knn_scores_by_draw(
+        features,
+        [
+            KnnDraw(
+                rows_of(crops, task.train_crops),
+                task.train_targets,
+                rows_of(crops, task.test["crop_id"]),
+            )
+            for task in draws
+        ],
+        settings,
+    )
+    predictions = [task.predictions(values) for task, values in zip(draws, scores, strict=True)]
+    write_table(all_predictions(predictions), args.output, "predictions")
 
 
 if __name__ == "__main__":

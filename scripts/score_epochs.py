@@ -10,10 +10,11 @@ import cli
 from hcsqc.encoders import load_encoder
 from hcsqc.features import extract_features
 from hcsqc.metrics import accuracy
-from hcsqc.probes.knn import KnnSettings, knn_scores
-from hcsqc.probes.task import ABNORMAL, select, tasks
+from hcsqc.probes.knn import KnnDraw, KnnSettings, knn_scores_by_draw
+from hcsqc.probes.task import ABNORMAL, rows_of, tasks
 from hcsqc.schema import read_table, write_table
 from hcsqc.shards import Shards
+from hcsqc.splits import largest_budget
 
 
 def main() -> None:
@@ -37,8 +38,10 @@ def score(args, record) -> None:
     torch.set_num_threads(args.threads)
     settings = cli.settings_from(args, KnnSettings)
     shards = Shards(args.crops)
-    draws = list(tasks(args.splits, [], args.draws, args.budget))
-    crops = pd.Index(read_table(args.splits, "splits", ["crop_id"])["crop_id"].unique())
+    splits = read_table(args.splits, "splits")
+    budget = min(args.budget, largest_budget(splits))
+    draws = list(tasks(args.splits, [], args.draws, budget))
+    crops = pd.Index(splits["crop_id"].unique())
     rows = shards.rows_of(crops)
     seed = args.snapshots.parent.name
     name = args.snapshots.parent.parent.name
@@ -49,15 +52,21 @@ def score(args, record) -> None:
         features, _ = extract_features(
             encoder, shards, args.composite, rows, args.batch_size, args.precision, label
         )
-        for task in draws:
-            predicted = knn_scores(
-                select(crops, features, task.train_crops),
-                task.train_targets,
-                select(crops, features, task.test["crop_id"]),
-                settings,
-            )
+        predicted = knn_scores_by_draw(
+            features,
+            [
+                KnnDraw(
+                    rows_of(crops, task.train_crops),
+                    task.train_targets,
+                    rows_of(crops, task.test["crop_id"]),
+                )
+                for task in draws
+            ],
+            settings,
+        )
+        for task, values in zip(draws, predicted, strict=True):
             abnormal = (task.test["label"] == ABNORMAL).to_numpy(int)
-            scores.append((encoder.provenance["epoch"], task.draw, accuracy(abnormal, predicted)))
+            scores.append((encoder.provenance["epoch"], task.draw, accuracy(abnormal, values)))
     table = pd.DataFrame(scores, columns=["epoch", "draw", "accuracy"])
     table["encoder"], table["seed"] = name, int(seed.removeprefix("seed"))
     write_table(table.astype({"epoch": np.int32, "draw": np.int32}), args.output, "epoch_scores")

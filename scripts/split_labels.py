@@ -5,14 +5,14 @@ from pathlib import Path
 
 import cli
 from hcsqc.schema import read_table, write_table
-from hcsqc.splits import split_labels
+from hcsqc.splits import largest_budget, split_labels
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Label budgets, test crops and draws of the study."""
+    """Smallest label budget, test crops and draws of the study."""
 
-    budgets: tuple[int, ...]
+    smallest: int
     test_crops: int
     draws: int
 
@@ -30,16 +30,19 @@ def main() -> None:
 def split(args, record) -> None:
     """Split the labels that the arguments name."""
     settings = cli.settings_from(args, Settings)
-    splits = split_labels(
+    splits, protocol = split_labels(
         read_table(args.labels, "labels"),
         args.evaluation_wells,
-        settings.budgets,
+        settings.smallest,
         settings.test_crops,
         settings.draws,
         seed=0,
     )
-    write_table(splits, args.output, "splits")
-    record.metrics = {"draws": settings.draws, "rows": len(splits)}
+    write_table(splits, args.output, "splits", {"protocol": protocol})
+    carried = largest_budget(splits)
+    print(f"splits: crops are {protocol}; labels carry a budget of {carried}")
+    record.parameters["protocol"] = protocol
+    record.metrics = {"draws": settings.draws, "rows": len(splits), "largest_budget": carried}
 
 
 if __name__ == "__main__":

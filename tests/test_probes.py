@@ -22,16 +22,17 @@ from hcsqc.errors import InputError
 from hcsqc.feature_tables import features_table
 from hcsqc.files import atomic
 from hcsqc.probes import finetune as finetune_module
+from hcsqc.probes import knn as knn_module
 from hcsqc.probes.finetune import FinetuneSettings, finetune, finetuned_scores
-from hcsqc.probes.knn import KnnSettings, knn_scores
-from hcsqc.probes.linear import LinearSettings, _initial_layers, linear_scores
+from hcsqc.probes.knn import KnnDraw, KnnSettings, knn_scores, knn_scores_by_draw
+from hcsqc.probes.linear import LinearSettings, _initial_layers, linear_logits, linear_scores
 from hcsqc.probes.task import read_features, select, tasks
 from hcsqc.schema import features_schema, write_table
 from hcsqc.shards import ShardFormat, ShardWriter
 
 unhurried = hypothesis_settings(deadline=None)  # a busy machine is no failure
-LINEAR = LinearSettings(12, 8, 0.05, 0.9, (4, 9), 0.1)
-TUNING = FinetuneSettings(3, 8, 0.01, 0.9, (2,), 0.1)
+LINEAR = LinearSettings(12, 8, 0.05, 0.9, 0.01, (4, 9), 0.1)
+TUNING = FinetuneSettings(3, 8, 0.01, 0.9, 0.01, (2,), 0.1)
 
 
 def two_classes(n: int, width: int, apart: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -50,39 +51,157 @@ def rngs(*draws: int) -> list[np.random.Generator]:
 # k nearest neighbours.
 
 
+METRICS = pytest.mark.parametrize("metric", knn_module.METRICS)
+
+
+def scikit_learns(train, targets, test, k: int, metric: str) -> np.ndarray:
+    """Return scikit-learn's share of abnormal, from distances in float64."""
+    oracle = KNeighborsClassifier(min(k, len(train)), metric=metric, algorithm="brute")
+    probabilities = oracle.fit(train.astype(float), targets).predict_proba(test.astype(float))
+    return probabilities[:, -1] if 1 in oracle.classes_ else np.zeros(len(test))
+
+
 @unhurried
 @given(
-    n=st.integers(1, 60), width=st.integers(1, 40), k=st.integers(1, 9), seed=st.integers(0, 10**6)
+    n=st.integers(1, 60),
+    width=st.integers(1, 40),
+    k=st.integers(1, 9),
+    metric=st.sampled_from(knn_module.METRICS),
+    kind=st.sampled_from([np.float32, np.float64]),
+    seed=st.integers(0, 10**6),
 )
-def test_knn_scores_are_scikit_learns(n, width, k, seed):
+def test_knn_scores_are_scikit_learns(n, width, k, metric, kind, seed):
+    # By cosine, numbers have but one of two directions, and all is tied.
+    width += metric == "cosine"
     rng = np.random.default_rng(seed)
-    train, test = rng.normal(3, 2, (n, width)), rng.normal(3, 2, (20, width))
+    train, test = (rng.normal(3, 2, (rows, width)).astype(kind) for rows in (n, 20))
     targets = rng.integers(0, 2, n)
-    targets[0] = 1
-    oracle = KNeighborsClassifier(min(k, n)).fit(train, targets)
-    expected = oracle.predict_proba(test)[:, -1]
-    np.testing.assert_allclose(knn_scores(train, targets, test, KnnSettings(k)), expected)
+    found = knn_scores(train, targets, test, KnnSettings(k, metric))
+    np.testing.assert_allclose(found, scikit_learns(train, targets, test, k, metric))
 
 
-def test_knn_of_float32_features_with_a_large_offset_is_not_lost_to_rounding():
+@METRICS
+def test_knn_of_features_as_wide_as_an_encoders_is_scikit_learns(metric):
+    rng = np.random.default_rng(0)
+    # As after a last ReLU: no number below 0, and a common direction.
+    train, test = (rng.normal(0.5, 1, (n, 1280)).clip(0).astype(np.float32) for n in (350, 400))
+    targets = rng.integers(0, 2, 350)
+    found = knn_scores(train, targets, test, KnnSettings(5, metric))
+    np.testing.assert_array_equal(found, scikit_learns(train, targets, test, 5, metric))
+
+
+@METRICS
+def test_knn_of_float32_features_with_a_large_offset_is_not_lost_to_rounding(metric):
     rng = np.random.default_rng(0)
     train = (1000 + rng.standard_normal((50, 64))).astype(np.float32)
     test = (1000 + rng.standard_normal((30, 64))).astype(np.float32)
     targets = rng.integers(0, 2, 50)
-    oracle = KNeighborsClassifier(5).fit(train.astype(float), targets)
-    found = knn_scores(train, targets, test, KnnSettings(5))
-    np.testing.assert_allclose(found, oracle.predict_proba(test.astype(float))[:, 1])
+    found = knn_scores(train, targets, test, KnnSettings(5, metric))
+    np.testing.assert_allclose(found, scikit_learns(train, targets, test, 5, metric))
+
+
+@METRICS
+def test_knn_tells_distances_apart_that_float32_does_not(metric, monkeypatch):
+    rng = np.random.default_rng(0)
+    test = rng.standard_normal((20, 64)).astype(np.float32)
+    aside = rng.standard_normal((20, 64))
+    aside -= test * (aside * test).sum(axis=1, keepdims=True) / (test**2).sum(axis=1, keepdims=True)
+    # Pairs on either side of each test crop, as far by either distance but for a ten-millionth.
+    train = np.concatenate([test + 0.3 * aside, test - 0.3 * (1 + 1e-7) * aside])
+    targets = np.repeat([0, 1], 20)
+    settings = KnnSettings(1, metric)
+    expected = scikit_learns(train, targets, test, 1, metric)
+    np.testing.assert_array_equal(knn_scores(train, targets, test, settings), expected)
+    distances = knn_module._squared_distances
+
+    def trusted(*args):
+        distance, error = distances(*args)
+        return distance.astype(np.float32), 0 * error
+
+    monkeypatch.setattr(knn_module, "_squared_distances", trusted)
+    assert (knn_scores(train, targets, test, settings) != expected).any()
+
+
+@METRICS
+@pytest.mark.parametrize("width", [3, 512, 1280])
+def test_the_error_of_float32_distances_is_within_the_bound(metric, width):
+    rng = np.random.default_rng(width)
+    train, test = (rng.gamma(1, 2, (n, width)).astype(np.float32) for n in (80, 60))
+    found, bound = knn_module._squared_distances(train, test, metric)
+    train, test = train.astype(float), test.astype(float)
+    if metric == "cosine":
+        train, test = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (train, test))
+    exact = ((test[:, None] - train) ** 2).sum(axis=2)
+    # Each row lacks a number of its own, so only differences within it can be compared.
+    error = (found - found[:, :1]) - (exact - exact[:, :1])
+    assert (np.abs(error) <= 2 * bound[:, None]).all()
+    assert np.abs(error).max() > 2 * bound.max() / 1000, "a bound this loose would doubt every row"
+
+
+@METRICS
+def test_of_training_crops_equally_far_the_first_is_nearer(metric):
+    train = np.tile([[1.0, 2.0, 0.5]], (6, 1))
+    test = np.array([[1.0, 1.0, 1.0]])
+    for targets in ([1, 1, 0, 0, 0, 0], [0, 1, 0, 1, 1, 1], [0, 0, 1, 1, 1, 1]):
+        (found,) = knn_scores(train, np.array(targets), test, KnnSettings(2, metric))
+        assert found == np.mean(targets[:2])
+
+
+def test_cosine_asks_for_direction_and_euclidean_for_place():
+    train, targets = np.array([[10.0, 0.0], [1.0, 1.0]]), np.array([1, 0])
+    test = np.array([[1.0, 0.1]])
+    assert knn_scores(train, targets, test, KnnSettings(1, "cosine")) == [1]
+    assert knn_scores(train, targets, test, KnnSettings(1, "euclidean")) == [0]
+
+
+def test_features_that_are_all_zero_are_at_cosine_distance_one():
+    rng = np.random.default_rng(0)
+    train, test = rng.standard_normal((12, 4)), rng.standard_normal((9, 4))
+    targets = rng.integers(0, 2, 12)
+    train[3], test[2] = 0, 0
+    # Of an odd number of neighbours of a crop of zeros, all 12 are tied.
+    rows = np.arange(9) != 2
+    found = knn_scores(train, targets, test, KnnSettings(7, "cosine"))
+    expected = scikit_learns(train, targets, test, 7, "cosine")
+    np.testing.assert_allclose(found[rows], expected[rows])
+    assert found[2] == pytest.approx(targets[:7].mean())
+
+
+@METRICS
+def test_draws_that_share_distances_score_as_draws_alone(metric):
+    rng = np.random.default_rng(0)
+    features = rng.standard_normal((70, 16)).astype(np.float32)
+    labels = rng.integers(0, 2, 70)
+    draws = []
+    for count in (20, 35, 40):
+        rows = rng.permutation(60)
+        test = np.concatenate([rows[count:], np.arange(60, 70)])
+        draws.append(KnnDraw(rows[:count], labels[rows[:count]], test))
+    settings = KnnSettings(5, metric)
+    for draw, found in zip(draws, knn_scores_by_draw(features, draws, settings), strict=True):
+        alone = knn_scores(features[draw.train], draw.targets, features[draw.test], settings)
+        np.testing.assert_array_equal(found, alone)
 
 
 def test_knn_with_fewer_crops_than_neighbours_asks_them_all():
     train, targets = np.array([[0.0], [1.0], [9.0]]), np.array([0, 0, 1])
-    found = knn_scores(train, targets, np.array([[0.0], [9.0]]), KnnSettings(5))
+    found = knn_scores(train, targets, np.array([[0.0], [9.0]]), KnnSettings(5, "euclidean"))
     np.testing.assert_allclose(found, 1 / 3)
 
 
-def test_knn_with_one_neighbour_gives_each_training_crop_its_label():
+@METRICS
+def test_knn_with_one_neighbour_gives_each_training_crop_its_label(metric):
     train, targets = two_classes(40, 6, 0.5, seed=1)
-    np.testing.assert_array_equal(knn_scores(train, targets, train, KnnSettings(1)), targets)
+    np.testing.assert_array_equal(
+        knn_scores(train, targets, train, KnnSettings(1, metric)), targets
+    )
+
+
+def test_settings_of_knn_that_mean_nothing_are_refused():
+    with pytest.raises(InputError, match="metric 'manhattan' is unknown; use one of euclidean, co"):
+        KnnSettings(5, "manhattan")
+    with pytest.raises(InputError, match="0 neighbours; ask for 1 or more"):
+        KnnSettings(0, "cosine")
 
 
 # The linear layer.
@@ -95,7 +214,12 @@ def torch_scores(train, targets, test, settings: LinearSettings, rng) -> np.ndar
     with torch.no_grad():
         layer.weight.copy_(torch.from_numpy(weight[0].T))
         layer.bias.copy_(torch.from_numpy(bias[0, 0]))
-    optimizer = torch.optim.SGD(layer.parameters(), settings.learning_rate, settings.momentum)
+    optimizer = torch.optim.SGD(
+        layer.parameters(),
+        settings.learning_rate,
+        settings.momentum,
+        weight_decay=settings.weight_decay,
+    )
     schedule = torch.optim.lr_scheduler.MultiStepLR(
         optimizer, list(settings.milestones), settings.gamma
     )
@@ -114,8 +238,9 @@ def torch_scores(train, targets, test, settings: LinearSettings, rng) -> np.ndar
 
 @pytest.mark.parametrize("n", [10, 25, 64], ids=lambda n: f"{n} labels")
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
-def test_linear_scores_are_pytorchs(n, momentum):
-    settings = replace(LINEAR, momentum=momentum)
+@pytest.mark.parametrize("decay", [0.0, 0.3])
+def test_linear_scores_are_pytorchs(n, momentum, decay):
+    settings = replace(LINEAR, momentum=momentum, weight_decay=decay)
     train, targets = two_classes(n, 20, 1.0, seed=n)
     test, _ = two_classes(30, 20, 1.0, seed=99)
     (found,) = linear_scores([train], [targets], [test], settings, rngs(3))
@@ -124,13 +249,53 @@ def test_linear_scores_are_pytorchs(n, momentum):
     assert found.std() > 0.05, "scores that hardly differ would agree with anything"
 
 
-def test_the_papers_linear_probe_is_pytorchs():
-    paper = LinearSettings(150, 32, 0.001, 0.9, (40, 70, 120), 0.1)
-    train, targets = two_classes(100, 64, 2.0, seed=4)
-    test, _ = two_classes(30, 64, 2.0, seed=5)
-    (found,) = linear_scores([train], [targets], [test], paper, rngs(0))
-    expected = torch_scores(train, targets, test, paper, rngs(0)[0])
+@pytest.mark.parametrize("decay", [0.0, 0.01])
+@pytest.mark.parametrize(("n", "width"), [(100, 64), (100, 512)], ids=["tall", "wide"])
+def test_the_papers_linear_probe_is_pytorchs(n, width, decay):
+    paper = LinearSettings(150, 32, 0.001, 0.9, decay, (40, 70, 120), 0.1)
+    train, targets = two_classes(n, width, 2.0, seed=4)
+    test, _ = two_classes(30, width, 2.0, seed=5)
+    # A common offset, as features after a ReLU have.
+    (found,) = linear_scores([1 + train], [targets], [1 + test], paper, rngs(0))
+    expected = torch_scores(1 + train, targets, 1 + test, paper, rngs(0)[0])
     np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+def test_milestones_are_pytorchs():
+    """One at the start, one twice and one past the end."""
+    settings = replace(LINEAR, milestones=(0, 5, 5, 40), gamma=0.5)
+    train, targets = two_classes(20, 6, 1.0, seed=0)
+    (found,) = linear_scores([train], [targets], [train], settings, rngs(0))
+    expected = torch_scores(train, targets, train, settings, rngs(0)[0])
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_settings_side_by_side_are_settings_alone():
+    train, targets = two_classes(25, 12, 1.0, seed=0)
+    test, _ = two_classes(9, 12, 1.0, seed=1)
+    settings = [
+        LINEAR,
+        replace(LINEAR, learning_rate=0.2),
+        replace(LINEAR, weight_decay=0.5),
+        replace(LINEAR, momentum=0.0),
+        # Shorter than the others: nothing may change it after its last epoch.
+        replace(LINEAR, epochs=5, milestones=(2,)),
+    ]
+    (together,) = linear_logits([train], [targets], [test], settings, rngs(0))
+    assert together.shape == (9, 5)
+    for column, one in enumerate(settings):
+        (alone,) = linear_scores([train], [targets], [test], one, rngs(0))
+        np.testing.assert_allclose(1 / (1 + np.exp(-together[:, column])), alone, atol=1e-6)
+    assert len({tuple(column.round(3)) for column in together.T}) == 5
+
+
+def test_strong_weight_decay_leaves_little_of_the_layer():
+    train, targets = two_classes(40, 6, 3.0, seed=0)
+    weak, strong = (
+        linear_logits([train], [targets], [train], [replace(LINEAR, weight_decay=decay)], rngs(0))
+        for decay in (0.0, 5.0)
+    )
+    assert np.abs(strong[0]).max() < 0.2 * np.abs(weak[0]).max()
 
 
 def test_the_layer_starts_as_pytorchs_does():
@@ -167,7 +332,7 @@ def test_the_linear_probe_repeats_and_follows_its_randomness():
 def test_classes_far_apart_are_told_apart_and_shuffled_labels_are_not(probe):
     def scores(train, targets, test):
         if probe == "knn":
-            return knn_scores(train, targets, test, KnnSettings(5))
+            return knn_scores(train, targets, test, KnnSettings(5, "euclidean"))
         return linear_scores([train], [targets], [test], LINEAR, rngs(0))[0]
 
     train, targets = two_classes(60, 10, 6.0, seed=1)
@@ -281,7 +446,7 @@ def test_finetuning_is_plain_sgd_with_a_step_schedule(encoder):
             gradients = torch.autograd.grad(loss, list(network.parameters()))
             with torch.no_grad():
                 for p, v, g in zip(network.parameters(), velocity, gradients, strict=True):
-                    v.mul_(TUNING.momentum).add_(g)
+                    v.mul_(TUNING.momentum).add_(g + TUNING.weight_decay * p)
                     p.sub_(rate * v)
     for name, value in weights(network).items():
         torch.testing.assert_close(value, found[name], rtol=5e-3, atol=3e-4)
@@ -331,10 +496,11 @@ def test_finetuning_refuses_a_composite_that_is_not_the_encoders(tmp_path, monke
         crops=[shard],
         composites=["here:w3,w2,w1"],
         threads=torch.get_num_threads(),
+        choice=None,
         **asdict(TUNING),
     )
     with pytest.raises(InputError) as caught:
-        finetune_script.probe(args, record=None)
+        finetune_script.probe(args, argparse.Namespace(parameters={}))
     assert str(caught.value).startswith(
         "finetune here: the encoder (test_resnet) is for composites of 2 channels, but this one "
         "has 3 (w3, w2, w1); "

@@ -8,11 +8,18 @@ from hypothesis import strategies as st
 
 from hcsqc.errors import InputError
 from hcsqc.schema import read_table, write_table
-from hcsqc.splits import class_counts, split_labels, training_crops
+from hcsqc.splits import (
+    CROSS_VALIDATION,
+    FOLDS,
+    HELD_OUT,
+    class_counts,
+    largest_budget,
+    split_labels,
+    training_crops,
+)
 
 WELLS = [f"{row}{column:02d}" for row in "BCDE" for column in range(2, 6)]
 EVALUATION = WELLS[::2]
-BUDGETS = [50, 25, 10]
 TEST_CROPS = 24
 
 
@@ -37,12 +44,12 @@ def make_labels(per_well=6, plates=("p", "q"), selection="random"):
 def split(labels, **changes):
     arguments = {
         "evaluation_wells": EVALUATION,
-        "budgets": BUDGETS,
+        "smallest": 10,
         "test_crops": TEST_CROPS,
         "draws": 5,
         "seed": 0,
     }
-    return split_labels(labels, **(arguments | changes))
+    return split_labels(labels, **(arguments | changes))[0]
 
 
 def sides(splits, labels):
@@ -69,7 +76,7 @@ def test_classes_are_halves_and_the_odd_label_is_normal(total, normal, abnormal)
 )
 def test_every_draw_has_exact_counts_and_no_well_on_both_sides(seed, test_crops, budgets):
     labels = make_labels()
-    splits = split(labels, seed=seed, test_crops=test_crops, budgets=budgets, draws=3)
+    splits = split(labels, seed=seed, test_crops=test_crops, smallest=min(budgets), draws=3)
     assert not splits.duplicated(["draw", "crop_id"]).any()
     for draw, rows in splits.groupby("draw"):
         test, train = sides(rows, labels)
@@ -154,11 +161,11 @@ def test_draws_and_seeds_differ():
     assert not split(labels, seed=1).equals(splits)
 
 
-def test_draw_does_not_depend_on_the_number_of_draws_or_budgets():
+def test_a_draw_does_not_depend_on_the_number_of_draws_or_the_budget():
     labels = make_labels()
     few, many = split(labels, draws=2), split(labels, draws=6)
     pd.testing.assert_frame_equal(few, many[many["draw"] < 2])
-    pd.testing.assert_frame_equal(split(labels), split(labels, budgets=[10]))
+    pd.testing.assert_frame_equal(split(labels), split(labels, smallest=4))
 
 
 def test_splits_fit_their_table(tmp_path):
@@ -170,27 +177,72 @@ def test_splits_fit_their_table(tmp_path):
     assert back["rank"].isna().sum() == 5 * TEST_CROPS
 
 
+# Fewer labels than test set and budgets need.
+
+
+def test_few_labels_are_cross_validated_by_well():
+    labels = make_labels(per_well=1, plates=("p",))  # 8 evaluation wells, 2 labels each
+    splits, protocol = split_labels(labels, EVALUATION, 10, 130, draws=10, seed=0)
+    assert protocol == CROSS_VALIDATION
+    test, train = sides(splits, labels)
+    for repeat in range(2):
+        own = test[test["draw"] // FOLDS == repeat]
+        assert sorted(own["crop_id"]) == sorted(
+            labels["crop_id"][labels["well"].isin(EVALUATION)]
+        ), "every label that may test is tested once"
+    for draw in range(10):
+        places = set(test["place"][test["draw"] == draw])
+        trained = train[train["draw"] == draw]
+        assert not places & set(trained["place"])
+        assert len(trained) == 2 * (len(WELLS) - len(places)), "all others train"
+    again, _ = split_labels(labels.sample(frac=1, random_state=1), EVALUATION, 10, 130, 10, 0)
+    pd.testing.assert_frame_equal(splits, again)
+    firsts = [frozenset(test["crop_id"][test["draw"] == draw]) for draw in (0, FOLDS)]
+    assert firsts[0] != firsts[1], "repeats divide the wells anew"
+
+
+def test_enough_labels_are_held_out():
+    assert split_labels(make_labels(), EVALUATION, 10, TEST_CROPS, 5, 0)[1] == HELD_OUT
+
+
+def test_the_largest_budget_is_what_every_draw_carries():
+    splits = pd.DataFrame(
+        [(0, "train", "normal")] * 5
+        + [(0, "train", "abnormal")] * 4
+        + [(1, "train", "normal")] * 9
+        + [(1, "train", "abnormal")] * 6
+        + [(1, "test", "abnormal")] * 9,
+        columns=["draw", "part", "label"],
+    )
+    assert largest_budget(splits) == 9
+    assert largest_budget(splits[splits["draw"] == 1]) == 13
+    assert largest_budget(splits[splits["label"] == "normal"]) == 1
+    for budget in (2, 3, 24, 25):
+        drawn = split(make_labels(), smallest=budget)
+        assert largest_budget(drawn) >= budget
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"test_crops": 500}, r"draw 0 has 96 normal crops to test with and needs 250"),
-        ({"budgets": [10, 400]}, r"draw 0 has \d+ normal crops to train with and needs 200"),
+        ({"smallest": 400}, r"draw 0 has \d+ normal crops to train with and needs 200"),
         ({"evaluation_wells": []}, r"draw 0 has 0 normal crops to test with and needs 12"),
         ({"evaluation_wells": ["P24"]}, r"has 0 normal crops to test with"),
     ],
-    ids=["test", "train", "no evaluation wells", "evaluation wells without labels"],
+    ids=["train", "no evaluation wells", "evaluation wells without labels"],
 )
 def test_too_few_labels_are_refused_with_the_numbers(changes, message):
     with pytest.raises(InputError, match=message) as error:
         split(make_labels(), **changes)
     assert "lower study.budgets or study.test_crops" in str(error.value)
+    assert "Nor is cross-validation possible: " in str(error.value)
 
 
 def test_too_few_of_one_class_are_refused():
     labels = make_labels()
-    few = labels[(labels["label"] == "normal") | (np.arange(len(labels)) < 60)]
+    few = labels[(labels["label"] == "normal") | (np.arange(len(labels)) < 12)]
     with pytest.raises(InputError, match="abnormal crops to (test|train) with and needs"):
-        split(few, test_crops=60)
+        split(few, test_crops=60, smallest=30)
 
 
 def test_no_labels_at_all_are_refused():

@@ -1,7 +1,8 @@
 """Draws: divisions of the labelled crops, by well, into a test set and a ranked training list.
 
 The test set of a draw is the same for every encoder, probe and budget, and a budget takes the
-first labels of the training list, so budgets nest.
+first labels of the training list, so budgets nest. With fewer labels than test set and smallest
+budget need, draws are the folds of a repeated cross-validation by well.
 """
 
 from collections.abc import Sequence
@@ -11,6 +12,9 @@ import pandas as pd
 
 from hcsqc.errors import InputError
 from hcsqc.schema import LABELS
+
+HELD_OUT, CROSS_VALIDATION = "held out", "cross-validation"
+FOLDS = 5
 
 
 def class_counts(total: int) -> dict[str, int]:
@@ -24,26 +28,43 @@ def class_counts(total: int) -> dict[str, int]:
 def split_labels(
     labels: pd.DataFrame,
     evaluation_wells: Sequence[str],
-    budgets: Sequence[int],
+    smallest: int,
     test_crops: int,
     draws: int,
     seed: int,
-) -> pd.DataFrame:
-    """Return the `splits` table: for each draw, test crops and the training list.
+) -> tuple[pd.DataFrame, str]:
+    """Return the `splits` table, test crops and training list of each draw, and its protocol.
 
-    Test wells are drawn at random from the evaluation wells until they hold enough random-chosen
-    labels of each class; labels of all other wells train. Within a draw no well is on both sides,
-    and the counts of each class are exact.
-    Raises InputError if the labels do not carry the test set or the largest budget.
+    Held out: test wells are drawn at random from the evaluation wells until they hold enough
+    random-chosen labels of each class; labels of all other wells train. Within a draw no well is on
+    both sides, and the counts of each class are exact. Where labels do not carry that and the
+    `smallest` budget, cross-validation: in five draws each evaluation well is tested once, with all
+    its random-chosen labels.
+    Raises InputError if the labels do not carry that either.
     """
     labels = labels.sort_values("crop_id", ignore_index=True)
-    return pd.concat(
-        [
-            _draw(labels, evaluation_wells, max(budgets), test_crops, draw, seed)
-            for draw in range(draws)
-        ],
-        ignore_index=True,
-    )
+    labels["place"] = labels["plate"] + "/" + labels["well"]
+    labels["may_test"] = labels["well"].isin(list(evaluation_wells))
+    labels["may_test"] &= labels["selection"] == "random"
+    try:
+        divide, protocol = _held_out, HELD_OUT
+        splits = [divide(labels, smallest, test_crops, draw, seed) for draw in range(draws)]
+    except InputError as held_out:
+        protocol = CROSS_VALIDATION
+        try:
+            splits = [_fold(labels, smallest, draw, seed) for draw in range(draws)]
+        except InputError as error:
+            raise InputError(f"{held_out}. Nor is {CROSS_VALIDATION} possible: {error}") from error
+    return pd.concat(splits, ignore_index=True), protocol
+
+
+def largest_budget(splits: pd.DataFrame) -> int:
+    """Return the most training labels, half of each class, that every draw carries."""
+    train = splits[splits["part"] == "train"]
+    counts = train.groupby(["draw", "label"]).size().unstack(fill_value=0)
+    counts = counts.reindex(columns=list(LABELS), fill_value=0)
+    pairs = counts.min(axis=1)
+    return int((2 * pairs + (counts["normal"] > pairs)).min())
 
 
 def training_crops(splits: pd.DataFrame, draw: int, budget: int) -> pd.DataFrame:
@@ -55,44 +76,69 @@ def training_crops(splits: pd.DataFrame, draw: int, budget: int) -> pd.DataFrame
     ).sort_values("rank")
 
 
-def _draw(labels, evaluation_wells, largest, test_crops, draw, seed) -> pd.DataFrame:
+def _held_out(labels, smallest, test_crops, draw, seed) -> pd.DataFrame:
     rng = np.random.default_rng([seed, draw])
-    well = labels["plate"] + "/" + labels["well"]
-    may_test = labels["well"].isin(list(evaluation_wells)) & (labels["selection"] == "random")
-    test_counts, train_counts = class_counts(test_crops), class_counts(largest)
-    order = rng.permutation(sorted(set(well[may_test])))
-    test_wells: set[str] = set()
+    counts = class_counts(test_crops)
+    order = rng.permutation(sorted(set(labels["place"][labels["may_test"]])))
+    wells: set[str] = set()
     for name in order:
-        inside = may_test & well.isin(test_wells)
-        if all((labels["label"][inside] == c).sum() >= n for c, n in test_counts.items()):
+        inside = labels["label"][labels["may_test"] & labels["place"].isin(wells)]
+        if all((inside == label).sum() >= count for label, count in counts.items()):
             break
-        test_wells.add(name)
-    is_test_well = well.isin(test_wells)
-    parts = []
-    for part, candidates, counts in (
-        ("test", may_test & is_test_well, test_counts),
-        ("train", ~is_test_well, train_counts),
-    ):
-        for label in LABELS:
-            places = rng.permutation(np.flatnonzero(candidates & (labels["label"] == label)))
-            if len(places) < counts[label]:
-                raise InputError(
-                    f"not enough labels: draw {draw} has {len(places)} {label} crops to {part} "
-                    f"with and needs {counts[label]}. Label more crops in more wells "
-                    "(screens.*.labels), or lower study.budgets or study.test_crops"
-                )
-            chosen = places[: counts[label]] if part == "test" else places
-            rank = np.arange(len(chosen))
-            parts.append(
-                pd.DataFrame(
-                    {
-                        "draw": draw,
-                        "crop_id": labels["crop_id"].to_numpy()[chosen],
-                        "label": label,
-                        "part": part,
-                        # Classes take turns, so that every even budget is balanced.
-                        "rank": 2 * rank + LABELS.index(label) if part == "train" else None,
-                    }
-                )
+        wells.add(name)
+    in_wells = labels["place"].isin(wells)
+    test = _shuffled(labels, labels["may_test"] & in_wells, counts, draw, "test", rng)
+    test = [places[: counts[label]] for label, places in test.items()]
+    return _divided(labels, np.concatenate(test), ~in_wells, smallest, draw, rng)
+
+
+def _fold(labels, smallest, draw, seed) -> pd.DataFrame:
+    # Every probe reads splits, hardly any divides labels so, and the import takes a second.
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    repeat, fold = divmod(draw, FOLDS)
+    rng = np.random.default_rng([seed, draw])
+    candidates = np.flatnonzero(labels["may_test"])
+    places = labels["place"].to_numpy()[candidates]
+    if len(set(places)) < FOLDS:
+        raise InputError(
+            f"random-chosen labels lie in {len(set(places))} evaluation wells, fewer than the "
+            f"{FOLDS} folds"
+        )
+    state = np.random.default_rng([seed, repeat]).integers(2**31)
+    splitter = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=int(state))
+    folds = splitter.split(places, labels["label"].to_numpy()[candidates], places)
+    test = candidates[list(folds)[fold][1]]
+    in_wells = labels["place"].isin(places[np.isin(candidates, test)])
+    return _divided(labels, test, ~in_wells, smallest, draw, rng)
+
+
+def _divided(labels, test, may_train, smallest, draw, rng) -> pd.DataFrame:
+    """Return a draw's rows of the splits: test crops by row number, and the training list."""
+    train = _shuffled(labels, may_train, class_counts(smallest), draw, "train", rng)
+    parts = [pd.DataFrame({"row": test, "part": "test", "rank": None})]
+    for label, rows in train.items():
+        # Classes take turns, so that every even budget is balanced.
+        rank = 2 * np.arange(len(rows)) + LABELS.index(label)
+        parts.append(pd.DataFrame({"row": rows, "part": "train", "rank": rank}))
+    table = pd.concat(parts, ignore_index=True)
+    chosen = labels[["crop_id", "label"]].iloc[table.pop("row")].reset_index(drop=True)
+    return pd.concat([chosen, table], axis=1).assign(draw=draw).astype({"rank": "Int32"})
+
+
+def _shuffled(labels, candidates, counts, draw, part, rng) -> dict[str, np.ndarray]:
+    """Return the row numbers of the candidates of each class, in random order.
+
+    Raises InputError if there are fewer than `counts`.
+    """
+    found = {}
+    for label in LABELS:
+        rows = np.flatnonzero(candidates & (labels["label"] == label))
+        if len(rows) < counts[label]:
+            raise InputError(
+                f"not enough labels: draw {draw} has {len(rows)} {label} crops to {part} with and "
+                f"needs {counts[label]}. Label more crops in more wells (screens.*.labels), or "
+                "lower study.budgets or study.test_crops"
             )
-    return pd.concat(parts, ignore_index=True).astype({"rank": "Int32"})
+        found[label] = rng.permutation(rows)
+    return found

@@ -21,6 +21,7 @@ class FinetuneSettings:
     batch_size: int
     learning_rate: float
     momentum: float
+    weight_decay: float
     milestones: tuple[int, ...]
     gamma: float
 
@@ -45,7 +46,10 @@ def finetune(
     network = nn.Sequential(copy.deepcopy(encoder.backbone), nn.Linear(encoder.width, 2))
     network = network.to(device, memory_format=torch.channels_last).train()
     optimizer = torch.optim.SGD(
-        network.parameters(), settings.learning_rate, momentum=settings.momentum
+        network.parameters(),
+        settings.learning_rate,
+        momentum=settings.momentum,
+        weight_decay=settings.weight_decay,
     )
     schedule = torch.optim.lr_scheduler.MultiStepLR(
         optimizer, list(settings.milestones), settings.gamma
@@ -72,14 +76,21 @@ def finetuned_scores(
     network: nn.Module, encoder: Encoder, crops: np.ndarray, batch_size: int
 ) -> np.ndarray:
     """Return the probability of abnormal for n x C x H x W composite crops."""
+    return finetuned_logits(network, encoder, crops, batch_size).softmax(dim=1)[:, 1].numpy()
+
+
+def finetuned_logits(
+    network: nn.Module, encoder: Encoder, crops: np.ndarray, batch_size: int
+) -> torch.Tensor:
+    """Return the n x 2 logits of normal and abnormal for n x C x H x W composite crops."""
     device = next(network.parameters()).device
-    scores = []
+    logits = []
     with torch.inference_mode():
         for start in range(0, len(crops), batch_size):
             images = normalise(crops[start : start + batch_size], encoder.input_spec)
             images = images.to(device, memory_format=torch.channels_last)
-            scores.append(network(images).softmax(dim=1)[:, 1].cpu().numpy())
-    return np.concatenate(scores)
+            logits.append(network(images).cpu())
+    return torch.cat(logits)
 
 
 def _batches(order: np.ndarray, size: int):

@@ -1,6 +1,6 @@
 """What a probe trains and tests on: the labels of one budget in each draw, on every screen."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,10 +9,15 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from hcsqc.errors import InputError
-from hcsqc.schema import read_table
-from hcsqc.splits import training_crops
+from hcsqc.schema import TABLES, read_table
+from hcsqc.splits import largest_budget, training_crops
 
 ABNORMAL = "abnormal"
+# Of training crops n x width features, n targets of 0 and 1 and n wells, then m x width matrices to
+# score, to the probabilities of abnormal (m) of each.
+FitScores = Callable[
+    [np.ndarray, np.ndarray, np.ndarray, Sequence[np.ndarray]], Sequence[np.ndarray]
+]
 
 
 @dataclass(frozen=True)
@@ -41,11 +46,15 @@ def tasks(
 ) -> Iterator[Task]:
     """Yield the first `draws` draws of the splits at one label budget.
 
-    The labelled crops of each file of `shift_labels` are tested in every draw, whole. With
+    There are none if the labels do not carry the budget. The labelled crops of each file of
+    `shift_labels` are tested in every draw, whole. With
     `shuffle_labels` the training labels are those of other training crops: the control that any
     probe must beat.
     """
     table = read_table(splits, "splits")
+    if budget > largest_budget(table):
+        print(f"not enough labels: {splits} carries {largest_budget(table)}, not {budget}")
+        return
     shifted = [read_table(path, "labels", ["crop_id", "label"]) for path in shift_labels]
     for draw in range(draws):
         train = training_crops(table, draw, budget)
@@ -56,6 +65,28 @@ def tasks(
         if shuffle_labels:
             targets = np.random.default_rng(draw).permutation(targets)
         yield Task(draw, train["crop_id"].to_numpy(), targets, test)
+
+
+def all_predictions(parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Return the `predictions` of all draws; without rows where there is no draw."""
+    if not parts:
+        return pd.DataFrame(columns=TABLES["predictions"].columns.names)
+    return pd.concat(parts, ignore_index=True)
+
+
+def largest_predictions(paths: Iterable[Path]) -> dict[tuple[str, str], pd.DataFrame]:
+    """Return each encoder's and probe's predictions of all seeds at the largest budget with any.
+
+    `paths` are {encoder}/seed{n}/{probe}/budget{n}.parquet files; seed is a column.
+    """
+    budgets: dict[tuple[str, str], dict[int, list[pd.DataFrame]]] = {}
+    for path in paths:
+        probe, seed, encoder = (path.parents[level].name for level in range(3))
+        own = budgets.setdefault((encoder, probe), {})
+        rows = read_table(path, "predictions").assign(seed=int(seed.removeprefix("seed")))
+        if len(rows):  # a budget that the labels do not carry has none
+            own.setdefault(int(path.stem.removeprefix("budget")), []).append(rows)
+    return {key: pd.concat(own[max(own)]) for key, own in budgets.items() if own}
 
 
 def read_features(paths: Sequence[Path]) -> tuple[pd.Index, np.ndarray]:
@@ -81,8 +112,8 @@ def read_features(paths: Sequence[Path]) -> tuple[pd.Index, np.ndarray]:
     return pd.Index(crops), np.concatenate(matrices)
 
 
-def select(index: pd.Index, matrix: np.ndarray, crops: Sequence[str]) -> np.ndarray:
-    """Return the rows of `matrix` for `crops`.
+def rows_of(index: pd.Index, crops: Sequence[str]) -> np.ndarray:
+    """Return the row numbers of `crops` in features.
 
     Raises InputError naming a crop that has none.
     """
@@ -90,4 +121,9 @@ def select(index: pd.Index, matrix: np.ndarray, crops: Sequence[str]) -> np.ndar
     if (rows < 0).any():
         missing = np.asarray(crops)[rows < 0]
         raise InputError(f"{len(missing)} crops have no features, first {missing[0]}")
-    return matrix[rows]
+    return rows
+
+
+def select(index: pd.Index, matrix: np.ndarray, crops: Sequence[str]) -> np.ndarray:
+    """Return the rows of `matrix` for `crops`; raises InputError as `rows_of` does."""
+    return matrix[rows_of(index, crops)]
