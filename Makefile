@@ -42,7 +42,7 @@ test-fast: .venv/installed
 	pytest -m "not dag"
 
 bench: .venv/installed
-	for name in crops shards recall memory pretrain; do python benchmarks/$$name.py || exit 1; done
+	for name in crops shards recall memory pretrain features evaluation; do python benchmarks/$$name.py || exit 1; done
 
 # Writes the lock anew from pyproject.toml, without local version suffixes (+cpu) of one machine's torch.
 lock:

@@ -19,6 +19,8 @@ include: "rules/labels.smk"
 include: "rules/encoders.smk"
 include: "rules/features.smk"
 include: "rules/evaluate.smk"
+include: "rules/compare.smk"
+include: "rules/shift.smk"
 include: "rules/report.smk"
 include: "rules/track.smk"
 
@@ -37,6 +39,7 @@ rule all:
     default_target: True
     input:
         f"{STUDY}/report/index.html",
+        f"{STUDY}/report/audit.html",
         COURSES,
         f"{STUDY}/mlflow.receipt.json",
 

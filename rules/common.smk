@@ -31,7 +31,12 @@ SCREENS = settings.chosen_screens(config)
 SIMULATED = [name for name in SCREENS if "simulate" in config["screens"][name]]
 DERIVED = [name for name in SCREENS if "derived_from" in config["screens"][name]]
 LABELLED = [TRAIN, *TEST]
+# A control on shuffled labels is no classifier to choose an encoder by.
+JUDGED = [
+    probe for probe in config["study"]["probes"] if not settings.shuffles_labels(config, probe)
+]
 PREDICTIONS = f"{STUDY}/predictions/{{encoder}}/seed{{seed}}/{{probe}}/budget{{budget}}.parquet"
+PROBE_RECORD = f"{STUDY}/runs/probes/{{encoder}}/seed{{seed}}/{{probe}}/budget{{budget}}/run.json"
 TABLES = [f"{STUDY}/tables/table{number}.csv" for number in (1, 2, 3)]
 
 
@@ -68,6 +73,8 @@ WEIGHTS = {
     if name in encoders_with("architecture")
 }
 MEASURED = encoders_with("measures")
+# A table of features of one's own sees no crops.
+EMBEDDING = [name for name in config["study"]["encoders"] if name not in encoders_with("features")]
 # Only what is trained or drawn at random has seeds; weights that are given are seed 0.
 SEEDED = [name for name in encoders_of("ssl", "control") if name not in MEASURED]
 ENCODER_SEEDS = [
@@ -252,16 +259,55 @@ def pretraining_code(wildcards):
     return pretraining_digest(encoder_settings(wildcards)["method"])
 
 
+def finetuning_choice(wildcards):
+    """Return the choice of settings that fine-tuning waits for, if its probe has a search."""
+    if config["probes"][wildcards.probe]["kind"] != "finetune_search":
+        return []
+    return (
+        f"{STUDY}/search/finetuning/{wildcards.encoder}/seed{wildcards.seed}/"
+        f"{wildcards.probe}/budget{wildcards.budget}.json"
+    )
+
+
+def finetuning_flags(wildcards):
+    """Return the settings of fine-tuning, or the file that a search put them in."""
+    choice = finetuning_choice(wildcards)
+    if choice:
+        return f"--choice {shlex.quote(choice)}"
+    return flags(settings.probe_settings(config, wildcards.probe))
+
+
+FROZEN = ("knn", "linear", "linear_search", "logistic")
+
+
+def probe_script(wildcards):
+    """Return the script of a probe on frozen features."""
+    return f"probe_{config['probes'][wildcards.probe]['kind']}.py"
+
+
+# The analyses beside the tables train one kind of probe, the converged one.
+DIAGNOSTIC_PROBE = flags(pick(config["evaluation"], "penalties", "folds"))
+DIAGNOSTIC_DRAWS = min(config["evaluation"]["draws"], config["study"]["draws"])
+
+
 def shuffle_flag(wildcards):
     """Return the flag of a probe that trains on shuffled labels."""
     return "--shuffle-labels" if settings.shuffles_labels(config, wildcards.probe) else ""
 
 
-def predictions_of(encoder, seed):
-    """Return the prediction files of an encoder: every probe at every budget."""
+def pixel_factor_flag(wildcards):
+    """Return the flag with a screen's pixel size over the training screen's, if both are known."""
+    if config["crops"]["window_um"] is not None:
+        return "--pixel-factor 1"  # crops have been resampled to one size
+    sizes = [config["screens"][name].get("pixel_um") for name in (wildcards.screen, TRAIN)]
+    return f"--pixel-factor {sizes[0] / sizes[1]!r}" if all(sizes) else ""
+
+
+def probe_jobs(encoder, seed, probes):
+    """Return the wildcards of an encoder's jobs: every probe at every budget."""
     return [
-        PREDICTIONS.format(encoder=encoder, seed=seed, probe=probe, budget=budget)
-        for probe in config["study"]["probes"]
+        {"encoder": encoder, "seed": seed, "probe": probe, "budget": budget}
+        for probe in probes
         if settings.probed(config, encoder, probe)
         for budget in settings.probe_budgets(config, probe)
     ]

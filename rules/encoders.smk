@@ -313,11 +313,11 @@ rule score_epochs:
         reading=flags(pick(config["features"], "batch_size", "precision")),
         budget=max(config["study"]["budgets"]),
         draws=config["study"]["draws"],
-        neighbours=config["probes"]["knn"]["neighbours"],
+        knn=flags(settings.probe_settings(config, "knn")),
         code=code_digest("score_epochs.py"),
     shell:
         "python scripts/score_epochs.py --snapshots {input.snapshots:q}"
         " --splits {input.splits:q} --crops {input.crops:q} --composite {params.composite}"
         " {params.reading} --budget {params.budget} --draws {params.draws}"
-        " --neighbours {params.neighbours} --threads {threads}"
+        " {params.knn} --threads {threads}"
         " --output {output.scores:q} --record {output.record:q} 2>&1 | tee {log:q}"

@@ -1,15 +1,15 @@
 """Probes: classifiers per label budget; all draws of one (encoder, probe, budget) in one job.
 
 in   features (frozen probes) or encoder and crops (fine-tuning); splits; labels of the shift screens
-out  predictions/{encoder}/seed{seed}/{probe}/budget{budget}.parquet, scores/{encoder}/seed{seed}.parquet
+out  predictions/{encoder}/seed{seed}/{probe}/budget{budget}.parquet,
+     scores/{encoder}/seed{seed}.parquet, replicates/{encoder}/seed{seed}.parquet
 """
 
-PROBE_RECORD = f"{STUDY}/runs/probes/{{encoder}}/seed{{seed}}/{{probe}}/budget{{budget}}/run.json"
 PROBE_LOG = f"{STUDY}/logs/probes/{{encoder}}/seed{{seed}}/{{probe}}/budget{{budget}}.log"
 
 
-rule probe_knn:
-    """Classify by the nearest neighbours among the training labels."""
+rule probe:
+    """Classify frozen features by one kind of probe, on all draws."""
     input:
         features=all_features,
         splits=f"{STUDY}/splits/{TRAIN}.parquet",
@@ -20,52 +20,55 @@ rule probe_knn:
     log:
         PROBE_LOG,
     wildcard_constraints:
-        probe=one_of(probes_of("knn")),
-    conda:
-        "../envs/core.yaml"
-    resources:
-        mem_mb=2000,
-        runtime=30,
-    params:
-        settings=lambda wc: flags(settings.probe_settings(config, wc.probe)),
-        draws=lambda wc: settings.probe_draws(config, wc.probe),
-        shuffle=shuffle_flag,
-        code=code_digest("probe_knn.py"),
-    shell:
-        "python scripts/probe_knn.py --features {input.features:q} --splits {input.splits:q}"
-        " --shift-labels {input.shift:q} --budget {wildcards.budget} --draws {params.draws} {params.shuffle}"
-        " {params.settings} --output {output.predictions:q} --record {output.record:q}"
-        " 2>&1 | tee {log:q}"
-
-
-rule probe_linear:
-    """Train a linear layer on frozen features."""
-    input:
-        features=all_features,
-        splits=f"{STUDY}/splits/{TRAIN}.parquet",
-        shift=[f"{STUDY}/labels/{screen}.parquet" for screen in TEST],
-    output:
-        predictions=PREDICTIONS,
-        record=PROBE_RECORD,
-    log:
-        PROBE_LOG,
-    wildcard_constraints:
-        probe=one_of(probes_of("linear")),
+        probe=one_of(name for kind in FROZEN for name in probes_of(kind)),
     conda:
         "../envs/core.yaml"
     resources:
         mem_mb=4000,
-        runtime=30,
+        runtime=60,
     params:
+        script=probe_script,
         settings=lambda wc: flags(settings.probe_settings(config, wc.probe)),
         draws=lambda wc: settings.probe_draws(config, wc.probe),
         shuffle=shuffle_flag,
-        code=code_digest("probe_linear.py"),
+        code=lambda wc: code_digest(probe_script(wc)),
     shell:
-        "python scripts/probe_linear.py --features {input.features:q} --splits {input.splits:q}"
+        "python scripts/{params.script} --features {input.features:q} --splits {input.splits:q}"
         " --shift-labels {input.shift:q} --budget {wildcards.budget} --draws {params.draws} {params.shuffle}"
         " --seed {wildcards.seed} {params.settings}"
         " --output {output.predictions:q} --record {output.record:q} 2>&1 | tee {log:q}"
+
+
+rule search_finetuning:
+    """Choose the settings of fine-tuning by inner folds of the first draw's training labels."""
+    input:
+        encoder=f"{STUDY}/encoders/{{encoder}}/seed{{seed}}/encoder.safetensors",
+        about=f"{STUDY}/encoders/{{encoder}}/seed{{seed}}/encoder.json",
+        splits=f"{STUDY}/splits/{TRAIN}.parquet",
+        crops=crop_files(TRAIN, "parquet"),
+    output:
+        choice=f"{STUDY}/search/finetuning/{{encoder}}/seed{{seed}}/{{probe}}/budget{{budget}}.json",
+        record=f"{STUDY}/runs/probe_search/{{encoder}}/seed{{seed}}/{{probe}}/budget{{budget}}/run.json",
+    log:
+        f"{STUDY}/logs/probe_search/{{encoder}}/seed{{seed}}/{{probe}}/budget{{budget}}.log",
+    wildcard_constraints:
+        probe=one_of(probes_of("finetune_search")),
+    conda:
+        "../envs/torch.yaml"
+    threads: 8
+    resources:
+        gpu=1,
+        mem_mb=lambda wildcards, attempt: 12000 * attempt,
+        runtime=lambda wildcards, attempt: 480 * attempt,
+    params:
+        composite=config["screens"][TRAIN]["composite"],
+        settings=lambda wc: flags(settings.probe_settings(config, wc.probe)),
+        code=code_digest("search_finetuning.py"),
+    shell:
+        "python scripts/search_finetuning.py --encoder {input.encoder:q} --splits {input.splits:q}"
+        " --crops {input.crops:q} --composite {params.composite} --budget {wildcards.budget}"
+        " --seed {wildcards.seed} {params.settings} --threads {threads}"
+        " --output {output.choice:q} --record {output.record:q} 2>&1 | tee {log:q}"
 
 
 rule finetune:
@@ -76,13 +79,14 @@ rule finetune:
         splits=f"{STUDY}/splits/{TRAIN}.parquet",
         shift=[f"{STUDY}/labels/{screen}.parquet" for screen in TEST],
         crops=[crop_files(screen, "parquet") for screen in LABELLED],
+        choice=finetuning_choice,
     output:
         predictions=PREDICTIONS,
         record=PROBE_RECORD,
     log:
         PROBE_LOG,
     wildcard_constraints:
-        probe=one_of(probes_of("finetune")),
+        probe=one_of(name for kind in settings.FINETUNING for name in probes_of(kind)),
     conda:
         "../envs/torch.yaml"
     threads: 8
@@ -95,7 +99,7 @@ rule finetune:
         composites=[
             f"{screen}:{','.join(config['screens'][screen]['composite'])}" for screen in LABELLED
         ],
-        settings=lambda wc: flags(settings.probe_settings(config, wc.probe)),
+        settings=finetuning_flags,
         draws=lambda wc: settings.probe_draws(config, wc.probe),
         shuffle=shuffle_flag,
         code=code_digest("finetune.py"),
@@ -108,11 +112,15 @@ rule finetune:
 
 
 rule score_predictions:
-    """Compute the metrics of every prediction of an encoder."""
+    """Compute the metrics of every prediction of an encoder, and resample wells and draws."""
     input:
-        predictions=lambda wc: predictions_of(wc.encoder, wc.seed),
+        predictions=lambda wc: [
+            PREDICTIONS.format(**job)
+            for job in probe_jobs(wc.encoder, wc.seed, config["study"]["probes"])
+        ],
     output:
         scores=f"{STUDY}/scores/{{encoder}}/seed{{seed}}.parquet",
+        replicates=f"{STUDY}/replicates/{{encoder}}/seed{{seed}}.parquet",
         record=f"{STUDY}/runs/scores/{{encoder}}/seed{{seed}}/run.json",
     log:
         f"{STUDY}/logs/scores/{{encoder}}/seed{{seed}}.log",
@@ -122,8 +130,10 @@ rule score_predictions:
         mem_mb=2000,
         runtime=30,
     params:
+        replicates=config["evaluation"]["replicates"],
         code=code_digest("score_predictions.py"),
     shell:
         "python scripts/score_predictions.py --predictions {input.predictions:q}"
         " --encoder {wildcards.encoder:q} --seed {wildcards.seed}"
-        " --output {output.scores:q} --record {output.record:q} 2>&1 | tee {log:q}"
+        " --replicates {params.replicates} --output {output.scores:q}"
+        " --output-replicates {output.replicates:q} --record {output.record:q} 2>&1 | tee {log:q}"

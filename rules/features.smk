@@ -17,7 +17,7 @@ rule screen_features:
         [
             f"{STUDY}/features/{encoder}/seed{seed}/{screen}/{plate}.parquet"
             for encoder, seed in ENCODER_SEEDS
-            if encoder not in encoders_with("features")
+            if encoder in EMBEDDING
             for screen in SCREENS
             for plate in config["screens"][screen]["plates"]
         ],
@@ -36,9 +36,7 @@ rule extract_features:
     log:
         f"{STUDY}/logs/features/{{encoder}}/seed{{seed}}/{{screen}}.log",
     wildcard_constraints:
-        encoder=one_of(
-            name for name in config["study"]["encoders"] if name not in encoders_with("features")
-        ),
+        encoder=one_of(EMBEDDING),
     conda:
         "../envs/torch.yaml"
     threads: 4
@@ -68,9 +66,7 @@ rule extract_plate_features:
     log:
         f"{STUDY}/logs/features/{{encoder}}/seed{{seed}}/{{screen}}/{{plate}}.log",
     wildcard_constraints:
-        encoder=one_of(
-            name for name in config["study"]["encoders"] if name not in encoders_with("features")
-        ),
+        encoder=one_of(EMBEDDING),
     conda:
         "../envs/torch.yaml"
     threads: 4

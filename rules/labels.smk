@@ -55,12 +55,11 @@ rule split_labels:
         wells=lambda wc: screen_entry(wc)["evaluation_wells"],
         settings=flags(
             {
-                "budgets": sorted(
-                    {
-                        budget
-                        for probe in config["study"]["probes"]
-                        for budget in settings.probe_budgets(config, probe)
-                    }
+                # The largest does not matter: what labels do not carry is marked in the tables.
+                "smallest": min(
+                    budget
+                    for probe in config["study"]["probes"]
+                    for budget in settings.probe_budgets(config, probe)
                 ),
                 "test_crops": config["study"]["test_crops"],
                 "draws": max(

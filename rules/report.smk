@@ -6,16 +6,22 @@ out  config.json, tables/table{1,2,3}.csv, figures/*.png, report/index.html
 
 import json
 
-SCORES = [f"{STUDY}/scores/{encoder}/seed{seed}.parquet" for encoder, seed in ENCODER_SEEDS]
 # What this study does otherwise than the paper's, for the report to say.
 with open(Path(workflow.basedir) / "config.yaml") as defaults_file:
     CHANGED = list(settings.differences(config, yaml.safe_load(defaults_file)))
 TEMPLATE = SCRIPTS / "hcsqc" / "templates" / "report.html"
+AUDIT_TEMPLATE = TEMPLATE.with_name("audit.html")
 FIGURES = {
     **{f"crops_{screen}": f"{STUDY}/figures/crops_{screen}.png" for screen in LABELLED},
     "budget": f"{STUDY}/figures/score_against_budget.png",
     "shift": f"{STUDY}/figures/shift.png",
+    "ranking": f"{STUDY}/figures/ranking.png",
+    "learning_curves": f"{STUDY}/figures/learning_curves.png",
+    "dose_response": f"{STUDY}/figures/dose_response.png",
 }
+if TEST:
+    FIGURES["shift_diagnosis"] = f"{STUDY}/figures/shift_diagnosis.png"
+    FIGURES["score_histograms"] = f"{STUDY}/figures/score_histograms.png"
 PRETRAINED = [(encoder, seed) for encoder, seed in ENCODER_SEEDS if encoder in encoders_of("ssl")]
 COURSES = [f"{STUDY}/figures/pretraining/{encoder}/seed{seed}.png" for encoder, seed in PRETRAINED]
 if PRETRAINED:
@@ -28,6 +34,7 @@ localrules:
     plot_crops,
     plot_scores,
     plot_epochs,
+    make_audit,
     make_report,
 
 
@@ -53,6 +60,7 @@ rule make_tables:
     """Write the paper's tables with ours beside them."""
     input:
         scores=SCORES,
+        replicates=REPLICATES,
         config=f"{STUDY}/config.json",
     output:
         tables=report(TABLES, category="Tables", caption="../docs/captions/tables.rst"),
@@ -66,8 +74,8 @@ rule make_tables:
         paper=text_digest((SCRIPTS / "hcsqc" / "masud2022_tables.csv").read_text()),
         code=code_digest("make_tables.py"),
     shell:
-        "python scripts/make_tables.py --scores {input.scores:q} --config {input.config:q}"
-        " --output {params.folder:q} --record {output.record:q} 2>&1 | tee {log:q}"
+        "python scripts/make_tables.py --scores {input.scores:q} --replicates {input.replicates:q}"
+        " --config {input.config:q} --output {params.folder:q} --record {output.record:q} 2>&1 | tee {log:q}"
 
 
 rule plot_crops:
@@ -108,12 +116,7 @@ rule plot_scores:
     conda:
         "../envs/core.yaml"
     params:
-        # A control on shuffled labels has its place in the tables.
-        probes=[
-            probe
-            for probe in config["study"]["probes"]
-            if not settings.shuffles_labels(config, probe)
-        ],
+        probes=JUDGED,
         code=code_digest("plot_scores.py"),
     shell:
         "python scripts/plot_scores.py --tables {input.tables:q} --probes {params.probes:q}"
@@ -145,10 +148,44 @@ rule plot_epochs:
         " --output {output.figure:q} --record {output.record:q} 2>&1 | tee {log:q}"
 
 
+rule make_audit:
+    """Set the paper's figures and claims beside ours, and check the paper's own arithmetic."""
+    input:
+        tables=TABLES,
+        pairs=f"{STUDY}/tables/pairs.csv",
+        drops=f"{STUDY}/tables/drops.csv",
+        records=[PROBE_RECORD.format(**job) for job in JUDGED_JOBS],
+        config=f"{STUDY}/config.json",
+    output:
+        page=f"{STUDY}/report/audit.html",
+        record=f"{STUDY}/runs/audit/run.json",
+    log:
+        f"{STUDY}/logs/audit.log",
+    conda:
+        "../envs/core.yaml"
+    params:
+        template=AUDIT_TEMPLATE,
+        template_digest=text_digest(AUDIT_TEMPLATE.read_text()),
+        paper=text_digest((SCRIPTS / "hcsqc" / "masud2022_tables.csv").read_text()),
+        code=code_digest("make_audit.py"),
+    shell:
+        "python scripts/make_audit.py --tables {input.tables:q} --ranking {input.pairs:q}"
+        " --drops {input.drops:q} --records {input.records:q} --config {input.config:q}"
+        " --template {params.template:q} --output {output.page:q} --record {output.record:q}"
+        " 2>&1 | tee {log:q}"
+
+
 rule make_report:
     """Write the study's report: one HTML file with everything in it."""
     input:
         tables=TABLES,
+        ranking=f"{STUDY}/tables/ranking.csv",
+        curves=f"{STUDY}/tables/learning_curves.csv",
+        misses=f"{STUDY}/tables/misses.txt",
+        causes=f"{STUDY}/tables/shift_causes.csv" if TEST else [],
+        unseen=UNSEEN,
+        selections=[path.replace(".csv", ".to_random.csv") for path in SELECTIONS],
+        splits=f"{STUDY}/splits/{TRAIN}.parquet",
         figures=list(FIGURES.values()),
         labels=[f"{STUDY}/labels/{screen}.parquet" for screen in LABELLED],
         summaries=[crop_files(screen, "summary.parquet") for screen in SCREENS],
@@ -166,7 +203,10 @@ rule make_report:
         template_digest=text_digest(TEMPLATE.read_text()),
         code=code_digest("make_report.py"),
     shell:
-        "python scripts/make_report.py --tables {input.tables:q} --figures {input.figures:q}"
+        "python scripts/make_report.py --tables {input.tables:q} --ranking {input.ranking:q}"
+        " --curves {input.curves:q} --misses {input.misses:q} --causes {input.causes:q}"
+        " --unseen {input.unseen:q} --selections {input.selections:q} --splits {input.splits:q}"
+        " --figures {input.figures:q}"
         " --labels {input.labels:q} --summaries {input.summaries:q} --encoders {input.encoders:q}"
         " --config {input.config:q} --template {params.template:q}"
         " --output {output.page:q} --record {output.record:q} 2>&1 | tee {log:q}"

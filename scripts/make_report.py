@@ -7,14 +7,22 @@ import pandas as pd
 
 import cli
 from hcsqc.files import atomic
-from hcsqc.report import render_report
-from hcsqc.schema import read_table
+from hcsqc.report import Evidence, render_report
+from hcsqc.schema import read_metadata, read_table
+from hcsqc.splits import largest_budget
 
 
 def main() -> None:
     """Read the flags and the study's results, write the page."""
     parser = cli.parser(__doc__)
     parser.add_argument("--tables", type=Path, nargs=3, required=True, help="tables 1, 2, 3")
+    parser.add_argument("--ranking", type=Path, required=True)
+    parser.add_argument("--curves", type=Path, required=True)
+    parser.add_argument("--misses", type=Path, required=True)
+    parser.add_argument("--causes", type=Path, nargs="*", required=True)
+    parser.add_argument("--unseen", type=Path, nargs="+", required=True)
+    parser.add_argument("--selections", type=Path, nargs="+", required=True)
+    parser.add_argument("--splits", type=Path, required=True)
     parser.add_argument("--figures", type=Path, nargs="+", required=True)
     parser.add_argument("--labels", type=Path, nargs="+", required=True)
     parser.add_argument("--summaries", type=Path, nargs="+", required=True)
@@ -31,11 +39,22 @@ def report(args, record) -> None:
     summaries: dict[str, list] = {}
     for path in args.summaries:
         summaries.setdefault(path.parent.name, []).append(read_table(path, "summary"))
+    evidence = Evidence(
+        tables={number: pd.read_csv(path) for number, path in enumerate(args.tables, start=1)},
+        ranked=pd.read_csv(args.ranking),
+        curves=pd.read_csv(args.curves),
+        misses=args.misses.read_text().splitlines(),
+        causes=[text for path in args.causes for text in pd.read_csv(path)["finding"]],
+        unseen=_by_encoder(args.unseen),
+        selections=_by_encoder(args.selections),
+        protocol=read_metadata(args.splits)["protocol"],
+        largest_budget=largest_budget(read_table(args.splits, "splits")),
+    )
     page = render_report(
         args.template,
         saved["config"],
         saved["changed"],
-        {number: pd.read_csv(path) for number, path in enumerate(args.tables, start=1)},
+        evidence,
         args.figures,
         {path.stem: read_table(path, "labels") for path in args.labels},
         {name: pd.concat(tables) for name, tables in summaries.items()},
@@ -44,6 +63,11 @@ def report(args, record) -> None:
     with atomic(args.output) as temporary:
         temporary.write_text(page)
     print(f"report: {args.output}")
+
+
+def _by_encoder(paths: list[Path]) -> pd.DataFrame:
+    """Return tables of the form {encoder}/seed{n}.csv in one, with the encoder's name."""
+    return pd.concat([pd.read_csv(path).assign(encoder=path.parent.name) for path in paths])
 
 
 if __name__ == "__main__":

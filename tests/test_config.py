@@ -19,8 +19,11 @@ from hcsqc.methods import METHODS
 from hcsqc.nuclei import NucleusSettings
 from hcsqc.pretraining import PretrainingSettings
 from hcsqc.probes.finetune import FinetuneSettings
+from hcsqc.probes.finetune_search import FinetuneSearchSettings
 from hcsqc.probes.knn import KnnSettings
 from hcsqc.probes.linear import LinearSettings
+from hcsqc.probes.linear_search import LinearSearchSettings
+from hcsqc.probes.logistic import LogisticSettings
 from hcsqc.scale import ScaleSettings
 from hcsqc.simulate import SimulationSettings
 from hcsqc.views import ViewSettings
@@ -29,7 +32,14 @@ ROOT = Path(__file__).resolve().parent.parent
 SCHEMA = yaml.safe_load((ROOT / "rules" / "config.schema.yaml").read_text())
 DEFAULTS = yaml.safe_load((ROOT / "config.yaml").read_text())
 unhurried = hypothesis_settings(deadline=None)  # a busy machine is no failure
-PROBE_SETTINGS = {"knn": KnnSettings, "linear": LinearSettings, "finetune": FinetuneSettings}
+PROBE_SETTINGS = {
+    "knn": KnnSettings,
+    "linear": LinearSettings,
+    "linear_search": LinearSearchSettings,
+    "logistic": LogisticSettings,
+    "finetune": FinetuneSettings,
+    "finetune_search": FinetuneSearchSettings,
+}
 
 
 def read(*files: str) -> dict:
@@ -142,7 +152,7 @@ def test_a_misspelt_key_of_a_simulation_is_named():
 
 def test_a_key_like_no_other_lists_the_known_ones():
     assert message(edited(features__zzzz=1)).endswith(
-        "'zzzz'; known: batch_size, sample, standardised"
+        "'zzzz'; known: batch_size, precision, sample, standardised"
     )
 
 
@@ -495,7 +505,7 @@ def test_the_schemas_probe_keys_are_those_of_the_probes(kind):
     rules = [
         branch["then"]
         for branch in branches
-        if kind in str(branch["if"]["properties"]["kind"].values())
+        if kind in (about := branch["if"]["properties"]["kind"]).get("enum", [about.get("const")])
     ]
     assert len(rules) == 1
     assert set(rules[0]["properties"]) - {"kind", "budgets", "draws", "shuffle_labels"} == fields(

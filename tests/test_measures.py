@@ -45,12 +45,12 @@ def test_measures_are_standardised_over_the_training_crops_and_only_these(name, 
     crops = training_crops(shards.paths, CHANNELS, ["B03"])
     encoder = measured_encoder(name, "control", crops)
     assert encoder.provenance["crops"] == 10 and not encoder.trainable
-    features = extract_features(encoder, shards, CHANNELS, np.arange(10), 4, name)
+    features = extract_features(encoder, shards, CHANNELS, np.arange(10), 4, "float32", name)[0]
     varies = features.std(axis=0) > 0
     assert varies.sum() > len(CHANNELS)
     np.testing.assert_allclose(features.mean(axis=0), 0, atol=1e-4)
     np.testing.assert_allclose(features[:, varies].std(axis=0), 1, atol=1e-3)
-    others = extract_features(encoder, shards, CHANNELS, np.arange(10, 20), 4, name)
+    others = extract_features(encoder, shards, CHANNELS, np.arange(10, 20), 4, "float32", name)[0]
     assert abs(others.mean()) > 0.1, "the other well is brighter and its nuclei larger"
 
 
@@ -70,7 +70,8 @@ def test_a_measuring_encoder_gives_the_same_features_when_read_back(name, width,
     assert (read.kind, read.architecture, read.trainable) == ("classical", name, False)
     rows = np.array([7, 2, 11])
     again, first = (
-        extract_features(one, shards, CHANNELS, rows, 2, name) for one in (read, encoder)
+        extract_features(one, shards, CHANNELS, rows, 2, "float32", name)[0]
+        for one in (read, encoder)
     )
     np.testing.assert_array_equal(again, first)
 
@@ -80,7 +81,7 @@ def test_a_measuring_encoder_refuses_a_composite_of_other_length(shards):
         "intensity_and_size", "control", training_crops(shards.paths, CHANNELS, [])
     )
     with pytest.raises(InputError, match="composites of 3 channels, but this one has 2"):
-        extract_features(encoder, shards, CHANNELS[:2], np.arange(2), 2, "two")
+        extract_features(encoder, shards, CHANNELS[:2], np.arange(2), 2, "float32", "two")
 
 
 def test_measures_are_the_same_whatever_the_batch(shards, monkeypatch):

@@ -7,22 +7,28 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import jinja2
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
 
-from hcsqc.metrics import METRICS
+from hcsqc.learning_curves import learning_curves
+from hcsqc.metrics import TABLE_METRICS
+from hcsqc.ranking import compare_encoders, rank
 from hcsqc.report import (
+    Evidence,
     against_control,
-    best_encoders,
     describe_data,
     failed_fields,
+    findings,
+    gains,
     label_counts,
     layout_table,
     render_report,
     screen_counts,
 )
-from hcsqc.tables import make_tables
+from hcsqc.splits import CROSS_VALIDATION, HELD_OUT
+from tests.test_tables import make, replicates_of
 
 ROOT = Path(__file__).resolve().parent.parent
 TEMPLATE = ROOT / "scripts" / "hcsqc" / "templates" / "report.html"
@@ -65,7 +71,7 @@ def scores(config: dict, draws: int = 10) -> pd.DataFrame:
             for budget in (350, 25)
             for draw in range(draws)
             for screen in (config["study"]["train"], *config["study"]["test"])
-            for metric in METRICS
+            for metric in TABLE_METRICS
         ],
         columns=[
             "encoder",
@@ -101,6 +107,33 @@ def about(**provenance) -> dict:
     }
 
 
+def ranked(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the ranking of encoders whose differences are certain."""
+    replicates = replicates_of(table)
+    return rank(compare_encoders(table, replicates), table, replicates)
+
+
+def evidence(config: dict, draws: int = 10, **given) -> Evidence:
+    """Return what a small study found."""
+    table = scores(config, draws)
+    about = {"encoder": "simclr", "artefact": ["blur", "blur", "dead", "dead"]}
+    about |= {"draw": 0, "seen": [True, False] * 2, "detected": [0.9, 0.4, 1.0, np.nan]}
+    selection = {"encoder": "simclr", "strategy": "diverse", "budget": [25, 350], "metric": "f1"}
+    selection |= {"difference": [0.05, -0.01], "low": [0.01, -0.02], "high": [0.09, 0.0]}
+    found = {
+        "tables": make(table, config),
+        "ranked": ranked(table),
+        "curves": learning_curves(table, replicates_of(table), "sim"),
+        "misses": ["simclr with knn misses <debris> on sim."],
+        "causes": ["simclr: loses 9 points."],
+        "unseen": pd.DataFrame(about),
+        "selections": pd.DataFrame(selection),
+        "protocol": HELD_OUT,
+        "largest_budget": 350,
+    }
+    return Evidence(**(found | given))
+
+
 def page(config: dict, folder: Path, draws: int = 10, **given) -> str:
     pictures = [
         folder / name for name in ("crops_sim.png", "score_against_budget.png", "shift.png")
@@ -109,7 +142,7 @@ def page(config: dict, folder: Path, draws: int = 10, **given) -> str:
         path.write_bytes(PNG)
     arguments = {
         "changed": [("crops.window_px", 64, 128)],
-        "tables": make_tables(scores(config, draws), config),
+        "evidence": evidence(config, draws),
         "figures": pictures,
         "labels": {"sim": pd.DataFrame({"label": ["normal"], "artefact": [None]})},
         "summaries": {"sim": summary()},
@@ -148,28 +181,35 @@ def test_the_page_says_that_its_data_are_simulated(tmp_path):
 def test_the_page_shows_figures_intervals_the_papers_and_reasons(tmp_path):
     text = Reader(page(study(), tmp_path)).text
     assert "knn on sim (130 test crops, 10 draws)" in text
-    assert "90.0 85.0 to 95.0" in text
-    assert "88.0 83.0 to 93.0 paper 90.6" in text, "SimCLR's accuracy, the paper's beside it"
+    assert "90.0 80.5 to 99.5" in text
+    assert "88.0 78.5 to 97.5 paper 90.6" in text, "SimCLR's accuracy, the paper's beside it"
     assert "vgg16 transfer not run: no hub here paper (other data): 96.1 95.9 95.4" in text
     assert "crops.window_px 64 128" in text
 
 
-def test_the_page_names_the_best_encoder_and_those_within_reach(tmp_path):
+def test_the_page_names_the_best_encoder_or_the_tie(tmp_path):
     text = Reader(page(study(), tmp_path)).text
     assert "In short" in text
-    assert "knn 350 90.0 resnet18 simclr" in text
+    assert "knn 350 90.0 resnet18 resnet18 is best." in text
+    rows = ranked(scores(study()))
+    rows.loc[rows["verdict"] != "best", ["verdict", "p"]] = ["tie", 0.3]
+    rows.loc[rows["verdict"] == "best", "verdict"] = "tie"
+    text = Reader(page(study(), tmp_path, evidence=evidence(study(), ranked=rows))).text
+    assert (
+        "A tie of all: resnet18 has the highest mean, but no encoder can be told from it." in text
+    )
 
 
 def test_a_smoke_test_ranks_nothing_and_says_so(tmp_path):
     text = Reader(page(study(smoke_test=True), tmp_path)).text
     assert "This is a smoke test." in text
-    for words in ("In short", "Within reach", "within reach", "Highest", "highest", "best"):
+    for words in ("In short", "A tie", "is best", "Highest", "highest"):
         assert words not in text, words
 
 
-def test_too_few_draws_are_said_to_tell_nothing_of_reach(tmp_path):
+def test_too_few_draws_are_said_to_tell_nothing(tmp_path):
     text = Reader(page(study(draws=2), tmp_path, draws=2)).text
-    assert "too few draws to tell" in text
+    assert "Too few draws to tell." in text and "is best" not in text
     assert " to 95" not in text
 
 
@@ -177,7 +217,8 @@ def test_pictures_lie_in_the_page_and_nothing_is_fetched(tmp_path):
     text = page(study(), tmp_path)
     found = Reader(text)
     assert found.tags.count("img") == 3
-    for link in found.links:
+    assert found.links.count("audit.html") == 1  # it lies beside the page
+    for link in set(found.links) - {"audit.html"}:
         head, _, data = link.partition(",")
         assert head == "data:image/png;base64"
         assert base64.b64decode(data) == PNG
@@ -258,7 +299,7 @@ def test_a_template_that_asks_for_what_there_is_not_fails(tmp_path):
             template,
             study(),
             [],
-            make_tables(scores(study()), study()),
+            evidence(study()),
             [],
             {},
             {"sim": summary()},
@@ -281,20 +322,6 @@ def test_the_data_of_real_and_derived_screens_are_named():
         "Trained on degraded, tested on it and on no other screen: degraded is BBBC022 with "
         "simulated artefacts; BBBC022 is a real screen."
     )
-
-
-def f1_table(rows: list[tuple]) -> pd.DataFrame:
-    columns = ["encoder", "percent", "low", "high"]
-    table = pd.DataFrame(rows, columns=columns)
-    return table.assign(probe="knn", budget=25, metric="f1", status="run")
-
-
-def test_within_reach_is_whose_interval_holds_the_best_mean():
-    rows = [("a", 80, 70, 89.9), ("b", 90, 85, 95), ("c", 85, 80, 90), ("d", 60, 40, 97)]
-    (best,) = best_encoders(f1_table(rows))
-    assert (best["encoder"], best["percent"]) == ("b", "90.0")
-    assert best["near"] == ["c", "d"]
-    assert best["has_interval"]
 
 
 def test_each_pretrained_encoder_is_held_against_the_best_control():
@@ -324,17 +351,55 @@ def test_the_page_says_whether_pretraining_beats_the_control(tmp_path):
     assert "simclr: 60.0, random_resnet18: 90.0. It does not beat the control." in lower
 
 
-def test_other_metrics_and_encoders_not_run_are_not_ranked():
-    table = f1_table([("a", 80, 70, 90), ("b", 70, 60, 75)])
-    other = f1_table([("b", 99, 98, 100)]).assign(metric="auc")
-    left_out = f1_table([("c", None, None, None)]).assign(status="not run")
-    (best,) = best_encoders(pd.concat([table, other, left_out], ignore_index=True))
-    assert (best["encoder"], best["near"]) == ("a", [])
+def test_the_page_says_what_is_missed_and_which_labels_help(tmp_path):
+    text = Reader(page(study(), tmp_path)).text
+    assert "simclr with knn misses <debris> on sim." in text
+    assert "simclr: loses 9 points." in text
+    assert "simclr 90 / 40 -" in text, "a family's share with and without it; nothing where unknown"
+    assert "simclr diverse +5.0 (1.0 to 9.0) -1.0 (-2.0 to 0.0)" in text
+    assert "In each draw the test crops lie in wells that train nothing." in text
+
+
+def test_the_page_says_that_few_labels_are_cross_validated(tmp_path):
+    few = evidence(study(), protocol=CROSS_VALIDATION, largest_budget=25)
+    text = Reader(page(study(), tmp_path, evidence=few)).text
+    assert "too few labels to hold a test set out." in text
+    assert 'carry a budget of 25; larger ones are marked "not enough labels"' in text
+
+
+def test_gains_say_what_the_next_labels_bring_or_why_not():
+    curves = pd.DataFrame(
+        [
+            ("knn", "a", 350, 0.9, 0.5, 0.1, 1.2, 0.93, None),
+            ("knn", "b", 350, 0.95, np.nan, np.nan, np.nan, np.nan, "does not rise"),
+        ],
+        columns=[
+            "probe",
+            "encoder",
+            "largest_budget",
+            "score",
+            "gain_next_50",
+            "gain_low",
+            "gain_high",
+            "asymptote",
+            "reason",
+        ],
+    )
+    assert [(row["encoder"], row["gain"], row["limit"]) for row in gains(curves)] == [
+        ("b", "does not rise", ""),
+        ("a", "0.5 (0.1 to 1.2)", "93.0"),
+    ]
+
+
+def test_findings_are_of_f1_on_the_training_screen():
+    rows = findings(ranked(scores(study())), "sim")
+    assert [(row["probe"], row["budget"]) for row in rows] == [("knn", 25), ("knn", 350)]
+    assert {row["sentence"] for row in rows} == {"resnet18 is best."}
 
 
 def test_a_table_has_a_line_per_encoder_and_a_cell_per_budget_and_metric():
     config = study()
-    (group,) = layout_table(make_tables(scores(config), config)[2])
+    (group,) = layout_table(make(scores(config), config)[2])
     assert (group["probe"], group["screen"], group["budgets"]) == ("knn", "sim", [350, 25])
     assert [line["encoder"] for line in group["lines"]] == [*MEANS, "vgg16"]
     assert [len(line["cells"]) for line in group["lines"]] == [6] * 4

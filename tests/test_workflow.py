@@ -18,10 +18,22 @@ from tests.conftest import ROOT, Project
 
 pytestmark = pytest.mark.dag
 
+PROBES = {"knn", "linear_paper", "linear_searched", "logistic", "knn_shuffled"}
+PROBES |= {"finetune_paper", "finetune_searched"}
 # Nearest neighbours along the epochs of both pretrainings.
 EPOCHS = {"score_epochs": 2, "plot_epochs": 1}
 # What follows when scores change.
-AFTER_SCORES = {"make_tables": 1, "plot_scores": 1, "make_report": 1, "track_runs": 1}
+AFTER_SCORES = {
+    "make_tables": 1,
+    "rank_encoders": 1,
+    "fit_learning_curves": 1,
+    "plot_scores": 1,
+    "make_audit": 1,
+    "make_report": 1,
+    "track_runs": 1,
+}
+# What follows when predictions change, beside their scores.
+AFTER_PREDICTIONS = AFTER_SCORES | {"tabulate_dose_response": 1, "report_shift": 1}
 
 
 def results(project: Project):
@@ -53,9 +65,9 @@ def test_second_run_does_nothing(tiny):
 def test_tables_have_a_row_for_every_encoder_probe_budget_screen_and_metric(tiny):
     encoders = {"efficientnet_lite0", "simclr", "deepcluster_v2", "random_resnet18", "vgg16"}
     encoders |= {"intensity_and_size", "image_quality"}
-    frozen = ("knn", "linear_paper", "knn_shuffled")
+    frozen = PROBES - {"finetune_paper", "finetune_searched"}
     metrics = ("accuracy", "f1", "auc")
-    every = (*frozen, "finetune_paper")
+    every = PROBES
     expected = {
         1: set(product(encoders, frozen, [20], ["tiny022"], metrics)),
         2: set(product(encoders, every, [20, 10], ["tiny022"], metrics)),
@@ -147,12 +159,17 @@ def test_each_script_runs_by_hand_and_gives_the_same_again(changed):
     tables = {
         path: pd.read_parquet(path) for path in results(changed).rglob("predictions/**/*.parquet")
     }
+    choices = {
+        path: path.read_text() for path in results(changed).glob("search/finetuning/**/*.json")
+    }
+    assert tables and choices
     for command in one_each.values():
         words = [sys.executable, *shlex.split(command)[1:]]
         done = subprocess.run(words, cwd=changed.folder, capture_output=True, text=True)
         assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
     for path, table in tables.items():
         pd.testing.assert_frame_equal(pd.read_parquet(path), table)
+    assert {path: path.read_text() for path in choices} == choices
 
 
 def test_scripts_that_the_tiny_study_does_not_need_run_by_hand(tiny, tmp_path):
@@ -231,13 +248,37 @@ def test_comments_and_docstrings_rerun_nothing(changed):
 
 def test_metric_code_reruns_scores_and_what_follows(changed):
     edit(changed, "scripts/hcsqc/metrics.py", "THRESHOLD = 0.5", "THRESHOLD = 0.4")
-    assert changed.planned() == {"score_predictions": 6} | EPOCHS | AFTER_SCORES
+    analyses = ("diagnose_shift", "probe_unseen_artefacts", "compare_label_selection")
+    expected = dict.fromkeys(("score_predictions", *analyses), 6)
+    assert changed.planned() == expected | EPOCHS | AFTER_PREDICTIONS
 
 
 def test_probe_code_reruns_its_predictions_and_what_follows(changed):
-    edit(changed, "scripts/hcsqc/probes/knn.py", "axis=1)\n", "axis=1) * 1.0\n")
-    expected = {"probe_knn": 18, "score_predictions": 6} | EPOCHS | AFTER_SCORES
+    edit(changed, "scripts/hcsqc/probes/knn.py", "    if not draws:", "    if len(draws) == 0:")
+    expected = {"probe": 18, "score_predictions": 6} | EPOCHS | AFTER_PREDICTIONS
     assert changed.planned() == expected
+
+
+def test_one_more_budget_runs_its_own_probes_and_divides_no_labels_anew(changed):
+    study_with(changed, study={"budgets": [20, 14, 10]})
+    planned = changed.planned()
+    assert planned["probe"] == 6 * 4, "each frozen probe but the control, of the largest budget"
+    assert not {"split_labels", "extract_features", "finetune", "pretrain"} & set(planned)
+
+
+def test_few_labels_are_cross_validated_and_the_tables_say_what_is_not_carried(changed):
+    few = {"budgets": [200, 10], "test_crops": 400, "encoders": ["random_resnet18"]}
+    study_with(changed, study=few)
+    tables = [f"results/tiny/tables/table{number}.csv" for number in (1, 2)]
+    command = "--cores", "2", "--configfile", "tests/tiny/study.yaml"
+    done = changed.run(*tables, "results/tiny/report/index.html", *command)
+    assert done.returncode == 0, done.stdout[-3000:]
+    first, second = (pd.read_csv(changed.folder / path) for path in tables)
+    assert set(first["budget"]) == {10}
+    missing = second[(second["budget"] == 200) & (second["probe"] == "knn")]
+    assert set(missing["reason"]) == {"not enough labels", "no hub in tests"}
+    page = (results(changed) / "report/index.html").read_text()
+    assert "cross-validation by well" in " ".join(page.split())
 
 
 def test_one_methods_code_retrains_that_method_alone(changed):
@@ -276,13 +317,17 @@ def test_one_more_encoder_runs_its_own_jobs_and_the_tables(changed):
             "score_epochs": 1,
             "plot_epochs": 1,
             "extract_features": 2,
-            "probe_knn": 3,
-            "probe_linear": 2,
-            "finetune": 1,
+            "probe": 9,
+            "finetune": 2,
+            "search_finetuning": 1,
             "score_predictions": 1,
+            "embed_shift_variants": 1,
+            "diagnose_shift": 1,
+            "probe_unseen_artefacts": 1,
+            "compare_label_selection": 1,
             "save_config": 1,
         }
-        | AFTER_SCORES
+        | AFTER_PREDICTIONS
     )
 
 
@@ -311,7 +356,7 @@ def test_a_network_and_a_table_of_ones_own_are_encoders_like_any_other(changed):
     assert same["value"].tolist() == other["value"].tolist()
     assert "finetune_paper" not in same.index.get_level_values("probe")
     mine = pd.read_parquet(scores / "mine/seed0.parquet")
-    assert set(mine["probe"]) == {"knn", "linear_paper", "finetune_paper", "knn_shuffled"}
+    assert set(mine["probe"]) == PROBES
     edit(changed, "my_nets.py", "8, 5", "9, 5")
     assert changed.planned()["import_module"] == 1
 
@@ -422,7 +467,7 @@ def test_the_papers_study_plans_without_its_images_and_each_plate_then_says_what
     done = project.run("--cores", "1", "--dry-run")
     assert done.returncode == 0, done.stdout[-3000:]
     jobs = int(re.search(r"^total +(\d+)$", done.stdout, re.MULTILINE)[1])
-    assert jobs < 500  # by plate and encoder, never by field: 69,120 fields
+    assert jobs < 700  # by plate, encoder and budget, never by field: 69,120 fields
     done = project.run("--cores", "1", "results/masud2022/screens/BBBC022/20585.fields.parquet")
     assert done.returncode != 0
     assert "error: screen BBBC022: plate 20585 has no images" in done.stdout

@@ -20,6 +20,8 @@ CHANNELS = {
     "bbbc021": {"w1": "DNA", "w2": "tubulin", "w4": "actin"},
 }
 
+# Kinds of probe that train the encoder too; the others read its features.
+FINETUNING = ("finetune", "finetune_search")
 # Given weights are for photographs: red, green and blue.
 TRANSFER_CHANNELS = 3
 
@@ -206,7 +208,7 @@ def is_trainable(config: Mapping, encoder: str) -> bool:
 
 def probed(config: Mapping, encoder: str, probe: str) -> bool:
     """Return whether a probe is for an encoder: fine-tuning needs one that can be trained."""
-    return config["probes"][probe]["kind"] != "finetune" or is_trainable(config, encoder)
+    return config["probes"][probe]["kind"] not in FINETUNING or is_trainable(config, encoder)
 
 
 def differences(

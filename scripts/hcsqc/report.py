@@ -2,13 +2,16 @@
 
 import base64
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import jinja2
 import pandas as pd
 
 from hcsqc.config import describe_data, shuffles_labels
+from hcsqc.ranking import sentence
 from hcsqc.schema import ARTEFACTS
+from hcsqc.tables import FEWEST_DRAWS
 
 TABLE_TITLES = {
     1: "kNN and linear classifier on frozen features, largest label budget",
@@ -16,6 +19,11 @@ TABLE_TITLES = {
     3: "Domain shift: the screens that were not trained on, largest label budget",
 }
 FIGURE_TITLES = {
+    "ranking": "Which encoders can be told apart",
+    "learning_curves": "How many labels are enough",
+    "dose_response": "Which artefacts are found, by strength",
+    "shift_diagnosis": "What causes the loss on the other screens",
+    "score_histograms": "Scores on both screens",
     "score_against_budget": "Score against label budget",
     "shift": "Score on the other screens",
     "knn_along_epochs": "Nearest neighbours along the epochs of pretraining",
@@ -24,11 +32,26 @@ MOST_FAILED = 20
 METRIC_NAMES = {"accuracy": "Accuracy", "f1": "F1", "auc": "AUC"}
 
 
+@dataclass(frozen=True)
+class Evidence:
+    """What the evaluation found: tables 1 to 3 and the analyses beside them."""
+
+    tables: Mapping[int, pd.DataFrame]
+    ranked: pd.DataFrame  # as ranking.rank returns it
+    curves: pd.DataFrame  # as learning_curves.learning_curves returns it
+    misses: Sequence[str]  # sentences of dose_response.misses
+    causes: Sequence[str]  # sentences of shift.causes; none without another screen
+    unseen: pd.DataFrame  # as unseen_artefacts.leave_families_out returns it, with encoder
+    selections: pd.DataFrame  # as label_selection.compare_to_random returns it, with encoder
+    protocol: str  # how crops are tested: splits.HELD_OUT or CROSS_VALIDATION
+    largest_budget: int  # that the labels carry
+
+
 def render_report(
     template: Path,
     config: Mapping,
     changed: Sequence[Sequence],
-    tables: Mapping[int, pd.DataFrame],
+    evidence: Evidence,
     figures: Sequence[Path],
     labels: Mapping[str, pd.DataFrame],
     summaries: Mapping[str, pd.DataFrame],
@@ -48,11 +71,18 @@ def render_report(
         changed=[row for row in changed if not row[0].startswith(("screens.", "study.name"))],
         tables=[
             {"number": number, "title": TABLE_TITLES[number], "groups": layout_table(table)}
-            for number, table in tables.items()
+            for number, table in evidence.tables.items()
         ],
-        best=best_encoders(tables[2][~tables[2]["probe"].isin(shuffled)]),
+        findings=findings(evidence.ranked, config["study"]["train"]),
+        gains=gains(evidence.curves),
+        misses=evidence.misses,
+        causes=evidence.causes,
+        unseen=unseen(evidence.unseen),
+        selections=selections(evidence.selections),
+        protocol=evidence.protocol,
+        largest_budget=evidence.largest_budget,
         shuffled=shuffled,
-        against_control=against_control(tables[1], config["probes"]),
+        against_control=against_control(evidence.tables[1], config["probes"]),
         figures=[
             {"name": path.stem, "png": base64.b64encode(path.read_bytes()).decode()}
             for path in figures
@@ -112,26 +142,66 @@ def _cell(row: pd.Series) -> dict:
     }
 
 
-def best_encoders(table: pd.DataFrame) -> list[dict]:
-    """Return, per probe and budget, the encoder with the highest mean F1 and those within reach.
+def findings(ranked: pd.DataFrame, train: str) -> list[dict]:
+    """Return what the ranking by F1 on the training screen says, per probe and budget.
 
-    Within reach is whoever's interval holds the best mean; without intervals nobody is called so.
+    `ranked` is what `ranking.rank` returns. With few draws it says nothing: how much a score owes
+    to the labels drawn is not known then.
     """
+    rows = ranked[(ranked["screen"] == train) & (ranked["metric"] == "f1")]
+    return [
+        {
+            "probe": probe,
+            "budget": budget,
+            "percent": f"{100 * group['mean'].iloc[0]:.1f}",
+            "encoder": group["encoder"].iloc[0],
+            "sentence": sentence(group)
+            if group["draws"].iloc[0] >= FEWEST_DRAWS
+            else "Too few draws to tell.",
+        }
+        for (probe, budget), group in rows.groupby(["probe", "budget"], sort=False)
+    ]
+
+
+def gains(curves: pd.DataFrame) -> list[dict]:
+    """Return per encoder and probe what the next 50 labels would bring, in points of F1."""
+    return [
+        {
+            "probe": row.probe,
+            "encoder": row.encoder,
+            "budget": int(row.largest_budget),
+            "score": f"{100 * row.score:.1f}",
+            "gain": row.reason
+            if isinstance(row.reason, str)
+            else f"{row.gain_next_50:.1f} ({row.gain_low:.1f} to {row.gain_high:.1f})",
+            "limit": "" if isinstance(row.reason, str) else f"{100 * row.asymptote:.1f}",
+        }
+        for row in curves.sort_values(["probe", "score"], ascending=[True, False]).itertuples()
+    ]
+
+
+def unseen(table: pd.DataFrame) -> dict[str, dict[str, str]]:
+    """Return encoder -> artefact -> share detected when trained with and without the family."""
+    found: dict[str, dict[str, str]] = {}
+    for (encoder, artefact), rows in table.groupby(["encoder", "artefact"], sort=False):
+        shares = 100 * rows.groupby("seen")["detected"].mean().reindex([True, False])
+        text = f"{shares[True]:.0f} / {shares[False]:.0f}" if shares.notna().all() else "-"
+        found.setdefault(encoder, {})[artefact] = text
+    return found
+
+
+def selections(table: pd.DataFrame) -> list[dict]:
+    """Return per encoder and strategy the difference in F1 to random labels, by budget."""
+    rows = table[table["metric"] == "f1"]
     found = []
-    rows = table[(table["metric"] == "f1") & (table["status"] == "run")]
-    for (probe, budget), group in rows.groupby(["probe", "budget"], sort=False):
-        best = group.loc[group["percent"].idxmax()]
-        near = group[(group["high"] >= best["percent"]) & (group["encoder"] != best["encoder"])]
-        found.append(
-            {
-                "probe": probe,
-                "budget": budget,
-                "encoder": best["encoder"],
-                "percent": f"{best['percent']:.1f}",
-                "near": near["encoder"].tolist(),
-                "has_interval": group["high"].notna().any(),
-            }
-        )
+    for (encoder, strategy), group in rows.groupby(["encoder", "strategy"], sort=False):
+        cells = {
+            int(
+                row.budget
+            ): f"{100 * row.difference:+.1f} ({100 * row.low:.1f} to {100 * row.high:.1f})"
+            for row in group.sort_values("budget").itertuples()
+        }
+        found.append({"encoder": encoder, "strategy": strategy, "cells": cells})
     return found
 
 
