@@ -6,7 +6,7 @@ import pandas as pd
 from matplotlib import pyplot as plt
 
 from hcsqc.figures import METRIC_NAME, save_figure
-from hcsqc.ranking import CELL, groups, sentence
+from hcsqc.ranking import CELL, groups
 
 BAR_STEP = 0.03  # between bars, share of the axis
 
@@ -47,9 +47,8 @@ def plot_ranking(ranked: pd.DataFrame, pairs: pd.DataFrame, path: Path) -> None:
         axis.invert_yaxis()
         axis.grid(alpha=0.3)
         probe, budget, screen, _ = cell
-        axis.set_title(f"{probe}, {budget} labels, {screen}", fontsize=9, loc="left", pad=14)
-        axis.text(0, 1.0, sentence(rows), transform=axis.transAxes, fontsize=7, va="bottom")
+        axis.set_title(f"{probe}, {budget} labels, {screen}", fontsize=9, loc="left")
     axes[-1, 0].set_xlabel(
-        f"{METRIC_NAME}, 95% interval; bars at the right join encoders that cannot be told apart"
+        f"{METRIC_NAME}, 95% interval; bars join encoders that cannot be told apart", fontsize=9
     )
     save_figure(figure, path)
