@@ -36,11 +36,12 @@ sys.path[:0] = [str(ROOT / "scripts")]
 import common
 
 from hcsqc.encoders import Encoder, random_encoder
-from hcsqc.probes.finetune import FinetuneSettings, finetune, finetuned_scores
+from hcsqc.probes.finetune import finetune, finetuned_scores
 from hcsqc.probes.folds import grouped_folds
 from hcsqc.probes.knn import KnnDraw, KnnSettings, knn_scores_by_draw
-from hcsqc.probes.linear import LinearSettings, _initial_layers, linear_scores
+from hcsqc.probes.linear import _initial_layers, linear_scores
 from hcsqc.probes.logistic import TOLERANCE, LogisticSettings, fit_logistic
+from hcsqc.probes.sgd import SgdSettings
 from hcsqc.views import normalise
 
 DRAWS = 20
@@ -48,7 +49,7 @@ APART = 0.1  # standard deviations between the means of the classes, in each fea
 WELLS = 64
 KNN = KnnSettings(5, "euclidean")
 LOGISTIC = LogisticSettings(tuple(10.0**power for power in range(-5, 3)), 5)
-TUNING = FinetuneSettings(2, 32, 0.001, 0.9, 0.0, (1,), 0.1)
+TUNING = SgdSettings(2, 32, 0.001, 0.9, 0.0, (1,), 0.1)
 TUNED_CROPS = 96
 TUNED_PX = 64
 TUNED_BATCH = 64  # of the crops that are scored
@@ -112,8 +113,8 @@ def made(width: int, train: int, test: int, shift: int) -> Study:
 def linear_row(study: Study, rounds: int) -> dict:
     """Compare the paper's linear probe: all draws with one plain loop."""
     preset = yaml.safe_load((ROOT / "config.yaml").read_text())["probes"]["linear_paper"]
-    names = LinearSettings.__dataclass_fields__
-    settings = LinearSettings(**{name: preset.get(name, 0.0) for name in names})
+    names = SgdSettings.__dataclass_fields__
+    settings = SgdSettings(**{name: preset.get(name, 0.0) for name in names})
     train, targets, test = study.matrices()
 
     def ours() -> list[np.ndarray]:
@@ -129,7 +130,7 @@ def linear_row(study: Study, rounds: int) -> dict:
     return common.row("linear_paper", "fits/s", per_s, difference([ours()[0]], [usual()]))
 
 
-def usual_linear(train, targets, test, settings: LinearSettings, rng) -> np.ndarray:
+def usual_linear(train, targets, test, settings: SgdSettings, rng) -> np.ndarray:
     """Return the scores of PyTorch's layer, optimizer and schedule, as one writes them."""
     layer = nn.Linear(train.shape[1], 2)
     weight, bias = _initial_layers(train.shape[1], [rng])

@@ -38,6 +38,7 @@ JUDGED = [
 PREDICTIONS = f"{STUDY}/predictions/{{encoder}}/seed{{seed}}/{{probe}}/budget{{budget}}.parquet"
 PROBE_RECORD = f"{STUDY}/runs/probes/{{encoder}}/seed{{seed}}/{{probe}}/budget{{budget}}/run.json"
 TABLES = [f"{STUDY}/tables/table{number}.csv" for number in (1, 2, 3)]
+METRICS = f"{STUDY}/tables/metrics.csv"
 
 
 def one_of(names):

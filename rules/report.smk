@@ -57,13 +57,14 @@ rule save_config:
 
 
 rule make_tables:
-    """Write the paper's tables with ours beside them."""
+    """Write the paper's tables with ours beside them, and every metric."""
     input:
         scores=SCORES,
         replicates=REPLICATES,
         config=f"{STUDY}/config.json",
     output:
         tables=report(TABLES, category="Tables", caption="../docs/captions/tables.rst"),
+        metrics=report(METRICS, category="Tables", caption="../docs/captions/tables.rst"),
         record=f"{STUDY}/runs/tables/run.json",
     log:
         f"{STUDY}/logs/tables.log",
@@ -179,6 +180,7 @@ rule make_report:
     """Write the study's report: one HTML file with everything in it."""
     input:
         tables=TABLES,
+        metrics=METRICS,
         ranking=f"{STUDY}/tables/ranking.csv",
         curves=f"{STUDY}/tables/learning_curves.csv",
         misses=f"{STUDY}/tables/misses.txt",
@@ -203,7 +205,8 @@ rule make_report:
         template_digest=text_digest(TEMPLATE.read_text()),
         code=code_digest("make_report.py"),
     shell:
-        "python scripts/make_report.py --tables {input.tables:q} --ranking {input.ranking:q}"
+        "python scripts/make_report.py --tables {input.tables:q} --metrics {input.metrics:q}"
+        " --ranking {input.ranking:q}"
         " --curves {input.curves:q} --misses {input.misses:q} --causes {input.causes:q}"
         " --unseen {input.unseen:q} --selections {input.selections:q} --splits {input.splits:q}"
         " --figures {input.figures:q}"

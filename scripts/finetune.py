@@ -11,7 +11,8 @@ import torch
 import cli
 from hcsqc.encoders import check_composite, load_encoder
 from hcsqc.errors import InputError
-from hcsqc.probes.finetune import FinetuneSettings, finetune, finetuned_scores
+from hcsqc.probes.finetune import finetune, finetuned_scores
+from hcsqc.probes.sgd import SgdSettings
 from hcsqc.probes.task import all_predictions, tasks
 from hcsqc.progress import Progress
 from hcsqc.schema import write_table
@@ -36,7 +37,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--choice", type=Path, help="of a search; its settings hold instead")
     parser.add_argument("--output", type=Path, required=True)
-    cli.add_settings(parser, FinetuneSettings, required=False)
+    cli.add_settings(parser, SgdSettings, required=False)
     cli.run(probe, parser.parse_args())
 
 
@@ -75,21 +76,21 @@ def probe(args, record) -> None:
     record.device = "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def settings_of(args) -> FinetuneSettings:
+def settings_of(args) -> SgdSettings:
     """Return the settings that were given, or chosen by a search.
 
     Where the labels did not carry the search's budget, nothing is trained: any settings do.
     """
     if not args.choice:
-        given = cli.settings_from(args, FinetuneSettings)
+        given = cli.settings_from(args, SgdSettings)
         missing = [name for name, value in dataclasses.asdict(given).items() if value is None]
         if missing:
             raise InputError(f"neither --choice nor --{missing[0].replace('_', '-')} is given")
         return given
     chosen = json.loads(args.choice.read_text())["chosen"]
     if chosen is None:
-        return FinetuneSettings(1, 1, 0.0, 0.0, 0.0, (), 1.0)
-    return FinetuneSettings(**chosen | {"milestones": tuple(chosen["milestones"])})
+        return SgdSettings(1, 1, 0.0, 0.0, 0.0, (), 1.0)
+    return SgdSettings(**chosen | {"milestones": tuple(chosen["milestones"])})
 
 
 class CompositeCrops:

@@ -16,6 +16,7 @@ def main() -> None:
     """Read the flags and the study's results, write the page."""
     parser = cli.parser(__doc__)
     parser.add_argument("--tables", type=Path, nargs=3, required=True, help="tables 1, 2, 3")
+    parser.add_argument("--metrics", type=Path, required=True)
     parser.add_argument("--ranking", type=Path, required=True)
     parser.add_argument("--curves", type=Path, required=True)
     parser.add_argument("--misses", type=Path, required=True)
@@ -41,6 +42,7 @@ def report(args, record) -> None:
         summaries.setdefault(path.parent.name, []).append(read_table(path, "summary"))
     evidence = Evidence(
         tables={number: pd.read_csv(path) for number, path in enumerate(args.tables, start=1)},
+        metrics=pd.read_csv(args.metrics),
         ranked=pd.read_csv(args.ranking),
         curves=pd.read_csv(args.curves),
         misses=args.misses.read_text().splitlines(),

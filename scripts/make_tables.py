@@ -1,4 +1,4 @@
-"""Write the paper's tables 1 to 3 with ours beside them."""
+"""Write the paper's tables 1 to 3 with ours beside them, and every metric."""
 
 import json
 from pathlib import Path
@@ -8,11 +8,11 @@ import pandas as pd
 import cli
 from hcsqc.files import atomic
 from hcsqc.schema import read_table
-from hcsqc.tables import make_tables
+from hcsqc.tables import make_tables, metrics_table
 
 
 def main() -> None:
-    """Read the flags and scores, write table1.csv, table2.csv and table3.csv."""
+    """Read the flags and scores, write table1.csv to table3.csv and metrics.csv."""
     parser = cli.parser(__doc__)
     parser.add_argument("--scores", type=Path, nargs="+", required=True)
     parser.add_argument("--replicates", type=Path, nargs="+", required=True)
@@ -26,8 +26,10 @@ def tabulate(args, record) -> None:
     scores = pd.concat([read_table(path, "scores") for path in args.scores], ignore_index=True)
     replicates = pd.concat([read_table(path, "replicates") for path in args.replicates])
     config = json.loads(args.config.read_text())["config"]
-    for number, table in make_tables(scores, replicates, config).items():
-        with atomic(args.output / f"table{number}.csv") as temporary:
+    tables = {f"table{n}": table for n, table in make_tables(scores, replicates, config).items()}
+    tables["metrics"] = metrics_table(scores, replicates, config)
+    for name, table in tables.items():
+        with atomic(args.output / f"{name}.csv") as temporary:
             table.round(4).to_csv(temporary, index=False)
 
 

@@ -1,8 +1,8 @@
 """Classify frozen features by the nearest neighbours among the training labels."""
 
 import cli
-from hcsqc.probes.knn import KnnDraw, KnnSettings, knn_scores_by_draw
-from hcsqc.probes.task import all_predictions, read_features, rows_of, tasks
+from hcsqc.probes.knn import KnnSettings, knn_draws, knn_scores_by_draw
+from hcsqc.probes.task import all_predictions, read_features, tasks
 from hcsqc.schema import write_table
 
 
@@ -18,18 +18,7 @@ def probe(args, record) -> None:
     draws = list(
         tasks(args.splits, args.shift_labels, args.draws, args.budget, args.shuffle_labels)
     )
-    scores = knn_scores_by_draw(
-        features,
-        [
-            KnnDraw(
-                rows_of(crops, task.train_crops),
-                task.train_targets,
-                rows_of(crops, task.test["crop_id"]),
-            )
-            for task in draws
-        ],
-        settings,
-    )
+    scores = knn_scores_by_draw(features, knn_draws(crops, draws), settings)
     predictions = [task.predictions(values) for task, values in zip(draws, scores, strict=True)]
     write_table(all_predictions(predictions), args.output, "predictions")
 

@@ -3,14 +3,15 @@
 import numpy as np
 
 import cli
-from hcsqc.probes.linear import LinearSettings, linear_scores
+from hcsqc.probes.linear import linear_scores
+from hcsqc.probes.sgd import SgdSettings
 from hcsqc.probes.task import all_predictions, read_features, select, tasks
 from hcsqc.schema import write_table
 
 
 def main() -> None:
     """Read the flags and features, write the predictions of all draws."""
-    cli.run(probe, cli.probe_parser(__doc__, LinearSettings).parse_args())
+    cli.run(probe, cli.probe_parser(__doc__, SgdSettings).parse_args())
 
 
 def probe(args, record) -> None:
@@ -25,7 +26,7 @@ def probe(args, record) -> None:
             [select(crops, features, task.train_crops) for task in draws],
             [task.train_targets for task in draws],
             [select(crops, features, task.test["crop_id"]) for task in draws],
-            cli.settings_from(args, LinearSettings),
+            cli.settings_from(args, SgdSettings),
             [np.random.default_rng([args.seed, task.draw]) for task in draws],
         )
     predictions = [task.predictions(values) for task, values in zip(draws, scores, strict=True)]

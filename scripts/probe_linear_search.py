@@ -4,19 +4,20 @@ import numpy as np
 
 import cli
 from hcsqc.probes.linear import linear_scores
-from hcsqc.probes.linear_search import LinearSearchSettings, search_linear
+from hcsqc.probes.linear_search import search_linear
+from hcsqc.probes.sgd import SgdSearchSettings
 from hcsqc.probes.task import all_predictions, read_features, select, tasks
 from hcsqc.schema import wells_of, write_table
 
 
 def main() -> None:
     """Read the flags and features, write the predictions of all draws."""
-    cli.run(probe, cli.probe_parser(__doc__, LinearSearchSettings).parse_args())
+    cli.run(probe, cli.probe_parser(__doc__, SgdSearchSettings).parse_args())
 
 
 def probe(args, record) -> None:
     """Run the probe that the arguments describe; record each draw's choice and all trials."""
-    settings = cli.settings_from(args, LinearSearchSettings)
+    settings = cli.settings_from(args, SgdSearchSettings)
     crops, features = read_features(args.features)
     predictions, trials = [], {}
     for task in tasks(args.splits, args.shift_labels, args.draws, args.budget, args.shuffle_labels):

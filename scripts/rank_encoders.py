@@ -6,6 +6,7 @@ import pandas as pd
 
 import cli
 from hcsqc.files import atomic
+from hcsqc.metrics import LOWER_IS_BETTER
 from hcsqc.ranking import CELL, compare_encoders, rank
 from hcsqc.ranking_figure import plot_ranking
 from hcsqc.schema import read_table
@@ -30,6 +31,9 @@ def compare(args, record) -> None:
     replicates = pd.concat([read_table(path, "replicates") for path in args.replicates])
     scores = scores[scores["probe"].isin(args.probes)]
     replicates = replicates[replicates["probe"].isin(args.probes)]
+    scores, replicates = (
+        table[~table["metric"].isin(LOWER_IS_BETTER)] for table in (scores, replicates)
+    )
     pairs = compare_encoders(scores, replicates)
     ranked = rank(pairs, scores, replicates)
     for table, path in ((pairs, args.pairs), (ranked, args.ranking)):

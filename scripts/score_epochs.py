@@ -10,8 +10,8 @@ import cli
 from hcsqc.encoders import load_encoder
 from hcsqc.features import extract_features
 from hcsqc.metrics import accuracy
-from hcsqc.probes.knn import KnnDraw, KnnSettings, knn_scores_by_draw
-from hcsqc.probes.task import ABNORMAL, rows_of, tasks
+from hcsqc.probes.knn import KnnSettings, knn_draws, knn_scores_by_draw
+from hcsqc.probes.task import ABNORMAL, tasks
 from hcsqc.schema import read_table, write_table
 from hcsqc.shards import Shards
 from hcsqc.splits import largest_budget
@@ -52,18 +52,7 @@ def score(args, record) -> None:
         features, _ = extract_features(
             encoder, shards, args.composite, rows, args.batch_size, args.precision, label
         )
-        predicted = knn_scores_by_draw(
-            features,
-            [
-                KnnDraw(
-                    rows_of(crops, task.train_crops),
-                    task.train_targets,
-                    rows_of(crops, task.test["crop_id"]),
-                )
-                for task in draws
-            ],
-            settings,
-        )
+        predicted = knn_scores_by_draw(features, knn_draws(crops, draws), settings)
         for task, values in zip(draws, predicted, strict=True):
             abnormal = (task.test["label"] == ABNORMAL).to_numpy(int)
             scores.append((encoder.provenance["epoch"], task.draw, accuracy(abnormal, values)))

@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 
 import cli
-from hcsqc.metrics import TABLE_METRICS, score_predictions
+from hcsqc.metrics import METRICS, score_predictions
 from hcsqc.progress import Progress
 from hcsqc.resampling import bootstrap_scores
 from hcsqc.schema import read_table, write_table
@@ -38,7 +38,7 @@ def score(args, record) -> None:
             "budget": int(path.stem.removeprefix("budget")),
         }
         scores.append(score_predictions(predictions).assign(**about))
-        resampled = bootstrap_scores(predictions, TABLE_METRICS, args.replicates, seed=0)
+        resampled = bootstrap_scores(predictions, list(METRICS), args.replicates, seed=0)
         replicates.append(resampled.assign(**about))
         progress.update()
     progress.close()

@@ -8,7 +8,8 @@ import torch
 import cli
 from hcsqc.encoders import check_composite, load_encoder
 from hcsqc.files import write_json
-from hcsqc.probes.finetune_search import FinetuneSearchSettings, search_finetuning
+from hcsqc.probes.finetune_search import search_finetuning
+from hcsqc.probes.sgd import SgdSearchSettings
 from hcsqc.probes.task import tasks
 from hcsqc.progress import Progress
 from hcsqc.schema import wells_of
@@ -25,7 +26,7 @@ def main() -> None:
     parser.add_argument("--budget", type=int, required=True)
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--output", type=Path, required=True)
-    cli.add_settings(parser, FinetuneSearchSettings)
+    cli.add_settings(parser, SgdSearchSettings)
     cli.run(search, parser.parse_args())
 
 
@@ -33,7 +34,7 @@ def search(args, record) -> None:
     """Search as the arguments describe; without labels for the budget nothing is chosen."""
     torch.set_num_threads(args.threads)
     torch.use_deterministic_algorithms(not torch.cuda.is_available())
-    settings = cli.settings_from(args, FinetuneSearchSettings)
+    settings = cli.settings_from(args, SgdSearchSettings)
     encoder = load_encoder(args.encoder)
     check_composite(encoder, args.composite, "fine-tuning search")
     found = {"chosen": None, "trials": []}

@@ -18,23 +18,13 @@ from scipy.stats import beta
 from sklearn.metrics import accuracy_score, f1_score
 
 import make_audit
-from hcsqc.audit import (
-    COST_COLUMNS,
-    DROP_COLUMNS,
-    METHODS,
-    RANKING_COLUMNS,
-    cells,
-    costs_of_records,
-    drop_outcome,
-    fits,
-    paper_checks,
-    render_audit,
-    verdicts,
-)
+from hcsqc.audit import COST_COLUMNS, cells, costs_of_records, render_audit
 from hcsqc.config import probe_budgets, probed, shuffles_labels
 from hcsqc.errors import InputError
 from hcsqc.metrics import TABLE_METRICS
-from hcsqc.tables import PAPER_TABLES, make_tables
+from hcsqc.paper_checks import fits, paper_checks
+from hcsqc.paper_claims import DROP_COLUMNS, RANKING_COLUMNS, drop_outcome, verdicts
+from hcsqc.tables import METHODS, PAPER_TABLES, make_tables
 
 ROOT = Path(__file__).resolve().parent.parent
 TEMPLATE = ROOT / "scripts" / "hcsqc" / "templates" / "audit.html"

@@ -18,12 +18,9 @@ from hcsqc.measures import MEASURES
 from hcsqc.methods import METHODS
 from hcsqc.nuclei import NucleusSettings
 from hcsqc.pretraining import PretrainingSettings
-from hcsqc.probes.finetune import FinetuneSettings
-from hcsqc.probes.finetune_search import FinetuneSearchSettings
 from hcsqc.probes.knn import KnnSettings
-from hcsqc.probes.linear import LinearSettings
-from hcsqc.probes.linear_search import LinearSearchSettings
 from hcsqc.probes.logistic import LogisticSettings
+from hcsqc.probes.sgd import SgdSearchSettings, SgdSettings
 from hcsqc.scale import ScaleSettings
 from hcsqc.simulate import SimulationSettings
 from hcsqc.views import ViewSettings
@@ -34,11 +31,11 @@ DEFAULTS = yaml.safe_load((ROOT / "config.yaml").read_text())
 unhurried = hypothesis_settings(deadline=None)  # a busy machine is no failure
 PROBE_SETTINGS = {
     "knn": KnnSettings,
-    "linear": LinearSettings,
-    "linear_search": LinearSearchSettings,
+    "linear": SgdSettings,
+    "linear_search": SgdSearchSettings,
     "logistic": LogisticSettings,
-    "finetune": FinetuneSettings,
-    "finetune_search": FinetuneSearchSettings,
+    "finetune": SgdSettings,
+    "finetune_search": SgdSearchSettings,
 }
 
 

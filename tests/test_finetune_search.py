@@ -11,8 +11,9 @@ from hcsqc.encoders import describe
 from hcsqc.errors import InputError
 from hcsqc.models import InputSpec
 from hcsqc.probes.finetune import finetune, finetuned_logits
-from hcsqc.probes.finetune_search import FinetuneSearchSettings, search_finetuning
+from hcsqc.probes.finetune_search import search_finetuning
 from hcsqc.probes.folds import grouped_folds
+from hcsqc.probes.sgd import SgdSearchSettings
 
 PLAIN = InputSpec(8, (0.5,) * 3, (0.5,) * 3)
 
@@ -31,7 +32,7 @@ def labelled(n=48, wells=8, contrast=60):
     return crops.astype(np.uint8), targets, (np.arange(n) % wells).astype(str)
 
 
-def settings(**changes) -> FinetuneSearchSettings:
+def settings(**changes) -> SgdSearchSettings:
     values = {
         "epochs": (3, 12),
         "batch_size": 8,
@@ -42,7 +43,7 @@ def settings(**changes) -> FinetuneSearchSettings:
         "gamma": 0.1,
         "folds": 3,
     }
-    return FinetuneSearchSettings(**(values | changes))
+    return SgdSearchSettings(**(values | changes))
 
 
 def search(crops, targets, wells, chosen=None, seed=0):

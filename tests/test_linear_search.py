@@ -14,11 +14,12 @@ import probe_linear_search
 from hcsqc.errors import InputError
 from hcsqc.feature_tables import features_table
 from hcsqc.probes.folds import grouped_folds
-from hcsqc.probes.linear import LinearSettings, linear_scores
-from hcsqc.probes.linear_search import LinearSearchSettings, _choice, search_linear
+from hcsqc.probes.linear import linear_scores
+from hcsqc.probes.linear_search import search_linear
+from hcsqc.probes.sgd import SgdSearchSettings, SgdSettings, best_trial
 from hcsqc.schema import features_schema, read_table, write_table
 
-SETTINGS = LinearSearchSettings(
+SETTINGS = SgdSearchSettings(
     epochs=(4, 10),
     batch_size=8,
     learning_rate=(0.01, 0.1),
@@ -44,7 +45,7 @@ def test_a_trial_is_the_log_loss_of_the_labels_held_out():
     _, trials = search_linear(train, targets, wells, SETTINGS, seed=7)
     assert len(trials) == 8
     trial = next(t for t in trials if (t["epochs"], t["learning_rate"]) == (10, 0.1))
-    one = LinearSettings(10, 8, 0.1, 0.9, trial["weight_decay"], (5, 8), 0.1)
+    one = SgdSettings(10, 8, 0.1, 0.9, trial["weight_decay"], (5, 8), 0.1)
     held_scores, held_targets = [], []
     for fold, (fit, held) in enumerate(grouped_folds(targets, wells, 3, 7)):
         rng = np.random.default_rng([7, fold])
@@ -111,7 +112,7 @@ def test_ties_go_to_the_smaller_rate_then_fewer_epochs_then_more_decay():
         trial(0.001, 0.1, 5, 0.51),
     ]
     for order in (tied, tied[::-1]):
-        assert order[_choice(order)] == tied[3]
+        assert order[best_trial(order)] == tied[3]
 
 
 def test_labels_without_folds_take_the_first_of_each_list():

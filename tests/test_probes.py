@@ -23,16 +23,17 @@ from hcsqc.feature_tables import features_table
 from hcsqc.files import atomic
 from hcsqc.probes import finetune as finetune_module
 from hcsqc.probes import knn as knn_module
-from hcsqc.probes.finetune import FinetuneSettings, finetune, finetuned_scores
+from hcsqc.probes.finetune import finetune, finetuned_scores
 from hcsqc.probes.knn import KnnDraw, KnnSettings, knn_scores, knn_scores_by_draw
-from hcsqc.probes.linear import LinearSettings, _initial_layers, linear_logits, linear_scores
+from hcsqc.probes.linear import _initial_layers, linear_logits, linear_scores
+from hcsqc.probes.sgd import SgdSettings
 from hcsqc.probes.task import read_features, select, tasks
 from hcsqc.schema import features_schema, write_table
 from hcsqc.shards import ShardFormat, ShardWriter
 
 unhurried = hypothesis_settings(deadline=None)  # a busy machine is no failure
-LINEAR = LinearSettings(12, 8, 0.05, 0.9, 0.01, (4, 9), 0.1)
-TUNING = FinetuneSettings(3, 8, 0.01, 0.9, 0.01, (2,), 0.1)
+LINEAR = SgdSettings(12, 8, 0.05, 0.9, 0.01, (4, 9), 0.1)
+TUNING = SgdSettings(3, 8, 0.01, 0.9, 0.01, (2,), 0.1)
 
 
 def two_classes(n: int, width: int, apart: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -207,7 +208,7 @@ def test_settings_of_knn_that_mean_nothing_are_refused():
 # The linear layer.
 
 
-def torch_scores(train, targets, test, settings: LinearSettings, rng) -> np.ndarray:
+def torch_scores(train, targets, test, settings: SgdSettings, rng) -> np.ndarray:
     """Train the same layer by PyTorch, from the same weights and batches."""
     weight, bias = _initial_layers(train.shape[1], [rng])
     layer = nn.Linear(train.shape[1], 2)
@@ -252,7 +253,7 @@ def test_linear_scores_are_pytorchs(n, momentum, decay):
 @pytest.mark.parametrize("decay", [0.0, 0.01])
 @pytest.mark.parametrize(("n", "width"), [(100, 64), (100, 512)], ids=["tall", "wide"])
 def test_the_papers_linear_probe_is_pytorchs(n, width, decay):
-    paper = LinearSettings(150, 32, 0.001, 0.9, decay, (40, 70, 120), 0.1)
+    paper = SgdSettings(150, 32, 0.001, 0.9, decay, (40, 70, 120), 0.1)
     train, targets = two_classes(n, width, 2.0, seed=4)
     test, _ = two_classes(30, width, 2.0, seed=5)
     # A common offset, as features after a ReLU have.

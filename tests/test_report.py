@@ -16,6 +16,7 @@ from hcsqc.learning_curves import learning_curves
 from hcsqc.metrics import TABLE_METRICS
 from hcsqc.ranking import compare_encoders, rank
 from hcsqc.report import (
+    OTHER_METRICS,
     Evidence,
     against_control,
     describe_data,
@@ -24,10 +25,12 @@ from hcsqc.report import (
     gains,
     label_counts,
     layout_table,
+    other_metrics,
     render_report,
     screen_counts,
 )
 from hcsqc.splits import CROSS_VALIDATION, HELD_OUT
+from hcsqc.tables import metrics_table
 from tests.test_tables import make, replicates_of
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -113,6 +116,13 @@ def ranked(table: pd.DataFrame) -> pd.DataFrame:
     return rank(compare_encoders(table, replicates), table, replicates)
 
 
+def with_recall(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return scores and replicates with recall at 1% false alarms, half of F1."""
+    f1 = table[table["metric"] == "f1"]
+    both = pd.concat([table, f1.assign(metric="recall_at_1_percent", value=f1["value"] / 2)])
+    return both, replicates_of(both)
+
+
 def evidence(config: dict, draws: int = 10, **given) -> Evidence:
     """Return what a small study found."""
     table = scores(config, draws)
@@ -122,6 +132,7 @@ def evidence(config: dict, draws: int = 10, **given) -> Evidence:
     selection |= {"difference": [0.05, -0.01], "low": [0.01, -0.02], "high": [0.09, 0.0]}
     found = {
         "tables": make(table, config),
+        "metrics": metrics_table(*with_recall(table), config),
         "ranked": ranked(table),
         "curves": learning_curves(table, replicates_of(table), "sim"),
         "misses": ["simclr with knn misses <debris> on sim."],
@@ -432,3 +443,20 @@ def test_failed_fields_are_listed_with_their_reason():
     assert found[:9] == [
         {"field_id": f"sim/p1/C0{i}/s1", "reason": f"reason {i}"} for i in range(9)
     ]
+
+
+def test_other_metrics_stand_at_the_largest_budget_with_their_interval():
+    config = study()
+    table = metrics_table(*with_recall(scores(config)), config)
+    table.loc[table["budget"] == 25, "value"] = 0.99
+    groups = other_metrics(table)
+    assert [(group["probe"], group["screen"]) for group in groups] == [
+        ("knn", "other"),
+        ("knn", "sim"),
+    ]
+    for group in groups:
+        assert group["budget"] == 350
+        assert list(group["lines"]) == sorted(MEANS)
+        cells = dict(zip(OTHER_METRICS, group["lines"]["simclr"], strict=True))
+        assert cells.pop("recall_at_1_percent") == ("44.0", "34.5 to 53.5")
+        assert set(cells.values()) == {(None, None)}, "what was not computed has no figure"

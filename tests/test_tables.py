@@ -12,7 +12,7 @@ from snakemake.utils import update_config
 
 from hcsqc.config import probe_budgets, probed
 from hcsqc.metrics import TABLE_METRICS
-from hcsqc.tables import COLUMNS, FEWEST_DRAWS, PAPER_TABLES, make_tables
+from hcsqc.tables import COLUMNS, FEWEST_DRAWS, PAPER_TABLES, make_tables, metrics_table
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIG = yaml.safe_load((ROOT / "config.yaml").read_text())
@@ -128,6 +128,29 @@ def test_draws_times_seeds_just_enough_have_an_interval():
     rows = make(score_rows(config), config)[1]
     run = rows[rows["status"] == "run"]
     assert run["low"].notna().all() and run["high"].notna().all()
+
+
+def test_every_metric_has_a_row_and_those_that_were_resampled_an_interval():
+    config = study()
+    scores = score_rows(config, by_draw)
+    extra = scores[scores["metric"] == "f1"]
+    recall = extra.assign(metric="recall_at_1_percent", value=extra["value"] / 2)
+    scores = pd.concat([scores, recall, extra.assign(metric="f1_of_batches")])
+    resampled = replicates_of(scores[scores["metric"] != "f1_of_batches"])
+    table = metrics_table(scores, resampled, config)
+    keys = ["encoder", "probe", "budget", "screen", "metric"]
+    assert not table.duplicated(keys).any()
+    assert len(table) == len(scores.drop_duplicates(keys))
+    wanted = {"encoder": "simclr", "probe": "knn", "budget": 25, "screen": "BBBC021"}
+    found = cell(table, **wanted, metric="recall_at_1_percent")
+    assert found[["value", "low", "high"]].tolist() == pytest.approx([0.225, 0.13, 0.32], abs=1e-4)
+    assert (found["kind"], found["draws"], found["n_test"]) == ("ssl", 10, 224)
+    unsure = cell(table, **wanted, metric="f1_of_batches")
+    assert (
+        unsure["value"] == pytest.approx(0.45) and np.isnan([unsure["low"], unsure["high"]]).all()
+    )
+    few = table[(table["probe"] == "finetune_paper") & (table["metric"] == "f1")]
+    assert len(few) == 4 and few["low"].isna().all(), "two draws are too few"
 
 
 def test_each_table_has_its_probes_budgets_and_screens():

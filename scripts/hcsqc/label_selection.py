@@ -13,13 +13,12 @@ from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import StandardScaler
 
 from hcsqc.errors import InputError
-from hcsqc.metrics import accuracy, auc, f1
+from hcsqc.metrics import table_scores
 from hcsqc.probes.task import ABNORMAL, FitScores, select
 from hcsqc.resampling import interval
 from hcsqc.schema import wells_of
 
 RANDOM, DIVERSE, TYPICAL, UNCERTAIN = STRATEGIES = ("random", "diverse", "typical", "uncertain")
-METRICS = {"accuracy": accuracy, "f1": f1, "auc": auc}
 NEIGHBOURS = 20  # Hacohen et al. 2022, TypiClust, arXiv:2202.02794
 FIRST_RANDOM = 10
 SMALLEST_ROUND = 5
@@ -65,8 +64,8 @@ def compare_selections(
                 labels = targets[picked]
                 about = (labels.mean(), len(set(labels)) == 1)
                 rows += [
-                    (strategy, budget, draw, name, metric(wanted, scores), *about)
-                    for name, metric in METRICS.items()
+                    (strategy, budget, draw, name, value, *about)
+                    for name, value in table_scores(wanted, scores).items()
                 ]
     if not rows:
         raise InputError(

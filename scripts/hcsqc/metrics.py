@@ -97,8 +97,9 @@ def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
         return np.where(whole > 0, part / whole, np.nan)
 
 
-# Those of the paper's tables.
-TABLE_METRICS = ("accuracy", "f1", "auc")
+# Those of the paper's tables, by name.
+TABLE_METRICS = {"accuracy": "Accuracy", "f1": "F1", "auc": "AUC"}
+LOWER_IS_BETTER = ("calibration_error",)
 METRICS: dict[str, Metric] = {
     "accuracy": _accuracy,
     "f1": _f1,
@@ -128,6 +129,11 @@ def auc(targets: np.ndarray, scores: np.ndarray) -> float:
 
 def _single(metric: str, targets: np.ndarray, scores: np.ndarray) -> float:
     return float(METRICS[metric](targets, scores, np.ones((1, len(targets))))[0])
+
+
+def table_scores(targets: np.ndarray, scores: np.ndarray) -> dict[str, float]:
+    """Return the metrics of the paper's tables, of n targets of 0 and 1 and n scores."""
+    return {name: _single(name, targets, scores) for name in TABLE_METRICS}
 
 
 def paper_style(targets: np.ndarray, scores: np.ndarray) -> dict[str, float]:

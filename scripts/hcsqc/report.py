@@ -9,6 +9,7 @@ import jinja2
 import pandas as pd
 
 from hcsqc.config import describe_data, shuffles_labels
+from hcsqc.metrics import TABLE_METRICS
 from hcsqc.ranking import sentence
 from hcsqc.schema import ARTEFACTS
 from hcsqc.tables import FEWEST_DRAWS
@@ -29,7 +30,17 @@ FIGURE_TITLES = {
     "knn_along_epochs": "Nearest neighbours along the epochs of pretraining",
 }
 MOST_FAILED = 20
-METRIC_NAMES = {"accuracy": "Accuracy", "f1": "F1", "auc": "AUC"}
+OTHER_METRICS = {
+    "average_precision": "Average precision",
+    "balanced_accuracy": "Balanced accuracy",
+    "recall_at_1_percent": "Recall at 1% false alarms",
+    "recall_at_5_percent": "Recall at 5%",
+    "calibration_error": "Calibration error",
+    "auc_of_labels": "AUC of labels*",
+    "accuracy_of_batches": "Accuracy of batches*",
+    "f1_of_batches": "F1 of batches*",
+    "auc_of_labels_of_batches": "AUC of labels of batches*",
+}
 
 
 @dataclass(frozen=True)
@@ -37,6 +48,7 @@ class Evidence:
     """What the evaluation found: tables 1 to 3 and the analyses beside them."""
 
     tables: Mapping[int, pd.DataFrame]
+    metrics: pd.DataFrame  # as tables.metrics_table returns it
     ranked: pd.DataFrame  # as ranking.rank returns it
     curves: pd.DataFrame  # as learning_curves.learning_curves returns it
     misses: Sequence[str]  # sentences of dose_response.misses
@@ -73,6 +85,8 @@ def render_report(
             {"number": number, "title": TABLE_TITLES[number], "groups": layout_table(table)}
             for number, table in evidence.tables.items()
         ],
+        other_metrics=other_metrics(evidence.metrics),
+        other_metric_names=OTHER_METRICS,
         findings=findings(evidence.ranked, config["study"]["train"]),
         gains=gains(evidence.curves),
         misses=evidence.misses,
@@ -92,7 +106,7 @@ def render_report(
         failed=failed_fields(summaries),
         most_failed=MOST_FAILED,
         encoders=encoders,
-        metric_names=METRIC_NAMES,
+        metric_names=TABLE_METRICS,
         figure_titles=FIGURE_TITLES,
     )
 
@@ -113,7 +127,7 @@ def layout_table(table: pd.DataFrame) -> list[dict]:
                     "cells": [
                         _cell(cells.loc[(budget, metric)])
                         for budget in budgets
-                        for metric in METRIC_NAMES
+                        for metric in TABLE_METRICS
                     ],
                 }
             )
@@ -132,14 +146,40 @@ def layout_table(table: pd.DataFrame) -> list[dict]:
 
 
 def _cell(row: pd.Series) -> dict:
-    def text(value: float) -> str | None:
-        return None if pd.isna(value) else f"{value:.1f}"
-
     return {
-        "percent": text(row["percent"]),
-        "interval": None if pd.isna(row["low"]) else f"{row['low']:.1f} to {row['high']:.1f}",
-        "paper": text(row["paper_percent"]),
+        "percent": _text(row["percent"]),
+        "interval": _interval(row["low"], row["high"]),
+        "paper": _text(row["paper_percent"]),
     }
+
+
+def _text(percent: float) -> str | None:
+    return None if pd.isna(percent) else f"{percent:.1f}"
+
+
+def _interval(low: float, high: float) -> str | None:
+    return None if pd.isna(low) else f"{low:.1f} to {high:.1f}"
+
+
+def other_metrics(table: pd.DataFrame) -> list[dict]:
+    """Return the metrics that the paper does not report, in percent, by probe and screen.
+
+    `table` is that of `tables.metrics_table`; of each probe the largest budget counts.
+    """
+    groups = []
+    for (probe, screen), rows in table.groupby(["probe", "screen"], sort=False):
+        own = rows[rows["budget"] == rows["budget"].max()]
+        cells = own.set_index(["encoder", "metric"])[["value", "low", "high"]] * 100
+        lines = {
+            encoder: [
+                (_text(cell["value"]), _interval(cell["low"], cell["high"]))
+                for cell in cells.loc[encoder].reindex(list(OTHER_METRICS)).to_dict("records")
+            ]
+            for encoder in dict.fromkeys(own["encoder"])
+        }
+        budget = int(own["budget"].iloc[0])
+        groups.append({"probe": probe, "screen": screen, "budget": budget, "lines": lines})
+    return groups
 
 
 def findings(ranked: pd.DataFrame, train: str) -> list[dict]:

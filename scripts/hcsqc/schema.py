@@ -5,7 +5,7 @@ version of its producer.
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -186,7 +186,7 @@ TABLES = {
         _column("probe", pa.string(), "name in the config"),
         _column("budget", pa.int32(), "labelled training crops"),
         _SCREEN,
-        _column("metric", pa.string(), "one of metrics.TABLE_METRICS"),
+        _column("metric", pa.string(), "one of metrics.METRICS"),
         _column("replicate", pa.int32(), "of the bootstrap over wells and draws, from 0"),
         _column("value", pa.float64(), "mean over draws, fraction, 0 to 1"),
         _column("n_wells", pa.int32(), "wells that the test crops lie in"),
@@ -217,6 +217,13 @@ def split_field_id(field_ids: pd.Series) -> pd.DataFrame:
     """Return plate, well and site (a number) of `screen/plate/well/s1`, with the same index."""
     place = field_ids.str.extract(r"^[^/]+/(?P<plate>[^/]+)/(?P<well>[^/]+)/s(?P<site>\d+)$")
     return place.astype({"site": int})
+
+
+def check_columns(table: pd.DataFrame, columns: Sequence[str], name: str) -> None:
+    """Raise InputError if `table`, called `name`, lacks one of the columns."""
+    missing = [column for column in columns if column not in table.columns]
+    if missing:
+        raise InputError(f"{name}: column '{missing[0]}' is missing; it needs {', '.join(columns)}")
 
 
 def write_table(

@@ -13,13 +13,12 @@ import pandas as pd
 import pyarrow as pa
 
 from hcsqc.errors import InputError
-from hcsqc.metrics import accuracy, auc, f1
+from hcsqc.metrics import TABLE_METRICS, table_scores
 from hcsqc.probes.task import ABNORMAL, FitScores, Task, select
 from hcsqc.schema import LABELS, TableSchema, wells_of
 from hcsqc.shift_images import MATCHED_PIXEL_SIZE, PERMUTED_CHANNELS
 from hcsqc.splits import class_counts
 
-METRICS = {"accuracy": accuracy, "f1": f1, "auc": auc}
 SAME_SCREEN = "same screen"
 AS_IT_IS = "as it is"
 STANDARDISED = "standardised features"
@@ -202,23 +201,24 @@ def _with_labels(task, source, target, labels, count, added, plain, fit_scores) 
 
 
 def _tried(condition, draw, targets, scores, plain) -> list[dict]:
+    references = {} if plain is None else table_scores(targets, plain)
     return [
         {
             "condition": condition,
             "draw": draw,
             "metric": name,
-            "value": metric(targets, scores),
-            "reference": np.nan if plain is None else metric(targets, plain),
+            "value": value,
+            "reference": references.get(name, np.nan),
             "n_test": len(targets),
             "reason": None,
         }
-        for name, metric in METRICS.items()
+        for name, value in table_scores(targets, scores).items()
     ]
 
 
 def _not_tried(condition, draw, reason) -> list[dict]:
     none = {"value": np.nan, "reference": np.nan, "n_test": 0, "reason": reason}
-    return [{"condition": condition, "draw": draw, "metric": name} | none for name in METRICS]
+    return [{"condition": condition, "draw": draw, "metric": name} | none for name in TABLE_METRICS]
 
 
 def _targets(labels: pd.DataFrame) -> np.ndarray:

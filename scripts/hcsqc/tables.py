@@ -1,4 +1,4 @@
-"""The paper's tables 1 to 3 with ours beside them.
+"""The paper's tables 1 to 3 with ours beside them, and a table of every metric.
 
 Table 1: frozen probes at the largest budget. Table 2: every probe at every budget. Table 3: the
 screens that were not trained on, at the largest budget.
@@ -34,10 +34,20 @@ COLUMNS = [
     "status",
     "reason",
 ]
+CELL = ["encoder", "probe", "budget", "screen", "metric"]
 # An interval over fewer draws than this would say more about luck than about spread.
 FEWEST_DRAWS = 5
 PAPER_TABLES = Path(__file__).with_name("masud2022_tables.csv")
 PAPER_SCREENS = {1: "BBBC022", 2: "BBBC022", 3: "BBBC021"}
+PAPER_COLUMNS = ["table", "encoder", "probe", "budget", "screen", "metric", "percent"]
+# The paper's self-supervised methods, by their name in the config.
+METHODS = {
+    "simclr": "SimCLR",
+    "barlow_twins": "Barlow Twins",
+    "vicreg": "VICReg",
+    "deepcluster_v2": "DeepCluster",
+    "swav": "SwAV",
+}
 
 
 def make_tables(
@@ -47,8 +57,7 @@ def make_tables(
 
     `scores` and `replicates` are those tables of all encoders. Each figure is the mean over draws
     and seeds, in percent, with its 95% interval from resampling wells and draws where there are
-    enough draws. Encoders and
-    budgets that were not run have a row that says why.
+    enough draws. Encoders and budgets that were not run have a row that says why.
     """
     summary = _summarise(scores, replicates)
     paper = pd.read_csv(PAPER_TABLES)
@@ -60,6 +69,20 @@ def make_tables(
     ]
     whole = pd.DataFrame(rows, columns=COLUMNS)
     return {number: whole[whole["table"] == number] for number in (1, 2, 3)}
+
+
+def metrics_table(scores: pd.DataFrame, replicates: pd.DataFrame, config: Mapping) -> pd.DataFrame:
+    """Return every metric of every encoder, probe, budget and screen that was run.
+
+    Columns: data, those of `CELL`, kind, value (a fraction, the mean over draws and seeds), its 95%
+    interval low to high as in `make_tables`, draws, seeds and n_test. Figures computed as the paper
+    may have (`metrics.paper_style`) have no interval.
+    """
+    table = _summarise(scores, replicates).reset_index()
+    kinds = {name: entry["kind"] for name, entry in config["encoders"].items()}
+    table.insert(0, "data", describe_data(config))
+    table.insert(2, "kind", table["encoder"].map(kinds))
+    return table
 
 
 def _cells(config: Mapping, carried: set[int]) -> list[tuple[int, str, int, str]]:
@@ -78,24 +101,24 @@ def _cells(config: Mapping, carried: set[int]) -> list[tuple[int, str, int, str]
 
 
 def _summarise(scores: pd.DataFrame, replicates: pd.DataFrame) -> pd.DataFrame:
-    keys = ["encoder", "probe", "budget", "screen", "metric"]
-    grouped = scores[scores["metric"].isin(TABLE_METRICS)].groupby(keys)
-    means = replicates.groupby([*keys, "replicate"], as_index=False)[["value", "n_wells"]].mean()
+    """Return value, low, high, draws, seeds and n_test by `CELL`."""
+    grouped = scores.groupby(CELL)
+    means = replicates.groupby([*CELL, "replicate"], as_index=False)[["value", "n_wells"]].mean()
     bounds = {
         cell: interval(rows["value"].to_numpy(), int(rows["n_wells"].iloc[0]))
-        for cell, rows in means.groupby(keys)
+        for cell, rows in means.groupby(CELL)
     }
-    summary = pd.DataFrame(
-        {
-            "percent": 100 * grouped["value"].mean(),
-            "draws": grouped["draw"].nunique(),
-            "seeds": grouped["seed"].nunique(),
-            "n_test": grouped["n_test"].first(),
-        }
-    )
-    summary["low"] = [100 * bounds[cell][0] for cell in summary.index]
-    summary["high"] = [100 * bounds[cell][1] for cell in summary.index]
-    return summary
+    found = {
+        "value": grouped["value"].mean(),
+        "draws": grouped["draw"].nunique(),
+        "seeds": grouped["seed"].nunique(),
+        "n_test": grouped["n_test"].first(),
+    }
+    summary = pd.DataFrame(found)
+    few = summary["draws"] * summary["seeds"] < FEWEST_DRAWS
+    pairs = [bounds.get(cell, (np.nan, np.nan)) for cell in summary.index]
+    limits = pd.DataFrame(pairs, summary.index, ["low", "high"]).mask(few)
+    return pd.concat([summary["value"], limits, summary.drop(columns="value")], axis=1)
 
 
 def _row(table, encoder, probe, budget, screen, metric, summary, paper, config) -> dict:
@@ -122,9 +145,9 @@ def _row(table, encoder, probe, budget, screen, metric, summary, paper, config) 
     key = (encoder, probe, budget, screen, metric)
     if key in summary.index:
         found = summary.loc[key]
-        row |= {name: found[name] for name in ("percent", "draws", "seeds", "n_test")}
-        if found["draws"] * found["seeds"] >= FEWEST_DRAWS:
-            row |= {"low": found["low"], "high": found["high"]}
+        row |= {name: found[name] for name in ("draws", "seeds", "n_test")}
+        row |= {"percent": 100 * found["value"]}
+        row |= {name: 100 * found[name] for name in ("low", "high")}
         return row | {"status": "run", "reason": None}
     reason = config["study"]["not_run"].get(encoder)
     if reason is None and not probed(config, encoder, probe):

@@ -2,7 +2,6 @@
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -10,27 +9,15 @@ from torch import nn
 
 from hcsqc.encoders import Encoder
 from hcsqc.errors import InputError
+from hcsqc.probes.sgd import SgdSettings
 from hcsqc.views import normalise
-
-
-@dataclass(frozen=True)
-class FinetuneSettings:
-    """SGD with momentum and a step schedule: the rate is multiplied by gamma at each milestone."""
-
-    epochs: int
-    batch_size: int
-    learning_rate: float
-    momentum: float
-    weight_decay: float
-    milestones: tuple[int, ...]
-    gamma: float
 
 
 def finetune(
     encoder: Encoder,
     crops: np.ndarray,
     targets: np.ndarray,
-    settings: FinetuneSettings,
+    settings: SgdSettings,
     seed: tuple[int, int],
     on_batch: Callable[[int, float], None],
 ) -> nn.Module:

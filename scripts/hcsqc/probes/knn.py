@@ -5,8 +5,10 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 
 from hcsqc.errors import InputError
+from hcsqc.probes.task import Task, rows_of
 
 METRICS = ("euclidean", "cosine")
 ROUNDING = np.finfo(np.float32).eps / 2  # largest relative error of one operation
@@ -52,6 +54,21 @@ class KnnDraw(NamedTuple):
     train: np.ndarray
     targets: np.ndarray
     test: np.ndarray
+
+
+def knn_draws(crops: pd.Index, draws: Sequence[Task]) -> list[KnnDraw]:
+    """Return the tasks of a probe as rows of the features of `crops`.
+
+    Raises InputError naming a crop that has no features.
+    """
+    return [
+        KnnDraw(
+            rows_of(crops, task.train_crops),
+            task.train_targets,
+            rows_of(crops, task.test["crop_id"]),
+        )
+        for task in draws
+    ]
 
 
 def knn_scores_by_draw(

@@ -1,33 +1,18 @@
 """A linear layer with two outputs on frozen features, trained by SGD (paper 3.3, second task)."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from scipy.special import expit
 
-
-@dataclass(frozen=True)
-class LinearSettings:
-    """SGD with momentum and a step schedule: the rate is multiplied by gamma at each milestone.
-
-    `weight_decay` times weight and bias is added to the gradient, as `torch.optim.SGD` does.
-    """
-
-    epochs: int
-    batch_size: int
-    learning_rate: float
-    momentum: float
-    weight_decay: float
-    milestones: tuple[int, ...]
-    gamma: float
+from hcsqc.probes.sgd import SgdSettings
 
 
 def linear_scores(
     train: Sequence[np.ndarray],
     targets: Sequence[np.ndarray],
     test: Sequence[np.ndarray],
-    settings: LinearSettings,
+    settings: SgdSettings,
     rngs: Sequence[np.random.Generator],
 ) -> list[np.ndarray]:
     """Train one layer per draw, all draws side by side; return the test scores of each.
@@ -44,7 +29,7 @@ def linear_logits(
     train: Sequence[np.ndarray],
     targets: Sequence[np.ndarray],
     test: Sequence[np.ndarray],
-    settings: Sequence[LinearSettings],
+    settings: Sequence[SgdSettings],
     rngs: Sequence[np.random.Generator],
 ) -> list[np.ndarray]:
     """Train one layer per draw and setting, side by side; return m x settings logits of each draw.
@@ -94,7 +79,7 @@ def _train_in_the_dual(
     products: np.ndarray,
     start: np.ndarray,
     signs: np.ndarray,
-    settings: Sequence[LinearSettings],
+    settings: Sequence[SgdSettings],
     rngs: Sequence[np.random.Generator],
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the share of the start that is left, settings, and draws x n x settings coefficients.
@@ -134,7 +119,7 @@ def _train_in_the_dual(
     return share, coefficients
 
 
-def _learning_rates(settings: Sequence[LinearSettings]) -> np.ndarray:
+def _learning_rates(settings: Sequence[SgdSettings]) -> np.ndarray:
     """Return epochs x settings; 0 after a setting's last epoch, where its layer stays as it is."""
     epochs = np.arange(max(one.epochs for one in settings))[:, None]
     passed = [(epochs >= np.array(one.milestones)).sum(axis=1) for one in settings]
