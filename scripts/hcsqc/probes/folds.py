@@ -3,8 +3,6 @@
 import numpy as np
 from sklearn.model_selection import StratifiedGroupKFold
 
-# Nats. Mean losses over folds this close are a tie, so that no rounding of a solver decides one.
-TIE = 1e-6
 Fold = tuple[np.ndarray, np.ndarray]  # rows to fit on, rows to score on
 
 

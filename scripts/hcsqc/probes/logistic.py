@@ -10,7 +10,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from hcsqc.errors import InputError
-from hcsqc.probes.folds import TIE, grouped_folds
+from hcsqc.probes.folds import grouped_folds
+from hcsqc.probes.sgd import TIE
 
 # Largest component of the mean loss's gradient at the solution. Probabilities are then right to
 # about 1e-7; scikit-learn's default of 1e-4 leaves them wrong by up to 1e-3.
