@@ -20,8 +20,8 @@ import probe_logistic
 from hcsqc.errors import InputError
 from hcsqc.feature_tables import features_table
 from hcsqc.probes import logistic as logistic_module
-from hcsqc.probes.folds import TIE, grouped_folds
 from hcsqc.probes.logistic import LogisticSettings, fit_logistic
+from hcsqc.probes.sgd import TIE
 from hcsqc.schema import features_schema, read_table, wells_of, write_table
 
 SETTINGS = LogisticSettings((0.001, 0.01, 0.1, 1.0, 10.0), 5)
