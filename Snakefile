@@ -29,6 +29,7 @@ localrules:
     all,
     download,
     crops,
+    refresh,
     nuclei_figures,
     encoders,
     tables,
@@ -54,6 +55,18 @@ rule crops:
     """The crops of every screen."""
     input:
         [crop_files(screen, "parquet") for screen in SCREENS],
+
+
+rule refresh:
+    """Look at the images of all indexed plates again: what was replaced, added or deleted?"""
+    input:
+        [
+            plate_file("screens", screen, plate, "refreshed.json")
+            for screen in SCREENS
+            if screen not in DERIVED
+            for plate in config["screens"][screen]["plates"]
+            if Path(plate_file("screens", screen, plate, "fields.parquet")).exists()
+        ],
 
 
 rule nuclei_figures:

@@ -123,6 +123,11 @@ def flags(values):
     return shlex.join(words)
 
 
+def growing(amount):
+    """Return a resource that grows with each attempt: MB of memory, minutes of runtime."""
+    return lambda wildcards, attempt: amount * attempt
+
+
 def pick(values, *names):
     """Return some entries of a mapping."""
     return {name: values[name] for name in names}

@@ -135,8 +135,8 @@ rule probe_unseen_artefacts:
     conda:
         "../envs/core.yaml"
     resources:
-        mem_mb=4000,
-        runtime=120,
+        mem_mb=growing(1000),
+        runtime=growing(60),
     params:
         budgets=config["study"]["budgets"],
         draws=DIAGNOSTIC_DRAWS,
@@ -163,8 +163,8 @@ rule compare_label_selection:
     conda:
         "../envs/core.yaml"
     resources:
-        mem_mb=4000,
-        runtime=240,
+        mem_mb=growing(1000),
+        runtime=growing(120),
     params:
         budgets=config["study"]["budgets"],
         draws=DIAGNOSTIC_DRAWS,

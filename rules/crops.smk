@@ -32,8 +32,8 @@ rule crop_plate:
         "../envs/core.yaml"
     threads: 4
     resources:
-        mem_mb=lambda wildcards, attempt: 4000 * attempt,
-        runtime=lambda wildcards, attempt: 60 * attempt,
+        mem_mb=growing(2000),
+        runtime=growing(60),
     params:
         images=lambda wc: image_folder(wc.screen, wc.plate),
         screen=lambda wc: flags(pick_given(screen_entry(wc), "nucleus_channel", "z_projection")),
@@ -106,8 +106,8 @@ rule derive_plate:
     conda:
         "../envs/core.yaml"
     resources:
-        mem_mb=4000,
-        runtime=60,
+        mem_mb=growing(2000),
+        runtime=growing(60),
     params:
         settings=flags(pick(config["crops"], "scale_knee")),
         diameter=lambda wc: (

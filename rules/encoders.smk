@@ -131,8 +131,8 @@ rule random_encoder:
     conda:
         "../envs/torch.yaml"
     resources:
-        mem_mb=2000,
-        runtime=20,
+        mem_mb=growing(2000),
+        runtime=growing(20),
     params:
         settings=lambda wc: flags(pick(encoder_settings(wc), "architecture", "input_px")),
         channels=len(config["screens"][TRAIN]["composite"]),
@@ -159,8 +159,8 @@ rule fit_measures:
     conda:
         "../envs/torch.yaml"
     resources:
-        mem_mb=4000,
-        runtime=30,
+        mem_mb=growing(2000),
+        runtime=growing(30),
     params:
         settings=lambda wc: flags(encoder_settings(wc)),
         composite=config["screens"][TRAIN]["composite"],
@@ -190,8 +190,10 @@ rule pretrain_trial:
     threads: 8
     resources:
         gpu=1,
-        mem_mb=lambda wildcards, attempt: 24000 * attempt,
-        runtime=lambda wildcards, attempt: 120 * attempt,
+        mem_mb=growing(12000),
+        runtime=growing(120),
+        # Folder of the node's own disk to copy the crops to; empty: read where they lie.
+        scratch="",
     params:
         settings=lambda wc: pretraining_flags(wc, wc.trial),
         seed=config["study"]["seeds"][0],
@@ -205,7 +207,7 @@ rule pretrain_trial:
         " --crops {input.crops:q} --composite {params.composite}"
         " --without-wells {params.wells:q} --at-most-crops {params.crops}"
         " --checkpoints {params.checkpoints:q}"
-        " --limit-minutes {resources.runtime} --threads {threads}"
+        " --limit-minutes {resources.runtime} --scratch {resources.scratch:q} --threads {threads}"
         " --record {output.record:q} 2>&1 | tee {log:q}"
 
 
@@ -253,8 +255,9 @@ rule pretrain:
     threads: 8
     resources:
         gpu=1,
-        mem_mb=lambda wildcards, attempt: 24000 * attempt,
-        runtime=lambda wildcards, attempt: 720 * attempt,
+        mem_mb=growing(12000),
+        runtime=growing(720),
+        scratch="",
     params:
         settings=pretraining_flags,
         choice=lambda wc, input: flags({"choice": input.choice} if input.choice else {}),
@@ -266,7 +269,7 @@ rule pretrain:
         "python scripts/pretrain.py {params.settings} {params.choice} --seed {wildcards.seed}"
         " --crops {input.crops:q} --composite {params.composite}"
         " --without-wells {params.wells:q} --checkpoints {params.checkpoints:q}"
-        " --limit-minutes {resources.runtime} --threads {threads}"
+        " --limit-minutes {resources.runtime} --scratch {resources.scratch:q} --threads {threads}"
         " --output {output.weights:q} --snapshots-output {output.snapshots:q}"
         " --record {output.record:q} 2>&1 | tee {log:q}"
 
@@ -306,8 +309,8 @@ rule score_epochs:
         "../envs/torch.yaml"
     threads: 4
     resources:
-        mem_mb=lambda wildcards, attempt: 8000 * attempt,
-        runtime=60,
+        mem_mb=growing(4000),
+        runtime=growing(60),
     params:
         composite=config["screens"][TRAIN]["composite"],
         reading=flags(pick(config["features"], "batch_size", "precision")),

@@ -24,8 +24,8 @@ rule probe:
     conda:
         "../envs/core.yaml"
     resources:
-        mem_mb=4000,
-        runtime=60,
+        mem_mb=growing(1000),
+        runtime=growing(20),
     params:
         script=probe_script,
         settings=lambda wc: flags(settings.probe_settings(config, wc.probe)),
@@ -58,8 +58,8 @@ rule search_finetuning:
     threads: 8
     resources:
         gpu=1,
-        mem_mb=lambda wildcards, attempt: 12000 * attempt,
-        runtime=lambda wildcards, attempt: 480 * attempt,
+        mem_mb=growing(8000),
+        runtime=growing(480),
     params:
         composite=config["screens"][TRAIN]["composite"],
         settings=lambda wc: flags(settings.probe_settings(config, wc.probe)),
@@ -92,8 +92,8 @@ rule finetune:
     threads: 8
     resources:
         gpu=1,
-        mem_mb=lambda wildcards, attempt: 12000 * attempt,
-        runtime=lambda wildcards, attempt: 240 * attempt,
+        mem_mb=growing(8000),
+        runtime=growing(240),
     params:
         # Channels that encoders see of each screen: BBBC022:w4,w5,w1.
         composites=[
@@ -127,8 +127,8 @@ rule score_predictions:
     conda:
         "../envs/core.yaml"
     resources:
-        mem_mb=2000,
-        runtime=30,
+        mem_mb=growing(1000),
+        runtime=growing(30),
     params:
         replicates=config["evaluation"]["replicates"],
         code=code_digest("score_predictions.py"),

@@ -41,8 +41,8 @@ rule extract_features:
         "../envs/torch.yaml"
     threads: 4
     resources:
-        mem_mb=lambda wildcards, attempt: 8000 * attempt,
-        runtime=60,
+        mem_mb=growing(4000),
+        runtime=growing(60),
     params:
         composite=lambda wc: screen_entry(wc)["composite"],
         settings=flags(pick(config["features"], "batch_size", "precision", "sample")),
@@ -71,8 +71,8 @@ rule extract_plate_features:
         "../envs/torch.yaml"
     threads: 4
     resources:
-        mem_mb=lambda wildcards, attempt: 8000 * attempt,
-        runtime=120,
+        mem_mb=growing(4000),
+        runtime=growing(120),
     params:
         composite=lambda wc: screen_entry(wc)["composite"],
         settings=flags(pick(config["features"], "batch_size", "precision")),

@@ -20,8 +20,8 @@ rule label_screen:
     conda:
         "../envs/core.yaml"
     resources:
-        mem_mb=8000,
-        runtime=30,
+        mem_mb=growing(4000),
+        runtime=growing(30),
     params:
         wells=lambda wc: screen_entry(wc)["evaluation_wells"],
         settings=flags(config["labels"]),
@@ -49,8 +49,8 @@ rule split_labels:
     conda:
         "../envs/core.yaml"
     resources:
-        mem_mb=2000,
-        runtime=30,
+        mem_mb=growing(1000),
+        runtime=growing(30),
     params:
         wells=lambda wc: screen_entry(wc)["evaluation_wells"],
         settings=flags(

@@ -2,8 +2,10 @@
 
 in   the images of a plate (not inputs of the DAG: indexing looks at them, cropping reads them)
 out  simulated/{screen}/{plate}.truth.parquet,
-     screens/{screen}/{plate}.{fields,scale,illumination}.parquet
+     screens/{screen}/{plate}.{fields,scale,illumination}.parquet; {plate}.refreshed.json if asked for
 """
+
+import time
 
 
 rule simulate_plate:
@@ -19,8 +21,8 @@ rule simulate_plate:
     conda:
         "../envs/core.yaml"
     resources:
-        mem_mb=2000,
-        runtime=60,
+        mem_mb=growing(1000),
+        runtime=growing(60),
     params:
         images=lambda wc: image_folder(wc.screen),
         settings=lambda wc: flags(screen_entry(wc)["simulate"]),
@@ -43,8 +45,8 @@ rule index_plate:
     conda:
         "../envs/core.yaml"
     resources:
-        mem_mb=2000,
-        runtime=30,
+        mem_mb=growing(1000),
+        runtime=growing(30),
     params:
         source=source_flags,
         code=code_digest("index_plate.py"),
@@ -67,8 +69,8 @@ rule measure_scale:
     conda:
         "../envs/core.yaml"
     resources:
-        mem_mb=4000,
-        runtime=30,
+        mem_mb=growing(1000),
+        runtime=growing(30),
     params:
         images=lambda wc: image_folder(wc.screen, wc.plate),
         channels=lambda wc: settings.channels(config, wc.screen),
@@ -84,3 +86,32 @@ rule measure_scale:
         " --channels {params.channels} {params.screen} {params.settings}"
         " --output {output.scale:q} --illumination-output {output.illumination:q}"
         " --record {output.record:q} 2>&1 | tee {log:q}"
+
+
+rule refresh_plate:
+    """Look at a plate's images again; rewrite its index if one was replaced, added or deleted."""
+    output:
+        # An earlier receipt says when the images were last read: it must not be deleted.
+        receipt=update(f"{STUDY}/screens/{{screen}}/{{plate}}.refreshed.json"),
+        record=f"{STUDY}/runs/refresh/{{screen}}/{{plate}}/run.json",
+    log:
+        f"{STUDY}/logs/refresh/{{screen}}/{{plate}}.log",
+    conda:
+        "../envs/core.yaml"
+    threads: 2
+    resources:
+        mem_mb=growing(1000),
+        runtime=growing(120),
+    params:
+        source=source_flags,
+        images=lambda wc: image_folder(wc.screen, wc.plate),
+        screen=lambda wc: flags(pick_given(screen_entry(wc), "z_projection")),
+        fields=lambda wc: plate_file("screens", wc.screen, wc.plate, "fields.parquet"),
+        summary=lambda wc: plate_file("crops", wc.screen, wc.plate, "summary.parquet"),
+        # Whoever asks wants a new look.
+        asked=lambda wc: time.time_ns(),
+    shell:
+        "python scripts/refresh_plate.py --screen {wildcards.screen:q} --plate {wildcards.plate:q}"
+        " {params.source} --plate-images {params.images:q} {params.screen}"
+        " --fields {params.fields:q} --summary {params.summary:q} --threads {threads}"
+        " --receipt {output.receipt:q} --record {output.record:q} 2>&1 | tee {log:q}"

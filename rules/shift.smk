@@ -31,8 +31,8 @@ rule embed_shift_variants:
         "../envs/torch.yaml"
     threads: 4
     resources:
-        mem_mb=lambda wildcards, attempt: 8000 * attempt,
-        runtime=120,
+        mem_mb=growing(2000),
+        runtime=growing(120),
     params:
         composite=lambda wc: screen_entry(wc)["composite"],
         settings=flags(pick(config["features"], "batch_size", "precision")),
@@ -67,8 +67,8 @@ rule diagnose_shift:
     conda:
         "../envs/core.yaml"
     resources:
-        mem_mb=4000,
-        runtime=60,
+        mem_mb=growing(1000),
+        runtime=growing(60),
     params:
         budgets=config["study"]["budgets"],
         draws=DIAGNOSTIC_DRAWS,

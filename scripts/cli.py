@@ -4,7 +4,7 @@ import argparse
 import dataclasses
 import sys
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
@@ -37,6 +37,19 @@ def probe_parser(about: str, settings: type) -> argparse.ArgumentParser:
     made.add_argument("--output", type=Path, required=True)
     add_settings(made, settings)
     return made
+
+
+def add_source(to: argparse.ArgumentParser, layouts: Iterable[str]) -> None:
+    """Add the flags that say which plate is meant, where its images lie and how they are named."""
+    to.add_argument("--screen", required=True)
+    to.add_argument("--plate", required=True)
+    to.add_argument("--layout", choices=layouts, required=True)
+    to.add_argument("--images", type=Path, required=True, help="folder; may hold {plate}")
+    to.add_argument("--channels", nargs="+", required=True)
+    to.add_argument("--image-csv", type=Path, help="of bbbc022 and bbbc021")
+    to.add_argument("--table", type=Path, help="of loaddata; may hold {plate}")
+    to.add_argument("--table-prefix", help="of loaddata: what --images stands for in the table")
+    to.add_argument("--pattern", help="of files: regular expression of a path below --images")
 
 
 def add_settings(to: argparse.ArgumentParser, settings: type, required: bool = True) -> None:

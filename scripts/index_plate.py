@@ -11,15 +11,7 @@ from hcsqc.schema import write_table
 def main() -> None:
     """Read the flags, look at the folder, write the fields."""
     parser = cli.parser(__doc__)
-    parser.add_argument("--screen", required=True)
-    parser.add_argument("--plate", required=True)
-    parser.add_argument("--layout", choices=LAYOUTS, required=True)
-    parser.add_argument("--images", type=Path, required=True, help="folder; may hold {plate}")
-    parser.add_argument("--channels", nargs="+", required=True)
-    parser.add_argument("--image-csv", type=Path, help="of bbbc022 and bbbc021")
-    parser.add_argument("--table", type=Path, help="of loaddata; may hold {plate}")
-    parser.add_argument("--table-prefix", help="of loaddata: what --images stands for in the table")
-    parser.add_argument("--pattern", help="of files: regular expression of a path below --images")
+    cli.add_source(parser, LAYOUTS)
     parser.add_argument("--output", type=Path, required=True)
     cli.run(index, parser.parse_args())
 

@@ -19,6 +19,7 @@ from hcsqc.files import text_digest
 from hcsqc.methods import METHODS
 from hcsqc.models import InputSpec
 from hcsqc.pretraining import Diverged, OutOfTime, PretrainingSettings, pretrain
+from hcsqc.scratch import on_scratch
 from hcsqc.shards import read_format
 from hcsqc.training_crops import training_crops
 from hcsqc.views import ViewSettings
@@ -41,6 +42,7 @@ def main() -> None:
     parser.add_argument("--at-most-crops", type=int, help="train on a random share of the crops")
     parser.add_argument("--choice", type=Path, help="JSON whose `chosen` settings hold instead")
     parser.add_argument("--checkpoints", type=Path, required=True, help="folder to resume from")
+    parser.add_argument("--scratch", default="", help="folder of the node to copy the crops to")
     parser.add_argument("--limit-minutes", type=float, help="save and stop before this is over")
     parser.add_argument("--output", type=Path, help="the encoder; a trial has none")
     parser.add_argument("--snapshots-output", type=Path, help="folder of encoders along the epochs")
@@ -55,7 +57,13 @@ def train(args, record) -> None:
     """Pretrain the encoder that the arguments describe."""
     began = time.monotonic()
     torch.set_num_threads(args.threads)
-    crops = training_crops(args.crops, args.composite, args.without_wells, args.at_most_crops)
+    with on_scratch(args.crops, args.scratch) as paths:
+        train_on(paths, args, record, began)
+
+
+def train_on(paths: list[Path], args, record, began: float) -> None:
+    """Pretrain on the shards at `paths`; the job began at that time of the monotonic clock."""
+    crops = training_crops(paths, args.composite, args.without_wells, args.at_most_crops)
     if args.choice:
         vars(args).update(json.loads(args.choice.read_text())["chosen"])
     settings = cli.settings_from(args, PretrainingSettings)

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
 PARTS = ("Snakefile", "config.yaml", "rules", "scripts", "envs", "docs", "profiles", "tests/tiny")
@@ -51,6 +52,28 @@ class Project:
         table = done.stdout.split("Job stats:")[1].split("\n\n")[0]
         rows = [line.split() for line in table.splitlines()[3:] if line.strip()]
         return {name: int(count) for name, count in rows if name not in ("total", "all")}
+
+
+def results(project: Project) -> Path:
+    """Return the folder of the tiny study's results."""
+    return project.folder / "results" / "tiny"
+
+
+def edit(project: Project, path: str, old: str, new: str) -> None:
+    """Replace a text in a file of the project."""
+    file = project.folder / path
+    text = file.read_text()
+    assert old in text, f"{path} no longer holds {old!r}"
+    file.write_text(text.replace(old, new, 1))
+
+
+def study_with(project: Project, **changes) -> None:
+    """Merge changes into the tiny study's file, section by section."""
+    path = project.folder / "tests/tiny/study.yaml"
+    study = yaml.safe_load(path.read_text())
+    for section, values in changes.items():
+        study.setdefault(section, {}).update(values)
+    path.write_text(yaml.safe_dump(study))
 
 
 @pytest.fixture(scope="session")
