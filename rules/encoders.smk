@@ -207,7 +207,7 @@ rule pretrain_trial:
         " --crops {input.crops:q} --composite {params.composite}"
         " --without-wells {params.wells:q} --at-most-crops {params.crops}"
         " --checkpoints {params.checkpoints:q}"
-        " --limit-minutes {resources.runtime} --scratch {resources.scratch:q} --threads {threads}"
+        " --limit-minutes {resources.runtime} --scratch={resources.scratch:q} --threads {threads}"
         " --record {output.record:q} 2>&1 | tee {log:q}"
 
 
@@ -269,7 +269,7 @@ rule pretrain:
         "python scripts/pretrain.py {params.settings} {params.choice} --seed {wildcards.seed}"
         " --crops {input.crops:q} --composite {params.composite}"
         " --without-wells {params.wells:q} --checkpoints {params.checkpoints:q}"
-        " --limit-minutes {resources.runtime} --scratch {resources.scratch:q} --threads {threads}"
+        " --limit-minutes {resources.runtime} --scratch={resources.scratch:q} --threads {threads}"
         " --output {output.weights:q} --snapshots-output {output.snapshots:q}"
         " --record {output.record:q} 2>&1 | tee {log:q}"
 

@@ -17,7 +17,16 @@ from sklearn.metrics import (
 )
 from sklearn.metrics import auc as area
 
-from hcsqc.metrics import METRICS, TABLE_METRICS, accuracy, auc, f1, paper_style, score_predictions
+from hcsqc.metrics import (
+    METRICS,
+    TABLE_METRICS,
+    Weighted,
+    accuracy,
+    auc,
+    f1,
+    paper_style,
+    score_predictions,
+)
 
 unhurried = hypothesis_settings(deadline=None)  # a busy machine is no failure
 TARGETS = np.array([0, 0, 0, 1, 1])
@@ -36,8 +45,8 @@ def test_known_answers():
 def test_perfect_scores_are_one_and_inverted_ones_nought(metric):
     once = np.ones((1, len(TARGETS)))
     best, worst = (1, 0) if metric != "calibration_error" else (0, 1)
-    assert METRICS[metric](TARGETS, TARGETS.astype(float), once) == best
-    inverted = METRICS[metric](TARGETS, 1.0 - TARGETS, once)
+    assert METRICS[metric](Weighted(TARGETS, TARGETS.astype(float), once)) == best
+    inverted = METRICS[metric](Weighted(TARGETS, 1.0 - TARGETS, once))
     # Flagging all crops of the lowest score still finds two of five.
     assert inverted == (pytest.approx(2 / 5) if metric == "average_precision" else worst)
 
@@ -81,7 +90,7 @@ def test_every_metric_is_scikit_learns_with_weights(metric):
         scores = np.clip(rng.normal(0.4 + 0.2 * targets, 0.3), 0, 1).round(rng.integers(1, 4))
         weights = rng.integers(0, 4, (6, n)).astype(float)
         weights[:, [np.argmax(targets), np.argmin(targets)]] = 1  # both classes stay
-        found = METRICS[metric](targets, scores, weights)
+        found = METRICS[metric](Weighted(targets, scores, weights))
         expected = [ORACLES[metric](targets, scores, row) for row in weights]
         np.testing.assert_allclose(found, expected, atol=1e-12)
 
@@ -89,7 +98,7 @@ def test_every_metric_is_scikit_learns_with_weights(metric):
 @pytest.mark.parametrize("metric", METRICS)
 def test_a_metric_of_one_class_is_undefined_unless_it_needs_but_one(metric):
     scores = np.array([0.2, 0.9])
-    value = METRICS[metric](np.zeros(2, int), scores, np.ones((1, 2)))[0]
+    value = METRICS[metric](Weighted(np.zeros(2, int), scores, np.ones((1, 2))))[0]
     assert np.isnan(value) == (metric not in ("accuracy", "f1", "calibration_error"))
 
 

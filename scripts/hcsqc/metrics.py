@@ -5,6 +5,7 @@ hundreds of times; scikit-learn's metrics with `sample_weight` are the oracle in
 """
 
 from collections.abc import Callable
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
@@ -14,59 +15,71 @@ CALIBRATION_BINS = 10
 # Table 3 of the paper fits means over batches of so many crops (docs/evaluation.md).
 PAPER_BATCH = 32
 
-# targets (n of 0 and 1), scores (n), weights (b x n) to b values; nan where they are not defined.
-Metric = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+
+class Weighted:
+    """The scores of n test crops under b weightings of them, and what several metrics count.
+
+    `targets` are n of 0 and 1, `scores` n, `weights` b x n.
+    """
+
+    def __init__(self, targets: np.ndarray, scores: np.ndarray, weights: np.ndarray):
+        self.targets, self.scores, self.weights = targets, scores, weights
+        self.total = weights.sum(axis=1)
+
+    @cached_property
+    def confusion(self) -> tuple[np.ndarray, ...]:
+        """True positives, false positives, false negatives and true negatives, b each."""
+        said, abnormal = self.scores > THRESHOLD, self.targets == 1
+        masks = (said & abnormal, said & ~abnormal, ~said & abnormal, ~said & ~abnormal)
+        return tuple(self.weights @ mask.astype(float) for mask in masks)
+
+    @cached_property
+    def roc(self) -> tuple[np.ndarray, np.ndarray]:
+        """The weights of abnormal and normal crops at each score, b x levels, highest first."""
+        order = np.argsort(-self.scores, kind="stable")
+        starts = np.flatnonzero(np.r_[True, np.diff(self.scores[order]) != 0])
+        abnormal = self.targets[order] == 1
+        ordered = self.weights[:, order]
+        return (
+            np.add.reduceat(ordered * abnormal, starts, axis=1),
+            np.add.reduceat(ordered * ~abnormal, starts, axis=1),
+        )
 
 
-def _confusion(targets, scores, weights) -> tuple[np.ndarray, ...]:
-    """Return true positives, false positives, false negatives and true negatives, b each."""
-    said, abnormal = scores > THRESHOLD, targets == 1
-    masks = (said & abnormal, said & ~abnormal, ~said & abnormal, ~said & ~abnormal)
-    return tuple(weights @ mask.astype(float) for mask in masks)
+# b values; nan where they are not defined.
+Metric = Callable[[Weighted], np.ndarray]
 
 
-def _accuracy(targets, scores, weights) -> np.ndarray:
-    true_positive, _, _, true_negative = _confusion(targets, scores, weights)
-    return _ratio(true_positive + true_negative, weights.sum(axis=1))
+def _accuracy(crops: Weighted) -> np.ndarray:
+    true_positive, _, _, true_negative = crops.confusion
+    return _ratio(true_positive + true_negative, crops.total)
 
 
-def _f1(targets, scores, weights) -> np.ndarray:
+def _f1(crops: Weighted) -> np.ndarray:
     """The F1 scores of both classes, averaged with the classes' sizes as weights."""
-    tp, fp, fn, tn = _confusion(targets, scores, weights)
+    tp, fp, fn, tn = crops.confusion
     wrong = fp + fn
     with np.errstate(invalid="ignore"):
         abnormal = np.nan_to_num(2 * tp / (2 * tp + wrong))
         normal = np.nan_to_num(2 * tn / (2 * tn + wrong))
-    return _ratio((tp + fn) * abnormal + (tn + fp) * normal, weights.sum(axis=1))
+    return _ratio((tp + fn) * abnormal + (tn + fp) * normal, crops.total)
 
 
-def _balanced_accuracy(targets, scores, weights) -> np.ndarray:
-    tp, fp, fn, tn = _confusion(targets, scores, weights)
+def _balanced_accuracy(crops: Weighted) -> np.ndarray:
+    tp, fp, fn, tn = crops.confusion
     return (_ratio(tp, tp + fn) + _ratio(tn, tn + fp)) / 2
 
 
-def _roc(targets, scores, weights) -> tuple[np.ndarray, np.ndarray]:
-    """Return the weights of abnormal and normal crops at each score, b x levels, highest first."""
-    order = np.argsort(-scores, kind="stable")
-    starts = np.flatnonzero(np.r_[True, np.diff(scores[order]) != 0])
-    abnormal = targets[order] == 1
-    ordered = weights[:, order]
-    return (
-        np.add.reduceat(ordered * abnormal, starts, axis=1),
-        np.add.reduceat(ordered * ~abnormal, starts, axis=1),
-    )
-
-
-def _auc(targets, scores, weights) -> np.ndarray:
+def _auc(crops: Weighted) -> np.ndarray:
     """The area under the ROC curve; of two classes it is the same for either."""
-    abnormal, normal = _roc(targets, scores, weights)
+    abnormal, normal = crops.roc
     below = normal.sum(axis=1, keepdims=True) - normal.cumsum(axis=1)
     pairs = abnormal.sum(axis=1) * normal.sum(axis=1)
     return _ratio((abnormal * (below + normal / 2)).sum(axis=1), pairs)
 
 
-def _average_precision(targets, scores, weights) -> np.ndarray:
-    abnormal, normal = _roc(targets, scores, weights)
+def _average_precision(crops: Weighted) -> np.ndarray:
+    abnormal, normal = crops.roc
     found, flagged = abnormal.cumsum(axis=1), (abnormal + normal).cumsum(axis=1)
     precision = np.nan_to_num(_ratio(found, flagged))
     return _ratio((abnormal * precision).sum(axis=1), abnormal.sum(axis=1))
@@ -75,8 +88,8 @@ def _average_precision(targets, scores, weights) -> np.ndarray:
 def _recall_at(false_alarms: float) -> Metric:
     """The largest recall of a threshold that flags at most such a share of the normal crops."""
 
-    def recall(targets, scores, weights) -> np.ndarray:
-        abnormal, normal = _roc(targets, scores, weights)
+    def recall(crops: Weighted) -> np.ndarray:
+        abnormal, normal = crops.roc
         allowed = normal.cumsum(axis=1) <= false_alarms * normal.sum(axis=1, keepdims=True) + 1e-9
         found = np.where(allowed, abnormal.cumsum(axis=1), 0).max(axis=1)
         return np.where(normal.sum(axis=1) > 0, _ratio(found, abnormal.sum(axis=1)), np.nan)
@@ -84,12 +97,12 @@ def _recall_at(false_alarms: float) -> Metric:
     return recall
 
 
-def _calibration_error(targets, scores, weights) -> np.ndarray:
+def _calibration_error(crops: Weighted) -> np.ndarray:
     """Expected calibration error over bins of equal width (Guo et al. 2017, equation 3)."""
-    bins = np.minimum((scores * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
+    bins = np.minimum((crops.scores * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
     inside = np.eye(CALIBRATION_BINS)[bins]
-    gap = (weights * (targets - scores)) @ inside
-    return _ratio(np.abs(gap).sum(axis=1), weights.sum(axis=1))
+    gap = (crops.weights * (crops.targets - crops.scores)) @ inside
+    return _ratio(np.abs(gap).sum(axis=1), crops.total)
 
 
 def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
@@ -128,7 +141,7 @@ def auc(targets: np.ndarray, scores: np.ndarray) -> float:
 
 
 def _single(metric: str, targets: np.ndarray, scores: np.ndarray) -> float:
-    return float(METRICS[metric](targets, scores, np.ones((1, len(targets))))[0])
+    return float(METRICS[metric](Weighted(targets, scores, np.ones((1, len(targets)))))[0])
 
 
 def table_scores(targets: np.ndarray, scores: np.ndarray) -> dict[str, float]:

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import norm, t
 
-from hcsqc.metrics import METRICS
+from hcsqc.metrics import METRICS, Weighted
 from hcsqc.schema import wells_of
 
 
@@ -37,8 +37,9 @@ def bootstrap_scores(
             own = rows[rows["draw"] == draw]
             targets = (own["label"] == "abnormal").to_numpy(int)
             weights = well_counts[:, wells.get_indexer(wells_of(own["crop_id"]))].astype(float)
+            crops = Weighted(targets, own["score"].to_numpy(), weights)
             for metric in metrics:
-                values = METRICS[metric](targets, own["score"].to_numpy(), weights)
+                values = METRICS[metric](crops)
                 counts = np.where(np.isnan(values), 0, draw_counts[:, place])
                 sums[metric] += counts * np.nan_to_num(values)
                 used[metric] += counts
