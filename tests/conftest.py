@@ -10,7 +10,17 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
-PARTS = ("Snakefile", "config.yaml", "rules", "scripts", "envs", "docs", "profiles", "tests/tiny")
+PARTS = (
+    "Snakefile",
+    "config.yaml",
+    "rules",
+    "scripts",
+    "envs",
+    "docs",
+    "profiles",
+    "tests/tiny",
+    "tests/cluster",
+)
 
 
 class Project:

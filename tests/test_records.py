@@ -80,6 +80,17 @@ def test_a_record_names_the_slurm_job(path, monkeypatch):
     assert recorded(path)["slurm_job_id"] == "4711"
 
 
+def test_a_record_names_the_node_and_the_gpus_that_slurm_gave(path, monkeypatch):
+    for name in ("SLURMD_NODENAME", "CUDA_VISIBLE_DEVICES"):
+        monkeypatch.delenv(name, raising=False)
+    plain = recorded(path)
+    assert plain["node"] and plain["gpus"] is None
+    monkeypatch.setenv("SLURMD_NODENAME", "gpu7")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3")
+    given = recorded(path)
+    assert (given["node"], given["gpus"]) == ("gpu7", "2,3")
+
+
 def test_files_among_the_arguments_are_inputs_with_their_digests(path, tmp_path):
     one, two = tmp_path / "one.csv", tmp_path / "two.csv"
     one.write_bytes(b"a,b\n")

@@ -100,7 +100,8 @@ class Record:
             "code_digest": code_digest(self.script),
             "config_digest": text_digest(repr(sorted(plain.items())))[:16],
             "slurm_job_id": os.environ.get("SLURM_JOB_ID"),
-            "node": socket.gethostname(),
+            "node": os.environ.get("SLURMD_NODENAME") or socket.gethostname(),
+            "gpus": os.environ.get("CUDA_VISIBLE_DEVICES"),
         }
 
     def _cost(self) -> dict[str, object]:
