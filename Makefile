@@ -4,12 +4,13 @@ SHELL := /bin/bash
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: help demo demo-full test test-fast bench lint lock clean
+.PHONY: help demo demo-full test test-fast test-slurm bench lint lock clean
 
 help:
 	@echo "make demo       the whole study on two simulated screens, ending in a report"
 	@echo "make demo-full  the same without the demo's reductions (hours on a laptop)"
 	@echo "make test       lint, unit tests, the tiny study twice"
+	@echo "make test-slurm the tiny study on a real SLURM, with faults (root; Debian: slurm-wlm munge slurmdbd mariadb-server)"
 	@echo "make bench      each stage's speed against the usual way, on this machine"
 
 # Everything is installed from one lock; solo-learn apart, because its metadata asks for torch 1.9.1.
@@ -35,14 +36,19 @@ lint: .venv/installed
 	snakefmt --check Snakefile rules
 	snakemake --lint --configfile profiles/demo/study.yaml
 
+# TESTS="not slurm or ci" adds those on a SLURM that .ci/run waits for.
+TESTS ?= not slurm
 test: lint
-	pytest
+	pytest -m "$(TESTS)"
 
 test-fast: .venv/installed
-	pytest -m "not dag"
+	pytest -m "not dag and not slurm"
+
+test-slurm: .venv/installed
+	pytest -m slurm
 
 bench: .venv/installed
-	for name in crops shards recall memory pretrain features evaluation; do python benchmarks/$$name.py || exit 1; done
+	for name in crops shards recall memory pretrain features evaluation dag; do python benchmarks/$$name.py || exit 1; done
 
 # Writes the lock anew from pyproject.toml, without local version suffixes (+cpu) of one machine's torch.
 lock:

@@ -11,6 +11,10 @@ min_version("9.0")
 configfile: "config.yaml"
 
 
+# Used by `--sdm apptainer` alone.
+container: "envs/hcsqc.sif"
+
+
 include: "rules/common.smk"
 include: "rules/download.smk"
 include: "rules/screens.smk"

@@ -38,3 +38,10 @@ def test_solo_learn_is_installed_alike_everywhere():
     command = "install --no-deps solo-learn==1.0.2"
     assert command in (ROOT / "envs/torch.post-deploy.sh").read_text()
     assert command.split("install ")[1] in (ROOT / "Makefile").read_text()
+    assert command.split("install ")[1] in (ROOT / "envs/hcsqc.def").read_text()
+
+
+def test_the_container_is_built_from_the_lock():
+    definition = (ROOT / "envs/hcsqc.def").read_text()
+    assert "requirements.lock /opt/requirements.lock" in definition
+    assert "-r /opt/requirements.lock" in definition

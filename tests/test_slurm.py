@@ -19,7 +19,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from tests.conftest import ROOT, Project, results
+from tests.conftest import ROOT, Project, edit, results
 
 CLUSTER = ROOT / "tests" / "cluster"
 SYSTEM = f"{os.environ['PATH']}:/usr/sbin"
@@ -197,13 +197,13 @@ def test_a_cancelled_job_is_submitted_again_and_goes_on_where_it_was(unfinished,
 
 @ci
 def test_a_job_over_its_time_saves_before_the_end_and_goes_on_in_the_next(unfinished):
-    long = ("--config", "presets={paper: {common: {epochs: 1500}}}")
+    edit(unfinished, "tests/cluster/small.yaml", "epochs: 400", "epochs: 1500")
     encoder = f"results/tiny/encoders/{SEED}/encoder.safetensors"
-    driver = Driver(unfinished, *long, target=encoder, runtime="attempt")
+    driver = Driver(unfinished, target=encoder, runtime="attempt")
     alone = object.__new__(Project)
     alone.folder = unfinished.folder.with_name("alone")
     shutil.copytree(unfinished.folder, alone.folder, symlinks=True)
-    done = alone.run(encoder, "--cores", "1", *long, *SMALL)
+    done = alone.run(encoder, "--cores", "1", *SMALL)
     assert done.returncode == 0, done.stdout[-3000:]
     driver.ends()
     assert len(driver.jobs()) >= 2

@@ -1,11 +1,13 @@
 """The whole workflow on the tiny study: what it leaves, and what it says of bad input."""
 
 import json
+import os
 import re
 import shlex
 import subprocess
 import sys
 from itertools import product
+from pathlib import Path
 
 import duckdb
 import numpy as np
@@ -333,3 +335,26 @@ def test_the_papers_study_plans_without_its_images_and_each_plate_then_says_what
     done = project.run("--cores", "1", "results/masud2022/screens/BBBC022/20585.fields.parquet")
     assert done.returncode != 0
     assert "error: screen BBBC022: plate 20585 has no images" in done.stdout
+
+
+def test_a_node_without_a_network_trains_embeds_and_probes(changed):
+    """No hub, no index: in a network namespace of its own, without even a loopback."""
+    alone = ["unshare", "--net", "--"]
+    if subprocess.run([*alone, "true"], capture_output=True).returncode:
+        pytest.skip("network namespaces cannot be made here")
+    rules = ("pretrain", "extract_features", "probe", "finetune")
+    encoders = ("simclr", "efficientnet_lite0")
+    targets = [f"results/tiny/scores/{encoder}/seed0.parquet" for encoder in encoders]
+    words = [sys.executable, "-m", "snakemake", "--cores", "2", "--max-threads", "1"]
+    words += ["--forcerun", *rules, "--configfile", "tests/tiny/study.yaml", "--", *targets]
+    done = subprocess.run(
+        [*alone, *words],
+        cwd=changed.folder,
+        env=os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout[-4000:]
+    for rule in rules:
+        assert f"(Rule: {rule})" in done.stdout
