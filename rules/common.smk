@@ -124,8 +124,13 @@ def flags(values):
 
 
 def growing(amount):
-    """Return a resource that grows with each attempt: MB of memory, minutes of runtime."""
+    """Return a resource that grows with each attempt: MB of memory."""
     return lambda wildcards, attempt: amount * attempt
+
+
+def minutes(amount):
+    """Return a runtime that grows with each attempt, up to the day that most partitions allow."""
+    return lambda wildcards, attempt: min(amount * attempt, 24 * 60)
 
 
 def pick(values, *names):

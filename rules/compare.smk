@@ -136,7 +136,7 @@ rule probe_unseen_artefacts:
         "../envs/core.yaml"
     resources:
         mem_mb=growing(1000),
-        runtime=growing(60),
+        runtime=minutes(60),
     params:
         budgets=config["study"]["budgets"],
         draws=DIAGNOSTIC_DRAWS,
@@ -164,7 +164,7 @@ rule compare_label_selection:
         "../envs/core.yaml"
     resources:
         mem_mb=growing(1000),
-        runtime=growing(120),
+        runtime=minutes(120),
     params:
         budgets=config["study"]["budgets"],
         draws=DIAGNOSTIC_DRAWS,

@@ -33,7 +33,7 @@ rule crop_plate:
     threads: 4
     resources:
         mem_mb=growing(2000),
-        runtime=growing(60),
+        runtime=minutes(60),
     params:
         images=lambda wc: image_folder(wc.screen, wc.plate),
         screen=lambda wc: flags(pick_given(screen_entry(wc), "nucleus_channel", "z_projection")),
@@ -107,7 +107,7 @@ rule derive_plate:
         "../envs/core.yaml"
     resources:
         mem_mb=growing(2000),
-        runtime=growing(60),
+        runtime=minutes(60),
     params:
         settings=flags(pick(config["crops"], "scale_knee")),
         diameter=lambda wc: (

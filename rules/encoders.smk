@@ -132,7 +132,7 @@ rule random_encoder:
         "../envs/torch.yaml"
     resources:
         mem_mb=growing(2000),
-        runtime=growing(20),
+        runtime=minutes(20),
     params:
         settings=lambda wc: flags(pick(encoder_settings(wc), "architecture", "input_px")),
         channels=len(config["screens"][TRAIN]["composite"]),
@@ -160,7 +160,7 @@ rule fit_measures:
         "../envs/torch.yaml"
     resources:
         mem_mb=growing(2000),
-        runtime=growing(30),
+        runtime=minutes(30),
     params:
         settings=lambda wc: flags(encoder_settings(wc)),
         composite=config["screens"][TRAIN]["composite"],
@@ -191,7 +191,7 @@ rule pretrain_trial:
     resources:
         gpu=1,
         mem_mb=growing(12000),
-        runtime=growing(120),
+        runtime=minutes(120),
         # Folder of the node's own disk to copy the crops to; empty: read where they lie.
         scratch="",
     params:
@@ -256,7 +256,7 @@ rule pretrain:
     resources:
         gpu=1,
         mem_mb=growing(12000),
-        runtime=growing(720),
+        runtime=minutes(720),
         scratch="",
     params:
         settings=pretraining_flags,
@@ -310,7 +310,7 @@ rule score_epochs:
     threads: 4
     resources:
         mem_mb=growing(4000),
-        runtime=growing(60),
+        runtime=minutes(60),
     params:
         composite=config["screens"][TRAIN]["composite"],
         reading=flags(pick(config["features"], "batch_size", "precision")),

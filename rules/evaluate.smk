@@ -25,7 +25,7 @@ rule probe:
         "../envs/core.yaml"
     resources:
         mem_mb=growing(1000),
-        runtime=growing(20),
+        runtime=minutes(20),
     params:
         script=probe_script,
         settings=lambda wc: flags(settings.probe_settings(config, wc.probe)),
@@ -59,7 +59,7 @@ rule search_finetuning:
     resources:
         gpu=1,
         mem_mb=growing(8000),
-        runtime=growing(480),
+        runtime=minutes(480),
     params:
         composite=config["screens"][TRAIN]["composite"],
         settings=lambda wc: flags(settings.probe_settings(config, wc.probe)),
@@ -93,7 +93,7 @@ rule finetune:
     resources:
         gpu=1,
         mem_mb=growing(8000),
-        runtime=growing(240),
+        runtime=minutes(240),
     params:
         # Channels that encoders see of each screen: BBBC022:w4,w5,w1.
         composites=[
@@ -128,7 +128,7 @@ rule score_predictions:
         "../envs/core.yaml"
     resources:
         mem_mb=growing(1000),
-        runtime=growing(30),
+        runtime=minutes(30),
     params:
         replicates=config["evaluation"]["replicates"],
         code=code_digest("score_predictions.py"),

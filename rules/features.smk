@@ -42,7 +42,7 @@ rule extract_features:
     threads: 4
     resources:
         mem_mb=growing(4000),
-        runtime=growing(60),
+        runtime=minutes(60),
     params:
         composite=lambda wc: screen_entry(wc)["composite"],
         settings=flags(pick(config["features"], "batch_size", "precision", "sample")),
@@ -72,7 +72,7 @@ rule extract_plate_features:
     threads: 4
     resources:
         mem_mb=growing(4000),
-        runtime=growing(120),
+        runtime=minutes(120),
     params:
         composite=lambda wc: screen_entry(wc)["composite"],
         settings=flags(pick(config["features"], "batch_size", "precision")),

@@ -21,7 +21,7 @@ rule label_screen:
         "../envs/core.yaml"
     resources:
         mem_mb=growing(4000),
-        runtime=growing(30),
+        runtime=minutes(30),
     params:
         wells=lambda wc: screen_entry(wc)["evaluation_wells"],
         settings=flags(config["labels"]),
@@ -50,7 +50,7 @@ rule split_labels:
         "../envs/core.yaml"
     resources:
         mem_mb=growing(1000),
-        runtime=growing(30),
+        runtime=minutes(30),
     params:
         wells=lambda wc: screen_entry(wc)["evaluation_wells"],
         settings=flags(

@@ -22,7 +22,7 @@ rule simulate_plate:
         "../envs/core.yaml"
     resources:
         mem_mb=growing(1000),
-        runtime=growing(60),
+        runtime=minutes(60),
     params:
         images=lambda wc: image_folder(wc.screen),
         settings=lambda wc: flags(screen_entry(wc)["simulate"]),
@@ -46,7 +46,7 @@ rule index_plate:
         "../envs/core.yaml"
     resources:
         mem_mb=growing(1000),
-        runtime=growing(30),
+        runtime=minutes(30),
     params:
         source=source_flags,
         code=code_digest("index_plate.py"),
@@ -70,7 +70,7 @@ rule measure_scale:
         "../envs/core.yaml"
     resources:
         mem_mb=growing(1000),
-        runtime=growing(30),
+        runtime=minutes(30),
     params:
         images=lambda wc: image_folder(wc.screen, wc.plate),
         channels=lambda wc: settings.channels(config, wc.screen),
@@ -101,7 +101,7 @@ rule refresh_plate:
     threads: 2
     resources:
         mem_mb=growing(1000),
-        runtime=growing(120),
+        runtime=minutes(120),
     params:
         source=source_flags,
         images=lambda wc: image_folder(wc.screen, wc.plate),

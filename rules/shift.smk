@@ -32,7 +32,7 @@ rule embed_shift_variants:
     threads: 4
     resources:
         mem_mb=growing(2000),
-        runtime=growing(120),
+        runtime=minutes(120),
     params:
         composite=lambda wc: screen_entry(wc)["composite"],
         settings=flags(pick(config["features"], "batch_size", "precision")),
@@ -68,7 +68,7 @@ rule diagnose_shift:
         "../envs/core.yaml"
     resources:
         mem_mb=growing(1000),
-        runtime=growing(60),
+        runtime=minutes(60),
     params:
         budgets=config["study"]["budgets"],
         draws=DIAGNOSTIC_DRAWS,

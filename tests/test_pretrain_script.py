@@ -120,6 +120,22 @@ def test_ssl_a_trial_sees_a_random_share_of_the_crops_the_same_each_time(
     assert seen == first
 
 
+def test_ssl_crops_on_a_nodes_own_disk_train_the_same_and_go_on_where_others_stopped(
+    plate, tmp_path, monkeypatch
+):
+    node = tmp_path / "node"
+    node.mkdir()
+    monkeypatch.setenv("NODE_DISK", str(node))
+    with pytest.raises(SystemExit):  # from the shared disk, and out of time
+        run(plate, tmp_path, monkeypatch, limit_minutes=1e-6)
+    record = run(plate, tmp_path, monkeypatch, scratch="$NODE_DISK")
+    assert list(node.iterdir()) == [] and "scratch" not in record["parameters"]
+    parts = load_encoder(tmp_path / "encoder.safetensors").backbone.state_dict()
+    run(plate, tmp_path, monkeypatch)
+    whole = load_encoder(tmp_path / "encoder.safetensors").backbone.state_dict()
+    assert all((parts[name] == whole[name]).all() for name in whole)
+
+
 def test_ssl_the_chosen_settings_of_a_search_hold(plate, tmp_path, monkeypatch):
     choice = tmp_path / "choice.json"
     write_json({"chosen": {"learning_rate": 0.5, "weight_decay": 0.25}}, choice)

@@ -82,7 +82,7 @@ class Record:
         plain = {
             name: str(value) if isinstance(value, Path) else value
             for name, value in self.arguments.items()
-            if not _is_file_argument(value) and name not in ("record", "threads")
+            if not _is_file_argument(value) and name not in ("record", "threads", "scratch")
         }
         return {
             "key": job_key(self.path),
