@@ -5,6 +5,7 @@ on the login node, and submissions, which light jobs share. `parse` is what each
 pays before its command: reading all rules, beyond what a workflow of one rule costs.
 """
 
+import json
 import os
 import re
 import subprocess
@@ -16,9 +17,9 @@ from pathlib import Path
 import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT / "scripts")]
+sys.path[:0] = [str(ROOT)]
 
-import common
+from benchmarks import common
 
 LOCAL_RULES = re.compile(r"^localrules:\n((?: +\w+,\n)+)", re.MULTILINE)
 PLATES, ENCODERS, SEEDS = 200, 20, 10
@@ -28,19 +29,24 @@ TOY = 'rule all:\n    output: "done"\n    shell: "touch done"\n'
 def main() -> None:
     """Read the flags, plan both studies, parse the workflow; print a table."""
     args = common.parser(__doc__).parse_args()
-    print("| work | jobs | submissions | seconds | memory (MB) |")
-    print("|---|---|---|---|---|")
+    rows = []
     with tempfile.TemporaryDirectory() as folder:
         larger = Path(folder) / "larger.yaml"
         larger.write_text(yaml.safe_dump(ten_times()))
         for name, words in (("paper's study", []), ("ten times", ["--configfile", str(larger)])):
             seconds, memory, printed = plan(words)
             jobs, submissions = count(printed)
-            print(f"| {name} | {jobs:,} | {submissions:,} | {seconds:.1f} | {memory:.0f} |")
+            rows.append((name, jobs, submissions, round(seconds, 1), round(memory)))
         (Path(folder) / "Snakefile").write_text(TOY)
         whole = min(parse(ROOT) for _ in range(args.rounds))
         bare = min(parse(Path(folder)) for _ in range(args.rounds))
-        print(f"| parse | | | {whole - bare:.2f} | |")
+        rows.append(("parse", None, None, round(whole - bare, 2), None))
+    names = ("work", "jobs", "submissions", "seconds", "memory_mb")
+    print(f"| {' | '.join(names)} |\n|{'---|' * len(names)}")
+    for row in rows:
+        print(f"| {' | '.join('' if value is None else str(value) for value in row)} |")
+    if args.json:
+        args.json.write_text(json.dumps([dict(zip(names, row, strict=True)) for row in rows]))
 
 
 def ten_times() -> dict:

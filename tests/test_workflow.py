@@ -15,6 +15,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from benchmarks.dag import count
 
 from tests.conftest import ROOT, Project, edit, results, study_with
 
@@ -326,12 +327,31 @@ def test_the_slurm_profile_plans_the_study_with_gpus_where_they_are_used(tmp_pat
     assert not any("gpu=" in text for text in cropping)
 
 
+def test_the_slurm_profile_is_found_by_its_bare_name_after_the_documented_step(tmp_path):
+    project = Project(tmp_path / "project")
+    documented = (ROOT / "docs/cluster.md").read_text()
+    step = re.search(r"^ +(mkdir -p ~/.config/snakemake && ln -s .*)$", documented, re.MULTILINE)[1]
+    home = {"HOME": str(tmp_path), "XDG_CONFIG_HOME": str(tmp_path / ".config")}
+    subprocess.run(["bash", "-c", step], cwd=project.folder, env=os.environ | home, check=True)
+    words = ("--profile", "slurm", "--configfile", "tests/tiny/study.yaml", "--dry-run")
+    done = project.run(*words, **home)
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert "Using profile slurm" in done.stdout
+    groups = re.findall(r"Group job (\w+)", done.stdout)
+    assert groups.count("plate") == 3 and groups.count("scores") == 1
+    assert len([name for name in groups if name.startswith("probes_")]) == 6
+
+
 def test_the_papers_study_plans_without_its_images_and_each_plate_then_says_what_it_lacks(tmp_path):
     project = Project(tmp_path / "project")
     done = project.run("--cores", "1", "--dry-run")
     assert done.returncode == 0, done.stdout[-3000:]
     jobs = int(re.search(r"^total +(\d+)$", done.stdout, re.MULTILINE)[1])
     assert jobs < 700  # by plate, encoder and budget, never by field: 69,120 fields
+    planned = project.run("--profile", "profiles/slurm", "--dry-run")
+    assert planned.returncode == 0, planned.stdout[-3000:]
+    _, submissions = count(planned.stdout)
+    assert 150 < submissions < 400
     done = project.run("--cores", "1", "results/masud2022/screens/BBBC022/20585.fields.parquet")
     assert done.returncode != 0
     assert "error: screen BBBC022: plate 20585 has no images" in done.stdout
