@@ -398,6 +398,18 @@ def test_methods_are_found_by_what_they_are_not_by_name():
     assert {row["encoder"] for row in found["comparisons"]} == {"mine"}
 
 
+def test_one_draw_of_fine_tuning_decides_nothing_either_way():
+    config = study()
+    config["probes"]["finetune_paper"]["draws"] = 1
+    for claim in ("transfer_above_ssl", "best_under_shift", "drop_with_fewer_labels"):
+        found = verdict(claim, config)
+        assert found["verdict"] == "undecided" and "draws" in found["why"]
+    worst = lambda encoder, **cell: -MEANS[encoder]  # noqa: E731
+    found = verdict("best_under_shift", config, ranking(config, worst))
+    assert found["verdict"] == "undecided"
+    assert {row["outcome"] for row in found["comparisons"]} == {"too few draws"}
+
+
 def test_a_comparison_that_is_missing_leaves_it_undecided():
     config = study()
     ranked = ranking(config)

@@ -5,11 +5,11 @@ from itertools import product
 
 import pandas as pd
 
-from hcsqc.config import probe_budgets, probed, shuffles_labels
+from hcsqc.config import probe_budgets, probe_draws, probed, shuffles_labels
 from hcsqc.errors import InputError
 from hcsqc.ranking import ALPHA
 from hcsqc.schema import check_columns
-from hcsqc.tables import METHODS
+from hcsqc.tables import FEWEST_DRAWS, METHODS
 
 FEW_LABELS = 10  # paper 4.2
 # One crop of 130 is 0.8 points: a drop that is surely below one point is none worth the name.
@@ -17,6 +17,7 @@ SMALLEST_DROP = 0.01
 RANKING_COLUMNS = ["probe", "budget", "screen", "metric", "encoder", "other"]
 RANKING_COLUMNS += ["difference", "low", "high", "p"]
 DROP_COLUMNS = ["encoder", "probe", "low_budget", "high_budget", "drop", "low", "high"]
+NOT_TOLD, TOO_FEW = "not told apart", "too few draws"
 SUPPORTED, NOT_SUPPORTED, UNDECIDED = "supported", "not supported", "undecided"
 
 
@@ -61,7 +62,8 @@ def verdicts(config: Mapping, ranking: pd.DataFrame, drops: pd.DataFrame) -> lis
 
 ABOVE_RULE = (
     "Supported if each comparison below has a positive difference with corrected p < 0.05; not "
-    "supported if any has a negative one with corrected p < 0.05; else undecided."
+    "supported if any has a negative one with corrected p < 0.05; else undecided. A probe of fewer "
+    f"than {FEWEST_DRAWS} draws tells nothing apart."
 )
 
 
@@ -175,7 +177,10 @@ def _falling(config: Mapping, drops: pd.DataFrame) -> dict:
             if not len(own) and probed(config, encoder, probe):
                 problems.append(f"the drop of {encoder} with {probe} was not measured")
             for row in own.to_dict("records"):
-                comparisons.append(row | {"outcome": drop_outcome(row["low"], row["high"])})
+                outcome = drop_outcome(row["low"], row["high"])
+                if probe_draws(config, probe) < FEWEST_DRAWS:
+                    outcome = TOO_FEW
+                comparisons.append(row | {"outcome": outcome})
     outcomes = [row["outcome"] for row in comparisons]
     total = len(outcomes)
     if "no drop" in outcomes:
@@ -192,9 +197,9 @@ def _falling(config: Mapping, drops: pd.DataFrame) -> dict:
         verdict, why = SUPPORTED, f"all {total} drops have an interval above nought."
     else:
         verdict = UNDECIDED
-        why = (
-            f"{outcomes.count('not told')} of {total} intervals hold nought and more than a point."
-        )
+        wide, few = outcomes.count("not told"), outcomes.count(TOO_FEW)
+        why = f"{wide} of {total} intervals hold nought and more than a point"
+        why += f"; {few} are of too few draws." if few else "."
     return {
         "claim": "drop_with_fewer_labels",
         "title": "VICReg, DeepCluster and SwAV drop with fewer labels",
@@ -265,10 +270,12 @@ def _judge(
             )
             continue
         told = row.p < ALPHA and row.difference != 0
-        outcome = ("above" if row.difference > 0 else "below") if told else "not told apart"
+        outcome = ("above" if row.difference > 0 else "below") if told else NOT_TOLD
+        if probe_draws(config, probe) < FEWEST_DRAWS:
+            outcome = TOO_FEW
         comparisons.append(row._asdict() | {"outcome": outcome})
     below = [row for row in comparisons if row["outcome"] == "below"]
-    unclear = [row for row in comparisons if row["outcome"] == "not told apart"]
+    unclear = [row["outcome"] for row in comparisons if row["outcome"] in (NOT_TOLD, TOO_FEW)]
     total = len(comparisons)
     if below:
         named = list(dict.fromkeys(f"{row['encoder']} below {row['other']}" for row in below))
@@ -280,7 +287,9 @@ def _judge(
     if missing or not total:
         return UNDECIDED, f"{'; '.join(missing) or 'nothing was compared'}.", comparisons
     if unclear:
-        why = f"{len(unclear)} of {total} comparisons do not tell the two apart."
+        few = unclear.count(TOO_FEW)
+        why = f"{len(unclear)} of {total} comparisons do not tell the two apart"
+        why += f", {few} of them for want of draws." if few else "."
         return UNDECIDED, why, comparisons
     return SUPPORTED, f"all {total} comparisons go this way.", comparisons
 
