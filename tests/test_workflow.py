@@ -320,7 +320,7 @@ def test_the_slurm_profile_plans_the_study_with_gpus_where_they_are_used(tmp_pat
         "--profile", "profiles/slurm", "--configfile", "tests/tiny/study.yaml", "--dry-run"
     )
     assert done.returncode == 0, done.stdout[-3000:]
-    jobs = re.split(r"\n(?:local)?rule ", done.stdout)
+    jobs = re.split(r"\n *(?:local)?rule ", done.stdout)  # those of a group are indented
     pretraining = [text for text in jobs if text.startswith("pretrain:")]
     cropping = [text for text in jobs if text.startswith("crop_plate:")]
     assert len(pretraining) == 2 and len(cropping) == 3
