@@ -330,7 +330,6 @@ def test_a_job_that_fails_on_one_node_only_ends_when_that_node_is_left_out(unfin
     check_end(unfinished, small)
 
 
-@ci
 def test_the_whole_study_ends_as_without_slurm_on_the_gpus_it_was_given(cluster, tiny, tmp_path):
     project = Project(tmp_path / "project")
     config = ("--configfile", "tests/tiny/study.yaml")
