@@ -22,6 +22,9 @@ PARTS = (
     "tests/cluster",
 )
 
+# Each start of Snakemake asks SLURM for its settings: nine seconds where it is there but stopped.
+os.environ.setdefault("SLURM_CONF", os.devnull)
+
 
 class Project:
     """A copy of the project in a folder of its own, where Snakemake may run and code may change."""

@@ -9,10 +9,10 @@ from torch import nn
 
 from hcsqc.encoders import describe
 from hcsqc.errors import InputError
+from hcsqc.folds import grouped_folds
 from hcsqc.models import InputSpec
 from hcsqc.probes.finetune import finetune, finetuned_logits
 from hcsqc.probes.finetune_search import search_finetuning
-from hcsqc.probes.folds import grouped_folds
 from hcsqc.probes.sgd import SgdSearchSettings
 
 PLAIN = InputSpec(8, (0.5,) * 3, (0.5,) * 3)

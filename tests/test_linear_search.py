@@ -13,7 +13,7 @@ from sklearn.metrics import log_loss
 import probe_linear_search
 from hcsqc.errors import InputError
 from hcsqc.feature_tables import features_table
-from hcsqc.probes.folds import grouped_folds
+from hcsqc.folds import grouped_folds
 from hcsqc.probes.linear import linear_scores
 from hcsqc.probes.linear_search import search_linear
 from hcsqc.probes.sgd import SgdSearchSettings, SgdSettings, best_trial

@@ -19,8 +19,8 @@ from sklearn.preprocessing import StandardScaler
 import probe_logistic
 from hcsqc.errors import InputError
 from hcsqc.feature_tables import features_table
+from hcsqc.folds import grouped_folds
 from hcsqc.probes import logistic as logistic_module
-from hcsqc.probes.folds import grouped_folds
 from hcsqc.probes.logistic import LogisticSettings, fit_logistic
 from hcsqc.probes.sgd import TIE
 from hcsqc.schema import features_schema, read_table, wells_of, write_table

@@ -41,6 +41,7 @@ PATIENCE_S = 480
 @pytest.fixture(scope="session")
 def cluster():
     """Start a cluster for all tests, and stop it after the last."""
+    os.environ.pop("SLURM_CONF", None)
     done = subprocess.run([CLUSTER / "up.sh", "dbd"], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     yield

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from hcsqc.errors import InputError
+from hcsqc.folds import held_out_fold
 from hcsqc.schema import LABELS
 
 HELD_OUT, CROSS_VALIDATION = "held out", "cross-validation"
@@ -93,9 +94,6 @@ def _held_out(labels, smallest, test_crops, draw, seed) -> pd.DataFrame:
 
 
 def _fold(labels, smallest, draw, seed) -> pd.DataFrame:
-    # Every probe reads splits, hardly any divides labels so, and the import takes a second.
-    from sklearn.model_selection import StratifiedGroupKFold
-
     repeat, fold = divmod(draw, FOLDS)
     rng = np.random.default_rng([seed, draw])
     candidates = np.flatnonzero(labels["may_test"])
@@ -106,9 +104,8 @@ def _fold(labels, smallest, draw, seed) -> pd.DataFrame:
             f"{FOLDS} folds"
         )
     state = np.random.default_rng([seed, repeat]).integers(2**31)
-    splitter = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=int(state))
-    folds = splitter.split(places, labels["label"].to_numpy()[candidates], places)
-    test = candidates[list(folds)[fold][1]]
+    targets = labels["label"].to_numpy()[candidates]
+    test = candidates[held_out_fold(targets, places, FOLDS, int(state)) == fold]
     in_wells = labels["place"].isin(places[np.isin(candidates, test)])
     return _divided(labels, test, ~in_wells, smallest, draw, rng)
 

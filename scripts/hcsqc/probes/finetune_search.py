@@ -8,8 +8,8 @@ from torch import nn
 
 from hcsqc.encoders import Encoder
 from hcsqc.errors import InputError
+from hcsqc.folds import grouped_folds
 from hcsqc.probes.finetune import finetune, finetuned_logits
-from hcsqc.probes.folds import grouped_folds
 from hcsqc.probes.sgd import SgdSearchSettings, SgdSettings, best_trial, trial
 
 

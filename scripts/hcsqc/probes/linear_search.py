@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from hcsqc.probes.folds import grouped_folds
+from hcsqc.folds import grouped_folds
 from hcsqc.probes.linear import linear_logits
 from hcsqc.probes.sgd import SgdSearchSettings, SgdSettings, best_trial, trial
 

@@ -10,7 +10,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from hcsqc.errors import InputError
-from hcsqc.probes.folds import grouped_folds
+from hcsqc.folds import grouped_folds
 from hcsqc.probes.sgd import TIE
 
 # Largest component of the mean loss's gradient at the solution. Probabilities are then right to
