@@ -36,8 +36,8 @@ sys.path[:0] = [str(ROOT / "scripts")]
 import common
 
 from hcsqc.encoders import Encoder, random_encoder
+from hcsqc.folds import grouped_folds
 from hcsqc.probes.finetune import finetune, finetuned_scores
-from hcsqc.probes.folds import grouped_folds
 from hcsqc.probes.knn import KnnDraw, KnnSettings, knn_scores_by_draw
 from hcsqc.probes.linear import _initial_layers, linear_scores
 from hcsqc.probes.logistic import TOLERANCE, LogisticSettings, fit_logistic

@@ -1,20 +1,18 @@
 """Logistic regression on frozen features, its L2 penalty chosen on the training labels alone."""
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.optimize import minimize
 from scipy.special import expit
-from sklearn.linear_model import LogisticRegression
-from sklearn.preprocessing import StandardScaler
 
 from hcsqc.errors import InputError
 from hcsqc.folds import grouped_folds
 from hcsqc.probes.sgd import TIE
 
-# Largest component of the mean loss's gradient at the solution. Probabilities are then right to
-# about 1e-7; scikit-learn's default of 1e-4 leaves them wrong by up to 1e-3.
+# Norm of the mean loss's gradient at the solution. Probabilities are then right to about 1e-7;
+# scikit-learn's default of 1e-4 leaves them wrong by up to 1e-3.
 TOLERANCE = 1e-8
 MAXIMUM_ITERATIONS = 1000
 
@@ -40,13 +38,14 @@ class FittedLogistic:
 
     penalty: float
     trials: dict[float, float | None]
-    scaler: StandardScaler
+    centre: np.ndarray
+    scale: np.ndarray
     weight: np.ndarray
     intercept: float
 
     def scores(self, matrix: np.ndarray) -> np.ndarray:
         """Return the probability of abnormal for each row of an m x width matrix."""
-        standardised = self.scaler.transform(matrix.astype(np.float64))
+        standardised = (matrix.astype(np.float64) - self.centre) / self.scale
         return expit(standardised @ self.weight + self.intercept)
 
 
@@ -74,8 +73,9 @@ def fit_logistic(
     train = train.astype(np.float64)
     trials = _trials(train, targets, wells, penalties, settings.folds, seed)
     penalty = _choice(trials)
-    scaler, weights, intercepts = _fits(train, targets, [penalty])
-    return FittedLogistic(penalty, trials, scaler, weights[:, 0], float(intercepts[0]))
+    centre, scale = _standardisation(train)
+    weights, intercepts = _fits((train - centre) / scale, targets, [penalty])
+    return FittedLogistic(penalty, trials, centre, scale, weights[:, 0], float(intercepts[0]))
 
 
 def logistic_scores(
@@ -116,8 +116,9 @@ def _trials(train, targets, wells, penalties, folds, seed) -> dict[float, float 
 
 def _losses(train, targets, held, held_targets, penalties) -> np.ndarray:
     """Return the log loss of each held-out label with each penalty, m x penalties."""
-    scaler, weights, intercepts = _fits(train, targets, penalties)
-    logits = scaler.transform(held) @ weights + intercepts
+    centre, scale = _standardisation(train)
+    weights, intercepts = _fits((train - centre) / scale, targets, penalties)
+    logits = (held - centre) / scale @ weights + intercepts
     # From logits, because a probability rounds to 0 or 1 and its logarithm is then lost.
     return np.logaddexp(0, np.where(held_targets[:, None] == 1, -logits, logits))
 
@@ -130,40 +131,68 @@ def _choice(trials: dict[float, float | None]) -> float:
     return min(penalty for penalty in penalties if trials[penalty] <= least + TIE)
 
 
-def _fits(train, targets, penalties) -> tuple[StandardScaler, np.ndarray, np.ndarray]:
-    """Return the standardisation of `train`, and weights (width x penalties) and intercepts.
+def _standardisation(train: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return mean and standard deviation of each column; a constant one is only centred."""
+    constant = np.ptp(train, axis=0) == 0
+    return train.mean(axis=0), np.where(constant, 1, train.std(axis=0))
+
+
+def _fits(train, targets, penalties) -> tuple[np.ndarray, np.ndarray]:
+    """Return weights (width x penalties) and intercepts for standardised rows.
 
     An L2-penalised solution lies in the span of the rows, so the problem is solved, exactly, in
     coordinates of an orthonormal basis of it: as many as there are labels, whatever the width
     (Hastie and Tibshirani 2004, doi:10.1093/biostatistics/kxh010, with QR for their SVD, which
     takes twice as long).
     """
-    scaler = StandardScaler().fit(train)
-    basis, coordinates = np.linalg.qr(scaler.transform(train).T)
-    rows = coordinates.T
-    weights, intercepts = [], []
-    # Each solution is the start of the next, weaker penalty's.
-    model = LogisticRegression(
-        solver="newton-cg", tol=TOLERANCE, max_iter=MAXIMUM_ITERATIONS, warm_start=True
-    )
+    basis, coordinates = np.linalg.qr(train.T)
+    rows = np.column_stack([coordinates.T, np.ones(len(train))])
+    solutions = [np.zeros(rows.shape[1])]
     for penalty in penalties:
-        with warnings.catch_warnings():
-            # The gradient says more: a failed line search, say, may have ended at the solution.
-            warnings.simplefilter("ignore")
-            model.set_params(C=penalty).fit(rows, targets)
-        _check_convergence(model, rows, targets, penalty)
-        weights.append(model.coef_[0])
-        intercepts.append(model.intercept_[0])
-    return scaler, basis @ np.stack(weights, axis=1), np.array(intercepts)
+        # Each solution is the start of the next, weaker penalty's.
+        solutions.append(_solution(rows, targets, penalty, solutions[-1]))
+    found = np.stack(solutions[1:], axis=1)
+    return basis @ found[:-1], found[-1]
 
 
-def _check_convergence(model: LogisticRegression, rows, targets, penalty: float) -> None:
-    error = expit(model.decision_function(rows)) - targets
-    gradient = np.append(rows.T @ error + model.coef_[0] / penalty, error.sum()) / len(targets)
-    largest = np.abs(gradient).max()
-    # The same sum in another order: not bound to be below the solver's own.
+def _solution(rows, targets, penalty: float, start: np.ndarray) -> np.ndarray:
+    """Return weights, the last that of the constant, with the least mean loss and penalty.
+
+    SciPy's Newton-CG in a trust region: scikit-learn's solver of the same name needs an import
+    that takes longer than all fits of a small budget.
+    """
+    n = len(targets)
+    decay = np.full(rows.shape[1], 1 / penalty / n)
+    decay[-1] = 0  # the intercept has no penalty
+    signs = 2 * targets - 1
+    # In units in which no weight's curvature is much above 1, so that one tolerance suits all.
+    units = np.sqrt(np.maximum(1, decay))
+    rows, decay = rows / units, decay / units**2
+
+    def loss_and_gradient(weight):
+        logits = rows @ weight
+        loss = np.logaddexp(0, -signs * logits).mean() + (decay * weight**2).sum() / 2
+        return loss, rows.T @ (expit(logits) - targets) / n + decay * weight
+
+    def curvature_along(weight, direction):
+        probability = expit(rows @ weight)
+        bend = probability * (1 - probability) / n
+        return rows.T @ (bend * (rows @ direction)) + decay * direction
+
+    found = minimize(
+        loss_and_gradient,
+        start * units,
+        jac=True,
+        hessp=curvature_along,
+        method="trust-ncg",
+        options={"gtol": TOLERANCE, "maxiter": MAXIMUM_ITERATIONS},
+    )
+    largest = np.abs(loss_and_gradient(found.x)[1]).max()
+    # The solver's own word would not do: it compares losses, which near the solution differ by
+    # rounding alone, and may then stop just short of its tolerance.
     if not largest <= 10 * TOLERANCE:
         raise InputError(
-            f"logistic probe: penalty {penalty:g} does not converge on {len(targets)} labels "
+            f"logistic probe: penalty {penalty:g} does not converge on {n} labels "
             f"(gradient {largest:.1g}, wanted {TOLERANCE:g}); leave it out of penalties"
         )
+    return found.x / units
