@@ -18,8 +18,9 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import yaml
 
-from tests.conftest import ROOT, Project, edit, results
+from tests.conftest import ROOT, Project, edit, results, study_with
 
 CLUSTER = ROOT / "tests" / "cluster"
 SYSTEM = f"{os.environ['PATH']}:/usr/sbin"
@@ -36,6 +37,7 @@ SMALL = ("--configfile", "tests/tiny/study.yaml", "tests/cluster/small.yaml")
 SEED = "deepcluster_v2/seed0"
 LOG = f"logs/pretrain/{SEED}.log"
 PATIENCE_S = 480
+ALL = yaml.safe_load((ROOT / "tests/tiny/study.yaml").read_text())["study"]["encoders"]
 
 
 @pytest.fixture(scope="session")
@@ -265,9 +267,10 @@ def test_a_job_whose_node_goes_down_ends_on_another(unfinished, small):
     node = about(job, "%N")
     try:
         slurm("scontrol", "update", f"nodename={node}", "state=down", "reason=test")
+        # Its daemon is well and would bring it back at once.
+        slurm("scontrol", "update", f"nodename={node}", "state=drain", "reason=test")
         driver.ends()
     finally:
-        # It may be back by itself: then there is nothing to resume.
         subprocess.run(["scontrol", "update", f"nodename={node}", "state=resume"])
     record = json.loads((results(unfinished) / f"runs/pretrain/{SEED}/run.json").read_text())
     assert record["node"] != node
@@ -331,14 +334,25 @@ def test_a_job_that_fails_on_one_node_only_ends_when_that_node_is_left_out(unfin
     check_end(unfinished, small)
 
 
-def test_the_whole_study_ends_as_without_slurm_on_the_gpus_it_was_given(cluster, tiny, tmp_path):
-    project = Project(tmp_path / "project")
+@pytest.mark.parametrize(
+    "encoders", [pytest.param(["simclr", "image_quality"], marks=ci), ALL], ids=["two", "all"]
+)
+def test_the_whole_study_ends_as_without_slurm_on_the_gpus_it_was_given(
+    cluster, changed, tmp_path, encoders
+):
+    project = Project(tmp_path / "on_slurm")
+    for one in (project, changed):
+        study_with(one, study={"encoders": encoders})
+    alone = changed.study()
+    assert alone.returncode == 0, alone.stdout[-5000:]
     config = ("--configfile", "tests/tiny/study.yaml")
     report = ("--slurm-efficiency-report", "--slurm-efficiency-report-path", "efficiency")
     done = project.run(*PROFILE, *report, *config)
     (tmp_path / "driver.log").write_text(done.stdout)
     assert done.returncode == 0, done.stdout[-5000:]
-    for table in sorted((results(tiny) / "tables").glob("*.csv")):
+    tables = sorted((results(changed) / "tables").glob("*.csv"))
+    assert tables
+    for table in tables:
         assert (results(project) / "tables" / table.name).read_bytes() == table.read_bytes(), table
     records = [json.loads(path.read_text()) for path in results(project).rglob("runs/**/run.json")]
     by_job = [record for record in records if record["slurm_job_id"]]
