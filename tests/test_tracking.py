@@ -299,9 +299,9 @@ def test_the_summary_has_a_run_per_encoder_whose_steps_are_budgets(store):
     table.to_csv(store.folder / "tables/metrics.csv", index=False)
     store.mirror()
     run = store.all()["summary/simclr"]
-    history = store.client.get_metric_history(run.info.run_id, "test/knn/f1")
+    history = store.client.get_metric_history(run.info.run_id, "test/f1/knn")
     assert {point.step: point.value for point in history} == {25: 0.9, 100: 0.95}
-    low = store.client.get_metric_history(run.info.run_id, "shift/other/knn/f1_low")
+    low = store.client.get_metric_history(run.info.run_id, "shift/other/f1_low/knn")
     assert {point.step: point.value for point in low} == {25: 0.5, 100: 0.5}
     assert run.data.metrics["cost/cpu_s"] == 4.0  # of its pretraining and its probe
     assert {"encoder": "simclr", "kind": "ssl"}.items() <= run.data.params.items()

@@ -262,17 +262,19 @@ def _points(record, scores, intervals, train_screen) -> Iterator[Point]:
     if intervals is not None:
         for row in intervals[intervals["metric"].isin(METRICS)].itertuples():
             name = _metric_name(row.screen, train_screen, row.metric)
-            yield from _with_interval(f"{name}_mean", name, row, 0)
+            ends = ("_mean", "_low", "_high")
+            yield from _with_interval([f"{name}{end}" for end in ends], row, 0)
 
 
 def _metric_name(screen: str, train_screen: str, metric: str) -> str:
     return f"test/{metric}" if screen == train_screen else f"shift/{screen}/{metric}"
 
 
-def _with_interval(middle: str, name: str, row, step: int) -> Iterator[Point]:
-    for label, value in ((middle, row.value), (f"{name}_low", row.low), (f"{name}_high", row.high)):
+def _with_interval(names: list[str], row, step: int) -> Iterator[Point]:
+    """Yield value and bounds under these names, those that there are."""
+    for name, value in zip(names, (row.value, row.low, row.high), strict=True):
         if not pd.isna(value):
-            yield label, float(value), step
+            yield name, float(value), step
 
 
 def _artifacts(record, names, results, scores, intervals):
@@ -328,8 +330,9 @@ def _summaries(summary, records, about, results, train_screen) -> Iterator[Track
         points = []
         for row in rows[rows["metric"].isin(SUMMARY_METRICS)].sort_values("budget").itertuples():
             section = "test" if row.screen == train_screen else f"shift/{row.screen}"
-            name = f"{section}/{row.probe}/{row.metric}"
-            points += _with_interval(name, name, row, int(row.budget))
+            # The UI puts what differs in the last part alone side by side.
+            charts = [f"{section}/{row.metric}{end}/{row.probe}" for end in ("", "_low", "_high")]
+            points += _with_interval(charts, row, int(row.budget))
         own = times.get(encoder, [])
         points.append(("cost/cpu_s", sum(record["cost"]["cpu_s"] for record in own), 0))
         began = [int(pd.Timestamp(record["started"]).timestamp() * 1000) for record in own]
