@@ -24,7 +24,7 @@ help:
 demo: .venv/installed
 	snakemake --profile profiles/demo
 	@echo "The report:  $(CURDIR)/results/demo/report/index.html"
-	@echo "Every run:   .venv/bin/mlflow ui --backend-store-uri sqlite:///results/demo/mlflow.db"
+	@echo "Every run:   .venv/bin/mlflow ui --backend-store-uri sqlite:///results/demo/mlflow.db, then results/demo/mlflow.html"
 
 demo-full: .venv/installed
 	snakemake --profile profiles/demo --configfile profiles/demo/study.yaml profiles/demo/full.yaml
@@ -48,7 +48,7 @@ test-slurm: .venv/installed
 	pytest -m slurm
 
 bench: .venv/installed
-	for name in crops shards recall memory pretrain features evaluation dag; do python benchmarks/$$name.py || exit 1; done
+	for name in crops shards recall memory pretrain features evaluation dag tracking; do python benchmarks/$$name.py || exit 1; done
 
 # Writes the lock anew from pyproject.toml, without local version suffixes (+cpu) of one machine's torch.
 lock:

@@ -96,3 +96,8 @@ rule tables:
     input:
         TABLES,
         METRICS,
+
+
+# The study's own job of this waits for all others: of a study that fails, MLflow shows what there is.
+onerror:
+    shell(f"{TRACK_RUNS} || true")

@@ -1,5 +1,6 @@
 """Paths, wildcard constraints, the config's check and digests of code. No rules."""
 
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -25,6 +26,13 @@ with open(Path(workflow.basedir) / "rules" / "config.schema.yaml") as schema_fil
 shell.prefix("set -euo pipefail; export HF_HUB_OFFLINE=1; ")
 
 STUDY = f"results/{config['study']['name']}"
+TRACKING_URI = (
+    config["tracking"]["uri"]
+    or os.environ.get("MLFLOW_TRACKING_URI")
+    or f"sqlite:///{STUDY}/mlflow.db"
+)
+# Jobs on nodes show live curves on a server alone: many writers would break a database file.
+TRACKING_SERVER = TRACKING_URI if TRACKING_URI.startswith("http") else ""
 TRAIN = config["study"]["train"]
 TEST = config["study"]["test"]
 SCREENS = settings.chosen_screens(config)

@@ -194,6 +194,7 @@ rule pretrain_trial:
         runtime=minutes(120),
         # Folder of the node's own disk to copy the crops to; empty: read where they lie.
         scratch="",
+        tracking=TRACKING_SERVER,
     params:
         settings=lambda wc: pretraining_flags(wc, wc.trial),
         seed=config["study"]["seeds"][0],
@@ -208,6 +209,7 @@ rule pretrain_trial:
         " --without-wells {params.wells:q} --at-most-crops {params.crops}"
         " --checkpoints {params.checkpoints:q}"
         " --limit-minutes {resources.runtime} --scratch={resources.scratch:q} --threads {threads}"
+        f" --tracking-uri={{resources.tracking:q}} --study {config['study']['name']}"
         " --record {output.record:q} 2>&1 | tee {log:q}"
 
 
@@ -258,6 +260,7 @@ rule pretrain:
         mem_mb=growing(12000),
         runtime=minutes(720),
         scratch="",
+        tracking=TRACKING_SERVER,
     params:
         settings=pretraining_flags,
         choice=lambda wc, input: flags({"choice": input.choice} if input.choice else {}),
@@ -270,6 +273,7 @@ rule pretrain:
         " --crops {input.crops:q} --composite {params.composite}"
         " --without-wells {params.wells:q} --checkpoints {params.checkpoints:q}"
         " --limit-minutes {resources.runtime} --scratch={resources.scratch:q} --threads {threads}"
+        f" --tracking-uri={{resources.tracking:q}} --study {config['study']['name']}"
         " --output {output.weights:q} --snapshots-output {output.snapshots:q}"
         " --record {output.record:q} 2>&1 | tee {log:q}"
 

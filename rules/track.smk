@@ -1,10 +1,18 @@
 """Every run in MLflow: one local rule mirrors records and scores; never an input of anything.
 
-in   runs/**/run.json, scores
-out  mlflow.receipt.json (the database is no output: Snakemake would delete it)
+in   what the study has: runs/**/run.json, scores, tables/metrics.csv, predictions, encoders, figures
+out  mlflow.receipt.json, mlflow.html: links into the UI (the database is no output: Snakemake would delete it)
 """
 
-TRACKING_URI = config["tracking"]["uri"] or f"sqlite:///{STUDY}/mlflow.db"
+TRACKING_URI = (
+    config["tracking"]["uri"]
+    or os.environ.get("MLFLOW_TRACKING_URI")
+    or f"sqlite:///{STUDY}/mlflow.db"
+)
+TRACK_RUNS = (
+    f"python scripts/track_runs.py --results {STUDY} --study {config['study']['name']} --train-screen {TRAIN}"
+    f" --uri {shlex.quote(TRACKING_URI)} --ui {shlex.quote(config['tracking']['ui'])}"
+)
 
 
 localrules:
@@ -23,18 +31,13 @@ rule track_runs:
         courses=COURSES,
     output:
         receipt=f"{STUDY}/mlflow.receipt.json",
+        links=f"{STUDY}/mlflow.html",
     log:
         f"{STUDY}/logs/track.log",
     conda:
         "../envs/tracking.yaml"
     params:
-        runs=lambda wildcards, output: str(Path(output.receipt).parent / "runs"),
-        uri=TRACKING_URI,
-        artifacts=lambda wildcards, output: str(Path(output.receipt).parent / "mlartifacts"),
-        study=config["study"]["name"],
-        train=TRAIN,
+        command=TRACK_RUNS,
         code=code_digest("track_runs.py"),
     shell:
-        "python scripts/track_runs.py --runs {params.runs:q} --scores {input.scores:q}"
-        " --study {params.study:q} --train-screen {params.train:q} --uri {params.uri:q} --artifacts {params.artifacts:q}"
-        " --receipt {output.receipt:q} 2>&1 | tee {log:q}"
+        "{params.command} 2>&1 | tee {log:q}"

@@ -16,9 +16,11 @@ from hcsqc.digest import pretraining_digest
 from hcsqc.encoders import Encoder, describe, save_encoder
 from hcsqc.errors import InputError
 from hcsqc.files import text_digest
+from hcsqc.live_curves import live_curves
 from hcsqc.methods import METHODS
 from hcsqc.models import InputSpec
 from hcsqc.pretraining import Diverged, OutOfTime, PretrainingSettings, pretrain
+from hcsqc.records import job_key
 from hcsqc.scratch import on_scratch
 from hcsqc.shards import read_format
 from hcsqc.training_crops import training_crops
@@ -43,6 +45,8 @@ def main() -> None:
     parser.add_argument("--choice", type=Path, help="JSON whose `chosen` settings hold instead")
     parser.add_argument("--checkpoints", type=Path, required=True, help="folder to resume from")
     parser.add_argument("--scratch", default="", help="folder of the node to copy the crops to")
+    parser.add_argument("--tracking-uri", default="", help="MLflow server that shows live curves")
+    parser.add_argument("--study", default="", help="in the MLflow server")
     parser.add_argument("--limit-minutes", type=float, help="save and stop before this is over")
     parser.add_argument("--output", type=Path, help="the encoder; a trial has none")
     parser.add_argument("--snapshots-output", type=Path, help="folder of encoders along the epochs")
@@ -57,11 +61,12 @@ def train(args, record) -> None:
     """Pretrain the encoder that the arguments describe."""
     began = time.monotonic()
     torch.set_num_threads(args.threads)
-    with on_scratch(args.crops, args.scratch) as paths:
-        train_on(paths, args, record, began)
+    live = live_curves(args.tracking_uri, args.study, job_key(args.record), record.arguments)
+    with on_scratch(args.crops, args.scratch) as paths, live as on_point:
+        train_on(paths, args, record, began, on_point)
 
 
-def train_on(paths: list[Path], args, record, began: float) -> None:
+def train_on(paths: list[Path], args, record, began: float, on_point) -> None:
     """Pretrain on the shards at `paths`; the job began at that time of the monotonic clock."""
     crops = training_crops(paths, args.composite, args.without_wells, args.at_most_crops)
     if args.choice:
@@ -107,6 +112,7 @@ def train_on(paths: list[Path], args, record, began: float) -> None:
             label,
             deadline_s=deadline,
             on_epoch=keep,
+            on_point=on_point,
             trained_on=trained_on,
         )
     except OutOfTime as error:

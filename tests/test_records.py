@@ -4,6 +4,7 @@ import json
 import os
 import platform
 import re
+import resource
 import socket
 import subprocess
 from datetime import UTC, datetime
@@ -55,7 +56,8 @@ def test_a_record_tells_the_cost(path):
     assert cost["wall_s"] >= 0 and cost["cpu_s"] > 0
     status = Path("/proc/self/status").read_text()
     peak_kb = int(re.search(r"VmHWM:\s*(\d+) kB", status)[1])
-    assert cost["peak_memory_mb"] == pytest.approx(peak_kb / 1024, rel=0.2)
+    children_kb = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss  # of other tests
+    assert cost["peak_memory_mb"] == pytest.approx(max(peak_kb, children_kb) / 1024, rel=0.2)
     assert (cost["device"], cost["gpu_memory_mb"]) == ("cuda", 12.5)
 
 
@@ -152,7 +154,9 @@ def test_a_failed_attempt_leaves_a_record_that_success_removes(path):
     failed = path.with_name("failed.json")
     assert not path.exists()
     found = json.loads(failed.read_text())
-    assert (found["status"], found["error"]) == ("FAILED", "ValueError: the disk is full\n")
+    assert found["status"] == "FAILED"
+    assert found["error"].endswith("ValueError: the disk is full\n")
+    assert found["error"].startswith("Traceback (most recent call last):")
     assert found["key"] == job_key(path) and found["metrics"] == {"steps": 3}
     recorded(path)
     assert [file.name for file in path.parent.iterdir()] == ["run.json"]

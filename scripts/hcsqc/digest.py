@@ -80,4 +80,6 @@ def pretraining_digest(method: str) -> str:
         for path in (SCRIPTS / folder).glob("*.py")
         if path.name not in ("base.py", own.name)
     ]
-    return code_digest("pretrain.py", [*others, own]) + code_digest(own, others)
+    # Which shows the course of a training, and has no part in it.
+    shown = Path("hcsqc/live_curves.py")
+    return code_digest("pretrain.py", [*others, own, shown]) + code_digest(own, others)

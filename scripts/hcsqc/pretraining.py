@@ -158,6 +158,7 @@ def pretrain(
     device: str = "auto",
     deadline_s: float | None = None,
     on_epoch: Callable[[int, nn.Module, InputSpec], None] = lambda *_: None,
+    on_point: Callable[[Mapping[str, float]], None] = lambda _: None,
     trained_on: Mapping[str, object] | None = None,
 ) -> PretrainingResult:
     """Pretrain a backbone on the crops of `source` and return it with its curves.
@@ -165,7 +166,8 @@ def pretrain(
     `method_settings` is the `Settings` of the method's module; `label` begins progress lines and
     messages; `device` is auto (a GPU if there is one), cpu or cuda. `on_epoch` is given the
     epochs done, the backbone and its input at each of `settings.snapshot_epochs`, perhaps again
-    after a resume; an InputError of it is a warning. `trained_on` is what else, of crops and code,
+    after a resume; an InputError of it is a warning. `on_point` is given each new point of the
+    curves, and must not wait. `trained_on` is what else, of crops and code,
     decides the course of the run, as plain values: a checkpoint with another is not resumed.
     A curve's point has step, epoch, loss, learning_rate, feature_std and feature_rank of
     the first views of the batch, pairs_per_s and memory_gb.
@@ -337,6 +339,7 @@ def pretrain(
                         "memory_gb": peak_memory_gb(place),
                     }
                 )
+                on_point(curves[-1])
                 logged_step, logged_at = step, now
             # Before anything is printed: who signals a job may have ended what reads its output.
             if saving:

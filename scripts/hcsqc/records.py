@@ -16,6 +16,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from hcsqc.digest import SCRIPTS, code_digest
+from hcsqc.errors import InputError
 from hcsqc.files import sha256, text_digest, write_json
 
 PACKAGES = (
@@ -34,10 +35,16 @@ PACKAGES = (
 )
 # Larger inputs (shards of a whole plate) are recorded by name and size alone.
 LARGEST_DIGESTED_BYTES = 64 * 2**20
+# Flags that say where and how a job runs, not what it computes.
+NO_PARAMETERS = ("record", "threads", "scratch", "tracking_uri", "study")
+# Kept of an error and its traceback, from the end.
+LAST_CHARACTERS = 2000
 
 
 class Record:
     """Time a job and write `run.json` when it ends well, `failed.json` beside it when not.
+
+    Until it ends `failed.json` says that it runs, which is what is left of a killed job.
 
     The job adds `parameters`, `curves` (a list of points), `metrics` and `device`; inputs are the
     files among the arguments.
@@ -56,17 +63,23 @@ class Record:
         self.wall = time.monotonic()
         self.inputs = _input_digests(self.arguments)
         self.input_times = {path: Path(path).stat().st_mtime_ns for path in self.inputs}
+        # Of the code that runs, whatever is edited meanwhile.
+        self.git, self.code_digest = _git(), code_digest(self.script)
+        self.failed = self.path.with_name("failed.json")
+        write_json(self._as_json("RUNNING"), self.failed)
         return self
 
     def __exit__(self, kind, error, trace) -> None:
-        failed = self.path.with_name("failed.json")
         self._leave_out_outputs()
         if error is None:
             write_json(self._as_json("FINISHED"), self.path)
-            failed.unlink(missing_ok=True)
-        elif not isinstance(error, KeyboardInterrupt):
-            lines = traceback.format_exception_only(error)
-            write_json(self._as_json("FAILED") | {"error": "".join(lines)[-2000:]}, failed)
+            self.failed.unlink(missing_ok=True)
+        elif isinstance(error, KeyboardInterrupt):
+            self.failed.unlink(missing_ok=True)
+        else:
+            short = isinstance(error, InputError)
+            told = str(error) if short else "".join(traceback.format_exception(error))
+            write_json(self._as_json("FAILED") | {"error": told[-LAST_CHARACTERS:]}, self.failed)
 
     def _leave_out_outputs(self) -> None:
         """Drop the files that the job has written: outputs that an earlier run had left."""
@@ -82,7 +95,7 @@ class Record:
         plain = {
             name: str(value) if isinstance(value, Path) else value
             for name, value in self.arguments.items()
-            if not _is_file_argument(value) and name not in ("record", "threads", "scratch")
+            if not _is_file_argument(value) and name not in NO_PARAMETERS
         }
         return {
             "key": job_key(self.path),
@@ -96,8 +109,8 @@ class Record:
             "cost": self._cost(),
             "inputs": self.inputs,
             "versions": {"python": platform.python_version()} | _versions(),
-            "git": _git(),
-            "code_digest": code_digest(self.script),
+            "git": self.git,
+            "code_digest": self.code_digest,
             "config_digest": text_digest(repr(sorted(plain.items())))[:16],
             "slurm_job_id": os.environ.get("SLURM_JOB_ID"),
             "node": os.environ.get("SLURMD_NODENAME") or socket.gethostname(),

@@ -1,141 +1,154 @@
-"""Mirroring the records of jobs into MLflow: one run per job, never twice.
+"""Making a tracking store of MLflow hold the runs of a study, each once.
 
 A run is found by its `job_key`; the digest of what it was made from is a tag that is written last,
-so that an import killed in the middle leaves runs that the next one replaces.
+so that an import killed in the middle leaves runs that the next one replaces. Parameters of a run
+cannot change, so a changed job gets a new run, and the old one is deleted.
 """
 
-import json
+import math
 import os
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+import socket
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from urllib.parse import urlparse
 
+# A server that does not answer else holds up each call for minutes.
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
 import pandas as pd
 from mlflow import MlflowClient
-from mlflow.entities import Metric, Param, Run, RunTag, ViewType
+from mlflow.entities import Dataset, DatasetInput, Metric, Param, Run, RunTag, ViewType
+from mlflow.exceptions import MlflowException
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
 
 from hcsqc.errors import InputError
-from hcsqc.files import sha256, text_digest
 from hcsqc.progress import Progress
+from hcsqc.tracked_runs import TrackedRun
 
-# MLflow's limits per batch, and for one parameter.
+# MLflow's limits per batch, and of one parameter, tag and dataset digest.
 METRICS_PER_BATCH = 1000
 PARAMS_PER_BATCH = 100
 LONGEST_PARAM = 6000
-# What this module reads of a record.
-RECORD_KEYS = (
-    "key",
-    "stage",
-    "script",
-    "status",
-    "started",
-    "parameters",
-    "metrics",
-    "curves",
-    "cost",
-    "git",
-    "code_digest",
-    "config_digest",
-    "node",
-    "slurm_job_id",
-)
-SECTIONS = {"pretrain": "train", "search": "train", "probes": "test"}
+LONGEST_TAG = 8000
+LONGEST_DIGEST = 36
+CONNECT_S = 5.0
+DEFAULT_PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "mssql": 1433}
 
 
-@dataclass(frozen=True)
-class JobRecord:
-    """One record: what a run in MLflow is to hold."""
-
-    key: str
-    content: Mapping
-    digest: str
-    scores: pd.DataFrame | None
-    train_screen: str
+def is_server(uri: str) -> bool:
+    """Return whether a tracking URI is an http server's."""
+    return urlparse(uri).scheme in ("http", "https")
 
 
-def read_records(runs: Path, scores: pd.DataFrame, train_screen: str) -> list[JobRecord]:
-    """Return the records below `runs`; a failed attempt counts where no job has ended well.
+def connect(uri: str) -> MlflowClient:
+    """Return a client of a store that answers; raises InputError if it does not."""
+    place = urlparse(uri)
+    try:
+        if place.hostname:
+            # MLflow itself would go on trying for minutes.
+            port = place.port or DEFAULT_PORTS.get(place.scheme.partition("+")[0])
+            socket.create_connection((place.hostname, port), timeout=CONNECT_S).close()
+        client = MlflowClient(uri)
+        client.search_experiments(max_results=1)
+    except Exception as error:  # each kind of store has its own
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise InputError(
+            f"tracking store {_without_password(uri)} does not answer ({reason}); start it, or "
+            "name another in tracking.uri or MLFLOW_TRACKING_URI"
+        ) from error
+    return client
 
-    The scores of a probe's job go with its record; `train_screen` tells test from shift.
-    Raises InputError for a damaged record.
+
+def _without_password(uri: str) -> str:
+    password = urlparse(uri).password
+    return uri.replace(f":{password}@", ":***@") if password else uri
+
+
+@contextmanager
+def fast_sqlite() -> Iterator[None]:
+    """Let SQLite leave flushing to the operating system meanwhile.
+
+    The store is rebuilt from the records in a minute, so it need not survive a power cut; a killed
+    import loses nothing by it.
     """
-    records = []
-    by_job = dict(tuple(scores.groupby(["encoder", "seed", "probe", "budget"])))
-    for path in sorted(runs.rglob("*.json")):
-        if path.name == "failed.json" and path.with_name("run.json").exists():
-            continue
-        try:
-            content = json.loads(path.read_text())
-            missing = [name for name in RECORD_KEYS if name not in content]
-            if missing:
-                raise ValueError(f"no '{missing[0]}'")
-        except (ValueError, TypeError) as error:
-            raise InputError(
-                f"{path}: damaged record ({error}); delete it and run again"
-            ) from error
-        own = by_job.get(_probe_job(content["key"]))
-        digest = sha256(path)
-        if own is not None:
-            digest = text_digest(digest + own.to_csv(index=False))
-        records.append(JobRecord(content["key"], content, digest, own, train_screen))
-    return records
+
+    def unsafe(connection, _) -> None:
+        if type(connection).__module__.startswith("sqlite3"):
+            connection.execute("PRAGMA synchronous=OFF")
+
+    event.listen(Engine, "connect", unsafe)
+    try:
+        yield
+    finally:
+        event.remove(Engine, "connect", unsafe)
 
 
-def mirror(records: list[JobRecord], client: MlflowClient, study: str, artifacts: str) -> dict:
-    """Make the tracking store hold one run per record; return how many were new, changed, gone."""
+def mirror(runs: list[TrackedRun], client: MlflowClient, study: str, artifacts: str | None) -> dict:
+    """Make the tracking store hold these runs of a study, and mark others of it as stale.
+
+    `artifacts` is the URI of the folder of artifacts; None leaves their place to the server.
+    Returns how many were unchanged, new, replaced and stale.
+    """
     counts = {"unchanged": 0, "new": 0, "replaced": 0, "stale": 0}
-    known: dict[str, list[Run]] = {}
-    experiments = {
-        found.name: found.experiment_id
-        for found in client.search_experiments(filter_string=f"name LIKE '{study}/%'")
-        # In LIKE an underscore stands for any character, and a store may hold other studies.
-        if found.name.startswith(f"{study}/")
-    }
-    for name in sorted({experiment_name(study, record.key) for record in records}):
-        if name not in experiments:
-            experiments[name] = client.create_experiment(
-                name, artifact_location=f"{artifacts}/{name}"
-            )
+    experiments = _experiments(client, study, {run.experiment for run in runs}, artifacts)
+    known: dict[str | None, list[Run]] = {}
     for experiment in experiments.values():
-        for run in _runs(client, experiment):
-            known.setdefault(run.data.tags.get("job_key"), []).append(run)
-    progress = Progress(len(records), "runs", "mlflow")
-    for record in records:
-        found = known.pop(record.key, [])
-        if len(found) == 1 and found[0].data.tags.get("record_digest") == record.digest:
+        for found in _runs(client, experiment):
+            known.setdefault(found.data.tags.get("job_key"), []).append(found)
+    progress = Progress(len(runs), "runs", "mlflow")
+    for run in runs:
+        found = known.pop(run.key, [])
+        if len(found) == 1 and found[0].data.tags.get("record_digest") == run.digest:
             counts["unchanged"] += 1
             if "stale" in found[0].data.tags:
                 client.delete_tag(found[0].info.run_id, "stale")
         else:
-            for run in found:
-                client.delete_run(run.info.run_id)
-            _import(client, experiments[experiment_name(study, record.key)], record)
+            for old in found:
+                client.delete_run(old.info.run_id)
+            _import(client, experiments[run.experiment], run)
             counts["replaced" if found else "new"] += 1
         progress.update()
-    for runs in known.values():
-        for run in runs:
+    for left in known.values():
+        for old in left:
             counts["stale"] += 1
-            if "stale" not in run.data.tags:
-                client.set_tag(run.info.run_id, "stale", "true")
+            if "stale" not in old.data.tags:
+                client.set_tag(old.info.run_id, "stale", "true")
     progress.close()
     return counts
 
 
-def experiment_name(study: str, key: str) -> str:
-    """Return the experiment of a job: probes have one per probe, other stages one each."""
-    parts = key.split("/")
-    stage = parts[3] if parts[0] == "probes" else parts[0]
-    return f"{study}/{stage}"
+def experiments_of(client: MlflowClient, study: str) -> dict[str, str]:
+    """Return the ids of a study's experiments by their names, without the study's."""
+    found = client.search_experiments(filter_string=f"name LIKE '{study}/%'", max_results=1000)
+    # In LIKE an underscore stands for any character, and a store may hold other studies.
+    return {
+        one.name.removeprefix(f"{study}/"): one.experiment_id
+        for one in found
+        if one.name.startswith(f"{study}/")
+    }
 
 
-def _probe_job(key: str) -> tuple[str, int, str, int] | None:
-    parts = key.split("/")
-    if parts[0] != "probes":
-        return None
-    _, encoder, seed, probe, budget = parts
-    return encoder, int(seed.removeprefix("seed")), probe, int(budget.removeprefix("budget"))
+def _experiments(client, study: str, wanted: set[str], artifacts: str | None) -> dict[str, str]:
+    """Return the ids of a study's experiments, with those that are wanted and were not there."""
+    found = experiments_of(client, study)
+    for name in sorted(wanted - set(found)):
+        place = f"{artifacts}/{name}" if artifacts else None
+        try:
+            found[name] = client.create_experiment(f"{study}/{name}", artifact_location=place)
+        except MlflowException as error:
+            if "RESOURCE_ALREADY_EXISTS" not in str(error.error_code):
+                raise
+            deleted = client.get_experiment_by_name(f"{study}/{name}")
+            client.restore_experiment(deleted.experiment_id)
+            found[name] = deleted.experiment_id
+    return found
 
 
 def _runs(client: MlflowClient, experiment: str) -> Iterator[Run]:
@@ -150,75 +163,114 @@ def _runs(client: MlflowClient, experiment: str) -> Iterator[Run]:
             return
 
 
-def _import(client: MlflowClient, experiment: str, record: JobRecord) -> None:
-    content = record.content
-    started = int(pd.Timestamp(content["started"]).timestamp() * 1000)
-    ended = started + int(1000 * content["cost"]["wall_s"])
-    tags = {
-        "job_key": record.key,
-        "stage": content["stage"],
-        "mlflow.source.name": content["script"],
-        "mlflow.source.type": "JOB",
-        "mlflow.source.git.commit": content["git"]["commit"] or "unknown",
-        "mlflow.note.content": f"Job `{record.key}`, written by `{content['script']}`.",
-        "code_digest": content["code_digest"],
-        "config_digest": content["config_digest"],
-        "node": content["node"],
-        "slurm_job_id": content["slurm_job_id"] or "none",
-    }
-    tags |= _names(record.key)
-    if "error" in content:
-        tags["error"] = content["error"]
-    run = client.create_run(experiment, start_time=started, tags=tags, run_name=record.key)
-    metrics = list(_metrics(record, ended))
-    for start in range(0, len(metrics), METRICS_PER_BATCH):
-        client.log_batch(run.info.run_id, metrics=metrics[start : start + METRICS_PER_BATCH])
-    params = [
-        Param(name, str(value)[:LONGEST_PARAM])
-        for name, value in (content["parameters"] | _names(record.key)).items()
-        if value is not None and not isinstance(value, dict)
+def _import(client: MlflowClient, experiment: str, run: TrackedRun) -> None:
+    tags = {name: value[:LONGEST_TAG] for name, value in run.tags.items()}
+    user = os.environ.get("USER") or os.environ.get("LOGNAME") or "unknown"
+    tags |= {"mlflow.user": user, "mlflow.source.type": "JOB"}
+    info = client.create_run(experiment, run.started_ms, tags, run.key).info
+    made = info.run_id
+    datasets = [
+        DatasetInput(Dataset(name, digest[:LONGEST_DIGEST], "local", path))
+        for name, digest, path in run.datasets
     ]
-    for start in range(0, len(params), PARAMS_PER_BATCH):
-        client.log_batch(run.info.run_id, params=params[start : start + PARAMS_PER_BATCH])
-    client.set_terminated(run.info.run_id, content["status"], ended)
-    client.log_batch(run.info.run_id, tags=[RunTag("record_digest", record.digest)])
+    if datasets:
+        client.log_inputs(made, datasets)
+    _keep_artifacts(client, info.artifact_uri, run)
+    client.set_terminated(made, run.status, run.ended_ms)
+    metrics = [Metric(name, value, run.ended_ms, step) for name, value, step in run.points]
+    params = [Param(name, value[:LONGEST_PARAM]) for name, value in run.params.items()]
+    while len(metrics) > METRICS_PER_BATCH or len(params) > PARAMS_PER_BATCH:
+        client.log_batch(made, metrics[:METRICS_PER_BATCH], params[:PARAMS_PER_BATCH])
+        del metrics[:METRICS_PER_BATCH], params[:PARAMS_PER_BATCH]
+    # Of a batch the tags are written last.
+    client.log_batch(made, metrics, params, [RunTag("record_digest", run.digest)])
 
 
-def _names(key: str) -> dict[str, str]:
-    """Return what a job's key says: encoder, seed, probe, budget, or screen and plate."""
-    parts = key.split("/")
-    names = {"stage": parts[0]}
-    if parts[0] in ("probes", "encoders", "pretrain", "epochs", "features", "scores"):
-        names |= {"encoder": parts[1], "seed": parts[2].removeprefix("seed")}
-    if parts[0] == "search":
-        names |= {"encoder": parts[1], "trial": parts[2]}
-    if parts[0] == "probes":
-        names |= {"probe": parts[3], "budget": parts[4].removeprefix("budget")}
-    if parts[0] == "features":
-        names |= dict(zip(("screen", "plate"), parts[3:], strict=False))
-    if parts[0] in ("simulate", "index", "scale", "crops"):
-        names |= {"screen": parts[1], "plate": parts[2]}
-    return names
-
-
-def _metrics(record: JobRecord, time_ms: int) -> Iterator[Metric]:
-    content = record.content
-    section = SECTIONS.get(content["stage"], content["stage"])
-    for name, value in content["metrics"].items():
-        if value is None:
-            continue
-        yield Metric(f"{section}/{name}", float(value), time_ms, 0)
-    for name, value in content["cost"].items():
-        if isinstance(value, int | float):
-            yield Metric(f"cost/{name}", float(value), time_ms, 0)
-    for point in content["curves"]:
-        for name, value in point.items():
-            if name != "step" and value is not None:
-                yield Metric(f"train/{name}", float(value), time_ms, int(point["step"]))
-    if record.scores is None:
+def _keep_artifacts(client: MlflowClient, place: str, run: TrackedRun) -> None:
+    found = run.artifacts()
+    if not found:
         return
-    for (screen, metric), rows in record.scores.groupby(["screen", "metric"], sort=False):
-        name = f"test/{metric}" if screen == record.train_screen else f"shift/{screen}/{metric}"
-        yield Metric(f"{name}_mean", float(rows["value"].mean()), time_ms, 0)
-        for draw, value in zip(rows["draw"], rows["value"], strict=True):
-            yield Metric(name, float(value), time_ms, int(draw))
+    with TemporaryDirectory() as folder:
+        for name, content in found.items():
+            if isinstance(content, Path):
+                content = content.read_bytes()
+            kept = Path(folder) / name
+            kept.write_bytes(content if isinstance(content, bytes) else content.encode())
+        get_artifact_repository(place, client.tracking_uri).log_artifacts(folder)
+
+
+def begin_live_run(
+    client: MlflowClient, experiment: str, key: str, params: Mapping[str, object]
+) -> str:
+    """Begin a run of a job that is still running, and return its id.
+
+    It has no digest, so the next import puts a complete one in its place.
+    """
+    found = client.get_experiment_by_name(experiment)
+    number = found.experiment_id if found else client.create_experiment(experiment)
+    tags = {"job_key": key, "stage": key.split("/")[0], "live": "true"}
+    run = client.create_run(number, tags=tags, run_name=key).info.run_id
+    told = [Param(name, str(value)[:LONGEST_PARAM]) for name, value in params.items()]
+    client.log_batch(run, params=told[:PARAMS_PER_BATCH])
+    return run
+
+
+def log_points(client: MlflowClient, run: str, points: Sequence[Mapping[str, float]]) -> None:
+    """Log points of a training's curves: each its step, and values by name."""
+    now = int(time.time() * 1000)
+    metrics = [
+        Metric(f"train/{name}", float(value), now, int(point["step"]))
+        for point in points
+        for name, value in point.items()
+        if name != "step" and math.isfinite(value)
+    ]
+    for first in range(0, len(metrics), METRICS_PER_BATCH):
+        client.log_batch(run, metrics[first : first + METRICS_PER_BATCH])
+
+
+def compared_runs(
+    client: MlflowClient, by: str, metric: str, where: dict[str, str], study: str
+) -> pd.DataFrame:
+    """Return a table of the finished runs that have a metric: a row per `by`, probe and budget.
+
+    Runs of one row (several seeds) are averaged, and their interval is from the lowest lower to
+    the highest upper bound. Only runs whose parameters are as `where` says count, and those of
+    `study` if it is named. Best first within a probe and budget. Raises InputError if there is
+    none, naming metrics that there are.
+    """
+    experiments = {
+        one.experiment_id: one.name
+        for one in client.search_experiments(max_results=1000)
+        if one.name.startswith(f"{study}/") or not study
+    }
+    rows, seen = [], set()
+    for experiment, name in experiments.items():
+        for run in _runs(client, experiment):
+            told, found = run.data.params, run.data.metrics
+            seen |= {key.removesuffix("_mean") for key in found if key.endswith("_mean")}
+            middle = found.get(f"{metric}_mean")
+            fits = all(told.get(key) == value for key, value in where.items())
+            if middle is None or not fits or by not in told or run.info.status != "FINISHED":
+                continue
+            if "stale" in run.data.tags:
+                continue
+            row = {"study": name.rpartition("/")[0], by: told[by]}
+            row |= {key: told.get(key, "") for key in ("probe", "budget") if key != by}
+            bounds = [found.get(f"{metric}_{end}", math.nan) for end in ("low", "high")]
+            rows.append(row | {"mean": middle, "low": bounds[0], "high": bounds[1]})
+    if not rows:
+        raise InputError(
+            f"no finished run has parameter '{by}' and metric '{metric}' where {where or 'asked'}; "
+            f"there are: {', '.join(sorted(seen)) or 'no metrics with a mean'}"
+        )
+    table = pd.DataFrame(rows)
+    keys = [name for name in table if name not in ("mean", "low", "high")]
+    grouped = table.groupby(keys, sort=False, as_index=False).agg(
+        mean=("mean", "mean"), low=("low", "min"), high=("high", "max"), runs=("mean", "size")
+    )
+    order = grouped.assign(
+        number=pd.to_numeric(grouped.get("budget"), errors="coerce") if "budget" in grouped else 0
+    )
+    first = [name for name in ("study", "probe", "number") if name in order and name != by]
+    order = order.sort_values([*first, "mean"], ascending=[True] * len(first) + [False])
+    return order.drop(columns="number").reset_index(drop=True)
