@@ -64,7 +64,8 @@ def test_every_job_leaves_a_record_and_mlflow_holds_each_once(tiny):
     assert len(keys) == len(records)
     assert not list((results(tiny) / "runs").rglob("failed.json"))
     receipt = json.loads((results(tiny) / "mlflow.receipt.json").read_text())
-    assert receipt["runs"] == receipt["new"] == len(records)
+    summaries = len(list((results(tiny) / "encoders").iterdir()))
+    assert receipt["runs"] == receipt["new"] == len(records) + summaries
 
 
 def test_no_evaluation_well_is_pretrained_on(tiny):

@@ -4,17 +4,21 @@ What is sent is for watching alone: the record holds all of it, and the import t
 complete run in the place of this one.
 """
 
+import math
 import os
 import queue
 import sys
 import threading
+import time
 from collections.abc import Mapping
 from contextlib import contextmanager
 
-from hcsqc.tracked_runs import EXPERIMENTS
-
+EXPERIMENT = "pretraining"
 EVERY_S = 2.0
-POINTS_PER_BATCH = 500
+# MLflow's limits per batch, and of one parameter.
+METRICS_PER_BATCH = 1000
+PARAMS_PER_BATCH = 100
+LONGEST_PARAM = 6000
 # Of the last points, once training has ended: then it goes on without them.
 LAST_WAIT_S = 15.0
 
@@ -46,17 +50,13 @@ class LiveCurves:
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "1")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "5")
         try:
-            from hcsqc.tracking import begin_live_run, connect, log_points
+            from mlflow import MlflowClient
 
-            client = connect(self.uri)
-            stage = self.key.split("/")[0]
-            run = begin_live_run(
-                client, f"{self.study}/{EXPERIMENTS[stage]}", self.key, self.params
-            )
+            client = MlflowClient(self.uri)
+            run = self._begin(client)
             while not (self.ended.wait(EVERY_S) and self.points.empty()):
                 waiting = [self.points.get() for _ in range(self.points.qsize())]
-                for first in range(0, len(waiting), POINTS_PER_BATCH):
-                    log_points(client, run, waiting[first : first + POINTS_PER_BATCH])
+                self._send(client, run, waiting)
         except Exception as error:  # the training matters, not its spectators
             self.broken = True
             told = str(error).strip().splitlines()
@@ -65,6 +65,32 @@ class LiveCurves:
                 "training goes on, and track_runs completes the run",
                 file=sys.stderr,
             )
+
+    def _begin(self, client) -> str:
+        """Begin a run and return its id; it has no digest, so the next import replaces it."""
+        from mlflow.entities import Param
+
+        name = f"{self.study}/{EXPERIMENT}"
+        found = client.get_experiment_by_name(name)
+        number = found.experiment_id if found else client.create_experiment(name)
+        tags = {"job_key": self.key, "stage": self.key.split("/")[0], "live": "true"}
+        run = client.create_run(number, tags=tags, run_name=self.key).info.run_id
+        params = [Param(name, str(value)[:LONGEST_PARAM]) for name, value in self.params.items()]
+        client.log_batch(run, params=params[:PARAMS_PER_BATCH])
+        return run
+
+    def _send(self, client, run: str, points: list[dict[str, float]]) -> None:
+        from mlflow.entities import Metric
+
+        now = int(time.time() * 1000)
+        metrics = [
+            Metric(f"train/{name}", float(value), now, int(point["step"]))
+            for point in points
+            for name, value in point.items()
+            if name != "step" and math.isfinite(value)
+        ]
+        for first in range(0, len(metrics), METRICS_PER_BATCH):
+            client.log_batch(run, metrics[first : first + METRICS_PER_BATCH])
 
 
 @contextmanager

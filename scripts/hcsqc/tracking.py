@@ -8,8 +8,7 @@ cannot change, so a changed job gets a new run, and the old one is deleted.
 import math
 import os
 import socket
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -197,35 +196,6 @@ def _keep_artifacts(client: MlflowClient, place: str, run: TrackedRun) -> None:
             kept = Path(folder) / name
             kept.write_bytes(content if isinstance(content, bytes) else content.encode())
         get_artifact_repository(place, client.tracking_uri).log_artifacts(folder)
-
-
-def begin_live_run(
-    client: MlflowClient, experiment: str, key: str, params: Mapping[str, object]
-) -> str:
-    """Begin a run of a job that is still running, and return its id.
-
-    It has no digest, so the next import puts a complete one in its place.
-    """
-    found = client.get_experiment_by_name(experiment)
-    number = found.experiment_id if found else client.create_experiment(experiment)
-    tags = {"job_key": key, "stage": key.split("/")[0], "live": "true"}
-    run = client.create_run(number, tags=tags, run_name=key).info.run_id
-    told = [Param(name, str(value)[:LONGEST_PARAM]) for name, value in params.items()]
-    client.log_batch(run, params=told[:PARAMS_PER_BATCH])
-    return run
-
-
-def log_points(client: MlflowClient, run: str, points: Sequence[Mapping[str, float]]) -> None:
-    """Log points of a training's curves: each its step, and values by name."""
-    now = int(time.time() * 1000)
-    metrics = [
-        Metric(f"train/{name}", float(value), now, int(point["step"]))
-        for point in points
-        for name, value in point.items()
-        if name != "step" and math.isfinite(value)
-    ]
-    for first in range(0, len(metrics), METRICS_PER_BATCH):
-        client.log_batch(run, metrics[first : first + METRICS_PER_BATCH])
 
 
 def compared_runs(
