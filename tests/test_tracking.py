@@ -256,10 +256,12 @@ def test_a_run_holds_what_its_record_says(store):
 
 def test_a_training_curve_has_its_own_steps_even_when_it_is_long(store):
     curve = [{"step": 10 * i, "epoch": i // 9, "loss": 1 / (i + 1)} for i in range(700)]
-    store.record(PRETRAIN, curves=curve)  # 1400 points: more than one batch
+    # 1400 points: more than one batch; the end of a curve is no other point of it.
+    store.record(PRETRAIN, curves=curve, metrics={"loss": curve[-1]["loss"]})
     store.mirror()
     run_id = store.all()[PRETRAIN].info.run_id
     history = store.client.get_metric_history(run_id, "train/loss")
+    assert len(history) == 700
     assert {point.step: point.value for point in history} == {
         point["step"]: point["loss"] for point in curve
     }

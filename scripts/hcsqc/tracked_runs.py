@@ -239,8 +239,10 @@ def _probe_job(names: Mapping[str, str]) -> tuple[str, int, str, int] | None:
 
 def _points(record, scores, intervals, train_screen) -> Iterator[Point]:
     section = SECTIONS.get(record["stage"], record["stage"])
+    drawn = {name for point in record["curves"] for name in point}
     for name, value in record["metrics"].items():
-        if value is not None:
+        # The end of a curve is its last point already.
+        if value is not None and name not in drawn:
             yield f"{section}/{name}", float(value), 0
     for name, value in record["cost"].items():
         if isinstance(value, int | float):
