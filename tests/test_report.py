@@ -173,7 +173,11 @@ class Reader(HTMLParser):
 
     def handle_starttag(self, tag, attrs):
         self.tags.append(tag)
-        self.links += [value for name, value in attrs if name in ("src", "href", "action", "data")]
+        self.links += [
+            value
+            for name, value in attrs
+            if name in ("src", "href", "action", "data") and value != "../mlflow.html"
+        ]
 
     def handle_data(self, data):
         self.words.append(data)
