@@ -17,19 +17,20 @@ import numpy as np
 import pandas as pd
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT / "scripts")]
+sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
 
-import common
+from benchmarks import common
+from tests.made_records import made_record
 
 from hcsqc.metrics import METRICS
-from hcsqc.schema import write_table
+from hcsqc.schema import TABLES, write_table
 from hcsqc.tracked_runs import tracked_runs
 from hcsqc.tracking import connect, fast_sqlite, mirror
 
 DRAWS, CROPS = 20, 40
 BUDGETS = (10, 25, 50, 100, 350)
 PROBES = ("knn", "linear_paper", "linear_searched", "logistic")
-SCORES = ["encoder", "seed", "probe", "budget", "draw", "screen", "metric", "value", "n_test"]
+SCORES = TABLES["scores"].columns.names
 BY_HAND = 40  # runs of the baseline
 
 
@@ -66,7 +67,7 @@ def make_study(folder: Path, runs: int) -> None:
         for probe in PROBES:
             for budget in BUDGETS:
                 job = f"{encoder}/seed0/{probe}/budget{budget}"
-                write_job(folder, f"probes/{job}", probe, budget)
+                write_job(folder, f"probes/{job}", budget)
                 rows = pd.DataFrame(
                     [
                         (encoder, 0, probe, budget, draw, screen, metric, value, 130)
@@ -74,17 +75,7 @@ def make_study(folder: Path, runs: int) -> None:
                         for metric in METRICS
                         for draw, value in enumerate(rng.uniform(0.5, 1, DRAWS))
                     ],
-                    columns=[
-                        "encoder",
-                        "seed",
-                        "probe",
-                        "budget",
-                        "draw",
-                        "screen",
-                        "metric",
-                        "value",
-                        "n_test",
-                    ],
+                    columns=SCORES,
                 )
                 scores.append(rows)
                 means = rows.groupby(["screen", "metric"])["value"].mean().reset_index()
@@ -103,28 +94,11 @@ def make_study(folder: Path, runs: int) -> None:
     pd.concat(table).to_csv(folder / "tables/metrics.csv", index=False)
 
 
-def write_job(folder: Path, key: str, probe: str, budget: int) -> None:
+def write_job(folder: Path, key: str, budget: int) -> None:
     path = folder / "runs" / key / "run.json"
     path.parent.mkdir(parents=True)
-    record = {
-        "key": key,
-        "stage": "probes",
-        "script": f"probe_{probe}.py",
-        "status": "FINISHED",
-        "started": "2026-01-02T03:04:05+00:00",
-        "parameters": {"budget": budget, "draws": DRAWS, "seed": 0, "neighbours": 5},
-        "metrics": {},
-        "curves": [],
-        "cost": {"wall_s": 1.0, "cpu_s": 1.0, "peak_memory_mb": 200, "device": "cpu"},
-        "inputs": {f"{name}.parquet": {"bytes": 1, "sha256": name * 8} for name in ("features",)},
-        "versions": {"python": "3.11.7"},
-        "git": {"commit": "abc", "dirty": False},
-        "code_digest": "c0de",
-        "config_digest": "c0nf",
-        "slurm_job_id": None,
-        "node": "here",
-    }
-    path.write_text(json.dumps(record))
+    parameters = {"budget": budget, "draws": DRAWS, "seed": 0, "neighbours": 5}
+    path.write_text(json.dumps(made_record(key, parameters=parameters, metrics={})))
 
 
 def made_predictions(rng: np.random.Generator) -> pd.DataFrame:

@@ -4,11 +4,6 @@ in   what the study has: runs/**/run.json, scores, tables/metrics.csv, predictio
 out  mlflow.receipt.json, mlflow.html: links into the UI (the database is no output: Snakemake would delete it)
 """
 
-TRACKING_URI = (
-    config["tracking"]["uri"]
-    or os.environ.get("MLFLOW_TRACKING_URI")
-    or f"sqlite:///{STUDY}/mlflow.db"
-)
 TRACK_RUNS = (
     f"python scripts/track_runs.py --results {STUDY} --study {config['study']['name']} --train-screen {TRAIN}"
     f" --uri {shlex.quote(TRACKING_URI)} --ui {shlex.quote(config['tracking']['ui'])}"

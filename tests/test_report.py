@@ -29,6 +29,7 @@ from hcsqc.report import (
     render_report,
     screen_counts,
 )
+from hcsqc.schema import TABLES
 from hcsqc.splits import CROSS_VALIDATION, HELD_OUT
 from hcsqc.tables import metrics_table
 from tests.test_tables import make, replicates_of
@@ -76,17 +77,7 @@ def scores(config: dict, draws: int = 10) -> pd.DataFrame:
             for screen in (config["study"]["train"], *config["study"]["test"])
             for metric in TABLE_METRICS
         ],
-        columns=[
-            "encoder",
-            "seed",
-            "probe",
-            "budget",
-            "draw",
-            "screen",
-            "metric",
-            "value",
-            "n_test",
-        ],
+        columns=TABLES["scores"].columns.names,
     )
 
 

@@ -18,6 +18,7 @@ from hcsqc.errors import InputError
 from hcsqc.schema import write_table
 from hcsqc.tracked_runs import UNENDED, tracked_runs
 from hcsqc.tracking import compared_runs, connect, mirror
+from tests.made_records import made_record
 
 PROBE = "probes/simclr/seed0/knn/budget25"
 PRETRAIN = "pretrain/simclr/seed0"
@@ -48,25 +49,7 @@ class Store:
         """Write the record of a job."""
         path = self.runs / key / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        content = {
-            "key": key,
-            "stage": key.split("/")[0],
-            "script": "probe_knn.py",
-            "status": "FINISHED",
-            "started": "2026-01-02T03:04:05+00:00",
-            "parameters": {"neighbours": 5, "wells": ["B02", "C03"], "nothing": None},
-            "metrics": {"crops": 12},
-            "curves": [],
-            "cost": {"wall_s": 2.5, "cpu_s": 2.0, "device": "cpu", "gpu_memory_mb": None},
-            "inputs": {"splits.parquet": {"bytes": 3, "sha256": "f" * 64}},
-            "versions": {"python": "3.11.7", "torch": "2.13.0"},
-            "git": {"commit": "abc", "dirty": False},
-            "code_digest": "c0de",
-            "config_digest": "c0nf",
-            "slurm_job_id": None,
-            "node": "here",
-        }
-        path.write_text(json.dumps(content | changes))
+        path.write_text(json.dumps(made_record(key, **changes)))
         return path
 
     def scores(self) -> pd.DataFrame:
@@ -154,6 +137,21 @@ def test_changed_scores_replace_the_run_of_their_probe(store):
     store.write_scores(scores)
     assert store.mirror() == {"replaced": 1, "unchanged": 2}
     assert store.all()[PROBE].data.metrics["test/f1_mean"] == pytest.approx(0.1)
+
+
+def test_other_draws_with_the_same_mean_are_another_run(store):
+    predictions = store.folder / "predictions/simclr/seed0/knn/budget25.parquet"
+    predictions.parent.mkdir(parents=True)
+    predictions.touch()
+
+    def digest() -> str:
+        return {run.key: run.digest for run in tracked_runs(store.folder, "sim")}[PROBE]
+
+    before, scores = digest(), store.scores()
+    accuracies = scores["metric"].eq("accuracy") & scores["screen"].eq("sim")
+    scores.loc[accuracies, "value"] = scores.loc[accuracies, "value"].to_numpy()[::-1]
+    store.write_scores(scores)
+    assert digest() != before
 
 
 def test_a_new_record_is_one_new_run(store):
@@ -429,8 +427,8 @@ def test_runs_are_compared_by_a_parameter_with_their_intervals_best_first(store)
     store.mirror()
     found = compared_runs(store.client, "encoder", "test/f1", {"probe": "knn"}, "study")
     assert found[["encoder", "budget", "runs"]].to_numpy().tolist() == [
-        ["swav", "25", 2],
-        ["simclr", "25", 1],
+        ["swav", 25, 2],
+        ["simclr", 25, 1],
     ]
     assert found["mean"].tolist() == pytest.approx([0.93, 0.9])
     assert found.iloc[1][["low", "high"]].tolist() == pytest.approx([0.8, 1.0])

@@ -14,6 +14,7 @@ from mlflow import MlflowClient
 from mlflow.entities import ViewType
 
 from hcsqc.files import write_json
+from tests.made_records import made_record
 from tests.servers import POSTGRES, MlflowServer, PostgresServer
 
 ROOT = Path(__file__).parent.parent
@@ -23,25 +24,9 @@ RUNS = 40
 def write_record(results: Path, number: int, **changes) -> None:
     path = results / f"runs/crops/sim/p{number}/run.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    content = {
-        "key": f"crops/sim/p{number}",
-        "stage": "crops",
-        "script": "crop_plate.py",
-        "status": "FINISHED",
-        "started": "2026-01-02T03:04:05+00:00",
-        "parameters": {"window_px": 64},
-        "metrics": {"crops": number},
-        "curves": [],
-        "cost": {"wall_s": 2.5, "cpu_s": 2.0, "device": "cpu", "gpu_memory_mb": None},
-        "inputs": {},
-        "versions": {"python": "3.11.7"},
-        "git": {"commit": "abc", "dirty": False},
-        "code_digest": "c0de",
-        "config_digest": "c0nf",
-        "slurm_job_id": None,
-        "node": "here",
-    }
-    write_json(content | changes, path)
+    key = changes.pop("key", f"crops/sim/p{number}")
+    record = made_record(key, **{"metrics": {"crops": number}} | changes)
+    write_json(record, path)
 
 
 @pytest.fixture

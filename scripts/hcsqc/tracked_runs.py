@@ -3,6 +3,7 @@
 Nothing here knows MLflow; `hcsqc.tracking` makes a store hold these runs.
 """
 
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -71,7 +72,7 @@ class TrackedRun:
     """One run: what a tracking store is to hold of it.
 
     `datasets` are (name, digest, path) of files; `artifacts` makes the texts and files to keep
-    with the run, by name, when they are wanted. `error` is why it failed.
+    with the run, by name, when they are wanted; `made_from` changes with what they are made from.
     """
 
     key: str
@@ -84,7 +85,7 @@ class TrackedRun:
     points: tuple[Point, ...]
     datasets: tuple[tuple[str, str, str], ...] = ()
     artifacts: Callable[[], Mapping[str, str | Path]] = field(default=dict, compare=False)
-    digest_of_artifacts: str = ""
+    made_from: str = ""
 
     @property
     def digest(self) -> str:
@@ -178,13 +179,14 @@ def _run(record, names, results, scores, intervals, about, train_screen) -> Trac
         "code_digest": record["code_digest"],
         "config_digest": record["config_digest"],
         "node": record["node"] or "unknown",
+        "device": record["cost"]["device"],
         "slurm_job_id": record["slurm_job_id"] or "none",
         "versions": " ".join(f"{name}=={number}" for name, number in record["versions"].items()),
         "mlflow.note.content": _note(record, results),
     }
     if "error" in record:
         tags["error"] = record["error"]
-    artifacts, artifacts_digest = _artifacts(record, names, results, scores, intervals)
+    artifacts, made_from = _artifacts(record, names, results, scores)
     return TrackedRun(
         key,
         names["probe"] if "probe" in names else EXPERIMENTS.get(names["stage"], OTHER_EXPERIMENT),
@@ -200,7 +202,7 @@ def _run(record, names, results, scores, intervals, about, train_screen) -> Trac
             if file["sha256"] and path.endswith(".parquet")
         ),
         artifacts,
-        artifacts_digest,
+        made_from,
     )
 
 
@@ -279,14 +281,15 @@ def _with_interval(names: list[str], row, step: int) -> Iterator[Point]:
             yield name, float(value), step
 
 
-def _artifacts(record, names, results, scores, intervals):
-    """Return what makes the artifacts of a run, and a digest of what they are made from."""
+def _artifacts(record, names, results, scores):
+    """Return what makes the artifacts of a run, and a text that changes with what it makes."""
     if scores is not None:
         job = f"{names['encoder']}/seed{names['seed']}/{names['probe']}/budget{names['budget']}"
         predictions = results / "predictions" / f"{job}.parquet"
         if predictions.exists():
-            # Written together with the record, whose digest stands for theirs.
-            return partial(_probe_artifacts, predictions, scores), "predictions"
+            # Predictions are written together with the record, whose start and cost stand for them.
+            made_from = hashlib.sha256(scores["value"].to_numpy().tobytes()).hexdigest()
+            return partial(_probe_artifacts, predictions, scores), made_from
     if record["stage"] == "pretrain" and record["status"] == "FINISHED":
         folder = f"{names['encoder']}/seed{names['seed']}"
         encoder = results / "encoders" / folder / "encoder.safetensors"
@@ -352,7 +355,7 @@ def _summaries(summary, records, about, results, train_screen) -> Iterator[Track
             names | {"job_key": key, "mlflow.note.content": note},
             tuple(points),
             artifacts=partial(_summary_artifacts, rows),
-            digest_of_artifacts=made_from,
+            made_from=made_from,
         )
 
 

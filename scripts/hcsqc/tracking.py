@@ -238,9 +238,8 @@ def compared_runs(
     grouped = table.groupby(keys, sort=False, as_index=False).agg(
         mean=("mean", "mean"), low=("low", "min"), high=("high", "max"), runs=("mean", "size")
     )
-    order = grouped.assign(
-        number=pd.to_numeric(grouped.get("budget"), errors="coerce") if "budget" in grouped else 0
-    )
-    first = [name for name in ("study", "probe", "number") if name in order and name != by]
-    order = order.sort_values([*first, "mean"], ascending=[True] * len(first) + [False])
-    return order.drop(columns="number").reset_index(drop=True)
+    if "budget" in grouped:
+        grouped["budget"] = pd.to_numeric(grouped["budget"])
+    first = [name for name in ("study", "probe", "budget") if name in grouped and name != by]
+    order = [True] * len(first) + [False]
+    return grouped.sort_values([*first, "mean"], ascending=order, ignore_index=True)
