@@ -13,7 +13,7 @@ from mlflow.entities import ViewType
 
 import compare_runs
 import track_runs
-from hcsqc import tracking
+from hcsqc import tracking, tracking_database
 from hcsqc.errors import InputError
 from hcsqc.schema import write_table
 from hcsqc.tracked_runs import UNENDED, tracked_runs
@@ -195,6 +195,8 @@ def test_an_import_killed_in_the_middle_is_done_again(store, monkeypatch):
     def killed(*args):
         raise KeyboardInterrupt
 
+    # What a server is told one by one, whose last call never comes.
+    monkeypatch.setattr(tracking, "is_server", lambda uri: True)
     monkeypatch.setattr(tracking.MlflowClient, "log_batch", killed)
     with pytest.raises(KeyboardInterrupt):
         store.mirror()
@@ -205,6 +207,57 @@ def test_an_import_killed_in_the_middle_is_done_again(store, monkeypatch):
     runs = store.all()
     assert len(runs) == 3 and {run.info.status for run in runs.values()} == {"FINISHED"}
     assert half.info.run_id not in {run.info.run_id for run in runs.values()}
+
+
+def test_a_transaction_that_fails_leaves_no_run_behind(store, monkeypatch):
+    def killed(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(tracking_database, "_insert_datasets", killed)
+    with pytest.raises(KeyboardInterrupt):
+        store.mirror()
+    monkeypatch.undo()
+    assert store.all() == {}
+    assert store.mirror() == {"new": 3}
+
+
+def test_a_database_holds_in_bulk_what_mlflows_own_calls_would_write(store, tmp_path, monkeypatch):
+    store.write_metrics()
+    store.record(CROPS, metrics={"loss": float("inf"), "crops": 3})
+    predictions = pd.DataFrame(
+        [(0, "sim", f"c{i}", label, 0.4) for i, label in enumerate(("normal", "abnormal"))],
+        columns=["draw", "screen", "crop_id", "label", "score"],
+    ).astype({"draw": "int32"})
+    path = store.folder / "predictions/simclr/seed0/knn/budget25.parquet"
+    path.parent.mkdir(parents=True)
+    write_table(predictions, path, "predictions")
+    empty = (tmp_path / "mlflow.db").read_bytes()
+    store.mirror()
+    bulk = told_of(store)
+    (tmp_path / "other.db").write_bytes(empty)
+    store.client = MlflowClient(f"sqlite:///{tmp_path / 'other.db'}")
+    monkeypatch.setattr(tracking, "is_server", lambda uri: True)
+    store.mirror()
+    assert told_of(store) == bulk and len(bulk) == 4
+
+
+def told_of(store) -> dict:
+    """Return all that a client tells of the runs of a store, but for their ids."""
+    told = {}
+    for key, run in store.all().items():
+        info, place = dict(run.info), Path(run.info.artifact_uri.removeprefix("file://"))
+        assert place.parent.name == run.info.run_id
+        for name in ("run_id", "run_uuid", "artifact_uri"):
+            info.pop(name, None)
+        history = {
+            name: [dict(point) | {"run_id": None} for point in points]
+            for name in run.data.metrics
+            for points in [store.client.get_metric_history(run.info.run_id, name)]
+        }
+        inputs = [dict(one.dataset) for one in run.inputs.dataset_inputs]
+        files = {path.name: path.read_bytes() for path in place.glob("*")}
+        told[key] = (info, run.data.to_dictionary(), history, inputs, files)
+    return told
 
 
 def test_two_runs_of_one_job_become_one(store):

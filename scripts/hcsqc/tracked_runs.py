@@ -3,13 +3,13 @@
 Nothing here knows MLflow; `hcsqc.tracking` makes a store hold these runs.
 """
 
-import hashlib
 import json
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from statistics import fmean
 
 import numpy as np
 import pandas as pd
@@ -105,16 +105,12 @@ def tracked_runs(results: Path, train_screen: str) -> list[TrackedRun]:
     failed. `train_screen` tells test from shift. Raises InputError for a damaged record.
     """
     records = list(_records(results / "runs"))
-    scores = [read_table(path, "scores") for path in sorted(results.glob("scores/*/*.parquet"))]
-    by_job = {}
-    if scores:
-        by_job = dict(tuple(pd.concat(scores).groupby(["encoder", "seed", "probe", "budget"])))
+    by_job = _scores(results)
     summary = _table(results / "tables/metrics.csv")
-    intervals = {}
-    if len(summary):
-        # Over several seeds they are not those of one job.
-        alone = summary[summary["seeds"] == 1]
-        intervals = dict(tuple(alone.groupby(["encoder", "probe", "budget"])))
+    intervals = defaultdict(list)
+    for row in summary.itertuples():
+        if row.seeds == 1:  # over several they are not those of one job
+            intervals[row.encoder, row.probe, int(row.budget)].append(row)
     about = _encoders(records, summary)
     runs = []
     for record in records:
@@ -142,6 +138,22 @@ def _records(folder: Path) -> Iterator[dict]:
         if content["status"] == "RUNNING":
             content |= {"status": "FAILED", "error": UNENDED}
         yield content
+
+
+def _scores(results: Path) -> dict[tuple, dict[tuple[str, str], list[tuple[int, float]]]]:
+    """Return draws and values by job, then by screen and metric.
+
+    Plain lists: a group of pandas per job would take longer than all else.
+    """
+    columns = ["encoder", "seed", "probe", "budget", "screen", "metric", "draw", "value"]
+    jobs = defaultdict(lambda: defaultdict(list))
+    for path in sorted(results.glob("scores/*/*.parquet")):
+        rows = read_table(path, "scores")
+        for *job, screen, metric, draw, value in zip(
+            *(rows[name].to_list() for name in columns), strict=True
+        ):
+            jobs[tuple(job)][screen, metric].append((draw, value))
+    return jobs
 
 
 def _table(path: Path) -> pd.DataFrame:
@@ -256,15 +268,15 @@ def _points(record, scores, intervals, train_screen) -> Iterator[Point]:
                 yield f"{curves}/{name}", float(value), int(point["step"])
     if scores is None:
         return
-    for (screen, metric), rows in scores.groupby(["screen", "metric"], sort=False):
+    for (screen, metric), draws in scores.items():
         name = _metric_name(screen, train_screen, metric)
         if metric in DRAWN_METRICS:
-            for draw, value in zip(rows["draw"], rows["value"], strict=True):
-                yield name, float(value), int(draw)
+            for draw, value in draws:
+                yield name, value, draw
         if intervals is None and metric in METRICS:  # the tables come later than the scores
-            yield f"{name}_mean", float(rows["value"].mean()), 0
-    if intervals is not None:
-        for row in intervals[intervals["metric"].isin(METRICS)].itertuples():
+            yield f"{name}_mean", fmean(value for _, value in draws), 0
+    for row in intervals or ():
+        if row.metric in METRICS:
             name = _metric_name(row.screen, train_screen, row.metric)
             ends = ("_mean", "_low", "_high")
             yield from _with_interval([f"{name}{end}" for end in ends], row, 0)
@@ -288,7 +300,7 @@ def _artifacts(record, names, results, scores):
         predictions = results / "predictions" / f"{job}.parquet"
         if predictions.exists():
             # Predictions are written together with the record, whose start and cost stand for them.
-            made_from = hashlib.sha256(scores["value"].to_numpy().tobytes()).hexdigest()
+            made_from = text_digest(repr(list(scores.values())))
             return partial(_probe_artifacts, predictions, scores), made_from
     if record["stage"] == "pretrain" and record["status"] == "FINISHED":
         folder = f"{names['encoder']}/seed{names['seed']}"
@@ -300,15 +312,18 @@ def _artifacts(record, names, results, scores):
     return dict, ""
 
 
-def _probe_artifacts(predictions: Path, scores: pd.DataFrame) -> dict[str, str]:
+def _probe_artifacts(predictions: Path, scores: dict) -> dict[str, str]:
     rows = read_table(predictions, "predictions")
     said = np.where(rows["score"] > THRESHOLD, "abnormal", "normal")
-    counts = Counter(zip(rows["screen"], rows["label"], said, strict=True))
-    lines = [",".join([*case, str(count)]) for case, count in sorted(counts.items())]
-    draws = scores[["screen", "metric", "draw", "value"]]
+    counts = rows.assign(said=said).groupby(["screen", "label", "said"]).size()
+    draws = [
+        f"{screen},{metric},{draw},{value}\n"
+        for (screen, metric), values in scores.items()
+        for draw, value in values
+    ]
     return {
-        "confusion_matrix.csv": "\n".join(["screen,label,said,crops", *lines]) + "\n",
-        "draws.csv": draws.to_csv(index=False),
+        "confusion_matrix.csv": counts.rename("crops").reset_index().to_csv(index=False),
+        "draws.csv": "screen,metric,draw,value\n" + "".join(draws),
     }
 
 

@@ -2,13 +2,15 @@
 
 A run is found by its `job_key`; the digest of what it was made from is a tag that is written last,
 so that an import killed in the middle leaves runs that the next one replaces. Parameters of a run
-cannot change, so a changed job gets a new run, and the old one is deleted.
+cannot change, so a changed job gets a new run, and the old one is deleted. A server is told run by
+run; a database gets many runs in one transaction.
 """
 
 import math
 import os
 import socket
-from collections.abc import Iterator
+import uuid
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -24,12 +26,14 @@ from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, Metric, Param, Run, RunTag, ViewType
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
 from hcsqc.errors import InputError
 from hcsqc.progress import Progress
 from hcsqc.tracked_runs import TrackedRun
+from hcsqc.tracking_database import insert_runs
 
 # MLflow's limits per batch, and of one parameter, tag and dataset digest.
 METRICS_PER_BATCH = 1000
@@ -37,6 +41,8 @@ PARAMS_PER_BATCH = 100
 LONGEST_PARAM = 6000
 LONGEST_TAG = 8000
 LONGEST_DIGEST = 36
+# Runs per transaction of a database: an import that is killed has lost no more.
+RUNS_PER_TRANSACTION = 50
 CONNECT_S = 5.0
 DEFAULT_PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "mssql": 1433}
 
@@ -102,18 +108,18 @@ def mirror(runs: list[TrackedRun], client: MlflowClient, study: str, artifacts: 
         for found in _runs(client, experiment):
             known.setdefault(found.data.tags.get("job_key"), []).append(found)
     progress = Progress(len(runs), "runs", "mlflow")
+    changed = []
     for run in runs:
         found = known.pop(run.key, [])
         if len(found) == 1 and found[0].data.tags.get("record_digest") == run.digest:
             counts["unchanged"] += 1
             if "stale" in found[0].data.tags:
                 client.delete_tag(found[0].info.run_id, "stale")
+            progress.update()
         else:
-            for old in found:
-                client.delete_run(old.info.run_id)
-            _import(client, experiments[run.experiment], run)
+            changed.append((run, found))
             counts["replaced" if found else "new"] += 1
-        progress.update()
+    _import(client, experiments, changed, progress)
     for left in known.values():
         for old in left:
             counts["stale"] += 1
@@ -162,40 +168,95 @@ def _runs(client: MlflowClient, experiment: str) -> Iterator[Run]:
             return
 
 
-def _import(client: MlflowClient, experiment: str, run: TrackedRun) -> None:
-    tags = {name: value[:LONGEST_TAG] for name, value in run.tags.items()}
+def _import(
+    client: MlflowClient,
+    experiments: dict[str, str],
+    changed: list[tuple[TrackedRun, list[Run]]],
+    progress: Progress,
+) -> None:
+    """Import runs, each in place of those that were found of it."""
+    at_once = 1 if is_server(client.tracking_uri) else RUNS_PER_TRANSACTION
+    places = {}
+    for name in {run.experiment for run, _ in changed}:
+        places[name] = client.get_experiment(experiments[name]).artifact_location
+    for first in range(0, len(changed), at_once):
+        batch = changed[first : first + at_once]
+        for _, found in batch:
+            for old in found:
+                client.delete_run(old.info.run_id)
+        if is_server(client.tracking_uri):
+            for run, _ in batch:
+                _log_run(client, _told(run, experiments[run.experiment]), run)
+        else:
+            told = []
+            for run, _ in batch:
+                made = uuid.uuid4().hex
+                place = f"{places[run.experiment]}/{made}/artifacts"
+                _keep_artifacts(client, place, run)
+                told.append(_told(run, experiments[run.experiment]))
+                told[-1] |= {"run_id": made, "artifact_uri": place}
+            insert_runs(client, told)
+        progress.update(len(batch))
+
+
+def _told(run: TrackedRun, experiment: str) -> dict:
+    """Return what MLflow is told of a run, in its terms and within its limits."""
     user = os.environ.get("USER") or os.environ.get("LOGNAME") or "unknown"
-    tags |= {"mlflow.user": user, "mlflow.source.type": "JOB"}
-    info = client.create_run(experiment, run.started_ms, tags, run.key).info
-    made = info.run_id
-    datasets = [
-        DatasetInput(Dataset(name, digest[:LONGEST_DIGEST], "local", path))
-        for name, digest, path in run.datasets
-    ]
-    if datasets:
-        client.log_inputs(made, datasets)
+    tags = {name: value[:LONGEST_TAG] for name, value in run.tags.items()}
+    tags |= {"mlflow.user": user, "mlflow.source.type": "JOB", "record_digest": run.digest}
+    return {
+        "experiment_id": experiment,
+        "name": run.key,
+        "user": user,
+        "status": run.status,
+        "start_time": run.started_ms,
+        "end_time": run.ended_ms,
+        "metrics": [Metric(name, value, run.ended_ms, step) for name, value, step in run.points],
+        "params": [Param(name, value[:LONGEST_PARAM]) for name, value in run.params.items()],
+        "tags": [RunTag(name, value) for name, value in tags.items()],
+        "datasets": [
+            DatasetInput(Dataset(name, digest[:LONGEST_DIGEST], "local", path))
+            for name, digest, path in run.datasets
+        ],
+    }
+
+
+def _log_run(client: MlflowClient, told: dict, run: TrackedRun) -> None:
+    """Log one run by MLflow's calls, its digest last."""
+    *tags, digest = told["tags"]
+    begun = {tag.key: tag.value for tag in tags}
+    info = client.create_run(told["experiment_id"], told["start_time"], begun, told["name"]).info
+    if told["datasets"]:
+        client.log_inputs(info.run_id, told["datasets"])
     _keep_artifacts(client, info.artifact_uri, run)
-    client.set_terminated(made, run.status, run.ended_ms)
-    metrics = [Metric(name, value, run.ended_ms, step) for name, value, step in run.points]
-    params = [Param(name, value[:LONGEST_PARAM]) for name, value in run.params.items()]
+    client.set_terminated(info.run_id, told["status"], told["end_time"])
+    metrics, params = told["metrics"], told["params"]
     while len(metrics) > METRICS_PER_BATCH or len(params) > PARAMS_PER_BATCH:
-        client.log_batch(made, metrics[:METRICS_PER_BATCH], params[:PARAMS_PER_BATCH])
-        del metrics[:METRICS_PER_BATCH], params[:PARAMS_PER_BATCH]
+        client.log_batch(info.run_id, metrics[:METRICS_PER_BATCH], params[:PARAMS_PER_BATCH])
+        metrics, params = metrics[METRICS_PER_BATCH:], params[PARAMS_PER_BATCH:]
     # Of a batch the tags are written last.
-    client.log_batch(made, metrics, params, [RunTag("record_digest", run.digest)])
+    client.log_batch(info.run_id, metrics, params, [digest])
 
 
 def _keep_artifacts(client: MlflowClient, place: str, run: TrackedRun) -> None:
     found = run.artifacts()
     if not found:
         return
+    repository = get_artifact_repository(place, client.tracking_uri)
+    if isinstance(repository, LocalArtifactRepository):
+        Path(repository.artifact_dir).mkdir(parents=True, exist_ok=True)
+        _write(found, Path(repository.artifact_dir))
+        return
     with TemporaryDirectory() as folder:
-        for name, content in found.items():
-            if isinstance(content, Path):
-                content = content.read_bytes()
-            kept = Path(folder) / name
-            kept.write_bytes(content if isinstance(content, bytes) else content.encode())
-        get_artifact_repository(place, client.tracking_uri).log_artifacts(folder)
+        _write(found, Path(folder))
+        repository.log_artifacts(folder)
+
+
+def _write(artifacts: Mapping[str, str | Path], folder: Path) -> None:
+    for name, content in artifacts.items():
+        if isinstance(content, Path):
+            content = content.read_bytes()
+        (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
 
 
 def compared_runs(
