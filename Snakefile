@@ -27,6 +27,7 @@ include: "rules/compare.smk"
 include: "rules/shift.smk"
 include: "rules/report.smk"
 include: "rules/track.smk"
+include: "rules/qc.smk"
 
 
 localrules:

@@ -1,7 +1,7 @@
 """Labels and draws.
 
 in   nuclei of every plate; label files, or the truth of a simulated or derived screen
-out  labels/{screen}.parquet, splits/{screen}.parquet
+out  labels/{screen}.parquet, .random.parquet, .disagreements.csv; splits/{screen}.parquet
 """
 
 
@@ -13,7 +13,9 @@ rule label_screen:
         labels=label_files,
     output:
         labels=f"{STUDY}/labels/{{screen}}.parquet",
+        random=f"{STUDY}/labels/{{screen}}.random.parquet",
         unmatched=f"{STUDY}/labels/{{screen}}.unmatched.csv",
+        disagreements=f"{STUDY}/labels/{{screen}}.disagreements.csv",
         record=f"{STUDY}/runs/labels/{{screen}}/run.json",
     log:
         f"{STUDY}/logs/labels/{{screen}}.log",
@@ -33,7 +35,8 @@ rule label_screen:
         "python scripts/label_screen.py --screen {wildcards.screen:q} --nuclei {input.nuclei:q}"
         " --truth {input.truth:q} --label-files {input.labels:q}"
         " --evaluation-wells {params.wells:q} {params.settings} --window-px {params.window}"
-        " --output {output.labels:q} --unmatched {output.unmatched:q}"
+        " --output {output.labels:q} --random {output.random:q} --unmatched {output.unmatched:q}"
+        " --disagreements {output.disagreements:q}"
         " --record {output.record:q} 2>&1 | tee {log:q}"
 
 

@@ -1,5 +1,6 @@
 """Give each label of a screen its crop: labels from files, or from a screen's truth."""
 
+import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,19 +9,33 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 import cli
+from hcsqc.agreement import DISAGREEMENT_COLUMNS, agreement, disagreements
 from hcsqc.errors import InputError
 from hcsqc.files import atomic
-from hcsqc.labels import draw_labels, match_labels, match_truth, read_label_file
+from hcsqc.labels import (
+    draw_at_random,
+    draw_labels,
+    labels_at_random,
+    match_truth,
+    place_labels,
+    read_label_file,
+    settle,
+)
 from hcsqc.schema import read_table, write_table
+
+# Printed, because Snakemake may delete the list of a job that fails.
+FIRST_DISAGREEMENTS = 5
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Distances in source pixels, and the number of labels taken from a truth."""
+    """Distances in source pixels, labels taken from a truth, and the rule for conflicts."""
 
     match_px: float
     truth_per_class: int
+    truth_random: int
     window_px: float
+    conflicts: str  # one of labels.CONFLICTS
 
 
 def main() -> None:
@@ -32,7 +47,9 @@ def main() -> None:
     parser.add_argument("--label-files", type=Path, nargs="*", required=True)
     parser.add_argument("--evaluation-wells", nargs="*", required=True)
     parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--random", type=Path, required=True, help="labels of crops at random")
     parser.add_argument("--unmatched", type=Path, required=True)
+    parser.add_argument("--disagreements", type=Path, required=True, help="CSV")
     cli.add_settings(parser, Settings)
     cli.run(label, parser.parse_args())
 
@@ -48,19 +65,30 @@ def label(args, record) -> None:
     settings = cli.settings_from(args, Settings)
     nuclei = pd.concat([read_nuclei(path) for path in args.nuclei], ignore_index=True)
     if args.truth:
-        labels = labels_of_truth(args, nuclei, settings)
+        labels, at_random = labels_of_truth(args, nuclei, settings)
         unmatched = pd.DataFrame(columns=["reason"])
+        agreed = {}
+        write_csv(pd.DataFrame(columns=DISAGREEMENT_COLUMNS), args.disagreements)
     else:
         rows = pd.concat([read_label_file(path) for path in args.label_files], ignore_index=True)
-        labels, unmatched = match_labels(rows, nuclei, settings.match_px)
+        placed, unmatched = place_labels(rows, nuclei, settings.match_px)
+        agreed = report_agreement(args, placed)
+        labels = settled(args, placed, settings.conflicts)
+        at_random = labels_at_random(placed, labels)
         report_unmatched(args, labels, unmatched)
     counts = labels["label"].value_counts()
     print(f"labels of {args.screen}: " + ", ".join(f"{n} {name}" for name, n in counts.items()))
     write_table(labels, args.output, "labels")
-    with atomic(args.unmatched) as temporary:
-        unmatched.to_csv(temporary, index=False)
-    record.metrics = {f"labels_{name}": int(n) for name, n in counts.items()}
-    record.metrics["labels_unmatched"] = len(unmatched)
+    write_table(at_random, args.random, "labels")
+    write_csv(unmatched, args.unmatched)
+    record.metrics = agreed | {f"labels_{name}": int(n) for name, n in counts.items()}
+    record.metrics |= {"labels_unmatched": len(unmatched), "labels_random": len(at_random)}
+
+
+def write_csv(rows: pd.DataFrame, path: Path) -> None:
+    """Write a table for people."""
+    with atomic(path) as temporary:
+        rows.to_csv(temporary, index=False)
 
 
 def read_nuclei(path: Path) -> pd.DataFrame:
@@ -72,16 +100,53 @@ def read_nuclei(path: Path) -> pd.DataFrame:
     return nuclei.join(place.astype({"site": int}))
 
 
-def labels_of_truth(args, nuclei: pd.DataFrame, settings: Settings) -> pd.DataFrame:
-    """Return labels drawn from the truth of a simulated screen, or of a derived one."""
-    usable = nuclei[nuclei["kept"] & nuclei["well"].isin(args.evaluation_wells)]
+def labels_of_truth(
+    args, nuclei: pd.DataFrame, settings: Settings
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return labels from the truth of a simulated screen, or of a derived one.
+
+    First as many of each class from the evaluation wells, then crops at random from all wells.
+    """
+    kept = nuclei[nuclei["kept"]]
     if "crop_id" in pq.read_schema(args.truth[0]).names:
         truth = pd.concat([read_table(path, "crop_truth") for path in args.truth])
-        candidates = usable.merge(truth, on="crop_id", validate="one_to_one")
+        candidates = kept.merge(truth, on="crop_id", validate="one_to_one")
     else:
         truth = pd.concat([read_table(path, "truth") for path in args.truth])
-        candidates = match_truth(usable, truth, settings.match_px, settings.window_px)
-    return draw_labels(candidates, settings.truth_per_class, seed=0)
+        candidates = match_truth(kept, truth, settings.match_px, settings.window_px)
+    evaluated = candidates[candidates["well"].isin(args.evaluation_wells)]
+    return (
+        draw_labels(evaluated, settings.truth_per_class, seed=0),
+        draw_at_random(candidates, settings.truth_random, seed=0),
+    )
+
+
+def report_agreement(args, placed: pd.DataFrame) -> dict[str, float]:
+    """Write the crops that are labelled in several ways, print kappa and return both as metrics."""
+    differing = disagreements(placed)
+    write_csv(differing, args.disagreements)
+    in_label = differing[differing["differs"] == "label"]
+    metrics: dict[str, float] = {"labels_disagreeing": in_label["crop_id"].nunique()}
+    for pair in agreement(placed).itertuples():
+        kappa = "undefined (all of one class)" if pd.isna(pair.kappa) else f"{pair.kappa:.3f}"
+        print(
+            f"agreement of {pair.first} and {pair.second}: kappa {kappa}, "
+            f"{100 * pair.agreeing:.1f}% of {pair.crops} crops"
+        )
+        names = re.sub(r"[^A-Za-z0-9_.-]", "_", f"{pair.first}-{pair.second}")
+        metrics[f"kappa_{names}"] = pair.kappa
+    for crop, rows in list(in_label.groupby("crop_id"))[:FIRST_DISAGREEMENTS]:
+        ways = [f"{row.label} by {row.annotator} ({row.source})" for row in rows.itertuples()]
+        print(f"warning: {crop} is labelled in two ways: {', '.join(ways)}", file=sys.stderr)
+    return metrics
+
+
+def settled(args, placed: pd.DataFrame, conflicts: str) -> pd.DataFrame:
+    """Return one label per crop; an error says where the disagreements are listed."""
+    try:
+        return settle(placed, conflicts)
+    except InputError as error:
+        raise InputError(f"{error}; all disagreements: {args.disagreements}") from error
 
 
 def report_unmatched(args, labels: pd.DataFrame, unmatched: pd.DataFrame) -> None:

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from hcsqc.errors import InputError
-from hcsqc.files import atomic, write_json
+from hcsqc.files import alone, atomic, write_json
 from hcsqc.tracked_runs import SUMMARY, tracked_runs
 from hcsqc.tracking import connect, experiments_of, fast_sqlite, is_server, mirror
 
@@ -24,14 +24,16 @@ def main() -> None:
     parser.add_argument("--train-screen", required=True)
     parser.add_argument("--uri", required=True, help="MLflow tracking URI")
     parser.add_argument("--ui", required=True, help="where the UI of a database is opened")
+    parser.add_argument("--receipt", type=Path, help="else mlflow.receipt.json of the study")
     args = parser.parse_args()
     # Creating a database prints a line per migration, which nobody needs.
     logging.getLogger("alembic").setLevel(logging.WARNING)
     served = is_server(args.uri)
     artifacts = None if served else (args.results.resolve() / "mlartifacts").as_uri()
     try:
-        runs = tracked_runs(args.results, args.train_screen)
-        with fast_sqlite():
+        # One import at a time: two would both import what is new.
+        with alone(args.results / ".mlflow.lock"), fast_sqlite():
+            runs = tracked_runs(args.results, args.train_screen)
             client = connect(args.uri)
             counts = mirror(runs, client, args.study, artifacts)
             ids = experiments_of(client, args.study)
@@ -46,7 +48,7 @@ def main() -> None:
         page.write_text(_page(args.study, links, start))
     write_json(
         {"uri": args.uri, "runs": len(runs), "links": links} | counts,
-        args.results / "mlflow.receipt.json",
+        args.receipt or args.results / "mlflow.receipt.json",
     )
     print(f"mlflow: {counts}; see them with: {start or ui}")
 

@@ -22,6 +22,8 @@ PARTS = (
     "tests/cluster",
 )
 
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+
 # Each start of Snakemake asks SLURM for its settings: nine seconds where it is there but stopped.
 os.environ.setdefault("SLURM_CONF", os.devnull)
 

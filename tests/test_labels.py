@@ -9,7 +9,16 @@ import pytest
 
 import label_screen
 from hcsqc.errors import InputError
-from hcsqc.labels import FILE_COLUMNS, draw_labels, match_labels, match_truth, read_label_file
+from hcsqc.labels import (
+    FILE_COLUMNS,
+    draw_at_random,
+    draw_labels,
+    labels_at_random,
+    match_labels,
+    match_truth,
+    place_labels,
+    read_label_file,
+)
 from hcsqc.schema import read_table, write_table
 
 HEADER = ",".join(FILE_COLUMNS)
@@ -142,6 +151,84 @@ def test_normal_crop_with_an_artefact_is_refused(tmp_path):
         read_label_file(path)
 
 
+# What spreadsheet programs save
+
+
+def saved(path, *lines, encoding="utf-8", separator=","):
+    text = "\n".join([HEADER, *lines]) + "\n"
+    path.write_bytes(text.replace(",", separator).encode(encoding))
+    return path
+
+
+def test_byte_order_mark_is_no_part_of_the_first_column(tmp_path):
+    path = saved(tmp_path / "a.csv", GOOD.replace("alice", "Zoë"), encoding="utf-8-sig")
+    rows = read_label_file(path)
+    assert rows["plate"].tolist() == ["p"] and rows["annotator"].tolist() == ["Zoë"]
+
+
+def test_windows_line_ends_and_quotes_are_read(tmp_path):
+    path = tmp_path / "a.csv"
+    line = GOOD.replace("alice", '"A, ""B"""')
+    path.write_bytes(f"{HEADER}\r\n{line}\r\n".encode())
+    rows = read_label_file(path)
+    assert rows["annotator"].tolist() == ['A, "B"'] and rows["selection"].tolist() == ["random"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+def test_utf_16_is_named_with_what_to_do(tmp_path, encoding):
+    path = saved(tmp_path / "a.csv", GOOD, encoding=encoding, separator="\t")
+    with pytest.raises(
+        InputError, match=r"a.csv: is in UTF-16.*save it as CSV in UTF-8 with comma"
+    ):
+        read_label_file(path)
+
+
+def test_other_encoding_is_named_with_what_to_do(tmp_path):
+    path = saved(tmp_path / "a.csv", GOOD.replace("alice", "Zoë"), encoding="cp1252")
+    with pytest.raises(InputError, match=r"a.csv: is not in UTF-8 .*save it as CSV in UTF-8"):
+        read_label_file(path)
+
+
+@pytest.mark.parametrize(("separator", "name"), [(";", "semicolons"), ("\t", "tabs")])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+def test_other_separator_is_named_with_what_to_do(tmp_path, separator, name, encoding):
+    path = saved(tmp_path / "a.csv", GOOD, separator=separator, encoding=encoding)
+    with pytest.raises(InputError, match=f"a.csv: has {name} between the columns; save it as CSV"):
+        read_label_file(path)
+
+
+def test_decimal_comma_is_named_with_what_to_do(tmp_path):
+    path = saved(tmp_path / "a.csv", GOOD, GOOD.replace("50", '"50,5"'))
+    message = r"line 3: '50,5' has a decimal comma \(x_px\); save it as .* points in numbers"
+    with pytest.raises(InputError, match=message):
+        read_label_file(path)
+
+
+@pytest.mark.parametrize("others", [(), (GOOD,)])
+def test_decimal_comma_without_quotes_is_not_taken_for_two_columns(tmp_path, others):
+    path = saved(tmp_path / "a.csv", *others, GOOD.replace("50", "50,5"))
+    line = 2 + len(others)
+    with pytest.raises(InputError, match=f"line {line}: 10 values for 9 columns: a decimal comma"):
+        read_label_file(path)
+
+
+def test_quote_that_is_never_closed_is_one_error(tmp_path):
+    path = saved(tmp_path / "a.csv", GOOD, '"' + GOOD, *[GOOD] * 4000)
+    with pytest.raises(InputError, match=r"a.csv"):
+        read_label_file(path)
+
+
+def test_apostrophe_before_what_looks_like_a_formula_is_left_out(tmp_path):
+    path = saved(
+        tmp_path / "a.csv", "'=p,'-B02,1,5,6,normal,,'@a,random", "'p,B,1,5,6,normal,,a,random"
+    )
+    rows = read_label_file(path)
+    assert rows[["plate", "well", "annotator"]].to_numpy().tolist() == [
+        ["=p", "-B02", "@a"],
+        ["'p", "B", "a"],
+    ]
+
+
 # Matching labels to nuclei
 
 
@@ -216,6 +303,65 @@ def test_crop_labelled_in_two_ways_is_refused_with_its_sources():
         match=r"crop s/p/B02/s1/x0050y0050 is labelled both .* \(a.csv, b.csv\); keep one",
     ):
         match_labels(rows, nuclei, MATCH_PX)
+
+
+def disputed():
+    """Return labels of three crops, the second of which is labelled in two ways, and nuclei."""
+    rows = pd.concat(
+        [
+            label_rows(("B02", 50, 50), ("B02", 90, 50)),
+            label_rows(
+                ("B02", 91, 50), ("B02", 130, 50), label="abnormal", artefact="blur", source="b.csv"
+            ),
+        ],
+        ignore_index=True,
+    )
+    return rows, nuclei_at(*[("B02", x, 50, True) for x in (50, 90, 130)])
+
+
+@pytest.mark.parametrize(
+    ("conflicts", "labels"),
+    [
+        ("abnormal", {50: "normal", 90: "abnormal", 130: "abnormal"}),
+        ("drop", {50: "normal", 130: "abnormal"}),
+    ],
+)
+@pytest.mark.parametrize("reverse", [False, True])
+def test_conflict_is_settled_by_the_rule(conflicts, labels, reverse):
+    rows, nuclei = disputed()
+    found, _ = match_labels(rows[::-1] if reverse else rows, nuclei, MATCH_PX, conflicts)
+    x = found["crop_id"].str.extract(r"x(\d{4})")[0].astype(int)
+    assert dict(zip(x, found["label"], strict=True)) == labels
+    assert found["artefact"].isna().tolist() == (found["label"] == "normal").tolist()
+
+
+def test_conflict_names_the_rule_to_set():
+    with pytest.raises(InputError, match=r"x0090y0050 .*set labels.conflicts to abnormal .* drop"):
+        match_labels(*disputed(), MATCH_PX)
+
+
+def test_unknown_rule_is_refused():
+    with pytest.raises(InputError, match="labels.conflicts is 'vote', not one of error, abnormal"):
+        match_labels(*disputed(), MATCH_PX, "vote")
+
+
+@pytest.mark.parametrize("conflicts", ["abnormal", "drop"])
+def test_labels_without_conflict_are_the_same_under_every_rule(conflicts):
+    rows, nuclei = disputed()
+    rows = rows.drop(index=1)
+    expected, _ = match_labels(rows, nuclei, MATCH_PX)
+    pd.testing.assert_frame_equal(match_labels(rows, nuclei, MATCH_PX, conflicts)[0], expected)
+
+
+def test_crop_chosen_at_random_and_otherwise_stays_among_the_random_ones():
+    rows, nuclei = disputed()
+    rows["selection"] = ["random", "random", "uncertain", "diverse"]
+    placed, _ = place_labels(rows, nuclei, MATCH_PX)
+    labels, _ = match_labels(rows, nuclei, MATCH_PX, "abnormal")
+    assert labels["selection"].tolist() == ["random", "uncertain", "diverse"]
+    found = labels_at_random(placed, labels)
+    assert found["label"].tolist() == ["normal", "abnormal"]
+    assert set(found["selection"]) == {"random"}
 
 
 def test_no_label_finds_a_crop_without_an_error():
@@ -302,6 +448,22 @@ def test_drawn_labels_depend_on_the_seed_alone():
     assert set(first["crop_id"]) != set(other["crop_id"])
 
 
+def test_crops_drawn_at_random_keep_the_share_of_abnormal_ones(tmp_path):
+    rows = candidates(1800, 200)
+    labels = draw_at_random(rows, 1000, seed=0)
+    assert len(labels) == 1000 and labels["crop_id"].is_unique
+    share = (labels["label"] == "abnormal").mean()
+    assert abs(share - 0.1) < 4 * np.sqrt(0.1 * 0.9 / 1000)
+    truth = rows.set_index("crop_id")["artefact"].loc[labels["crop_id"]]
+    assert ((truth == "none").to_numpy() == (labels["label"] == "normal")).all()
+    write_table(labels, tmp_path / "labels.parquet", "labels")
+
+
+def test_more_crops_at_random_than_there_are_is_all():
+    assert len(draw_at_random(candidates(3, 2), 10, seed=0)) == 5
+    assert len(draw_at_random(candidates(0, 0), 10, seed=0)) == 0
+
+
 # The command
 
 
@@ -315,9 +477,13 @@ def arguments(folder, nuclei, truth=(), files=(), wells=("B02",)):
         label_files=list(files),
         evaluation_wells=list(wells),
         output=folder / "labels.parquet",
+        random=folder / "random.parquet",
         unmatched=folder / "unmatched.csv",
+        disagreements=folder / "disagreements.csv",
         match_px=12.0,
         truth_per_class=5,
+        truth_random=12,
+        conflicts="error",
         window_px=WINDOW_PX,
     )
 
@@ -342,7 +508,17 @@ def test_screen_is_labelled_from_files(tmp_path, capsys):
     two = label_file(tmp_path / "b.csv", "p,B02,1,149,50,abnormal,dead,b,uncertain")
     labels, metrics = run(arguments(tmp_path, nuclei, files=[one, two]))
     assert labels["source"].tolist() == ["a.csv", "b.csv"]
-    assert metrics == {"labels_normal": 1, "labels_abnormal": 1, "labels_unmatched": 1}
+    assert metrics == {
+        "labels_normal": 1,
+        "labels_abnormal": 1,
+        "labels_unmatched": 1,
+        "labels_random": 1,
+        "labels_disagreeing": 0,
+    }
+    at_random = read_table(tmp_path / "random.parquet", "labels")
+    pd.testing.assert_frame_equal(at_random, labels[labels["selection"] == "random"])
+    listed = pd.read_csv(tmp_path / "disagreements.csv")
+    assert listed.empty and listed.columns[0] == "crop_id"
     unmatched = pd.read_csv(tmp_path / "unmatched.csv")
     assert unmatched["reason"].tolist() == ["the nucleus was not cropped"]
     assert "1 labels find no crop" in capsys.readouterr().err
@@ -370,7 +546,16 @@ def test_simulated_screen_is_labelled_in_evaluation_wells_from_whole_crops(tmp_p
     write_table(truth, tmp_path / "truth.parquet", "truth")
     labels, metrics = run(arguments(tmp_path, nuclei, truth=[tmp_path / "truth.parquet"]))
     assert set(labels["well"]) == {"B02"}
-    assert metrics == {"labels_normal": 5, "labels_abnormal": 5, "labels_unmatched": 0}
+    assert metrics == {
+        "labels_normal": 5,
+        "labels_abnormal": 5,
+        "labels_unmatched": 0,
+        "labels_random": 12,
+    }
+    at_random = read_table(tmp_path / "random.parquet", "labels")
+    assert set(at_random["well"]) == {"B02", "B03"} and set(at_random["selection"]) == {"random"}
+    assert set(at_random["crop_id"]) <= set(nuclei["crop_id"][nuclei["kept"]])
+    assert pd.read_csv(tmp_path / "disagreements.csv").empty
     x = labels["crop_id"].str.extract(r"x(\d{4})")[0].astype(int)
     assert ((x % 400 == 100) == (labels["label"] == "abnormal")).all()
 
@@ -384,3 +569,45 @@ def test_derived_screen_is_labelled_by_the_names_of_its_crops(tmp_path):
     labels, metrics = run(arguments(tmp_path, both, truth=[tmp_path / "truth.parquet"]))
     assert metrics["labels_normal"] == metrics["labels_abnormal"] == 2
     assert (labels["crop_id"].str.endswith("/noise") == (labels["label"] == "abnormal")).all()
+
+
+def two_annotators(folder):
+    nuclei = nuclei_at(*[("B02", x, 50, True) for x in range(50, 50 + 40 * 8, 40)])
+    places = [f"p,B02,1,{x},50" for x in range(50, 50 + 40 * 8, 40)]
+    one = [f"{place},normal,,=A b,random" for place in places[:4]]
+    one += [f"{place},abnormal,blur,=A b,random" for place in places[4:]]
+    two = [f"{place},normal,,bob,diverse" for place in places[:3]]
+    two += [f"{place},abnormal,,bob,diverse" for place in places[3:7]]
+    files = [label_file(folder / "a.csv", *one), label_file(folder / "b.csv", *two)]
+    return arguments(folder, nuclei, files=files)
+
+
+def test_kappa_is_printed_and_recorded_and_disagreements_are_listed(tmp_path, capsys):
+    args = two_annotators(tmp_path)
+    args.conflicts = "drop"
+    labels, metrics = run(args)
+    assert len(labels) == 7 and metrics["labels_disagreeing"] == 1
+    assert metrics["kappa__A_b-bob"] == pytest.approx(0.72, abs=0.005)
+    assert "agreement of =A b and bob: kappa 0.720, 85.7% of 7 crops" in capsys.readouterr().out
+    listed = pd.read_csv(tmp_path / "disagreements.csv")
+    assert listed["crop_id"].tolist() == ["s/p/B02/s1/x0170y0050"] * 2
+    assert sorted(listed["label"]) == ["abnormal", "normal"]
+
+
+def test_conflict_is_listed_and_printed_before_it_is_an_error(tmp_path, capsys):
+    args = two_annotators(tmp_path)
+    message = r"labels.conflicts to abnormal.* all disagreements: .*disagreements.csv"
+    with pytest.raises(InputError, match=message):
+        run(args)
+    assert len(pd.read_csv(tmp_path / "disagreements.csv")) == 2
+    told = capsys.readouterr().err
+    assert "x0170y0050 is labelled in two ways: normal by =A b (a.csv), abnormal by bob" in told
+    assert not args.output.exists()
+
+
+def test_files_without_random_labels_give_an_empty_random_table(tmp_path):
+    path = label_file(tmp_path / "a.csv", "p,B02,1,51,50,normal,,a,diverse")
+    args = arguments(tmp_path, nuclei_at(("B02", 50, 50, True)), files=[path])
+    labels, metrics = run(args)
+    assert len(labels) == 1 and metrics["labels_random"] == 0
+    assert read_table(args.random, "labels").empty

@@ -37,6 +37,11 @@ SMALL = ("--configfile", "tests/tiny/study.yaml", "tests/cluster/small.yaml")
 SEED = "deepcluster_v2/seed0"
 LOG = f"logs/pretrain/{SEED}.log"
 PATIENCE_S = 480
+# Every stage, and each kind of job that wants a GPU.
+FEW = {
+    "encoders": ["simclr", "image_quality"],
+    "probes": ["knn", "logistic", "finetune_paper", "finetune_searched"],
+}
 ALL = yaml.safe_load((ROOT / "tests/tiny/study.yaml").read_text())["study"]["encoders"]
 
 
@@ -198,7 +203,6 @@ def test_a_cancelled_job_is_submitted_again_and_goes_on_where_it_was(unfinished,
     check_end(unfinished, small)
 
 
-@ci
 def test_a_job_over_its_time_saves_before_the_end_and_goes_on_in_the_next(unfinished):
     edit(unfinished, "tests/cluster/small.yaml", "epochs: 400", "epochs: 1500")
     encoder = f"results/tiny/encoders/{SEED}/encoder.safetensors"
@@ -335,14 +339,14 @@ def test_a_job_that_fails_on_one_node_only_ends_when_that_node_is_left_out(unfin
 
 
 @pytest.mark.parametrize(
-    "encoders", [pytest.param(["simclr", "image_quality"], marks=ci), ALL], ids=["two", "all"]
+    "study", [pytest.param(FEW, marks=ci), {"encoders": ALL}], ids=["few", "all"]
 )
 def test_the_whole_study_ends_as_without_slurm_on_the_gpus_it_was_given(
-    cluster, changed, tmp_path, encoders
+    cluster, changed, tmp_path, study
 ):
     project = Project(tmp_path / "on_slurm")
     for one in (project, changed):
-        study_with(one, study={"encoders": encoders})
+        study_with(one, study=study)
     alone = changed.study()
     assert alone.returncode == 0, alone.stdout[-5000:]
     config = ("--configfile", "tests/tiny/study.yaml")

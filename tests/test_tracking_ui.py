@@ -8,10 +8,9 @@ from urllib.parse import quote
 import pytest
 from mlflow import MlflowClient
 
-from tests.conftest import results
+from tests.conftest import CHROMIUM, results
 from tests.servers import MlflowServer
 
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 pytestmark = [
     pytest.mark.dag,
     pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed"),

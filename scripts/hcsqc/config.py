@@ -46,13 +46,14 @@ def check_config(config: dict, schema: Mapping) -> None:
         raise InputError(f"config: encoder '{min(both)}' is in study.encoders and in study.not_run")
     for name in chosen_screens(config):
         _check_screen(config, name)
+    _check_qc(config)
     _check_composites(config)
     if study["train"] in study["test"]:
         raise InputError(
             f"config: study.test: '{study['train']}' is the training screen; its own test set is "
             "always scored, list other screens here"
         )
-    if not config["screens"][study["train"]]["evaluation_wells"]:
+    if not config["screens"][study["train"]]["evaluation_wells"] and not config["qc"]["detector"]:
         raise InputError(
             f"config: screens.{study['train']}.evaluation_wells is empty; labels that test come "
             "from these wells, list some"
@@ -81,10 +82,21 @@ def lookup(catalogue: Mapping, name: str, where: str) -> dict:
 
 
 def chosen_screens(config: Mapping) -> list[str]:
-    """Return the screens that the study needs: train, test, and what these are derived from."""
+    """Return the screens that the study needs: train, test, what these are derived from, and QC."""
     names = [config["study"]["train"], *config["study"]["test"]]
     parents = [config["screens"][name].get("derived_from") for name in names]
-    return list(dict.fromkeys(names + [parent for parent in parents if parent]))
+    names += [parent for parent in parents if parent]
+    if config["qc"]["screens"] != "all":
+        for name in config["qc"]["screens"]:
+            lookup(config["screens"], name, "qc.screens")
+            names.append(name)
+    return list(dict.fromkeys(names))
+
+
+def qc_screens(config: Mapping) -> list[str]:
+    """Return the screens that quality control flags: those named, or all that have images."""
+    names = chosen_screens(config) if config["qc"]["screens"] == "all" else config["qc"]["screens"]
+    return [name for name in names if "derived_from" not in config["screens"][name]]
 
 
 def describe_data(config: Mapping) -> str:
@@ -277,6 +289,28 @@ def _check_screen(config: Mapping, name: str) -> None:
             raise InputError(f"{where}.pretrain_plates: '{plate}' is not one of its plates")
 
 
+def _check_qc(config: Mapping) -> None:
+    entry = config["qc"]
+    entry["detector"] = _expand(entry["detector"], "config: qc.detector")
+    for name in qc_screens(config) if entry["screens"] == "all" else entry["screens"]:
+        if "derived_from" in config["screens"][name]:
+            raise InputError(
+                f"config: qc.screens: '{name}' is derived and has no images of its own to flag; "
+                f"name {config['screens'][name]['derived_from']}"
+            )
+    encoder = entry["encoder"]
+    if encoder != "best":
+        if encoder not in config["study"]["encoders"]:
+            raise InputError(
+                f"config: qc.encoder: '{encoder}' is not one of study.encoders"
+                f"{_near(encoder, ['best', *config['study']['encoders']])}"
+            )
+        if "features" in config["encoders"][encoder]:
+            raise InputError(
+                f"config: qc.encoder: '{encoder}' is a table of features and cannot see other crops"
+            )
+
+
 def _check_composites(config: Mapping) -> None:
     """Check that an encoder of the training screen can be used on the others."""
     train = config["study"]["train"]
@@ -320,9 +354,8 @@ def _check_encoder(config: Mapping, schema: Mapping, name: str) -> None:
                 f"config: encoders.{name}.search.crops is {crops}, less than a batch of "
                 f"{merged['batch_size']}"
             )
-    if (entry["kind"] == "ssl" or "measures" in entry) and not config["screens"][train][
-        "pretrain_plates"
-    ]:
+    learns = entry["kind"] == "ssl" or "measures" in entry
+    if learns and not config["screens"][train]["pretrain_plates"] and not config["qc"]["detector"]:
         raise InputError(
             f"config: encoder '{name}' trains on crops, but screens.{train}.pretrain_plates "
             "is empty; list plates there"

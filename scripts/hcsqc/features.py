@@ -1,6 +1,6 @@
 """Features: the output of a frozen encoder for crops, or what is measured of them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 
 import numpy as np
@@ -39,37 +39,64 @@ def extract_features(
     Raises InputError if the composite is not one for the encoder, or, naming a crop, if a feature
     is not a finite number.
     """
-    check_composite(encoder, chosen, label)
-    measured = isinstance(encoder.backbone, StandardisedMeasures)
-    device = choose_device("auto")
-    backbone = None if measured else frozen(encoder.backbone, device)
-    images_at_once = batch_size if device.type == "cuda" else CPU_IMAGES
-    precision = "float32" if measured else precision
     features = np.empty((len(rows), encoder.width), np.float32)
-    progress = Progress(len(rows), "crops", label)
-    with torch.inference_mode():
-        for start in range(0, len(rows), batch_size):
-            batch = rows[start : start + batch_size]
-            crops = shards.read_composite(batch, chosen)
-            found = features[start : start + batch_size]
-            if measured:
-                found[:] = measure(encoder.backbone, crops, shards.index.iloc[batch])
-                progress.update(len(batch))
-                continue
-            for first in range(0, len(batch), images_at_once):
-                few = slice(first, first + images_at_once)
-                images = normalise(crops[few], encoder.input_spec)
-                images = images.to(device, memory_format=torch.channels_last)
-                if precision == "auto":
-                    precision = precision_for(backbone, images[:CPU_IMAGES])
-                found[few] = embed(backbone, images, precision)
-                progress.update(len(images))
-    progress.close()
-    bad = ~np.isfinite(features).all(axis=1)
-    if bad.any():
-        crop = shards.index["crop_id"].iloc[rows[bad.argmax()]]
-        raise InputError(f"{label}: the features of crop {crop} are not finite numbers")
-    return features, precision
+    batches = FeatureBatches(encoder, shards, chosen, rows, batch_size, precision, label)
+    for place, found, _ in batches:
+        features[place] = found
+    return features, batches.precision
+
+
+class FeatureBatches:
+    """The features of crops, batch by batch, so that a whole plate's need not fit into memory.
+
+    Arguments and errors are those of `extract_features`. Iterating gives the place of a batch
+    (a slice into `rows`), its n x width float32 features and its composite crops, which are
+    overwritten by the next batch. `precision` is what the networks compute in.
+    """
+
+    def __init__(self, encoder, shards, chosen, rows, batch_size, precision, label):
+        check_composite(encoder, chosen, label)
+        self.encoder, self.shards, self.chosen = encoder, shards, chosen
+        self.rows, self.batch_size, self.label = rows, batch_size, label
+        self.measured = isinstance(encoder.backbone, StandardisedMeasures)
+        self.precision = "float32" if self.measured else precision
+
+    def __iter__(self) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
+        device = choose_device("auto")
+        backbone = None if self.measured else frozen(self.encoder.backbone, device)
+        images_at_once = self.batch_size if device.type == "cuda" else CPU_IMAGES
+        progress = Progress(len(self.rows), "crops", self.label)
+        for start in range(0, len(self.rows), self.batch_size):
+            place = slice(start, start + self.batch_size)
+            batch = self.rows[place]
+            crops = self.shards.read_composite(batch, self.chosen)
+            with torch.inference_mode():
+                if self.measured:
+                    index = self.shards.index.iloc[batch]
+                    features = measure(self.encoder.backbone, crops, index)
+                else:
+                    features = self._embed(backbone, crops, images_at_once, device)
+            self._check(features, batch)
+            yield place, features, crops
+            progress.update(len(batch))
+        progress.close()
+
+    def _embed(self, backbone, crops, images_at_once: int, device) -> np.ndarray:
+        features = np.empty((len(crops), self.encoder.width), np.float32)
+        for first in range(0, len(crops), images_at_once):
+            few = slice(first, first + images_at_once)
+            images = normalise(crops[few], self.encoder.input_spec)
+            images = images.to(device, memory_format=torch.channels_last)
+            if self.precision == "auto":
+                self.precision = precision_for(backbone, images[:CPU_IMAGES])
+            features[few] = embed(backbone, images, self.precision)
+        return features
+
+    def _check(self, features: np.ndarray, batch: np.ndarray) -> None:
+        bad = ~np.isfinite(features).all(axis=1)
+        if bad.any():
+            crop = self.shards.index["crop_id"].iloc[batch[bad.argmax()]]
+            raise InputError(f"{self.label}: the features of crop {crop} are not finite numbers")
 
 
 def embed(backbone: nn.Module, images: torch.Tensor, precision: str) -> np.ndarray:

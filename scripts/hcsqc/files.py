@@ -1,5 +1,6 @@
 """Files that appear whole or not at all, and digests of files."""
 
+import fcntl
 import hashlib
 import json
 import os
@@ -24,6 +25,16 @@ def atomic(path: str | Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def alone(path: str | Path) -> Iterator[None]:
+    """Wait until no other process of this machine is in a block with the same lock file."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def see_onto_disk(path: str | Path) -> None:

@@ -56,6 +56,7 @@ EXPERIMENTS = {
     "qc": "qc",
 }
 OTHER_EXPERIMENT = "analyses"
+DETECTOR = "qc/detector"
 SUMMARY = "summary"
 SECTIONS = {"pretrain": "train", "search": "train", "epochs": "val", "probes": "test"}
 # Metrics of which MLflow gets every draw; of the others mean and interval.
@@ -234,6 +235,9 @@ def _names(key: str) -> dict[str, str]:
     names = {"stage": stage}
     if stage == "search":
         names |= dict(zip(("encoder", "trial"), rest, strict=False))
+    elif stage == "qc":
+        known = ("screen", "part", "plate") if rest[0] != "detector" else ("part",)
+        names |= dict(zip(known, rest, strict=False))
     elif stage in ("simulate", "index", "scale", "crops"):
         names |= dict(zip(("screen", "plate"), rest, strict=False))
     elif len(rest) > 1 and rest[1].startswith("seed"):
@@ -309,7 +313,17 @@ def _artifacts(record, names, results, scores):
         found = [path for path in (encoder, curve) if path.exists()]
         state = [(path.stat().st_size, path.stat().st_mtime_ns) for path in found]
         return partial(_pretraining_artifacts, encoder, curve), repr(state)
+    if record["key"] == DETECTOR and record["status"] == "FINISHED":
+        model = results / "qc/model"
+        found = sorted(path for path in model.rglob("*") if path.is_file())
+        state = [(path.stat().st_size, path.stat().st_mtime_ns) for path in found]
+        return partial(_model_artifacts, model, found), repr(state)
     return dict, ""
+
+
+def _model_artifacts(model: Path, files: list[Path]) -> dict[str, Path]:
+    """Return an MLflow model as artifacts: `mlflow.pyfunc.load_model("runs:/<run>/model")`."""
+    return {f"model/{path.relative_to(model)}": path for path in files}
 
 
 def _probe_artifacts(predictions: Path, scores: dict) -> dict[str, str]:

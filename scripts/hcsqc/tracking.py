@@ -256,6 +256,7 @@ def _write(artifacts: Mapping[str, str | Path], folder: Path) -> None:
     for name, content in artifacts.items():
         if isinstance(content, Path):
             content = content.read_bytes()
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
 
 

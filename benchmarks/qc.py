@@ -1,0 +1,124 @@
+"""Crops per second that `snakemake qc` scores of a screen, against the encoder alone.
+
+`screen scoring` reads shards, embeds, classifies, measures focus and saturation, and compares with
+the detector's reference: `qc.scoring.score_crops`, the work of one plate's job without its start.
+The limit is the bare forward pass of the same network, frozen in the same way, on batches that are
+already in memory as its input; the baseline is the usual loop: an eager network on float32 batches
+read from the same shards, then scikit-learn's logistic regression.
+"""
+
+import os
+import sys
+import tempfile
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from sklearn.linear_model import LogisticRegression
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT / "scripts")]
+
+import common
+import pandas as pd
+from features import usual_way
+from shards import CHANNELS, write_crops
+
+from hcsqc.devices import choose_device, device_name
+from hcsqc.encoders import random_encoder
+from hcsqc.features import CPU_IMAGES, embed, extract_features, frozen
+from hcsqc.probes.logistic import LogisticSettings
+from hcsqc.qc.detector import Detector, fit_detector, reference_of
+from hcsqc.qc.scoring import score_crops
+from hcsqc.views import normalise
+
+BATCH = 256
+LABELS = 100
+SETTINGS = LogisticSettings(penalties=(0.01,), folds=3)
+
+
+def main() -> None:
+    """Read the flags, write crops, and score them with each network."""
+    parser = common.parser(__doc__)
+    parser.add_argument("--encoders", nargs="+", default=["resnet18", "convnext_tiny"])
+    parser.add_argument("--input-px", type=int, default=128)
+    parser.add_argument("--crops", type=int, default=2 * BATCH)
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of torch")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    place = choose_device("auto")
+    print(f"{device_name(place)}, {args.input_px} px, {args.crops} crops")
+    table = []
+    with tempfile.TemporaryDirectory() as folder:
+        shards, _, _ = write_crops(Path(folder), max(args.crops, LABELS))
+        rows = np.arange(len(shards))
+        for name in args.encoders:
+            encoder = random_encoder(name, args.input_px, len(CHANNELS), seed=0)
+            encoder.backbone.eval()
+            features, precision = extract_features(
+                encoder, shards, CHANNELS, rows[:LABELS], BATCH, "auto", name
+            )
+            detector, usual = fitted(encoder, features)
+            ours = partial(
+                score_crops,
+                detector,
+                shards,
+                list(CHANNELS),
+                CHANNELS[0],
+                BATCH,
+                "auto",
+                name,
+                rows[:LABELS],
+            )
+            ways = {
+                "baseline": lambda e=encoder, c=usual: c.predict_proba(
+                    usual_way(e, shards, rows, place)
+                ),
+                "ours": ours,
+                "limit": partial(bare, encoder, shards, rows, place, precision),
+            }
+            times = common.seconds(ways, args.rounds)
+            per_s = {way: len(rows) / taken for way, taken in times.items()}
+            told = ours()[0]["score"].to_numpy() - ways["baseline"]()[:, 1]
+            quality = f"scores within {np.abs(told).max():.1g}, {precision}"
+            table.append(common.row(f"screen scoring {name}", "crops/s", per_s, quality))
+    common.report(table, args.json)
+
+
+def fitted(encoder, features: np.ndarray) -> tuple[Detector, LogisticRegression]:
+    """Return a detector of made labels, and scikit-learn's classifier of the same."""
+    abnormal = np.arange(len(features)) % 2 == 1
+    labels = pd.DataFrame(
+        {
+            "plate": "p",
+            "well": [f"B{1 + i % 10:02d}" for i in range(len(features))],
+            "label": np.where(abnormal, "abnormal", "normal"),
+            "artefact": np.where(
+                abnormal, np.where(np.arange(len(features)) % 4 == 1, "blur", "debris"), None
+            ),
+        }
+    )
+    classifier, artefacts, _ = fit_detector(labels, features, SETTINGS)
+    reference = reference_of(features, classifier.scores(features))
+    detector = Detector(encoder, classifier, artefacts, reference, {})
+    usual = LogisticRegression(C=classifier.penalty, tol=1e-10, max_iter=10_000)
+    usual.fit((features - classifier.centre) / classifier.scale, abnormal)
+    usual.coef_ = usual.coef_ / classifier.scale
+    usual.intercept_ = usual.intercept_ - usual.coef_ @ classifier.centre
+    return detector, usual
+
+
+def bare(encoder, shards, rows: np.ndarray, place, precision: str) -> None:
+    """Run the network alone, on one batch over and over."""
+    backbone = frozen(encoder.backbone, place)
+    at_once = BATCH if place.type == "cuda" else CPU_IMAGES
+    images = normalise(shards.read_composite(rows[:at_once], CHANNELS), encoder.input_spec)
+    images = images.to(place, memory_format=torch.channels_last)
+    with torch.inference_mode():
+        for _ in range(0, len(rows), at_once):
+            embed(backbone, images, precision)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,401 @@
+"""Quality control: a detector made of the study, its threshold, and flags for every cell, field, well and plate.
+
+in   ranking, encoders, labels, crops, nuclei, fields; or a detector of another study and no labels
+out  qc/detector/, qc/model/; qc/{screen}/{cells.parquet,fields.csv,wells.csv,plates.csv,report.html} and others
+"""
+
+QC = config["qc"]
+QC_SCREENS = settings.qc_screens(config)
+QC_TEMPLATE = SCRIPTS / "hcsqc" / "templates" / "qc.html"
+LABEL_TEMPLATE = SCRIPTS / "hcsqc" / "templates" / "label_page.html"
+# A detector of another study stands in for one of this.
+DETECTOR = QC["detector"].rstrip("/") or f"{STUDY}/qc/detector"
+DETECTOR_FILES = [
+    f"{DETECTOR}/{name}"
+    for name in ("encoder.safetensors", "detector.safetensors", "detector.json", "held_out.parquet")
+]
+# Labels, or what stands for them, to train a detector on.
+HAS_DETECTOR = bool(QC["detector"] or config["screens"][TRAIN]["labels"])
+LOGISTIC = [probe for probe in JUDGED if config["probes"][probe]["kind"] == "logistic"]
+
+
+def detector_encoders():
+    """Return the encoders that the detector's is one of: those that see crops, of the first seed."""
+    names = EMBEDDING if QC["encoder"] == "best" else [QC["encoder"]]
+    seeds = {name: seed for name, seed in reversed(ENCODER_SEEDS)}
+    return [
+        f"{STUDY}/encoders/{name}/seed{seeds[name]}/encoder.safetensors"
+        for name in names
+        if name in seeds
+    ]
+
+
+def has_labels(screen):
+    """Return whether a screen's labels can be looked up: from files or from its truth."""
+    return screen in LABELLED and bool(config["screens"][screen]["labels"])
+
+
+def screen_labels(wildcards):
+    """Return the labels of a screen that may set its threshold, if it has any."""
+    if QC["detector"] or not has_labels(wildcards.screen):
+        return []
+    return [
+        f"{STUDY}/labels/{wildcards.screen}.parquet",
+        f"{STUDY}/labels/{wildcards.screen}.random.parquet",
+    ]
+
+
+def plate_scores(screen):
+    """Return the scores of a screen's plates."""
+    plates = config["screens"][screen]["plates"]
+    return [f"{STUDY}/qc/{screen}/scores/{plate}.parquet" for plate in plates]
+
+
+def sampled_features(screen):
+    """Return the features of some random crops of each of a screen's plates."""
+    return [path.replace(".parquet", ".features.parquet") for path in plate_scores(screen)]
+
+
+def filtered_tables(screen):
+    """Return a screen's LoadData tables without the bad wells, where it came as such tables."""
+    entry = config["screens"][screen]
+    if entry.get("layout") != "loaddata":
+        return []
+    return [f"{STUDY}/qc/{screen}/load_data/{plate}.csv" for plate in entry["plates"]]
+
+
+localrules:
+    qc,
+    label_pages,
+    set_threshold,
+    check_planted,
+    filter_load_data,
+    track_qc,
+
+
+rule qc:
+    """Flags and a report for every screen that has images, and their runs in MLflow."""
+    input:
+        [f"{STUDY}/qc/{screen}/report.html" for screen in QC_SCREENS],
+        [filtered_tables(screen) for screen in QC_SCREENS],
+        f"{STUDY}/qc/mlflow.receipt.json",
+
+
+rule label_pages:
+    """A page per screen, to label crops in the browser."""
+    input:
+        [f"{STUDY}/qc/{screen}/label_page.html" for screen in QC_SCREENS],
+
+
+rule fit_detector:
+    """Fit the detector to all labels: the best encoder, or the one that the config names."""
+    input:
+        ranking=f"{STUDY}/tables/ranking.csv" if QC["encoder"] == "best" else [],
+        encoders=detector_encoders(),
+        labels=f"{STUDY}/labels/{TRAIN}.parquet",
+        random=f"{STUDY}/labels/{TRAIN}.random.parquet",
+        crops=crop_files(TRAIN, "parquet"),
+    output:
+        files=[f"{STUDY}/qc/detector/{Path(path).name}" for path in DETECTOR_FILES],
+        model=directory(f"{STUDY}/qc/model"),
+        record=f"{STUDY}/runs/qc/detector/run.json",
+    log:
+        f"{STUDY}/logs/qc/detector.log",
+    conda:
+        "../envs/tracking.yaml"
+    threads: 4
+    resources:
+        mem_mb=growing(4000),
+        runtime=minutes(60),
+    params:
+        study=config["study"]["name"],
+        screen=TRAIN,
+        ranking=(
+            f"--ranking {STUDY}/tables/ranking.csv --probe {(LOGISTIC or JUDGED or ['none'])[0]}"
+            if QC["encoder"] == "best"
+            else ""
+        ),
+        encoder=QC["encoder"],
+        trained_on="simulated artefacts" if TRAIN in DERIVED else "labels",
+        composite=config["screens"][TRAIN]["composite"],
+        shifted=[",".join(config["screens"][name]["composite"]) for name in TEST],
+        settings=flags(pick(config["features"], "batch_size", "precision", "standardised")),
+        probe=DIAGNOSTIC_PROBE,
+        folder=f"{STUDY}/qc/detector",
+        code=code_digest("fit_detector.py"),
+    shell:
+        "python scripts/fit_detector.py --study {params.study:q} --screen {params.screen:q}"
+        " --encoder {params.encoder:q} --encoders {input.encoders:q} {params.ranking}"
+        " --labels {input.labels:q} --random-labels {input.random:q}"
+        " --trained-on {params.trained_on:q} --crops {input.crops:q}"
+        " --composite {params.composite} --shift-composites {params.shifted}"
+        " {params.settings} {params.probe} --threads {threads}"
+        " --output {params.folder:q} --model {output.model:q}"
+        " --record {output.record:q} 2>&1 | tee {log:q}"
+
+
+rule score_plate:
+    """Score every crop of a plate."""
+    input:
+        detector=DETECTOR_FILES,
+        crops=f"{STUDY}/crops/{{screen}}/{{plate}}.parquet",
+    output:
+        scores=f"{STUDY}/qc/{{screen}}/scores/{{plate}}.parquet",
+        features=f"{STUDY}/qc/{{screen}}/scores/{{plate}}.features.parquet",
+        record=f"{STUDY}/runs/qc/{{screen}}/scores/{{plate}}/run.json",
+    log:
+        f"{STUDY}/logs/qc/{{screen}}/scores/{{plate}}.log",
+    conda:
+        "../envs/torch.yaml"
+    threads: 4
+    resources:
+        mem_mb=growing(4000),
+        runtime=minutes(120),
+    params:
+        folder=DETECTOR,
+        composite=lambda wc: screen_entry(wc)["composite"],
+        nucleus=lambda wc: screen_entry(wc)["nucleus_channel"],
+        settings=flags(pick(config["features"], "batch_size", "precision") | pick(QC, "sample")),
+        code=code_digest("score_plate.py"),
+    shell:
+        "python scripts/score_plate.py --detector {params.folder:q} --crops {input.crops:q}"
+        " --composite {params.composite} --nucleus-channel {params.nucleus:q}"
+        " {params.settings} --threads {threads}"
+        " --output {output.scores:q} --features {output.features:q}"
+        " --record {output.record:q} 2>&1 | tee {log:q}"
+
+
+rule set_threshold:
+    """Set a screen's threshold, with the promise that its labels support."""
+    input:
+        detector=DETECTOR_FILES,
+        labels=screen_labels,
+        scores=lambda wc: plate_scores(wc.screen),
+    output:
+        threshold=f"{STUDY}/qc/{{screen}}/threshold.json",
+        record=f"{STUDY}/runs/qc/{{screen}}/threshold/run.json",
+    log:
+        f"{STUDY}/logs/qc/{{screen}}/threshold.log",
+    conda:
+        "../envs/core.yaml"
+    params:
+        folder=DETECTOR,
+        settings=flags(pick(QC, "good_cells_lost", "confidence")),
+        code=code_digest("set_threshold.py"),
+    shell:
+        "python scripts/set_threshold.py --screen {wildcards.screen:q} --detector {params.folder:q}"
+        " --labels {input.labels:q} --scores {input.scores:q} {params.settings}"
+        " --output {output.threshold:q} --record {output.record:q} 2>&1 | tee {log:q}"
+
+
+rule flag_screen:
+    """Flag every nucleus found, every field, well and plate."""
+    input:
+        detector=DETECTOR_FILES,
+        threshold=f"{STUDY}/qc/{{screen}}/threshold.json",
+        scores=lambda wc: plate_scores(wc.screen),
+        nuclei=lambda wc: crop_files(wc.screen, "nuclei.parquet"),
+        summaries=lambda wc: crop_files(wc.screen, "summary.parquet"),
+        fields=lambda wc: [
+            plate_file("screens", wc.screen, plate, "fields.parquet")
+            for plate in screen_entry(wc)["plates"]
+        ],
+    output:
+        cells=f"{STUDY}/qc/{{screen}}/cells.parquet",
+        fields=f"{STUDY}/qc/{{screen}}/fields.csv",
+        wells=f"{STUDY}/qc/{{screen}}/wells.csv",
+        plates=f"{STUDY}/qc/{{screen}}/plates.csv",
+        compounds=f"{STUDY}/qc/{{screen}}/compounds.csv",
+        record=f"{STUDY}/runs/qc/{{screen}}/flags/run.json",
+    log:
+        f"{STUDY}/logs/qc/{{screen}}/flags.log",
+    conda:
+        "../envs/core.yaml"
+    resources:
+        mem_mb=growing(8000),
+        runtime=minutes(60),
+    params:
+        folder=lambda wc, output: str(Path(output.cells).parent),
+        detector=DETECTOR,
+        settings=flags(
+            pick(
+                QC,
+                "empty_share",
+                "focus_sds",
+                "focus_drop",
+                "saturated_share",
+                "well_share",
+                "well_sds",
+                "confidence",
+                "drift_features",
+                "drift_scores",
+            )
+        ),
+        code=code_digest("flag_screen.py"),
+    shell:
+        "python scripts/flag_screen.py --screen {wildcards.screen:q} --detector {params.detector:q}"
+        " --threshold {input.threshold:q} --scores {input.scores:q} --nuclei {input.nuclei:q}"
+        " --summaries {input.summaries:q} --fields {input.fields:q} {params.settings}"
+        " --output {params.folder:q} --record {output.record:q} 2>&1 | tee {log:q}"
+
+
+rule write_label_page:
+    """Choose crops of a screen to label next, and write the page to label them in the browser."""
+    input:
+        crops=lambda wc: crop_files(wc.screen, "parquet"),
+        labels=lambda wc: (f"{STUDY}/labels/{wc.screen}.parquet" if has_labels(wc.screen) else []),
+        # Without any detector crops are chosen at random.
+        cells=lambda wc: f"{STUDY}/qc/{wc.screen}/cells.parquet" if HAS_DETECTOR else [],
+        threshold=lambda wc: f"{STUDY}/qc/{wc.screen}/threshold.json" if HAS_DETECTOR else [],
+        features=lambda wc: sampled_features(wc.screen) if HAS_DETECTOR else [],
+        fields=lambda wc: [
+            plate_file("screens", wc.screen, plate, "fields.parquet")
+            for plate in screen_entry(wc)["plates"]
+        ],
+    output:
+        page=f"{STUDY}/qc/{{screen}}/label_page.html",
+        record=f"{STUDY}/runs/qc/{{screen}}/label_page/run.json",
+    log:
+        f"{STUDY}/logs/qc/{{screen}}/label_page.log",
+    conda:
+        "../envs/core.yaml"
+    resources:
+        mem_mb=growing(4000),
+        runtime=minutes(30),
+    params:
+        images=lambda wc: flags(
+            {"images": image_folder(wc.screen)} | pick_given(screen_entry(wc), "z_projection")
+        ),
+        window=lambda wc: (
+            config["crops"]["window_px"] / settings.crop_px_per_px(config, wc.screen)
+        ),
+        composite=lambda wc: screen_entry(wc)["composite"],
+        known=lambda wc, input: flags(
+            {
+                name: getattr(input, name)
+                for name in ("labels", "cells", "threshold")
+                if getattr(input, name)
+            }
+        ),
+        counts=flags(
+            {
+                "random": QC["label_random"],
+                "diverse": QC["label_diverse"] if HAS_DETECTOR else 0,
+                "uncertain": QC["label_uncertain"] if HAS_DETECTOR else 0,
+            }
+        ),
+        template=LABEL_TEMPLATE,
+        template_digest=text_digest(LABEL_TEMPLATE.read_text()),
+        code=code_digest("label_page.py"),
+    shell:
+        "python scripts/label_page.py --screen {wildcards.screen:q} --crops {input.crops:q}"
+        " --composite {params.composite} {params.known} --features {input.features:q}"
+        " --fields {input.fields:q} {params.images} --window-px {params.window} {params.counts}"
+        " --seed 0 --template {params.template:q}"
+        " --output {output.page:q} --record {output.record:q} 2>&1 | tee {log:q}"
+
+
+rule check_planted:
+    """Set what was planted into a simulated screen beside what was found."""
+    input:
+        truth=truth_files,
+        cells=f"{STUDY}/qc/{{screen}}/cells.parquet",
+        wells=f"{STUDY}/qc/{{screen}}/wells.csv",
+        threshold=f"{STUDY}/qc/{{screen}}/threshold.json",
+    output:
+        table=f"{STUDY}/qc/{{screen}}/planted.csv",
+        record=f"{STUDY}/runs/qc/{{screen}}/planted/run.json",
+    log:
+        f"{STUDY}/logs/qc/{{screen}}/planted.log",
+    wildcard_constraints:
+        screen=one_of(SIMULATED),
+    conda:
+        "../envs/core.yaml"
+    params:
+        match=config["labels"]["match_px"],
+        window=lambda wc: (
+            config["crops"]["window_px"] / settings.crop_px_per_px(config, wc.screen)
+        ),
+        code=code_digest("check_planted.py"),
+    shell:
+        "python scripts/check_planted.py --truth {input.truth:q} --cells {input.cells:q}"
+        " --wells {input.wells:q} --threshold {input.threshold:q} --match-px {params.match}"
+        " --window-px {params.window}"
+        " --output {output.table:q} --record {output.record:q} 2>&1 | tee {log:q}"
+
+
+rule filter_load_data:
+    """A plate's LoadData table again, without its bad wells and fields."""
+    input:
+        table=lambda wc: source_tables(wc.screen, wc.plate)["table"],
+        fields=f"{STUDY}/qc/{{screen}}/fields.csv",
+        wells=f"{STUDY}/qc/{{screen}}/wells.csv",
+    output:
+        table=f"{STUDY}/qc/{{screen}}/load_data/{{plate}}.csv",
+        record=f"{STUDY}/runs/qc/{{screen}}/load_data/{{plate}}/run.json",
+    log:
+        f"{STUDY}/logs/qc/{{screen}}/load_data/{{plate}}.log",
+    conda:
+        "../envs/core.yaml"
+    params:
+        code=code_digest("filter_load_data.py"),
+    shell:
+        "python scripts/filter_load_data.py --table {input.table:q} --plate {wildcards.plate:q}"
+        " --fields {input.fields:q} --wells {input.wells:q}"
+        " --output {output.table:q} --record {output.record:q} 2>&1 | tee {log:q}"
+
+
+rule make_qc_report:
+    """Write a screen's quality-control report: one HTML file with everything in it."""
+    input:
+        detector=DETECTOR_FILES,
+        tables=rules.flag_screen.output[:-1],
+        threshold=f"{STUDY}/qc/{{screen}}/threshold.json",
+        crops=lambda wc: crop_files(wc.screen, "parquet"),
+        features=lambda wc: sampled_features(wc.screen),
+        labels=screen_labels,
+        planted=lambda wc: (f"{STUDY}/qc/{wc.screen}/planted.csv" if wc.screen in SIMULATED else []),
+    output:
+        page=f"{STUDY}/qc/{{screen}}/report.html",
+        record=f"{STUDY}/runs/qc/{{screen}}/report/run.json",
+    log:
+        f"{STUDY}/logs/qc/{{screen}}/report.log",
+    conda:
+        "../envs/core.yaml"
+    resources:
+        mem_mb=growing(8000),
+        runtime=minutes(60),
+    params:
+        folder=lambda wc, output: str(Path(output.page).parent),
+        detector=DETECTOR,
+        composite=lambda wc: screen_entry(wc)["composite"],
+        known=lambda wc, input: flags(
+            ({"truth": input.planted} if input.planted else {})
+            | ({"labels": input.labels[0]} if input.labels else {})
+        ),
+        template=QC_TEMPLATE,
+        template_digest=text_digest(QC_TEMPLATE.read_text()),
+        code=code_digest("make_qc_report.py"),
+    shell:
+        "python scripts/make_qc_report.py --screen {wildcards.screen:q} --folder {params.folder:q}"
+        " --crops {input.crops:q} --features {input.features:q} --composite {params.composite}"
+        " --detector {params.detector:q}/detector.json {params.known}"
+        " --template {params.template:q}"
+        " --output {output.page:q} --record {output.record:q} 2>&1 | tee {log:q}"
+
+
+rule track_qc:
+    """Mirror the records into the tracking store, those of quality control too."""
+    input:
+        records=[f"{STUDY}/runs/qc/{screen}/report/run.json" for screen in QC_SCREENS],
+    output:
+        receipt=f"{STUDY}/qc/mlflow.receipt.json",
+    log:
+        f"{STUDY}/logs/qc/track.log",
+    conda:
+        "../envs/tracking.yaml"
+    params:
+        command=TRACK_RUNS,
+        code=code_digest("track_runs.py"),
+    shell:
+        "{params.command} --receipt {output.receipt:q} 2>&1 | tee {log:q}"

@@ -1,0 +1,42 @@
+"""Write a plate's LoadData table again, without its bad wells and fields."""
+
+from pathlib import Path
+
+import pandas as pd
+
+import cli
+from hcsqc.files import atomic
+from hcsqc.qc.flags import without_bad_wells
+
+
+def main() -> None:
+    """Read the flags and tables; write what is left."""
+    parser = cli.parser(__doc__)
+    parser.add_argument("--table", type=Path, required=True, help="LoadData, CSV or Parquet")
+    parser.add_argument("--plate", required=True)
+    parser.add_argument("--fields", type=Path, required=True)
+    parser.add_argument("--wells", type=Path, required=True)
+    parser.add_argument("--output", type=Path, required=True)
+    cli.run(keep_good, parser.parse_args())
+
+
+def keep_good(args, record) -> None:
+    """Filter the table that the arguments name; what is left is as it was, to the letter."""
+    if args.table.suffix.lower() == ".parquet":
+        table = pd.read_parquet(args.table)
+    else:
+        table = pd.read_csv(args.table, dtype=str, keep_default_na=False)
+    # Exported Image.csv files write Image_ before each name.
+    plain = table.rename(columns=lambda name: name.removeprefix("Image_"))
+    plain = plain[plain["Metadata_Plate"].astype(str) == args.plate]
+    kept = plain
+    for path in (args.wells, args.fields):
+        kept = without_bad_wells(kept, pd.read_csv(path, dtype={"Metadata_Plate": str}))
+    with atomic(args.output) as temporary:
+        table.loc[kept.index].to_csv(temporary, index=False)
+    print(f"{args.plate}: {len(kept)} of {len(plain)} rows of {args.table} are left")
+    record.metrics = {"rows": len(plain), "rows_left": len(kept)}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Quality control of a screen: a detector, its threshold, and flags."""

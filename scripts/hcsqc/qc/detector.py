@@ -1,0 +1,172 @@
+"""A detector: an encoder, a logistic classifier on its features, and what they were made from.
+
+The classifier is the converged logistic regression of the study (`probes.logistic`), because it
+needs no seed, is a handful of numbers, and gives probabilities. A second one, fitted to the
+abnormal labels alone, names the most likely artefact.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from safetensors.numpy import load_file, save_file
+
+from hcsqc.encoders import Encoder, load_encoder, save_encoder
+from hcsqc.errors import InputError
+from hcsqc.files import atomic, write_json
+from hcsqc.folds import held_out_fold
+from hcsqc.probes.logistic import FittedLogistic, LogisticSettings, fit_logistic
+from hcsqc.probes.task import ABNORMAL
+
+HELD_OUT_FOLDS = 5
+FEWEST_PER_ARTEFACT = 3  # labels of an artefact, for the detector to name it
+QUANTILES = np.linspace(0, 1, 101)
+ENCODER, CLASSIFIER, ABOUT = "encoder.safetensors", "detector.safetensors", "detector.json"
+HELD_OUT = "held_out.parquet"  # the labels, each with its score when it was held out
+
+
+@dataclass(frozen=True)
+class Detector:
+    """What scores a crop: `classifiers` are normal against abnormal, then one per artefact.
+
+    `reference` holds mean and standard deviation of each feature, and 101 quantiles of the score,
+    over random crops of the screen it was trained on; `about` is `detector.json`.
+    """
+
+    encoder: Encoder
+    classifier: FittedLogistic
+    artefacts: dict[str, FittedLogistic]
+    reference: dict[str, np.ndarray]
+    about: dict
+
+    def artefacts_of(self, features: np.ndarray) -> np.ndarray:
+        """Return the most likely artefact of each row of n x width features; None if unknown."""
+        names = list(self.artefacts)
+        if not names:
+            return np.full(len(features), None, object)
+        scores = np.stack([one.scores(features) for one in self.artefacts.values()], axis=1)
+        return np.array(names, object)[scores.argmax(axis=1)]
+
+
+def fit_detector(
+    labels: pd.DataFrame,
+    features: np.ndarray,
+    settings: LogisticSettings,
+) -> tuple[FittedLogistic, dict[str, FittedLogistic], np.ndarray]:
+    """Fit the classifiers to all labels; also return each label's score when it was held out.
+
+    `labels` are rows of the `labels` table, `features` their n x width features. Held out are
+    whole wells, a fifth at a time; NaN where the labels do not carry that. Raises InputError if all
+    labels are of one class.
+    """
+    targets = (labels["label"] == ABNORMAL).to_numpy(np.int64)
+    wells = (labels["plate"] + "/" + labels["well"]).to_numpy()
+    if len(np.unique(targets)) < 2:
+        raise InputError(
+            f"all {len(labels)} labels are {labels['label'].iloc[0]}; a detector needs normal and "
+            "abnormal ones, label crops of the other class"
+        )
+    classifier = fit_logistic(features, targets, wells, settings, seed=0)
+    held_out = _held_out_scores(features, targets, wells, settings)
+    return classifier, _fit_artefacts(labels, features, wells, settings), held_out
+
+
+def _held_out_scores(features, targets, wells, settings) -> np.ndarray:
+    scores = np.full(len(targets), np.nan)
+    folds = min(HELD_OUT_FOLDS, len(np.unique(wells)))
+    if folds < 2:
+        return scores
+    number = held_out_fold(targets, wells, folds, seed=0)
+    for fold in range(folds):
+        held = number == fold
+        if held.any() and len(np.unique(targets[~held])) == 2:
+            fitted = fit_logistic(features[~held], targets[~held], wells[~held], settings, seed=0)
+            scores[held] = fitted.scores(features[held])
+    return scores
+
+
+def _fit_artefacts(labels, features, wells, settings) -> dict[str, FittedLogistic]:
+    """Fit each artefact against all others; one that is alone needs no telling apart."""
+    named = labels["artefact"].notna().to_numpy()
+    counts = labels["artefact"][named].value_counts()
+    names = sorted(counts.index[counts >= FEWEST_PER_ARTEFACT])
+    if len(names) == 1:
+        return {names[0]: _constant(features.shape[1])}
+    fitted = {}
+    for name in names:
+        targets = (labels["artefact"][named] == name).to_numpy(np.int64)
+        if len(np.unique(targets)) == 2:
+            fitted[name] = fit_logistic(features[named], targets, wells[named], settings, seed=0)
+    return fitted
+
+
+def _constant(width: int) -> FittedLogistic:
+    return FittedLogistic(1.0, {}, np.zeros(width), np.ones(width), np.zeros(width), 0.0)
+
+
+def reference_of(features: np.ndarray, scores: np.ndarray) -> dict[str, np.ndarray]:
+    """Return what later screens are compared with: of n x width features and n scores."""
+    return {
+        "feature_mean": features.mean(axis=0, dtype=np.float64),
+        "feature_sd": features.std(axis=0, dtype=np.float64),
+        "score_quantiles": np.quantile(scores, QUANTILES),
+    }
+
+
+def save_detector(detector: Detector, folder: Path) -> None:
+    """Write encoder, numbers and `detector.json` into a folder."""
+    save_encoder(detector.encoder, folder / ENCODER)
+    numbers = dict(detector.reference)
+    for name, fitted in {"abnormal": detector.classifier, **detector.artefacts}.items():
+        numbers |= {
+            f"{name}.centre": fitted.centre,
+            f"{name}.scale": fitted.scale,
+            f"{name}.weight": fitted.weight,
+            f"{name}.intercept": np.array([fitted.intercept, fitted.penalty]),
+        }
+    with atomic(folder / CLASSIFIER) as temporary:
+        save_file({name: np.ascontiguousarray(value) for name, value in numbers.items()}, temporary)
+    write_json(detector.about | {"artefacts": list(detector.artefacts)}, folder / ABOUT)
+
+
+def load_detector(folder: Path) -> Detector:
+    """Read a detector that `save_detector` wrote; raises InputError if it cannot."""
+    encoder = load_encoder(folder / ENCODER)
+    try:
+        about = json.loads((folder / ABOUT).read_text())
+        numbers = load_file(folder / CLASSIFIER)
+        fitted = {name: _fitted(numbers, name) for name in ("abnormal", *about["artefacts"])}
+    except Exception as error:  # safetensors raises its own, unexported kinds
+        raise InputError(
+            f"{folder}: cannot be read as a detector ({error}); name the folder qc/detector of a "
+            "study that has one"
+        ) from error
+    reference = {name: numbers[name] for name in ("feature_mean", "feature_sd", "score_quantiles")}
+    return Detector(encoder, fitted.pop("abnormal"), fitted, reference, about)
+
+
+def _fitted(numbers: dict[str, np.ndarray], name: str) -> FittedLogistic:
+    centre, scale, weight = (numbers[f"{name}.{part}"] for part in ("centre", "scale", "weight"))
+    intercept, penalty = numbers[f"{name}.intercept"].tolist()
+    return FittedLogistic(penalty, {}, centre, scale, weight, intercept)
+
+
+def check_screen(about: dict, screen: str, composite: Sequence[str], window_px: int) -> None:
+    """Raise InputError if a detector was not made for such crops.
+
+    It is for the composites of its own study's screens alone: other channels show other things.
+    """
+    if list(composite) not in about["composites"]:
+        known = "; ".join(", ".join(one) for one in about["composites"])
+        raise InputError(
+            f"screen {screen}: its composite is {', '.join(composite)}, but the detector was "
+            f"trained on {known}; name the channels alike, in that order, or train another detector"
+        )
+    if window_px != about["window_px"]:
+        raise InputError(
+            f"screen {screen}: crops of {window_px} px, but the detector was trained on "
+            f"{about['window_px']} px; set crops.window_px: {about['window_px']}"
+        )

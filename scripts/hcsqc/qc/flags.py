@@ -1,0 +1,305 @@
+"""Bad fields, wells and plates, from the cells that a detector has scored.
+
+Fields and wells are compared with the others of their plate: what is usual there is a median, what
+it varies by a median deviation, so that a few bad ones change neither. Shares of flagged cells are
+compared as angles, arcsin(sqrt(share)), on which small and large ones vary alike.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy.special import ndtr, stdtrit
+
+from hcsqc.errors import InputError
+from hcsqc.layouts.base import first_few, parse_well
+from hcsqc.qc.prevalence import clustered_share, exact_bounds
+from hcsqc.schema import check_columns
+
+PLATE, WELL, SITE = "Metadata_Plate", "Metadata_Well", "Metadata_Site"
+TREATMENT = ["role", "compound", "concentration_um"]
+FIELD_COLUMNS = [PLATE, WELL, SITE, *TREATMENT, "nuclei", "scored", "flagged", "flagged_share"]
+FIELD_COLUMNS += ["empty", "out_of_focus", "saturated", "bad", "reason"]
+WELL_COLUMNS = [PLATE, WELL, *TREATMENT, "fields", "nuclei", "scored", "flagged", "flagged_share"]
+WELL_COLUMNS += ["low", "high", "expected", "focus", "artefact", "bad", "reason"]
+PLATE_COLUMNS = [PLATE, "wells", "bad_wells", "fields", "bad_fields", "nuclei", "scored", "flagged"]
+PLATE_COLUMNS += ["flagged_share", "low", "high", "feature_shift", "score_shift", "warning"]
+
+FAILED = "failed"
+SHOWN = 0.95  # confidence of the intervals in the tables
+NORMAL_MAD = 1.4826  # standard deviations of a normal distribution in its median deviation
+MANY = 0.25  # bad wells or fields of a plate, of which it warns
+
+
+@dataclass(frozen=True)
+class FlagSettings:
+    """When fields and wells are bad; shares run from 0 to 1."""
+
+    empty_share: float  # of the plate's median field's nuclei: fewer are an empty field
+    focus_sds: float  # robust standard deviations below the plate's median field
+    focus_drop: float  # and at least so much below it, in log sharpness
+    saturated_share: float  # of a cell's pixels, in the median over the field's cells
+    well_share: float  # flagged cells, below which no well or field is bad for them
+    well_sds: float  # standard deviations of the plate's wells above the usual one
+    confidence: float  # that no well of a plate without bad ones is called bad by chance
+
+
+def field_flags(
+    cells: pd.DataFrame, fields: pd.DataFrame, summary: pd.DataFrame, settings: FlagSettings
+) -> pd.DataFrame:
+    """Return a row per field with `FIELD_COLUMNS`: its nuclei, its flagged cells, what is bad.
+
+    `cells`, `fields` and `summary` are tables of the schema; `fields` and `summary` are of the same
+    plates. reason is empty where nothing is bad. A field that could not be read is bad, for the
+    reason in the summary, and not empty.
+    Raises InputError if a cell lies in no field.
+    """
+    keys = ["plate", "well", "site"]
+    table = fields.merge(summary[["field_id", "status", "reason"]], on="field_id", how="left",
+                         validate="one_to_one")  # fmt: skip
+    table = table.rename(columns=dict(zip(keys, [PLATE, WELL, SITE], strict=True)))
+    table = _with_counts(table, cells, [PLATE, WELL, SITE])
+    measured = cells.groupby([PLATE, WELL, SITE])[["focus", "saturated"]].median()
+    measured.columns = ["focus", "saturated_share"]
+    table = table.merge(
+        measured, left_on=[PLATE, WELL, SITE], right_index=True, how="left", validate="one_to_one"
+    )
+    failed = (table["status"] == FAILED) | table["problem"].notna()
+    usual_nuclei = table["nuclei"].where(~failed).groupby(table[PLATE]).transform("median")
+    focus, spread = _usual(table["focus"], table[PLATE])
+    drop = np.maximum(settings.focus_sds * spread, settings.focus_drop)
+    fewest = settings.empty_share * usual_nuclei
+    table["empty"] = ~failed & ((table["nuclei"] == 0) | (table["nuclei"] < fewest))
+    table["out_of_focus"] = table["focus"] < focus - drop
+    table["saturated"] = table["saturated_share"] > settings.saturated_share
+    raised, expected = _raised(table, settings)
+    reasons = {
+        "failed": table["reason"].fillna(table["problem"]).fillna("could not be read"),
+        "empty": _texts(
+            "{} nuclei, the plate's fields usually {:.0f}", table["nuclei"], usual_nuclei
+        ),
+        "out_of_focus": _texts(
+            "out of focus: log sharpness {:.1f}, the plate's fields usually {:.1f}",
+            table["focus"], focus,
+        ),
+        "saturated": _texts("{:.0%} of a usual cell is saturated", table["saturated_share"]),
+        "raised": _flagged_texts(table, expected, "fields"),
+    }  # fmt: skip
+    found = {"failed": failed, "raised": raised}
+    found |= {name: table[name] for name in ("empty", "out_of_focus", "saturated")}
+    return _judged(table, found, reasons)[FIELD_COLUMNS]
+
+
+def well_flags(
+    cells: pd.DataFrame, field_table: pd.DataFrame, settings: FlagSettings
+) -> pd.DataFrame:
+    """Return a row per well with `WELL_COLUMNS`: its flagged cells beside what is usual there.
+
+    `field_table` is what `field_flags` returned for the same cells. A well is bad if the lower end
+    of its flagged share, so low that no well of the plate lies below its own by chance, is above
+    the plate's usual well by `well_sds`, and the share is at least `well_share`; or if more than
+    half of its fields are bad. low to high is a 95% interval of the well's own cells. Shares are
+    nan where nothing was scored.
+    """
+    wells = field_table.groupby([PLATE, WELL], sort=False)
+    table = wells[TREATMENT].first()
+    table["fields"], table["bad_fields"] = wells.size(), wells["bad"].sum()
+    table = _with_counts(table.reset_index(), cells, [PLATE, WELL])
+    own = cells.groupby([PLATE, WELL])
+    table = table.join(own["focus"].median(), on=[PLATE, WELL])
+    table = table.join(_most_common(cells), on=[PLATE, WELL])
+    low, high = exact_bounds(table["flagged"], table["scored"], (1 - SHOWN) / 2)
+    scored = table["scored"] > 0
+    table["low"], table["high"] = np.where(scored, low, np.nan), np.where(scored, high, np.nan)
+    raised, table["expected"] = _raised(table, settings)
+    broken = table["bad_fields"] > table["fields"] / 2
+    reasons = {
+        "raised": _flagged_texts(table, table["expected"], "wells"),
+        "broken": _texts("{} of its {} fields are bad", table["bad_fields"], table["fields"]),
+    }
+    return _judged(table, {"raised": raised, "broken": broken}, reasons)[WELL_COLUMNS]
+
+
+def plate_flags(
+    well_table: pd.DataFrame,
+    field_table: pd.DataFrame,
+    cells: pd.DataFrame,
+    settings: FlagSettings,
+    shifts: pd.DataFrame | None = None,
+) -> pd.DataFrame:
+    """Return a row per plate with `PLATE_COLUMNS`; low to high is a 95% interval over its wells.
+
+    `shifts` gives feature_shift and score_shift by Metadata_Plate; without, they are nan. Wells
+    are only compared within their plate, so the warning says where a plate as a whole differs.
+    """
+    table = well_table.groupby(PLATE, sort=False).agg(
+        wells=("bad", "size"), bad_wells=("bad", "sum"), nuclei=("nuclei", "sum"),
+        scored=("scored", "sum"), flagged=("flagged", "sum"),
+    )  # fmt: skip
+    of_fields = field_table.groupby(PLATE)["bad"]
+    table["fields"], table["bad_fields"] = of_fields.size(), of_fields.sum()
+    table["flagged_share"] = _ratio(table["flagged"], table["scored"])
+    scored = cells[cells["flagged"].notna()]
+    places = scored.groupby(PLATE)
+    for plate in table.index:
+        low, high = np.nan, np.nan
+        if plate in places.groups:
+            own = places.get_group(plate)
+            share = clustered_share(own["flagged"].to_numpy(bool), own[WELL].to_numpy(str), SHOWN)
+            low, high = share.low, share.high
+        table.loc[plate, ["low", "high"]] = low, high
+    table["warning"] = [_plate_warning(plate, table, settings) for plate in table.index]
+    table = table.reset_index()
+    if shifts is None:
+        return table.assign(feature_shift=np.nan, score_shift=np.nan)[PLATE_COLUMNS]
+    columns = [PLATE, "feature_shift", "score_shift"]
+    return table.merge(shifts[columns], on=PLATE, how="left", validate="one_to_one")[PLATE_COLUMNS]
+
+
+def without_bad_wells(table: pd.DataFrame, wells_or_fields: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of a LoadData table that lie in no bad well, or in no bad field.
+
+    `wells_or_fields` is what `well_flags` or `field_flags` returned. Wells may be written as A1 or
+    A01; rows of plates and wells that the flags do not know stay. All columns and the order too.
+    Raises InputError if a column is missing, or if a row names no well.
+    """
+    keys = [PLATE, WELL, SITE] if SITE in wells_or_fields.columns else [PLATE, WELL]
+    check_columns(table, keys, "LoadData table")
+    bad = set(_places(wells_or_fields[wells_or_fields["bad"].astype(bool)], keys, "flags"))
+    kept = [place not in bad for place in _places(table, keys, "LoadData table")]
+    return table[np.array(kept, bool)]
+
+
+def angle(flagged: np.ndarray, scored: np.ndarray) -> np.ndarray:
+    """Return shares of flagged cells as angles, of a variance that hardly depends on the share.
+
+    Anscombe 1948, Biometrika 35:246. nan where nothing was scored.
+    """
+    flagged, scored = np.asarray(flagged, float), np.asarray(scored, float)
+    angles = np.arcsin(np.sqrt((flagged + 3 / 8) / (scored + 3 / 4)))
+    return np.where(scored > 0, angles, np.nan)
+
+
+def angle_variance(scored: pd.Series) -> pd.Series:
+    """Return the variance that an `angle` of so many cells has at most; nan of none."""
+    return 1 / (4 * scored.where(scored > 0) + 2)
+
+
+def robust_spread(values: np.ndarray) -> float:
+    """Return the standard deviation that the median deviation of values stands for."""
+    return float(NORMAL_MAD * np.median(np.abs(values - np.median(values))))
+
+
+def _with_counts(table: pd.DataFrame, cells: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
+    """Return `table` with nuclei, scored, flagged and flagged_share; every cell is counted."""
+    flags = cells["flagged"].astype("boolean")
+    counted = pd.DataFrame(
+        {"nuclei": 1, "scored": flags.notna(), "flagged": flags.fillna(False)}, cells.index
+    )
+    counts = counted.astype(int).groupby([cells[key] for key in keys]).sum()
+    strange = counts.index.difference(pd.MultiIndex.from_frame(table[keys]))
+    if len(strange):
+        raise InputError(
+            f"cells: there is no field {'/'.join(map(str, strange[0]))} in the table of fields; "
+            "make both from the same plates"
+        )
+    table = table.merge(counts, left_on=keys, right_index=True, how="left", validate="one_to_one")
+    names = ["nuclei", "scored", "flagged"]
+    table[names] = table[names].fillna(0).astype(int)
+    table["flagged_share"] = _ratio(table["flagged"], table["scored"])
+    return table
+
+
+def _ratio(part: pd.Series, whole: pd.Series) -> pd.Series:
+    return part / whole.where(whole > 0)
+
+
+def _most_common(cells: pd.DataFrame) -> pd.Series:
+    """Return the most common artefact of flagged cells by plate and well; the first of equals."""
+    flagged = cells[cells["flagged"].astype("boolean").fillna(False) & cells["artefact"].notna()]
+    counts = flagged.groupby([PLATE, WELL, "artefact"]).size().rename("n").reset_index()
+    counts = counts.sort_values(["n", "artefact"], ascending=[False, True])
+    return counts.drop_duplicates([PLATE, WELL]).set_index([PLATE, WELL])["artefact"]
+
+
+def _usual(values: pd.Series, plates: pd.Series) -> tuple[pd.Series, pd.Series]:
+    """Return for each row the median of its plate, and what it varies by there."""
+    centre = values.groupby(plates).transform("median")
+    spread = NORMAL_MAD * (values - centre).abs().groupby(plates).transform("median")
+    return centre, spread
+
+
+def _raised(table: pd.DataFrame, settings: FlagSettings) -> tuple[pd.Series, pd.Series]:
+    """Return which rows have clearly more flagged cells than is usual on their plate, and that."""
+    plates = table[PLATE]
+    angles = pd.Series(angle(table["flagged"], table["scored"]), table.index)
+    centre, spread = _usual(angles, plates)
+    # What the numbers of cells let shares vary by is in the interval already.
+    chance = angle_variance(table["scored"]).groupby(plates).transform("median")
+    spread = np.sqrt(np.maximum(spread**2 - chance, 0))
+    known = angles.notna().groupby(plates).transform("sum")
+    # Among all of a plate; and a spread that few show is less sure (Student's t).
+    tail = (1 - settings.confidence) / 2 / np.maximum(known, 1)
+    low, _ = exact_bounds(table["flagged"], table["scored"], tail)
+    sds = stdtrit(np.maximum(known - 1, 1), ndtr(settings.well_sds))
+    limit = np.sin(np.minimum(centre + sds * spread, np.pi / 2)) ** 2
+    raised = (low > limit) & (table["flagged_share"] >= settings.well_share)
+    expected = table["flagged_share"].groupby(plates).transform("median")
+    return raised & (table["scored"] > 0), expected
+
+
+def _texts(form: str, *columns: pd.Series) -> pd.Series:
+    texts = [form.format(*values) for values in zip(*columns, strict=True)]
+    return pd.Series(texts, columns[0].index, dtype=object)
+
+
+def _flagged_texts(table: pd.DataFrame, expected: pd.Series, others: str) -> pd.Series:
+    form = "{:.0%} of its {} cells are flagged, the plate's " + others + " usually {:.0%}"
+    return _texts(form, table["flagged_share"], table["scored"], expected)
+
+
+def _judged(
+    table: pd.DataFrame, found: dict[str, pd.Series], reasons: dict[str, pd.Series]
+) -> pd.DataFrame:
+    """Return `table` with bad, and with the reasons of what was found, in their order."""
+    found = {name: found[name].fillna(False).astype(bool) for name in reasons}
+    table["bad"] = np.logical_or.reduce(list(found.values()))
+    given = zip(*(reasons[name].where(found[name], "") for name in reasons), strict=True)
+    table["reason"] = ["; ".join(filter(None, texts)) for texts in given]
+    return table
+
+
+def _plate_warning(plate: str, table: pd.DataFrame, settings: FlagSettings) -> str:
+    own, others = table.loc[plate], table.drop(index=plate)["flagged_share"].dropna()
+    parts = []
+    if own["scored"] == 0:
+        parts.append("no cell was scored")
+    elif own["flagged_share"] >= settings.well_share and (
+        others.empty or own["low"] > others.median() + settings.well_sds * robust_spread(others)
+    ):
+        usual = "" if others.empty else f", the other plates usually {others.median():.0%}"
+        parts.append(f"{own['flagged_share']:.0%} of its cells are flagged{usual}")
+    for bad, all_ in (("bad_wells", "wells"), ("bad_fields", "fields")):
+        if own[bad] > MANY * own[all_]:
+            parts.append(f"{own[bad]} of its {own[all_]} {all_} are bad")
+    return "; ".join(parts)
+
+
+def _places(rows: pd.DataFrame, keys: list[str], name: str) -> list[tuple]:
+    """Return plate, well and perhaps site of each row, written alike."""
+    wells = [parse_well(str(well)) for well in rows[WELL]]
+    strange = [str(text) for text, well in zip(rows[WELL], wells, strict=True) if well is None]
+    if strange:
+        raise InputError(
+            f"{name}: {first_few(strange)} in {WELL}: no well such as A01; correct the table"
+        )
+    columns = [rows[PLATE].astype(str).str.strip(), wells]
+    if SITE in keys:
+        sites = pd.to_numeric(rows[SITE], errors="coerce")
+        if sites.isna().any():
+            raise InputError(
+                f"{name}: '{rows[SITE][sites.isna()].iloc[0]}' in {SITE} is no number; "
+                "correct the table"
+            )
+        columns.append(sites.astype(int))
+    return list(zip(*columns, strict=True))

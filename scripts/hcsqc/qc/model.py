@@ -1,0 +1,101 @@
+"""A detector as a model of MLflow's, which scores crops where there is neither study nor Snakemake.
+
+Input: `pixels`, composite crops n x C x H x W uint8 scaled as the study scales them, and
+`nucleus_area_px`, n numbers. Output: a table of `score` and `artefact`.
+"""
+
+import os
+import shutil
+import warnings
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+
+import mlflow.pyfunc
+import numpy as np
+import pandas as pd
+import torch
+from mlflow.models import ModelSignature
+from mlflow.types import ColSpec, Schema, TensorSpec
+
+from hcsqc.features import embed, frozen
+from hcsqc.measures import measure
+from hcsqc.qc.detector import Detector, load_detector
+from hcsqc.standardised import StandardisedMeasures
+from hcsqc.views import normalise
+
+LIBRARY = Path(__file__).resolve().parents[1]
+CODE = Path(__file__).with_name("model_code.py")
+PACKAGES = ("torch", "timm", "torchvision", "numpy", "pandas", "scipy", "opencv-python-headless")
+PACKAGES += ("pyarrow", "safetensors", "mlflow")
+CROPS_AT_ONCE = 64
+
+
+class DetectorModel(mlflow.pyfunc.PythonModel):
+    """The detector of the artifact `detector`, a folder."""
+
+    def load_context(self, context) -> None:
+        """Read the detector."""
+        self.detector = load_detector(Path(context.artifacts["detector"]))
+
+    def predict(self, context, model_input, params=None) -> pd.DataFrame:
+        """Return score and most likely artefact of each crop."""
+        pixels = np.asarray(model_input["pixels"], np.uint8)
+        areas = np.asarray(model_input["nucleus_area_px"], np.float32).reshape(-1)
+        features = features_of(self.detector, pixels, areas)
+        return pd.DataFrame(
+            {
+                "score": self.detector.classifier.scores(features),
+                "artefact": self.detector.artefacts_of(features).astype(str),
+            }
+        )
+
+
+def features_of(detector: Detector, pixels: np.ndarray, areas: np.ndarray) -> np.ndarray:
+    """Return the n x width features of crops in memory, on the CPU in float32."""
+    encoder = detector.encoder
+    if isinstance(encoder.backbone, StandardisedMeasures):
+        return measure(encoder.backbone, pixels, pd.DataFrame({"nucleus_area_px": areas}))
+    backbone = frozen(encoder.backbone, torch.device("cpu"))
+    found = np.empty((len(pixels), encoder.width), np.float32)
+    with torch.inference_mode():
+        for first in range(0, len(pixels), CROPS_AT_ONCE):
+            few = slice(first, first + CROPS_AT_ONCE)
+            images = normalise(pixels[few], encoder.input_spec)
+            images = images.to(memory_format=torch.channels_last)
+            found[few] = embed(backbone, images, "float32")
+    return found
+
+
+def save_model(
+    detector_folder: Path, example: np.ndarray, areas: np.ndarray, folder: Path, pins: list[str]
+) -> None:
+    """Write a detector as an MLflow model into `folder`, which is replaced.
+
+    `example` are a few composite crops and `areas` their nuclei's, kept as the input example;
+    `pins` are the requirements of an environment that loads it.
+    """
+    signature = ModelSignature(
+        inputs=Schema(
+            [
+                TensorSpec(np.dtype(np.uint8), (-1, *example.shape[1:]), "pixels"),
+                TensorSpec(np.dtype(np.float32), (-1,), "nucleus_area_px"),
+            ]
+        ),
+        outputs=Schema([ColSpec("double", "score"), ColSpec("string", "artefact")]),
+    )
+    with TemporaryDirectory(dir=folder.parent) as temporary, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        made = Path(temporary) / "model"
+        mlflow.pyfunc.save_model(
+            made,
+            python_model=str(CODE),
+            artifacts={"detector": str(detector_folder)},
+            code_paths=[str(LIBRARY)],
+            signature=signature,
+            input_example={"pixels": example, "nucleus_area_px": areas},
+            pip_requirements=pins,
+        )
+        shutil.rmtree(folder, ignore_errors=True)
+        made.rename(folder)

@@ -1,0 +1,7 @@
+"""What MLflow runs to have the model of a detector: code, so that no pickle is ever loaded."""
+
+from mlflow.models import set_model
+
+from hcsqc.qc.model import DetectorModel
+
+set_model(DetectorModel())

@@ -1,0 +1,104 @@
+"""Scores of every crop of a plate, and how far the plate is from what a detector knows."""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import pandas as pd
+from scipy.stats import ks_2samp
+
+from hcsqc.features import FeatureBatches
+from hcsqc.qc.detector import Detector
+from hcsqc.shards import Shards
+
+WHITE = 255  # what the camera's saturation became (hcsqc.scale)
+BLANK = 1e-4  # relative variance of the Laplacian that stands for no contrast at all
+
+
+@dataclass(frozen=True)
+class Drift:
+    """How far a plate's crops are from the detector's reference.
+
+    `features` is the root mean square, over features, of the difference of means in standard
+    deviations of the reference; `scores` the largest difference of the two distributions of scores
+    (Kolmogorov and Smirnov's). 0 is none.
+    """
+
+    features: float
+    scores: float
+
+
+def score_crops(
+    detector: Detector,
+    shards: Shards,
+    composite: list[str],
+    nucleus_channel: str,
+    batch_size: int,
+    precision: str,
+    label: str,
+    sample: np.ndarray,
+) -> tuple[pd.DataFrame, np.ndarray, Drift]:
+    """Return a row per crop, the features of those at the rows `sample`, and the drift of all.
+
+    Columns: crop_id, score (0 to 1), artefact (the most likely if it is abnormal), focus and
+    saturated, see `focus_of` and `saturated_share`. Focus is that of the nucleus channel, or of the
+    composite's first where that is not part of it.
+    """
+    count, width = len(shards), detector.encoder.width
+    scores, focus, saturated = (np.empty(count) for _ in range(3))
+    artefacts = np.empty(count, object)
+    total = np.zeros(width)
+    rows, features_kept = np.arange(count), []
+    in_sample = np.isin(rows, sample)
+    batches = FeatureBatches(
+        detector.encoder, shards, composite, rows, batch_size, precision, label
+    )
+    nucleus = composite.index(nucleus_channel) if nucleus_channel in composite else 0
+    for place, features, crops in batches:
+        scores[place] = detector.classifier.scores(features)
+        artefacts[place] = detector.artefacts_of(features)
+        focus[place] = focus_of(crops[:, nucleus])
+        saturated[place] = saturated_share(crops)
+        total += features.sum(axis=0, dtype=np.float64)
+        features_kept.append(features[in_sample[place]])
+    table = pd.DataFrame(
+        {
+            "crop_id": shards.index["crop_id"],
+            "score": scores,
+            "artefact": artefacts,
+            "focus": focus,
+            "saturated": saturated,
+        }
+    )
+    kept = np.concatenate(features_kept) if features_kept else np.empty((0, width), np.float32)
+    return table, kept, drift(detector, total / max(count, 1), scores)
+
+
+def drift(detector: Detector, feature_mean: np.ndarray, scores: np.ndarray) -> Drift:
+    """Return how far mean features (width) and n scores are from the detector's reference."""
+    if not len(scores):
+        return Drift(0.0, 0.0)
+    spread = detector.reference["feature_sd"]
+    varies = spread > 0
+    moved = (feature_mean - detector.reference["feature_mean"])[varies] / spread[varies]
+    return Drift(
+        float(np.sqrt((moved**2).mean())) if varies.any() else 0.0,
+        float(ks_2samp(detector.reference["score_quantiles"], scores).statistic),
+    )
+
+
+def focus_of(planes: np.ndarray) -> np.ndarray:
+    """Return the sharpness of planes (n x H x W): log10 of the Laplacian's variance over the mean.
+
+    Relative to the squared mean intensity, so that dim planes are no less sharp than bright ones.
+    """
+    found = np.empty(len(planes))
+    for number, plane in enumerate(planes):
+        deviation = cv2.meanStdDev(cv2.Laplacian(plane, cv2.CV_16S))[1][0, 0]
+        found[number] = (deviation / max(plane.mean(), 1)) ** 2
+    return np.log10(np.maximum(found, BLANK))
+
+
+def saturated_share(crops: np.ndarray) -> np.ndarray:
+    """Return of uint8 crops (n x C x H x W) the share of white pixels in the channel with most."""
+    return (crops == WHITE).mean(axis=(2, 3)).max(axis=1)
