@@ -7,7 +7,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 .PHONY: help demo demo-full test test-fast test-slurm bench lint lock clean
 
 help:
-	@echo "make demo       the whole study on two simulated screens, ending in a report"
+	@echo "make demo       the whole study and quality control of two simulated screens, ending in reports"
 	@echo "make demo-full  the same without the demo's reductions (hours on a laptop)"
 	@echo "make test       lint, unit tests, the tiny study twice"
 	@echo "make test-slurm the tiny study on a real SLURM, with faults (root; Debian: slurm-wlm munge slurmdbd mariadb-server)"
@@ -22,12 +22,13 @@ help:
 	@touch $@
 
 demo: .venv/installed
-	snakemake --profile profiles/demo
+	snakemake --profile profiles/demo all qc
 	@echo "The report:  $(CURDIR)/results/demo/report/index.html"
+	@echo "The flags:   $(CURDIR)/results/demo/qc/sim022/report.html and sim021"
 	@echo "Every run:   .venv/bin/mlflow ui --backend-store-uri sqlite:///results/demo/mlflow.db, then results/demo/mlflow.html"
 
 demo-full: .venv/installed
-	snakemake --profile profiles/demo --configfile profiles/demo/study.yaml profiles/demo/full.yaml
+	snakemake all qc --profile profiles/demo --configfile profiles/demo/study.yaml profiles/demo/full.yaml
 	@echo "The report:  $(CURDIR)/results/demo-full/report/index.html"
 
 lint: .venv/installed
@@ -48,7 +49,7 @@ test-slurm: .venv/installed
 	pytest -m slurm
 
 bench: .venv/installed
-	for name in crops shards recall memory pretrain features evaluation dag tracking; do python benchmarks/$$name.py || exit 1; done
+	for name in crops shards recall memory pretrain features evaluation dag tracking qc; do python benchmarks/$$name.py || exit 1; done
 
 # Writes the lock anew from pyproject.toml, without local version suffixes (+cpu) of one machine's torch.
 lock:

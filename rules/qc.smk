@@ -9,7 +9,7 @@ QC_SCREENS = settings.qc_screens(config)
 QC_TEMPLATE = SCRIPTS / "hcsqc" / "templates" / "qc.html"
 LABEL_TEMPLATE = SCRIPTS / "hcsqc" / "templates" / "label_page.html"
 # A detector of another study stands in for one of this.
-DETECTOR = QC["detector"].rstrip("/") or f"{STUDY}/qc/detector"
+DETECTOR = str(Path(QC["detector"] or f"{STUDY}/qc/detector"))
 DETECTOR_FILES = [
     f"{DETECTOR}/{name}"
     for name in ("encoder.safetensors", "detector.safetensors", "detector.json", "held_out.parquet")
@@ -17,51 +17,6 @@ DETECTOR_FILES = [
 # Labels, or what stands for them, to train a detector on.
 HAS_DETECTOR = bool(QC["detector"] or config["screens"][TRAIN]["labels"])
 LOGISTIC = [probe for probe in JUDGED if config["probes"][probe]["kind"] == "logistic"]
-
-
-def detector_encoders():
-    """Return the encoders that the detector's is one of: those that see crops, of the first seed."""
-    names = EMBEDDING if QC["encoder"] == "best" else [QC["encoder"]]
-    seeds = {name: seed for name, seed in reversed(ENCODER_SEEDS)}
-    return [
-        f"{STUDY}/encoders/{name}/seed{seeds[name]}/encoder.safetensors"
-        for name in names
-        if name in seeds
-    ]
-
-
-def has_labels(screen):
-    """Return whether a screen's labels can be looked up: from files or from its truth."""
-    return screen in LABELLED and bool(config["screens"][screen]["labels"])
-
-
-def screen_labels(wildcards):
-    """Return the labels of a screen that may set its threshold, if it has any."""
-    if QC["detector"] or not has_labels(wildcards.screen):
-        return []
-    return [
-        f"{STUDY}/labels/{wildcards.screen}.parquet",
-        f"{STUDY}/labels/{wildcards.screen}.random.parquet",
-    ]
-
-
-def plate_scores(screen):
-    """Return the scores of a screen's plates."""
-    plates = config["screens"][screen]["plates"]
-    return [f"{STUDY}/qc/{screen}/scores/{plate}.parquet" for plate in plates]
-
-
-def sampled_features(screen):
-    """Return the features of some random crops of each of a screen's plates."""
-    return [path.replace(".parquet", ".features.parquet") for path in plate_scores(screen)]
-
-
-def filtered_tables(screen):
-    """Return a screen's LoadData tables without the bad wells, where it came as such tables."""
-    entry = config["screens"][screen]
-    if entry.get("layout") != "loaddata":
-        return []
-    return [f"{STUDY}/qc/{screen}/load_data/{plate}.csv" for plate in entry["plates"]]
 
 
 localrules:
@@ -121,7 +76,7 @@ rule fit_detector:
         shifted=[",".join(config["screens"][name]["composite"]) for name in TEST],
         settings=flags(pick(config["features"], "batch_size", "precision", "standardised")),
         probe=DIAGNOSTIC_PROBE,
-        folder=f"{STUDY}/qc/detector",
+        folder=lambda wc, output: str(Path(output.files[0]).parent),
         code=code_digest("fit_detector.py"),
     shell:
         "python scripts/fit_detector.py --study {params.study:q} --screen {params.screen:q}"
@@ -152,7 +107,7 @@ rule score_plate:
         mem_mb=growing(4000),
         runtime=minutes(120),
     params:
-        folder=DETECTOR,
+        folder=lambda wc, input: str(Path(input.detector[0]).parent),
         composite=lambda wc: screen_entry(wc)["composite"],
         nucleus=lambda wc: screen_entry(wc)["nucleus_channel"],
         settings=flags(pick(config["features"], "batch_size", "precision") | pick(QC, "sample")),
@@ -179,7 +134,7 @@ rule set_threshold:
     conda:
         "../envs/core.yaml"
     params:
-        folder=DETECTOR,
+        folder=lambda wc, input: str(Path(input.detector[0]).parent),
         settings=flags(pick(QC, "good_cells_lost", "confidence")),
         code=code_digest("set_threshold.py"),
     shell:
@@ -216,7 +171,7 @@ rule flag_screen:
         runtime=minutes(60),
     params:
         folder=lambda wc, output: str(Path(output.cells).parent),
-        detector=DETECTOR,
+        detector=lambda wc, input: str(Path(input.detector[0]).parent),
         settings=flags(
             pick(
                 QC,
@@ -226,6 +181,7 @@ rule flag_screen:
                 "saturated_share",
                 "well_share",
                 "well_sds",
+                "well_majority",
                 "confidence",
                 "drift_features",
                 "drift_scores",
@@ -298,8 +254,12 @@ rule write_label_page:
 rule check_planted:
     """Set what was planted into a simulated screen beside what was found."""
     input:
-        truth=truth_files,
+        truth=lambda wc: [
+            f"{STUDY}/simulated/{wc.screen}/{plate}.truth.parquet"
+            for plate in screen_entry(wc)["plates"]
+        ],
         cells=f"{STUDY}/qc/{{screen}}/cells.parquet",
+        fields=f"{STUDY}/qc/{{screen}}/fields.csv",
         wells=f"{STUDY}/qc/{{screen}}/wells.csv",
         threshold=f"{STUDY}/qc/{{screen}}/threshold.json",
     output:
@@ -319,7 +279,7 @@ rule check_planted:
         code=code_digest("check_planted.py"),
     shell:
         "python scripts/check_planted.py --truth {input.truth:q} --cells {input.cells:q}"
-        " --wells {input.wells:q} --threshold {input.threshold:q} --match-px {params.match}"
+        " --fields {input.fields:q} --wells {input.wells:q} --threshold {input.threshold:q} --match-px {params.match}"
         " --window-px {params.window}"
         " --output {output.table:q} --record {output.record:q} 2>&1 | tee {log:q}"
 
@@ -367,7 +327,7 @@ rule make_qc_report:
         runtime=minutes(60),
     params:
         folder=lambda wc, output: str(Path(output.page).parent),
-        detector=DETECTOR,
+        detector=lambda wc, input: str(Path(input.detector[0]).parent),
         composite=lambda wc: screen_entry(wc)["composite"],
         known=lambda wc, input: flags(
             ({"truth": input.planted} if input.planted else {})

@@ -16,6 +16,7 @@ def main() -> None:
     parser = cli.parser(__doc__)
     parser.add_argument("--truth", type=Path, nargs="+", required=True)
     parser.add_argument("--cells", type=Path, required=True)
+    parser.add_argument("--fields", type=Path, required=True)
     parser.add_argument("--wells", type=Path, required=True)
     parser.add_argument("--threshold", type=Path, required=True)
     parser.add_argument("--match-px", type=float, required=True)
@@ -29,7 +30,7 @@ def check(args, record) -> None:
     table = planted_and_found(
         pd.concat([read_table(path, "truth") for path in args.truth]),
         read_table(args.cells, "cells"),
-        pd.read_csv(args.wells, dtype={"Metadata_Plate": str}),
+        *(pd.read_csv(path, dtype={"Metadata_Plate": str}) for path in (args.fields, args.wells)),
         json.loads(args.threshold.read_text()),
         args.match_px,
         args.window_px,

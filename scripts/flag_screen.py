@@ -11,7 +11,7 @@ from hcsqc.files import atomic
 from hcsqc.qc.cells import cells_of, drift_warnings
 from hcsqc.qc.detector import ABOUT
 from hcsqc.qc.flags import FlagSettings, field_flags, plate_flags, well_flags
-from hcsqc.qc.phenotypes import compound_warnings
+from hcsqc.qc.phenotypes import compound_warnings, reference_text
 from hcsqc.schema import read_metadata, read_table, write_table
 
 
@@ -78,6 +78,7 @@ def flag(args, record) -> None:
     for plate, warning in zip(of_plates["Metadata_Plate"], of_plates["warning"], strict=True):
         if warning:
             print(f"warning: {args.screen}, plate {plate}: {warning}")
+    print(f"{args.screen}: {reference_text(of_wells)}")
     warned = compounds[compounds["warned"]]
     for name in dict.fromkeys(warned["compound"]):
         print(

@@ -185,17 +185,21 @@ def test_planted_artefacts_and_wells_stand_beside_what_was_found():
             "y_px": 7,
             "artefact": ["none", "blur", "none", "blur", "none", "blur"],
             "strength": 0.5,
+            "scope": ["cell", "field"] * 3,
         }
     )
     wells = pd.DataFrame(
         {"Metadata_Plate": "p1", "Metadata_Well": ["B02", "B03"], "bad": [True, True]}
     )
+    fields = wells.assign(Metadata_Site=1, bad=[False, True])
     threshold = {"prevalence": [0.4, 0.3, 0.6], "assumed_prevalence": 0.4}
-    table = planted_and_found(truth, cells, wells, threshold, 5, 6).set_index("what")
+    table = planted_and_found(truth, cells, fields, wells, threshold, 5, 6).set_index("what")
     assert table.loc["nuclei", ["planted", "found"]].tolist() == [6, 7]
     share = table.loc["share of scored cells with an artefact"]
     assert share[["planted", "found", "low", "high"]].tolist() == [0.5, 0.4, 0.3, 0.6]
     assert table.loc["share of these that is flagged", "found"] == pytest.approx(2 / 3)
     assert table.loc["share of good cells flagged", "found"] == pytest.approx(1 / 3)
-    assert table.loc["bad wells", ["planted", "found"]].tolist() == [1, 1]
-    assert table.loc["wells flagged that are not", "found"] == 1
+    assert table.loc["spoilt fields that are bad", ["planted", "found"]].tolist() == [1, 1]
+    assert table.loc["mostly good fields that are bad", "found"] == 0
+    assert table.loc["spoilt wells that are bad", ["planted", "found"]].tolist() == [1, 1]
+    assert table.loc["mostly good wells that are bad", "found"] == 1

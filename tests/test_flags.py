@@ -28,6 +28,7 @@ SETTINGS = FlagSettings(
     saturated_share=0.05,
     well_share=0.2,
     well_sds=4,
+    well_majority=0.5,
     confidence=0.95,
 )
 WELLS = [f"{row}{column:02d}" for row in "ABCD" for column in range(1, 7)]
@@ -125,7 +126,8 @@ def test_fields_are_bad_for_what_was_planted():
     ]
     assert bad["empty"].tolist() == [True, True, False, False, False, False]
     assert bad["out_of_focus"].sum() == bad["saturated"].sum() == 1
-    assert not wells["bad"].any()  # one field of four
+    # One bad field of four, and in A06 a third of all cells.
+    assert wells.loc[wells["bad"], "Metadata_Well"].tolist() == ["A06"]
 
 
 def test_a_well_is_bad_for_its_cells_or_for_most_of_its_fields():
@@ -256,7 +258,22 @@ def test_a_table_that_names_no_wells_or_sites_is_refused():
     with pytest.raises(InputError, match="LoadData table: column 'Metadata_Well' is missing"):
         without_bad_wells(table.drop(columns="Metadata_Well"), wells)
     with pytest.raises(InputError, match="LoadData table: XY in Metadata_Well: no well such as"):
-        without_bad_wells(table.assign(Metadata_Well="XY"), wells)
+        without_bad_wells(table.iloc[:1].assign(Metadata_Well="XY"), wells)
     fields = wells.assign(Metadata_Site=[])
     with pytest.raises(InputError, match="LoadData table: 'x' in Metadata_Site is no number"):
         without_bad_wells(table.assign(Metadata_Site="x"), fields)
+
+
+def raised_of(shares: np.ndarray) -> list[bool]:
+    """Return which wells of a plate are raised, of 120 cells each."""
+    flagged = np.round(120 * shares)
+    table = pd.DataFrame({"Metadata_Plate": "p", "scored": 120, "flagged": flagged})
+    return _raised(table.assign(flagged_share=flagged / 120), SETTINGS)[0].tolist()
+
+
+def test_a_mostly_flagged_well_is_bad_however_much_the_plates_wells_vary():
+    shares = np.tile([0.02, 0.1, 0.3, 0.45], 6)
+    shares[[3, 7]] = 0.95
+    assert raised_of(shares) == (shares == 0.95).tolist()
+    # Where the usual well is as bad, the plate is at fault, not the well.
+    assert not any(raised_of(np.tile([0.9, 0.7, 0.55, 0.2], 6)))

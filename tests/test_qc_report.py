@@ -3,7 +3,6 @@
 import base64
 import json
 import re
-import shutil
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
@@ -20,7 +19,6 @@ from hcsqc.qc import report as qc_report
 from hcsqc.qc.figures import plain, project, rates
 from hcsqc.qc.gallery import borderline, crop_pictures, picture, worst_of_each_artefact
 from hcsqc.qc.plate_maps import (
-from tests.conftest import CHROMIUM
     colour_limits,
     draw_plate_map,
     edge_distance,
@@ -30,6 +28,7 @@ from tests.conftest import CHROMIUM
 from hcsqc.qc.report import TEMPLATE, promise, read_results, read_truth, render_report
 from hcsqc.schema import TABLES, features_schema, write_table
 from hcsqc.shards import ShardFormat, Shards, ShardWriter
+from tests.conftest import CHROMIUM
 
 EVIL = "<script>alert('x')</script>"
 CHANNELS = ("w1", "w2", "w3")

@@ -222,9 +222,7 @@ TABLES = {
         _column("probability", pa.float64(), "of abnormal at the screen's prevalence", True),
         _column("flagged", pa.bool_(), "score above the threshold; null if not scored", True),
         _column("artefact", pa.string(), "most likely, of flagged cells", True),
-        _column(
-            "focus", pa.float64(), "sharpness of the nucleus channel, log10", True
-        ),
+        _column("focus", pa.float64(), "sharpness of the nucleus channel, log10", True),
         _column("saturated", pa.float64(), "brightest channel's share of saturated pixels", True),
         _column("reason", pa.string(), "why not scored; null if scored", True),
     ),

@@ -41,6 +41,7 @@ class FlagSettings:
     saturated_share: float  # of a cell's pixels, in the median over the field's cells
     well_share: float  # flagged cells, below which no well or field is bad for them
     well_sds: float  # standard deviations of the plate's wells above the usual one
+    well_majority: float  # flagged cells that are bad however much the plate's wells vary
     confidence: float  # that no well of a plate without bad ones is called bad by chance
 
 
@@ -73,13 +74,14 @@ def field_flags(
     table["out_of_focus"] = table["focus"] < focus - drop
     table["saturated"] = table["saturated_share"] > settings.saturated_share
     raised, expected = _raised(table, settings)
+    told = table["reason"].astype(object)
     reasons = {
-        "failed": table["reason"].fillna(table["problem"]).fillna("could not be read"),
+        "failed": told.fillna(table["problem"]).fillna("could not be read"),
         "empty": _texts(
             "{} nuclei, the plate's fields usually {:.0f}", table["nuclei"], usual_nuclei
         ),
         "out_of_focus": _texts(
-            "out of focus: log sharpness {:.1f}, the plate's fields usually {:.1f}",
+            "out of focus: log sharpness {:z.1f}, the plate's fields usually {:z.1f}",
             table["focus"], focus,
         ),
         "saturated": _texts("{:.0%} of a usual cell is saturated", table["saturated_share"]),
@@ -97,9 +99,9 @@ def well_flags(
 
     `field_table` is what `field_flags` returned for the same cells. A well is bad if the lower end
     of its flagged share, so low that no well of the plate lies below its own by chance, is above
-    the plate's usual well by `well_sds`, and the share is at least `well_share`; or if more than
-    half of its fields are bad. low to high is a 95% interval of the well's own cells. Shares are
-    nan where nothing was scored.
+    the plate's usual well by `well_sds`, and the share is at least `well_share`; if that end is
+    above `well_majority` and the usual share is not; or if more than half of its fields are bad.
+    low to high is a 95% interval of the well's own cells. Shares are nan where nothing was scored.
     """
     wells = field_table.groupby([PLATE, WELL], sort=False)
     table = wells[TREATMENT].first()
@@ -107,7 +109,9 @@ def well_flags(
     table = _with_counts(table.reset_index(), cells, [PLATE, WELL])
     own = cells.groupby([PLATE, WELL])
     table = table.join(own["focus"].median(), on=[PLATE, WELL])
-    table = table.join(_most_common(cells), on=[PLATE, WELL])
+    flagged = cells[cells["flagged"].astype("boolean").fillna(False)]
+    common = most_common_artefact(flagged, [PLATE, WELL])
+    table = table.merge(common, on=[PLATE, WELL], how="left", validate="one_to_one")
     low, high = exact_bounds(table["flagged"], table["scored"], (1 - SHOWN) / 2)
     scored = table["scored"] > 0
     table["low"], table["high"] = np.where(scored, low, np.nan), np.where(scored, high, np.nan)
@@ -180,6 +184,14 @@ def angle(flagged: np.ndarray, scored: np.ndarray) -> np.ndarray:
     return np.where(scored > 0, angles, np.nan)
 
 
+def most_common_artefact(rows: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
+    """Return `keys` and the most common artefact of the rows of each; the first of equals."""
+    named = rows[rows["artefact"].notna()]
+    counts = named.groupby([*keys, "artefact"], dropna=False).size().rename("n").reset_index()
+    counts = counts.sort_values(["n", "artefact"], ascending=[False, True])
+    return counts.drop_duplicates(keys)[[*keys, "artefact"]]
+
+
 def angle_variance(scored: pd.Series) -> pd.Series:
     """Return the variance that an `angle` of so many cells has at most; nan of none."""
     return 1 / (4 * scored.where(scored > 0) + 2)
@@ -214,14 +226,6 @@ def _ratio(part: pd.Series, whole: pd.Series) -> pd.Series:
     return part / whole.where(whole > 0)
 
 
-def _most_common(cells: pd.DataFrame) -> pd.Series:
-    """Return the most common artefact of flagged cells by plate and well; the first of equals."""
-    flagged = cells[cells["flagged"].astype("boolean").fillna(False) & cells["artefact"].notna()]
-    counts = flagged.groupby([PLATE, WELL, "artefact"]).size().rename("n").reset_index()
-    counts = counts.sort_values(["n", "artefact"], ascending=[False, True])
-    return counts.drop_duplicates([PLATE, WELL]).set_index([PLATE, WELL])["artefact"]
-
-
 def _usual(values: pd.Series, plates: pd.Series) -> tuple[pd.Series, pd.Series]:
     """Return for each row the median of its plate, and what it varies by there."""
     centre = values.groupby(plates).transform("median")
@@ -245,6 +249,8 @@ def _raised(table: pd.DataFrame, settings: FlagSettings) -> tuple[pd.Series, pd.
     limit = np.sin(np.minimum(centre + sds * spread, np.pi / 2)) ** 2
     raised = (low > limit) & (table["flagged_share"] >= settings.well_share)
     expected = table["flagged_share"].groupby(plates).transform("median")
+    # On a plate whose wells vary much none could be raised, however spoilt.
+    raised |= (low > settings.well_majority) & (expected < settings.well_majority)
     return raised & (table["scored"] > 0), expected
 
 
@@ -279,9 +285,10 @@ def _plate_warning(plate: str, table: pd.DataFrame, settings: FlagSettings) -> s
     ):
         usual = "" if others.empty else f", the other plates usually {others.median():.0%}"
         parts.append(f"{own['flagged_share']:.0%} of its cells are flagged{usual}")
-    for bad, all_ in (("bad_wells", "wells"), ("bad_fields", "fields")):
-        if own[bad] > MANY * own[all_]:
-            parts.append(f"{own[bad]} of its {own[all_]} {all_} are bad")
+    for name in ("wells", "fields"):
+        bad, all_ = int(own[f"bad_{name}"]), int(own[name])
+        if bad > MANY * all_:
+            parts.append(f"{bad} of its {all_} {name} are bad")
     return "; ".join(parts)
 
 

@@ -13,14 +13,14 @@ import numpy as np
 import pandas as pd
 from scipy.special import betaln, comb, stdtr, stdtrit
 
-from hcsqc.qc.flags import PLATE, angle, angle_variance, robust_spread
+from hcsqc.qc.flags import PLATE, angle, angle_variance, most_common_artefact, robust_spread
 from hcsqc.ranking import holm
 
 COLUMNS = ["compound", "concentration_um", "wells", "scored", "flagged_share", "control_share"]
 COLUMNS += ["p_value", "adjusted_p", "warned", "artefact"]
 MOCK = "mock"
 FEWEST_RAISED = 2  # wells of a compound, because one may be an artefact
-RAISED = 0.99  # of control wells lie below a raised one
+RAISED = 0.999  # of control wells lie below a raised one
 
 
 @dataclass(frozen=True)
@@ -88,18 +88,21 @@ def compound_warnings(wells: pd.DataFrame, confidence: float, least_share: float
     p_values[[name for name in names if np.isnan(compared[name].p_value)]] = np.nan
     told = p_values.dropna()
     adjusted = pd.Series(holm(told.to_numpy()), told.index).reindex(names)
-    rows = []
-    for (name, dose), own in treated.groupby(["compound", "concentration_um"], dropna=False):
-        seen = compared[name]
-        warned = bool(adjusted[name] <= 1 - confidence) and seen.raised >= FEWEST_RAISED
-        share = own["flagged"].sum() / own["scored"].sum()
-        common = own["artefact"].dropna().mode()
-        rows.append((name, dose, len(own), int(own["scored"].sum()), share, seen.control_share))
-        rows[-1] += (p_values[name], adjusted[name], warned, None if common.empty else common[0])
-    found = pd.DataFrame(rows, columns=COLUMNS)
+    keys = ["compound", "concentration_um"]
+    found = treated.groupby(keys, dropna=False).agg(
+        wells=("scored", "size"), scored=("scored", "sum"), flagged=("flagged", "sum")
+    )
+    found = found.reset_index()
+    common = most_common_artefact(treated, keys)
+    found = found.merge(common, on=keys, how="left", validate="one_to_one")
+    found["flagged_share"] = found["flagged"] / found["scored"]
+    found["control_share"] = [compared[name].control_share for name in found["compound"]]
+    found["p_value"] = found["compound"].map(p_values).astype(float)
+    found["adjusted_p"] = found["compound"].map(adjusted).astype(float)
+    enough = [compared[name].raised >= FEWEST_RAISED for name in found["compound"]]
+    found["warned"] = (found["adjusted_p"] <= 1 - confidence) & np.array(enough, bool)
     worst = found.groupby("compound")["flagged_share"].transform("max")
-    order = found.assign(worst=worst, calm=~found["warned"].astype(bool))
-    order = order.sort_values(
+    order = found.assign(worst=worst, calm=~found["warned"]).sort_values(
         ["calm", "adjusted_p", "worst", "compound", "flagged_share"],
         ascending=[True, True, False, True, False],
         kind="stable",

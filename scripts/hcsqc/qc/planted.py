@@ -5,12 +5,15 @@ import pandas as pd
 
 from hcsqc.labels import match_truth
 
-BAD_WELL = 0.5  # planted share of cells from which on a well is a bad one
+MOSTLY = 0.5  # share of cells with an artefact
+TRUTH = ["plate", "well", "site"]
+FIELD = ["Metadata_Plate", "Metadata_Well", "Metadata_Site"]
 
 
 def planted_and_found(
     truth: pd.DataFrame,
     cells: pd.DataFrame,
+    fields: pd.DataFrame,
     wells: pd.DataFrame,
     threshold: dict,
     match_px: float,
@@ -19,8 +22,9 @@ def planted_and_found(
     """Return rows of what, planted, found, and the interval low to high of what was found.
 
     `truth` has the cells that were made, `cells` the nuclei found. Nuclei are matched to cells, and
-    doubtful ones left out, as `labels.match_truth` does for labels. A bad well has artefacts in at
-    least half of its scored cells.
+    doubtful ones left out, as `labels.match_truth` does for labels. A field is spoilt by an
+    artefact that covers all of it, a well if all of its fields are, and they are mostly good if
+    less than half of their cells have an artefact; `fields` and `wells` are the tables of flags.
     """
     artefact = _artefact_of(cells, truth, match_px, window_px)
     scored, flagged = cells["score"].notna().to_numpy(), (cells["flagged"] == True).to_numpy()  # noqa: E712
@@ -34,16 +38,19 @@ def planted_and_found(
         ("share of these that is flagged", 1, _mean(flagged[known & planted]), None, None),
         ("share of good cells flagged", 0, _mean(flagged[known & ~planted]), None, None),
     ]
-    by_well = pd.DataFrame({"planted": planted[known]}).groupby(
-        [cells["Metadata_Plate"].to_numpy()[known], cells["Metadata_Well"].to_numpy()[known]]
-    )
-    shares = by_well["planted"].mean()
-    bad = set(shares.index[shares >= BAD_WELL])
-    marked = wells[wells["bad"]]
-    named = set(zip(marked["Metadata_Plate"], marked["Metadata_Well"], strict=True))
-    rows.append(("bad wells", len(bad), len(bad & named), None, None))
-    rows.append(("wells flagged that are not", 0, len(named - bad), None, None))
+    made = truth.assign(whole=truth["scope"] == "field", spoilt=truth["artefact"] != "none")
+    for name, table, place in (("fields", fields, FIELD), ("wells", wells, FIELD[:2])):
+        of_place = made.groupby(TRUTH[: len(place)])
+        whole = _names(of_place["whole"].all())
+        mostly = _names(of_place["spoilt"].mean() >= MOSTLY)
+        bad = set(table[table["bad"]][place].itertuples(index=False, name=None))
+        rows.append((f"spoilt {name} that are bad", len(whole), len(bad & whole), None, None))
+        rows.append((f"mostly good {name} that are bad", 0, len(bad - mostly), None, None))
     return pd.DataFrame(rows, columns=["what", "planted", "found", "low", "high"])
+
+
+def _names(chosen: pd.Series) -> set[tuple]:
+    return set(chosen.index[chosen])
 
 
 def _artefact_of(

@@ -322,6 +322,8 @@ def definition_list(items: Mapping) -> list[tuple[str, str]]:
 def _as_text(value: object) -> str:
     if isinstance(value, Mapping):
         return "; ".join(f"{key}: {_as_text(inner)}" for key, inner in value.items()) or "none"
+    if isinstance(value, list | tuple) and any(isinstance(inner, list | tuple) for inner in value):
+        return "; ".join(_as_text(inner) for inner in value)
     if isinstance(value, list | tuple):
         return ", ".join(_as_text(inner) for inner in value) or "none"
     if isinstance(value, bool):
@@ -383,8 +385,14 @@ def next_steps(results: Results, simulated: bool) -> list[str]:
         wanted = "; ".join(
             f"{_short_percent(float(share))} takes {_count(more, 'more normal label')}"
             for share, more in stricter.items()
-            if not _missing(more)
+            if not _missing(more) and more > 0
         )
+        carried = [float(share) for share, more in stricter.items() if more == 0]
+        if carried:
+            steps.append(
+                f"These labels would carry a stricter promise: {_short_percent(min(carried))} of "
+                f"good cells lost (qc.good_cells_lost: {min(carried):g})."
+            )
         if wanted:
             steps.append(f"For a stricter promise, label more random crops: {wanted}.")
     if counts["flagged"]:
