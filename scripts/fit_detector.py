@@ -20,6 +20,7 @@ from hcsqc.shards import Shards
 
 BEST = "best"
 EXAMPLE_CROPS = 4
+CROP_ID_SLASHES = 4  # screen/plate/well/s1/x0123y0456, and a copy's has one more
 
 
 def main() -> None:
@@ -54,7 +55,9 @@ def fit(args, record) -> None:
     encoder = load_encoder(weights)
     labels, random = all_labels(args.labels, args.random_labels)
     shards = Shards(args.crops)
-    sample = np.random.default_rng(0).permutation(len(shards))[: args.standardised]
+    # Degraded copies of a derived screen are no crops of the screen that it will be used on.
+    real = np.flatnonzero(shards.index["crop_id"].str.count("/") == CROP_ID_SLASHES)
+    sample = np.random.default_rng(0).permutation(real)[: args.standardised]
     rows = np.concatenate([shards.rows_of(labels["crop_id"]), sample])
     features, precision = extract_features(
         encoder, shards, args.composite, rows, args.batch_size, args.precision, f"detector {name}"

@@ -168,6 +168,14 @@ def test_without_a_promise_the_prevalence_is_told_from_the_flags():
     assert found["assumed_prevalence"] == pytest.approx(planted, abs=0.02)
 
 
+def test_where_nothing_is_promised_few_labels_still_give_a_threshold():
+    labels = held_out(60)
+    found = calibrate(labels, labels["score"].to_numpy(), 0.5, 0.05, 0.95, "No promise: simulated")
+    normal = labels["score"][labels["label"] == "normal"]
+    assert 0 < (normal > found["threshold"]).mean() <= 0.05
+    assert found["bound"] is None and not found["promise"] and found["more_for_stricter"] == {}
+
+
 def test_too_few_labels_are_refused_with_the_number_that_it_takes():
     with pytest.raises(InputError, match=r"cannot promise .* label at least \d+ more"):
         calibrate(held_out(40), np.zeros(0), 0.5, 0.01, 0.95, "")

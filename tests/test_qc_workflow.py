@@ -15,7 +15,7 @@ from playwright.sync_api import sync_playwright
 from hcsqc.labels import read_label_file
 from hcsqc.schema import read_table
 from hcsqc.shards import Shards
-from tests.conftest import CHROMIUM, Project, edit, results, study_with
+from tests.conftest import CHROMIUM, Project, results, study_with
 
 pytestmark = pytest.mark.dag
 STUDY = ("--cores", "2", "--max-threads", "1", "--configfile", "tests/tiny/study.yaml")
@@ -134,8 +134,8 @@ def test_next_months_plates_are_flagged_by_a_saved_detector_without_labels(flagg
     page = (folder / "qc/december/report.html").read_text()
     assert "the labels of december set no threshold" in page
 
-    edit(project, "tests/tiny/study.yaml", "- w4\n    - w5\n    - w1", "- w5\n    - w4\n    - w1")
-    edit(project, "tests/tiny/study.yaml", "- w4\n    - w5\n    - w1", "- w5\n    - w4\n    - w1")
+    study["screens"]["december"]["composite"] = ["w5", "w4", "w1"]
+    path.write_text(yaml.safe_dump(study))
     done = project.run("qc", *STUDY)
     assert done.returncode != 0
     assert "its composite is w5, w4, w1, but the detector was trained on" in done.stdout

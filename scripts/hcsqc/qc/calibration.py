@@ -7,11 +7,18 @@ import pandas as pd
 
 from hcsqc.errors import InputError
 from hcsqc.probes.task import ABNORMAL
-from hcsqc.qc.prevalence import Share, precision_at, prevalence, prevalence_of_flags
+from hcsqc.qc.prevalence import (
+    Share,
+    clustered_share,
+    precision_at,
+    prevalence,
+    prevalence_of_flags,
+)
 from hcsqc.qc.thresholds import Threshold, choose_threshold
 
 RANDOM = "random"
 UNPROVEN = "No promise: "
+SHOWN = 0.95  # confidence of intervals that are shown
 
 
 def held_out_of(
@@ -65,13 +72,18 @@ def calibrate(
 
     `labels` are what `held_out_of` returns with `unproven`, `scores` those of all crops of the
     screen, `training_share` the share of abnormal among the labels that the detector was fitted to.
-    Raises InputError if the labels do not support the promise.
+    Raises InputError if the labels do not support the promise. Where nothing is promised anyway,
+    the threshold is then that which loses the share of the normal labels themselves.
     """
     targets = (labels["label"] == ABNORMAL).to_numpy(np.int64)
     wells = (labels["plate"] + "/" + labels["well"]).to_numpy()
-    found = choose_threshold(
-        labels["score"].to_numpy(), targets, wells, good_cells_lost, confidence
-    )
+    own = labels["score"].to_numpy()
+    try:
+        found = choose_threshold(own, targets, wells, good_cells_lost, confidence)
+    except InputError:
+        if not unproven:
+            raise
+        found = _unproven_threshold(own, targets, wells, good_cells_lost, confidence)
     at_random = labels["random"].to_numpy(bool)
     common = None if unproven else prevalence(targets[at_random], wells[at_random])
     flagged = float((scores > found.threshold).mean()) if len(scores) else math.nan
@@ -85,13 +97,13 @@ def calibrate(
         "note": unproven,
         "promised": found.good_cells_lost,
         "confidence": found.confidence,
-        "bound": found.bound,
+        "bound": _known(found.bound),
         "exceeding": found.exceeding,
         "n_normal": found.n_normal,
         "n_abnormal": found.n_abnormal,
         "wells": found.wells,
-        "effective_n": found.effective_n,
-        "supported": found.supported,
+        "effective_n": _known(found.effective_n),
+        "supported": _known(found.supported),
         "more_for_stricter": {f"{share:g}": n for share, n in found.more_for_stricter.items()},
         "recall": _numbers(found.recall),
         "prevalence": _numbers(common),
@@ -102,6 +114,34 @@ def calibrate(
         "training_share": training_share,
         "assumed_prevalence": _known(assumed),
     }
+
+
+def _unproven_threshold(scores, targets, wells, good_cells_lost, confidence) -> Threshold:
+    """Return the threshold that loses that share of the normal labels, and promises nothing."""
+    normal, abnormal = scores[targets == 0], targets == 1
+    if not len(normal):
+        raise InputError("no normal crop to set a threshold by")
+    value = float(np.quantile(normal, 1 - good_cells_lost, method="higher"))
+    n_wells = len(np.unique(wells[targets == 0]))
+    recall = None
+    if abnormal.any():
+        recall = clustered_share(scores[abnormal] > value, wells[abnormal], SHOWN)
+    return Threshold(
+        threshold=value,
+        good_cells_lost=good_cells_lost,
+        confidence=confidence,
+        n_normal=len(normal),
+        n_abnormal=int(abnormal.sum()),
+        wells=n_wells,
+        effective_n=math.nan,
+        exceeding=float((normal > value).mean()),
+        bound=math.nan,
+        recall=recall,
+        supported=math.nan,
+        design_effect=math.nan,
+        per_well=len(normal) / n_wells,
+        more_for_stricter={},
+    )
 
 
 def _precision(common: Share | None, found: Threshold) -> list[float] | None:
