@@ -358,7 +358,7 @@ def has_labels(screen):
 
 def screen_labels(wildcards):
     """Return the labels of a screen that may set its threshold, if it has any."""
-    if config["qc"]["detector"] or not has_labels(wildcards.screen):
+    if not has_labels(wildcards.screen):
         return []
     return [
         f"{STUDY}/labels/{wildcards.screen}.parquet",

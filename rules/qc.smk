@@ -71,6 +71,7 @@ rule fit_detector:
             else ""
         ),
         encoder=QC["encoder"],
+        window_um=flags({"window_um": config["crops"]["window_um"] or 0}),
         trained_on="simulated artefacts" if TRAIN in DERIVED else "labels",
         composite=config["screens"][TRAIN]["composite"],
         shifted=[",".join(config["screens"][name]["composite"]) for name in TEST],
@@ -84,7 +85,7 @@ rule fit_detector:
         " --labels {input.labels:q} --random-labels {input.random:q}"
         " --trained-on {params.trained_on:q} --crops {input.crops:q}"
         " --composite {params.composite} --shift-composites {params.shifted}"
-        " {params.settings} {params.probe} --threads {threads}"
+        " {params.window_um} {params.settings} {params.probe} --threads {threads}"
         " --output {params.folder:q} --model {output.model:q}"
         " --record {output.record:q} 2>&1 | tee {log:q}"
 
@@ -110,11 +111,13 @@ rule score_plate:
         folder=lambda wc, input: str(Path(input.detector[0]).parent),
         composite=lambda wc: screen_entry(wc)["composite"],
         nucleus=lambda wc: screen_entry(wc)["nucleus_channel"],
+        window_um=flags({"window_um": config["crops"]["window_um"] or 0}),
         settings=flags(pick(config["features"], "batch_size", "precision") | pick(QC, "sample")),
         code=code_digest("score_plate.py"),
     shell:
         "python scripts/score_plate.py --detector {params.folder:q} --crops {input.crops:q}"
         " --composite {params.composite} --nucleus-channel {params.nucleus:q}"
+        " {params.window_um}"
         " {params.settings} --threads {threads}"
         " --output {output.scores:q} --features {output.features:q}"
         " --record {output.record:q} 2>&1 | tee {log:q}"
@@ -135,10 +138,11 @@ rule set_threshold:
         "../envs/core.yaml"
     params:
         folder=lambda wc, input: str(Path(input.detector[0]).parent),
+        study=config["study"]["name"],
         settings=flags(pick(QC, "good_cells_lost", "confidence")),
         code=code_digest("set_threshold.py"),
     shell:
-        "python scripts/set_threshold.py --screen {wildcards.screen:q} --detector {params.folder:q}"
+        "python scripts/set_threshold.py --study {params.study:q} --screen {wildcards.screen:q} --detector {params.folder:q}"
         " --labels {input.labels:q} --scores {input.scores:q} {params.settings}"
         " --output {output.threshold:q} --record {output.record:q} 2>&1 | tee {log:q}"
 
@@ -348,6 +352,7 @@ rule track_qc:
     """Mirror the records into the tracking store, those of quality control too."""
     input:
         records=[f"{STUDY}/runs/qc/{screen}/report/run.json" for screen in QC_SCREENS],
+        tables=[filtered_tables(screen) for screen in QC_SCREENS],
     output:
         receipt=f"{STUDY}/qc/mlflow.receipt.json",
     log:

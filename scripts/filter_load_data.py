@@ -5,8 +5,11 @@ from pathlib import Path
 import pandas as pd
 
 import cli
+from hcsqc.errors import InputError
 from hcsqc.files import atomic
+from hcsqc.layouts.loaddata import as_text, is_parquet
 from hcsqc.qc.flags import without_bad_wells
+from hcsqc.schema import check_columns
 
 
 def main() -> None:
@@ -22,13 +25,18 @@ def main() -> None:
 
 def keep_good(args, record) -> None:
     """Filter the table that the arguments name; what is left is as it was, to the letter."""
-    if args.table.suffix.lower() == ".parquet":
+    if is_parquet(args.table):
         table = pd.read_parquet(args.table)
     else:
         table = pd.read_csv(args.table, dtype=str, keep_default_na=False)
     # Exported Image.csv files write Image_ before each name.
     plain = table.rename(columns=lambda name: name.removeprefix("Image_"))
-    plain = plain[plain["Metadata_Plate"].astype(str) == args.plate]
+    check_columns(plain, ["Metadata_Plate", "Metadata_Well"], str(args.table))
+    for name in ("Metadata_Plate", "Metadata_Well"):
+        plain[name] = plain[name].map(as_text)
+    plain = plain[plain["Metadata_Plate"] == args.plate]
+    if plain.empty:
+        raise InputError(f"{args.table}: has no row of plate {args.plate}; correct table or plates")
     kept = plain
     for path in (args.wells, args.fields):
         kept = without_bad_wells(kept, pd.read_csv(path, dtype={"Metadata_Plate": str}))

@@ -38,6 +38,7 @@ def main() -> None:
     parser.add_argument("--crops", type=Path, nargs="+", required=True)
     parser.add_argument("--composite", nargs="+", required=True)
     parser.add_argument("--shift-composites", nargs="*", required=True, help="a,b,c of each screen")
+    parser.add_argument("--window-um", type=float, required=True, help="0: not resampled")
     parser.add_argument("--standardised", type=int, required=True, help="crops of the reference")
     parser.add_argument("--batch-size", type=int, required=True)
     parser.add_argument("--precision", required=True)
@@ -81,6 +82,7 @@ def fit(args, record) -> None:
         "labels_sha256": sha256(args.labels),
         "composites": sorted({tuple(args.composite), *shifted}),
         "window_px": shards.format.size_px,
+        "window_um": args.window_um,
         "precision": precision,
         "code_digest": record.code_digest,
         "git_commit": record.git["commit"],
@@ -96,7 +98,7 @@ def fit(args, record) -> None:
     )
     example = rows[:EXAMPLE_CROPS]
     areas = shards.index["nucleus_area_px"].iloc[example].to_numpy(np.float32)
-    pins = [f"{package}=={version(package)}" for package in PACKAGES]
+    pins = [f"{package}=={version(package).partition('+')[0]}" for package in PACKAGES]
     crops = shards.read_composite(example, args.composite).copy()
     save_model(args.output, crops, areas, args.model, pins)
     missed = np.isnan(held_out).any()
@@ -137,7 +139,8 @@ def chosen_encoder(args) -> tuple[str, str]:
 def all_labels(labels: Path, random_labels: Path) -> tuple[pd.DataFrame, set[str]]:
     """Return the study's labels and the random ones together, and the crop_ids of the latter."""
     random = read_table(random_labels, "labels")
-    both = pd.concat([read_table(labels, "labels"), random], ignore_index=True)
+    # The random ones first: a crop chosen in both ways was chosen at random.
+    both = pd.concat([random, read_table(labels, "labels")], ignore_index=True)
     return both.drop_duplicates("crop_id", ignore_index=True), set(random["crop_id"])
 
 

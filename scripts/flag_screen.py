@@ -98,7 +98,7 @@ def counts(cells, of_fields, of_wells, compounds) -> dict[str, float]:
         "flagged": int(cells["flagged"].fillna(False).sum()),
         "bad_fields": int(of_fields["bad"].sum()),
         "bad_wells": int(of_wells["bad"].sum()),
-        "warned_compounds": int(compounds["warned"].sum()),
+        "warned_compounds": int(compounds.loc[compounds["warned"], "compound"].nunique()),
     }
 
 

@@ -1,6 +1,7 @@
 """Choose crops of a screen and write the page on which people label them in a browser."""
 
 import json
+import sys
 from pathlib import Path
 
 import pandas as pd
@@ -18,6 +19,8 @@ from hcsqc.label_page import (
 )
 from hcsqc.schema import read_table
 from hcsqc.shards import Shards
+
+MOST_PICKED = 0.01  # of the crops, labelled for another reason than chance
 
 
 def main() -> None:
@@ -50,7 +53,7 @@ def write_page(args, record) -> None:
             f"screen {args.screen} has several crops at one place, as derived screens have: labels "
             "are by place, so label the screen that it was derived from"
         )
-    labelled = read_table(args.labels, "labels")["crop_id"] if args.labels else []
+    labelled = labelled_crops(args, len(crops))
     chosen = choose_crops(
         crops["crop_id"][~crops["crop_id"].isin(labelled)],
         cli.settings_from(args, Counts),
@@ -84,6 +87,23 @@ def read_threshold(path: Path) -> float:
         return float(json.loads(path.read_text())["threshold"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path}: has no number 'threshold' ({error!r})") from error
+
+
+def labelled_crops(args, count: int) -> list[str]:
+    """Return the crops that have a label; warn where those not chosen at random are many."""
+    if not args.labels:
+        return []
+    labels = read_table(args.labels, "labels")
+    picked = (labels["selection"] != "random").sum()
+    if picked > MOST_PICKED * count:
+        print(
+            f"warning: {picked} of {count} crops of {args.screen} were labelled because they were "
+            "diverse or uncertain; without them random crops are no longer a sample of the screen. "
+            "Use the random ones of earlier pages to calibrate, or label random crops alone "
+            "(qc.label_diverse: 0, qc.label_uncertain: 0) from the beginning",
+            file=sys.stderr,
+        )
+    return labels["crop_id"].tolist()
 
 
 def contexts(args, shards: Shards, chosen: pd.DataFrame) -> list[bytes | None]:

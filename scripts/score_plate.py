@@ -21,6 +21,7 @@ def main() -> None:
     parser.add_argument("--crops", type=Path, required=True)
     parser.add_argument("--composite", nargs="+", required=True)
     parser.add_argument("--nucleus-channel", required=True)
+    parser.add_argument("--window-um", type=float, required=True, help="0: not resampled")
     parser.add_argument("--batch-size", type=int, required=True)
     parser.add_argument("--precision", required=True)
     parser.add_argument("--sample", type=int, required=True, help="crops whose features are kept")
@@ -35,7 +36,7 @@ def score(args, record) -> None:
     detector = load_detector(args.detector)
     shards = Shards([args.crops])
     screen, plate = args.crops.parent.name, args.crops.stem
-    check_screen(detector.about, screen, args.composite, shards.format.size_px)
+    check_screen(detector.about, screen, args.composite, shards.format.size_px, args.window_um)
     sample = np.sort(np.random.default_rng(0).permutation(len(shards))[: args.sample])
     table, features, drift = score_crops(
         detector,

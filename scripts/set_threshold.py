@@ -9,7 +9,7 @@ import pandas as pd
 import cli
 from hcsqc.errors import InputError
 from hcsqc.files import write_json
-from hcsqc.qc.calibration import calibrate, check_labels, held_out_of
+from hcsqc.qc.calibration import calibrate, held_out_of
 from hcsqc.qc.detector import ABOUT, HELD_OUT
 from hcsqc.schema import read_table
 
@@ -25,6 +25,7 @@ class Settings:
 def main() -> None:
     """Read the flags, labels and scores; write the threshold."""
     parser = cli.parser(__doc__)
+    parser.add_argument("--study", required=True)
     parser.add_argument("--screen", required=True)
     parser.add_argument("--detector", type=Path, required=True, help="folder of the detector")
     parser.add_argument("--labels", type=Path, nargs="*", required=True, help="all, then random")
@@ -45,17 +46,20 @@ def calibrate_screen(args, record) -> None:
     share = about["labels_abnormal"] / fitted
     values = scores["score"].to_numpy()
     rest = (values, share, settings.good_cells_lost, settings.confidence)
-    usable, unproven = held_out_of(args.screen, about, held_out, labels, random, scores)
-    check_labels(usable, args.screen)
+    unproven = ""
     try:
+        usable, unproven = held_out_of(
+            args.study, args.screen, about, held_out, labels, random, scores
+        )
         found = calibrate(usable, *rest, unproven)
     except InputError as error:
-        if unproven or about["screen"] == args.screen:
+        own = about["screen"] == args.screen and about["study"] == args.study
+        if unproven or own or labels is None:
             raise InputError(
                 f"screen {args.screen}: {error} (qc.good_cells_lost and qc.confidence)"
             ) from error
         # A threshold of another screen's is better than none, as long as nobody trusts it blindly.
-        usable, reason = held_out_of(args.screen, about, held_out, None, None, scores)
+        usable, reason = held_out_of(args.study, args.screen, about, held_out, None, None, scores)
         found = calibrate(usable, *rest, f"{reason}; of its own labels: {error}")
     write_json(found, args.output)
     told = found["note"] or (

@@ -32,7 +32,7 @@ from hcsqc.shards import ShardFormat, Shards, ShardWriter
 
 CHANNELS = ["w4", "w5", "w1"]
 SETTINGS = LogisticSettings(penalties=(0.01, 0.1), folds=3)
-ABOUT = {"composites": [["w4", "w5", "w1"]], "window_px": 64}
+ABOUT = {"composites": [["w4", "w5", "w1"]], "window_px": 64, "window_um": 0}
 
 
 def labels_of(n: int, wells: int = 10) -> tuple[pd.DataFrame, np.ndarray]:
@@ -69,14 +69,15 @@ def test_the_classifier_is_the_logistic_regression_of_all_labels():
 
 def test_held_out_scores_are_of_a_detector_that_saw_no_label_of_the_well():
     labels, features = labels_of(60)
-    _, _, held_out = fit_detector(labels, features, SETTINGS)
+    classifier, _, held_out = fit_detector(labels, features, SETTINGS)
+    alike = LogisticSettings((classifier.penalty,), SETTINGS.folds)
     targets = (labels["label"] == "abnormal").to_numpy(int)
     wells = ("p/" + labels["well"]).to_numpy()
     fold = held_out_fold(targets, wells, HELD_OUT_FOLDS, 0)
     for number in range(HELD_OUT_FOLDS):
         held = fold == number
         assert not set(wells[held]) & set(wells[~held])
-        fitted = fit_logistic(features[~held], targets[~held], wells[~held], SETTINGS, 0)
+        fitted = fit_logistic(features[~held], targets[~held], wells[~held], alike, 0)
         np.testing.assert_array_equal(held_out[held], fitted.scores(features[held]))
 
 
@@ -147,8 +148,13 @@ def test_a_damaged_detector_is_one_message(tmp_path):
 )
 def test_other_channels_or_windows_than_it_was_trained_on_are_an_error(composite, window, message):
     with pytest.raises(InputError, match=message):
-        check_screen(ABOUT, "other", composite, window)
-    check_screen(ABOUT, "next", ["w4", "w5", "w1"], 64)
+        check_screen(ABOUT, "other", composite, window, 0)
+    check_screen(ABOUT, "next", ["w4", "w5", "w1"], 64, 0)
+
+
+def test_crops_of_another_physical_size_are_an_error():
+    with pytest.raises(InputError, match="window_um is 60, but the detector was trained with null"):
+        check_screen(ABOUT, "other", ["w4", "w5", "w1"], 64, 60.0)
 
 
 def write_crops(path: Path, count: int) -> Shards:

@@ -49,6 +49,26 @@ def test_a_parquet_table_is_read_as_well(tmp_path, monkeypatch):
     assert "b.tif" in filtered(tmp_path, monkeypatch, "table.parquet")
 
 
+def test_plates_that_parquet_holds_as_numbers_are_found(tmp_path, monkeypatch):
+    table = pd.DataFrame(
+        {"Metadata_Plate": [7.0, 7.0], "Metadata_Well": ["A01", "B02"], "Metadata_Site": [2, 1]}
+    )
+    table.to_parquet(tmp_path / "table.pq")
+    text = filtered(tmp_path, monkeypatch, "table.pq", "7")
+    assert text.splitlines() == [
+        "Metadata_Plate,Metadata_Well,Metadata_Site",
+        "7.0,A01,2",
+        "7.0,B02,1",
+    ]
+
+
+def test_a_plate_without_rows_is_an_error(tmp_path, monkeypatch, capsys):
+    (tmp_path / "table.csv").write_text(TABLE)
+    with pytest.raises(SystemExit):
+        filtered(tmp_path, monkeypatch, plate="009")
+    assert "has no row of plate 009" in capsys.readouterr().err
+
+
 def test_a_table_without_wells_is_an_error(tmp_path, monkeypatch, capsys):
     (tmp_path / "table.csv").write_text("FileName_DNA,Metadata_Plate\na.tif,007\n")
     with pytest.raises(SystemExit):

@@ -30,6 +30,7 @@ def cells() -> pd.DataFrame:
                         "Nuclei_AreaShape_Area": 200.0,
                         "score": i / 25 if scored else None,
                         "probability": i / 25 if scored else None,
+                        "threshold": 0.5,
                         "flagged": i % 5 == 0 if scored else None,
                         "artefact": "blur" if scored and i % 5 == 0 else None,
                         "focus": 1.0,

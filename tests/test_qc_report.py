@@ -101,6 +101,7 @@ def make_cells(
                             float(rng.integers(200, 600)),
                             score if scored else None,
                             score**2 if scored else None,
+                            THRESHOLD,
                             flagged if scored else None,
                             str(rng.choice(KINDS)) if scored and flagged else None,
                             float(rng.normal(3 - 2 * (place == 1), 0.3)) if scored else None,

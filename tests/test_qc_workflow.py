@@ -79,7 +79,8 @@ def test_the_model_in_mlflow_scores_as_the_flags_do(flagged, monkeypatch):
     found = {run.data.tags["job_key"]: run for run in client.search_runs([experiment])}
     assert {"qc/detector", "qc/tiny022/scores/1001", "qc/tiny021/flags"} <= set(found)
     assert found["qc/tiny021/flags"].data.params["screen"] == "tiny021"
-    mlflow.set_tracking_uri(uri)
+    # Not set_tracking_uri, which changes the environment of all later tests.
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     model = mlflow.pyfunc.load_model(f"runs:/{found['qc/detector'].info.run_id}/model")
     shards = Shards([results(flagged) / "crops/tiny022/1001.parquet"])
     rows = np.arange(20)

@@ -196,7 +196,7 @@ def test_an_import_killed_in_the_middle_is_done_again(store, monkeypatch):
         raise KeyboardInterrupt
 
     # What a server is told one by one, whose last call never comes.
-    monkeypatch.setattr(tracking, "is_server", lambda uri: True)
+    monkeypatch.setattr(tracking, "is_database", lambda client: False)
     monkeypatch.setattr(tracking.MlflowClient, "log_batch", killed)
     with pytest.raises(KeyboardInterrupt):
         store.mirror()
@@ -236,7 +236,7 @@ def test_a_database_holds_in_bulk_what_mlflows_own_calls_would_write(store, tmp_
     bulk = told_of(store)
     (tmp_path / "other.db").write_bytes(empty)
     store.client = MlflowClient(f"sqlite:///{tmp_path / 'other.db'}")
-    monkeypatch.setattr(tracking, "is_server", lambda uri: True)
+    monkeypatch.setattr(tracking, "is_database", lambda client: False)
     store.mirror()
     assert told_of(store) == bulk and len(bulk) == 4
 

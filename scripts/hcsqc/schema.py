@@ -220,6 +220,7 @@ TABLES = {
         _column("Nuclei_AreaShape_Area", pa.float64(), "of the nucleus, source pixels"),
         _column("score", pa.float64(), "of the detector, 0 to 1; null if not scored", True),
         _column("probability", pa.float64(), "of abnormal at the screen's prevalence", True),
+        _column("threshold", pa.float64(), "of the screen"),
         _column("flagged", pa.bool_(), "score above the threshold; null if not scored", True),
         _column("artefact", pa.string(), "most likely, of flagged cells", True),
         _column("focus", pa.float64(), "sharpness of the nucleus channel, log10", True),

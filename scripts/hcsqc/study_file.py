@@ -178,8 +178,6 @@ def check_study(text: str, config: Mapping, schema: Mapping) -> None:
     """
     merged = copy.deepcopy(dict(config))
     study = yaml.safe_load(text)
-    if "qc" not in schema["properties"]:
-        study.pop("qc")
     _merge(merged, study)
     check_config(merged, schema)
 

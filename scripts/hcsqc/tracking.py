@@ -27,6 +27,7 @@ from mlflow.entities import Dataset, DatasetInput, Metric, Param, Run, RunTag, V
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
+from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
@@ -50,6 +51,11 @@ DEFAULT_PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "m
 def is_server(uri: str) -> bool:
     """Return whether a tracking URI is an http server's."""
     return urlparse(uri).scheme in ("http", "https")
+
+
+def is_database(client: MlflowClient) -> bool:
+    """Return whether a client writes into a database itself."""
+    return isinstance(client._tracking_client.store, SqlAlchemyStore)
 
 
 def connect(uri: str) -> MlflowClient:
@@ -175,7 +181,8 @@ def _import(
     progress: Progress,
 ) -> None:
     """Import runs, each in place of those that were found of it."""
-    at_once = 1 if is_server(client.tracking_uri) else RUNS_PER_TRANSACTION
+    in_bulk = is_database(client)
+    at_once = RUNS_PER_TRANSACTION if in_bulk else 1
     places = {}
     for name in {run.experiment for run, _ in changed}:
         places[name] = client.get_experiment(experiments[name]).artifact_location
@@ -184,7 +191,7 @@ def _import(
         for _, found in batch:
             for old in found:
                 client.delete_run(old.info.run_id)
-        if is_server(client.tracking_uri):
+        if not in_bulk:
             for run, _ in batch:
                 _log_run(client, _told(run, experiments[run.experiment]), run)
         else:

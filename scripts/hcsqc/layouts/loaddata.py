@@ -156,19 +156,19 @@ def _require(table: Path, names: dict[str, str], columns: tuple[str, ...]) -> No
 
 def _column_names(table: Path) -> dict[str, str]:
     """Return the columns by their names without `Image_`, as the file writes them."""
-    stored = _reading(table, _parquet_columns if _is_parquet(table) else _csv_columns)
+    stored = _reading(table, _parquet_columns if is_parquet(table) else _csv_columns)
     return {re.sub("^Image_", "", name): name for name in reversed(stored)}
 
 
 def _read(table: Path, names: dict[str, str], columns: list[str]) -> pd.DataFrame:
     """Return some columns as text, those that there are, with empty text for null."""
     stored = {names[column]: column for column in columns if column in names}
-    if _is_parquet(table):
+    if is_parquet(table):
         rows = _reading(
             table,
             lambda path: _parquet_rows(path, list(stored)),
         )
-        rows = rows.map(_text)
+        rows = rows.map(as_text)
     else:
         rows = _reading(
             table,
@@ -184,13 +184,15 @@ def _read(table: Path, names: dict[str, str], columns: list[str]) -> pd.DataFram
     return rows.rename(columns=stored)
 
 
-def _text(value: object) -> str:
+def as_text(value: object) -> str:
+    """Return a value of a table as it names a plate or well: 1001.0 is 1001, null is empty."""
     if pd.isna(value):
         return ""
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
-def _is_parquet(table: Path) -> bool:
+def is_parquet(table: Path) -> bool:
+    """Return whether a table is Parquet by its name."""
     return table.suffix.lower() in (".parquet", ".pq")
 
 
@@ -214,6 +216,6 @@ def _reading(table: Path, read: Callable) -> object:
     except FileNotFoundError as error:
         raise InputError(f"{table}: no such table; correct table of the screen") from error
     except (OSError, ValueError, pa.ArrowException) as error:
-        kind = "Parquet" if _is_parquet(table) else "CSV"
+        kind = "Parquet" if is_parquet(table) else "CSV"
         reason = str(error).strip().splitlines()[0]
         raise InputError(f"{table}: cannot be read as {kind} ({reason})") from error

@@ -22,6 +22,7 @@ SHOWN = 0.95  # confidence of intervals that are shown
 
 
 def held_out_of(
+    study: str,
     screen: str,
     about: dict,
     held_out: pd.DataFrame,
@@ -31,33 +32,52 @@ def held_out_of(
 ) -> tuple[pd.DataFrame, str]:
     """Return held-out labels to set a screen's threshold by, and why they promise nothing for it.
 
-    The reason is empty where they do: labels of the screen itself, chosen at random. `about` is
+    The reason is empty where they do: labels of the screen itself, chosen at random. Those that the
+    detector was fitted to count where `study` and screen are its own. `about` is
     `detector.json` and `held_out` the labels that the detector was fitted to; `labels` and `random`
     are the screen's own, of which the latter were chosen whatever their class, and `scores` those
     of all of its crops. The result has label, plate, well, random and score.
+    Raises InputError if no label was chosen at random and could be held out.
     """
-    own = about["screen"] == screen and labels is not None
+    trained_on = about["screen"] == screen and about["study"] == study
+    if labels is not None and not trained_on:
+        # The random ones first: a crop chosen in both ways was chosen at random.
+        both = pd.concat([random, labels], ignore_index=True).drop_duplicates("crop_id")
+        both["random"] = both["crop_id"].isin(random["crop_id"])
+        found = both.merge(scores[["crop_id", "score"]], on="crop_id", validate="one_to_one")
+        return _usable(found, screen), ""
+    usable = _usable(held_out, about["screen"])
     if about["trained_on"] != "labels":
-        return _usable(held_out), (
+        return usable, (
             f"{UNPROVEN}the detector was trained on {about['trained_on']}, without any label of a "
             "person; its threshold is set on crops that nobody has looked at"
         )
-    if own:
-        return _usable(held_out), ""
-    if labels is None:
-        return _usable(held_out), (
-            f"{UNPROVEN}the labels of {screen} set no threshold; it is that of "
-            f"{about['screen']}, where it was set on labels"
+    if trained_on:
+        return usable, ""
+    return usable, (
+        f"{UNPROVEN}the labels of {screen} set no threshold; it is that of {about['screen']}, "
+        "where it was set on labels"
+    )
+
+
+def _usable(labels: pd.DataFrame, screen: str) -> pd.DataFrame:
+    """Return the labels that may set a threshold: chosen at random, and with a held-out score.
+
+    Raises InputError if there are none.
+    """
+    at_random = labels[labels["selection"] == RANDOM]
+    if at_random.empty:
+        raise InputError(
+            f"screen {screen}: none of its {len(labels)} labels was chosen at random, so no "
+            "threshold can promise anything; label random crops (docs/labels.md)"
         )
-    both = pd.concat([labels, random], ignore_index=True).drop_duplicates("crop_id")
-    both["random"] = both["crop_id"].isin(random["crop_id"])
-    found = both.merge(scores[["crop_id", "score"]], on="crop_id", validate="one_to_one")
-    return _usable(found), ""
-
-
-def _usable(labels: pd.DataFrame) -> pd.DataFrame:
-    """Return the labels that may set a threshold: chosen at random, and with a score."""
-    return labels[(labels["selection"] == RANDOM) & labels["score"].notna()]
+    found = at_random[at_random["score"].notna()]
+    if found.empty:
+        raise InputError(
+            f"screen {screen}: its {len(at_random)} random labels lie in too few wells for any to "
+            "be held out; label crops of more wells"
+        )
+    return found
 
 
 def calibrate(
@@ -90,7 +110,7 @@ def calibrate(
     by_flags = math.nan
     if found.recall is not None:
         by_flags = prevalence_of_flags(flagged, found.recall.share, found.exceeding)
-    assumed = common.share if common else by_flags
+    assumed = _within(common.share if common else by_flags, int(at_random.sum()))
     return {
         "threshold": found.threshold,
         "promise": not unproven,
@@ -151,18 +171,14 @@ def _precision(common: Share | None, found: Threshold) -> list[float] | None:
     return None if any(map(math.isnan, values)) else list(values)
 
 
+def _within(share: float, n: int) -> float:
+    """Return a share of n labels drawn off 0 and 1, which no prevalence is (Jeffreys' prior)."""
+    return (share * n + 0.5) / (n + 1)
+
+
 def _numbers(share: Share | None) -> list[float] | None:
     return None if share is None else [share.share, share.low, share.high]
 
 
 def _known(value: float) -> float | None:
     return None if math.isnan(value) else value
-
-
-def check_labels(labels: pd.DataFrame, screen: str) -> None:
-    """Raise InputError if no label of a screen was chosen at random."""
-    if not (labels["selection"] == RANDOM).any():
-        raise InputError(
-            f"screen {screen}: none of its {len(labels)} labels was chosen at random, so no "
-            "threshold can promise anything; label random crops (docs/labels.md)"
-        )

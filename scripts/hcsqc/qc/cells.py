@@ -47,6 +47,7 @@ def cells_of(nuclei: pd.DataFrame, scores: pd.DataFrame, threshold: Mapping) -> 
             "Nuclei_AreaShape_Area": joined["area_px"].astype(float),
             "score": joined["score"],
             "probability": probability,
+            "threshold": float(threshold["threshold"]),
             "flagged": flagged.astype("boolean"),
             "artefact": joined["artefact"].where(flagged == True, None),  # noqa: E712
             "focus": joined["focus"],

@@ -70,7 +70,9 @@ def fit_detector(
             "abnormal ones, label crops of the other class"
         )
     classifier = fit_logistic(features, targets, wells, settings, seed=0)
-    held_out = _held_out_scores(features, targets, wells, settings)
+    # With the same penalty, so that the models which score held-out labels are like the detector.
+    alike = LogisticSettings((classifier.penalty,), settings.folds)
+    held_out = _held_out_scores(features, targets, wells, alike)
     return classifier, _fit_artefacts(labels, features, wells, settings), held_out
 
 
@@ -154,10 +156,13 @@ def _fitted(numbers: dict[str, np.ndarray], name: str) -> FittedLogistic:
     return FittedLogistic(penalty, {}, centre, scale, weight, intercept)
 
 
-def check_screen(about: dict, screen: str, composite: Sequence[str], window_px: int) -> None:
+def check_screen(
+    about: dict, screen: str, composite: Sequence[str], window_px: int, window_um: float
+) -> None:
     """Raise InputError if a detector was not made for such crops.
 
     It is for the composites of its own study's screens alone: other channels show other things.
+    `window_um` is 0 where crops are not resampled to one size.
     """
     if list(composite) not in about["composites"]:
         known = "; ".join(", ".join(one) for one in about["composites"])
@@ -169,4 +174,10 @@ def check_screen(about: dict, screen: str, composite: Sequence[str], window_px: 
         raise InputError(
             f"screen {screen}: crops of {window_px} px, but the detector was trained on "
             f"{about['window_px']} px; set crops.window_px: {about['window_px']}"
+        )
+    if window_um != about["window_um"]:
+        told = [f"{value:g}" if value else "null" for value in (window_um, about["window_um"])]
+        raise InputError(
+            f"screen {screen}: crops.window_um is {told[0]}, but the detector was trained with "
+            f"{told[1]}; set it alike"
         )

@@ -9,6 +9,7 @@ from pathlib import Path
 import jinja2
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 
 from hcsqc.errors import InputError
 from hcsqc.feature_tables import read_feature_table
@@ -678,6 +679,10 @@ def map_of_features(paths: Sequence[Path], results: Results) -> dict | None:
 
 
 def _read_features(paths: Sequence[Path]) -> tuple[np.ndarray, np.ndarray]:
+    # A plate without a crop has a table without rows.
+    paths = [path for path in paths if pq.read_metadata(path).num_rows]
+    if not paths:
+        return np.empty(0, object), np.empty((0, 0), np.float32)
     tables = [read_feature_table(path) for path in paths]
     widths = [vectors.shape[1] for _, vectors in tables]
     for path, width in zip(paths, widths, strict=True):
