@@ -37,10 +37,8 @@ lint: .venv/installed
 	snakefmt --check Snakefile rules
 	snakemake --lint --configfile profiles/demo/study.yaml
 
-# TESTS="not slurm or ci" adds those on a SLURM that .ci/run waits for.
-TESTS ?= not slurm
 test: lint
-	pytest -m "$(TESTS)"
+	pytest -m "not slurm"
 
 test-fast: .venv/installed
 	pytest -m "not dag and not slurm"

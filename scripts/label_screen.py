@@ -13,6 +13,7 @@ from hcsqc.agreement import DISAGREEMENT_COLUMNS, agreement, disagreements
 from hcsqc.errors import InputError
 from hcsqc.files import atomic
 from hcsqc.labels import (
+    NOT_CROPPED,
     draw_at_random,
     draw_labels,
     labels_at_random,
@@ -25,6 +26,7 @@ from hcsqc.schema import read_table, write_table
 
 # Printed, because Snakemake may delete the list of a job that fails.
 FIRST_DISAGREEMENTS = 5
+MOST_FAR = 0.5  # of the labels: some of another screen's find a nucleus by chance
 
 
 @dataclass(frozen=True)
@@ -156,6 +158,13 @@ def report_unmatched(args, labels: pd.DataFrame, unmatched: pd.DataFrame) -> Non
         raise InputError(
             f"screen {args.screen}: none of the labels finds a crop; first: {first}. "
             "Are they labels of another screen?"
+        )
+    far = int((unmatched["reason"] != NOT_CROPPED).sum())
+    if far > MOST_FAR * (len(labels) + len(unmatched)):
+        raise InputError(
+            f"screen {args.screen}: {far} of {len(labels) + len(unmatched)} labels lie at no "
+            f"nucleus; first: {dict(unmatched[unmatched['reason'] != NOT_CROPPED].iloc[0])}. Are "
+            "they labels of another screen, or in other pixels (labels.match_px)?"
         )
     for row in unmatched.head(5).itertuples():
         print(

@@ -531,6 +531,17 @@ def test_labels_of_another_screen_are_refused(tmp_path):
         run(args)
 
 
+def test_labels_of_another_screen_are_refused_though_some_lie_at_a_nucleus_by_chance(tmp_path):
+    nuclei = nuclei_at(("B02", 50, 50, True))
+    near, far = "p,B02,1,51,50,normal,,a,random", "p,B02,1,400,300,normal,,a,random"
+    wrong = [label_file(tmp_path / "a.csv", near, far, far.replace("400", "450"))]
+    with pytest.raises(InputError, match="2 of 3 labels lie at no nucleus; .* another screen"):
+        run(arguments(tmp_path, nuclei, files=wrong))
+    right = [label_file(tmp_path / "b.csv", near, far)]
+    labels, metrics = run(arguments(tmp_path, nuclei, files=right))
+    assert len(labels) == 1 and metrics["labels_unmatched"] == 1
+
+
 def test_label_file_with_its_header_alone_is_refused(tmp_path):
     path = label_file(tmp_path / "a.csv")
     args = arguments(tmp_path, nuclei_at(("B02", 50, 50, True)), files=[path])

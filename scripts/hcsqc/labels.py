@@ -23,6 +23,7 @@ FILE_COLUMNS = (
     "annotator",
     "selection",
 )
+NOT_CROPPED = "the nucleus was not cropped"
 # What to do with one crop labelled both normal and abnormal.
 CONFLICTS = ERROR, ABNORMAL_WINS, DROP = ("error", "abnormal", "drop")
 _SAVE_AS = "save it as CSV in UTF-8 with commas between the columns and points in numbers"
@@ -154,7 +155,7 @@ def place_labels(
         kept = found["kept"].to_numpy()
         taken = near & kept
         matched.append(labels[taken].assign(crop_id=found["crop_id"].to_numpy()[taken]))
-        why = np.where(near, "the nucleus was not cropped", f"no nucleus within {match_px} px")
+        why = np.where(near, NOT_CROPPED, f"no nucleus within {match_px} px")
         unmatched.append(labels[~taken].assign(reason=why[~taken]))
     placed = pd.concat(matched, ignore_index=True) if matched else rows.head(0).assign(crop_id="")
     lost = pd.concat(unmatched, ignore_index=True) if unmatched else rows.head(0).assign(reason="")
