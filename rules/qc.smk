@@ -57,7 +57,7 @@ rule fit_detector:
     log:
         f"{STUDY}/logs/qc/detector.log",
     conda:
-        "../envs/tracking.yaml"
+        "../envs/torch.yaml"
     threads: 4
     resources:
         mem_mb=growing(4000),

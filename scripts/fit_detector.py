@@ -13,7 +13,8 @@ from hcsqc.errors import InputError
 from hcsqc.features import extract_features
 from hcsqc.files import sha256
 from hcsqc.probes.logistic import LogisticSettings
-from hcsqc.qc.detector import ABOUT, HELD_OUT, Detector, fit_detector, reference_of, save_detector
+from hcsqc.qc.detector import Detector, fit_detector, reference_of, save_detector
+from hcsqc.qc.files import ABOUT, HELD_OUT
 from hcsqc.qc.model import PACKAGES, save_model
 from hcsqc.schema import read_table, write_table
 from hcsqc.shards import Shards

@@ -9,7 +9,7 @@ import pandas as pd
 import cli
 from hcsqc.files import atomic
 from hcsqc.qc.cells import cells_of, drift_warnings
-from hcsqc.qc.detector import ABOUT
+from hcsqc.qc.files import ABOUT
 from hcsqc.qc.flags import FlagSettings, field_flags, plate_flags, well_flags
 from hcsqc.qc.phenotypes import compound_warnings, reference_text
 from hcsqc.schema import read_metadata, read_table, write_table

@@ -10,7 +10,7 @@ import cli
 from hcsqc.errors import InputError
 from hcsqc.files import write_json
 from hcsqc.qc.calibration import calibrate, held_out_of
-from hcsqc.qc.detector import ABOUT, HELD_OUT
+from hcsqc.qc.files import ABOUT, HELD_OUT
 from hcsqc.schema import read_table
 
 

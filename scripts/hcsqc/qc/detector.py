@@ -20,12 +20,11 @@ from hcsqc.files import atomic, write_json
 from hcsqc.folds import held_out_fold
 from hcsqc.probes.logistic import FittedLogistic, LogisticSettings, fit_logistic
 from hcsqc.probes.task import ABNORMAL
+from hcsqc.qc.files import ABOUT, CLASSIFIER, ENCODER
 
 HELD_OUT_FOLDS = 5
 FEWEST_PER_ARTEFACT = 3  # labels of an artefact, for the detector to name it
 QUANTILES = np.linspace(0, 1, 101)
-ENCODER, CLASSIFIER, ABOUT = "encoder.safetensors", "detector.safetensors", "detector.json"
-HELD_OUT = "held_out.parquet"  # the labels, each with its score when it was held out
 
 
 @dataclass(frozen=True)
