@@ -10,6 +10,9 @@ from tests.servers import MlflowServer
 
 pytestmark = pytest.mark.dag
 STUDY = ("--cores", "2", "--max-threads", "1", "--configfile", "tests/tiny/study.yaml")
+# Without what else a changed job would run again.
+IMPORT_ALONE = ("results/tiny/mlflow.receipt.json", "--force", "--rerun-triggers", "mtime")
+IMPORT_ALONE += ("--allowed-rules", "track_runs")
 KEY = "pretrain/deepcluster_v2/seed0"
 
 
@@ -32,9 +35,7 @@ def test_what_made_a_study_fail_shows_as_failed_until_it_is_mended(changed):
     assert {run.info.status for run in runs(uri, "pretraining").values()} == {"FINISHED"}
     edit(changed, "scripts/probe_knn.py", "    1 / 0\n", "")
     assert changed.run(prediction, *STUDY).returncode == 0
-    receipt = "results/tiny/mlflow.receipt.json"
-    words = ("--rerun-triggers", "mtime", "--force", "--allowed-rules", "track_runs")
-    assert changed.run(receipt, *STUDY, *words).returncode == 0
+    assert changed.run(*IMPORT_ALONE, *STUDY).returncode == 0
     assert runs(uri, "knn")[failing].info.status == "FINISHED"
 
 
@@ -59,7 +60,7 @@ def test_a_pretraining_shows_its_curves_on_a_server_and_the_import_completes_it(
         (live,) = runs(server.uri, "pretraining").values()
         assert live.data.tags["live"] == "true" and "train/loss" in live.data.metrics
         assert (changed.folder / encoder).read_bytes() == before
-        done = changed.run(*STUDY, **where)
+        done = changed.run(*IMPORT_ALONE, *STUDY, **where)
         assert done.returncode == 0, done.stdout[-3000:]
         whole = runs(server.uri, "pretraining")[KEY]
         assert "live" not in whole.data.tags and whole.info.status == "FINISHED"
