@@ -341,20 +341,18 @@ def test_a_job_that_fails_on_one_node_only_ends_when_that_node_is_left_out(unfin
 @pytest.mark.parametrize(
     "study", [pytest.param(FEW, marks=ci), {"encoders": ALL}], ids=["few", "all"]
 )
-def test_the_whole_study_ends_as_without_slurm_on_the_gpus_it_was_given(
-    cluster, changed, tmp_path, study
-):
-    project = Project(tmp_path / "on_slurm")
-    for one in (project, changed):
+def test_the_whole_study_ends_as_without_slurm_on_the_gpus_it_was_given(cluster, tmp_path, study):
+    project, alone = (Project(tmp_path / name) for name in ("on_slurm", "alone"))
+    for one in (project, alone):
         study_with(one, study=study)
-    alone = changed.study()
-    assert alone.returncode == 0, alone.stdout[-5000:]
+    done = alone.study()
+    assert done.returncode == 0, done.stdout[-5000:]
     config = ("--configfile", "tests/tiny/study.yaml")
     report = ("--slurm-efficiency-report", "--slurm-efficiency-report-path", "efficiency")
     done = project.run(*PROFILE, *report, *config)
     (tmp_path / "driver.log").write_text(done.stdout)
     assert done.returncode == 0, done.stdout[-5000:]
-    tables = sorted((results(changed) / "tables").glob("*.csv"))
+    tables = sorted((results(alone) / "tables").glob("*.csv"))
     assert tables
     for table in tables:
         assert (results(project) / "tables" / table.name).read_bytes() == table.read_bytes(), table
