@@ -10,6 +10,8 @@ import mlflow.pyfunc
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.special import logit
+from scipy.stats import norm
 from sklearn.linear_model import LogisticRegression
 
 from hcsqc.encoders import random_encoder
@@ -17,6 +19,7 @@ from hcsqc.errors import InputError
 from hcsqc.features import extract_features
 from hcsqc.folds import held_out_fold
 from hcsqc.probes.logistic import LogisticSettings, fit_logistic
+from hcsqc.qc.calibration import calibrate
 from hcsqc.qc.detector import (
     HELD_OUT_FOLDS,
     Detector,
@@ -57,34 +60,84 @@ def labels_of(n: int, wells: int = 10) -> tuple[pd.DataFrame, np.ndarray]:
     return table, features
 
 
-def test_the_classifier_is_the_logistic_regression_of_all_labels():
-    labels, features = labels_of(90)
-    classifier, _, _ = fit_detector(labels, features, SETTINGS)
-    targets = labels["label"] == "abnormal"
-    scaled = (features - features.mean(axis=0)) / features.std(axis=0)
-    oracle = LogisticRegression(C=classifier.penalty, tol=1e-10, max_iter=1000)
-    expected = oracle.fit(scaled, targets).predict_proba(scaled)[:, 1]
-    np.testing.assert_allclose(classifier.scores(features), expected, atol=1e-5)
+def regression(features, targets, penalty):
+    """Return the logits of scikit-learn's logistic regression on standardised features."""
+    features = features.astype(float)  # it computes as precisely as its input is
+    centre, scale = features.mean(axis=0), features.std(axis=0)
+    fitted = LogisticRegression(C=penalty, tol=1e-10, max_iter=1000)
+    fitted.fit((features - centre) / scale, targets)
+    return lambda matrix: fitted.decision_function((matrix - centre) / scale)
 
 
-def test_held_out_scores_are_of_a_detector_that_saw_no_label_of_the_well():
-    labels, features = labels_of(60)
+def test_the_classifier_is_the_mean_of_those_that_scored_the_labels_held_out():
+    labels, features = labels_of(90, wells=15)
     classifier, _, held_out = fit_detector(labels, features, SETTINGS)
-    alike = LogisticSettings((classifier.penalty,), SETTINGS.folds)
     targets = (labels["label"] == "abnormal").to_numpy(int)
     wells = ("p/" + labels["well"]).to_numpy()
     fold = held_out_fold(targets, wells, HELD_OUT_FOLDS, 0)
+    logits = []
     for number in range(HELD_OUT_FOLDS):
         held = fold == number
-        assert not set(wells[held]) & set(wells[~held])
-        fitted = fit_logistic(features[~held], targets[~held], wells[~held], alike, 0)
-        np.testing.assert_array_equal(held_out[held], fitted.scores(features[held]))
+        assert held.any() and not set(wells[held]) & set(wells[~held])
+        oracle = regression(features[~held], targets[~held], classifier.penalty)
+        np.testing.assert_allclose(logit(held_out[held]), oracle(features[held]), atol=1e-5)
+        logits.append(oracle(features))
+    np.testing.assert_allclose(
+        logit(classifier.scores(features)), np.mean(logits, axis=0), atol=1e-5
+    )
 
 
-def test_labels_of_one_well_are_not_held_out():
+def test_labels_of_one_well_are_not_held_out_and_all_fitted():
     labels, features = labels_of(30, wells=1)
-    _, _, held_out = fit_detector(labels, features, SETTINGS)
+    classifier, _, held_out = fit_detector(labels, features, SETTINGS)
     assert np.isnan(held_out).all()
+    oracle = regression(features, labels["label"] == "abnormal", classifier.penalty)
+    np.testing.assert_allclose(logit(classifier.scores(features)), oracle(features), atol=1e-5)
+
+
+def good_cells_lost(width: int, seed: int, refitted: bool = False) -> float:
+    """Return the share of good cells above the threshold of a simulated study of one screen.
+
+    250 random labels in 75 wells, whose features differ by half a standard deviation; 15% are
+    artefacts, two standard deviations away along one direction.
+    """
+    rng = np.random.default_rng(seed)
+    direction = rng.normal(size=width)
+    place, abnormal = rng.integers(0, 75, 250), rng.random(250) < 0.15
+    features = rng.normal(size=(250, width)) + rng.normal(scale=0.5, size=(75, width))[place]
+    features += 2 * abnormal[:, None] * direction / np.linalg.norm(direction)
+    labels = pd.DataFrame(
+        {
+            "plate": "p",
+            "well": [f"B{one:02d}" for one in place],
+            "label": np.where(abnormal, "abnormal", "normal"),
+            "artefact": None,
+            "random": True,
+        }
+    )
+    model, _, labels["score"] = fit_detector(labels, features, LogisticSettings((0.01,), 2))
+    if refitted:
+        wells = labels["well"].to_numpy()
+        model = fit_logistic(features, abnormal, wells, LogisticSettings((0.01,), 2), 0)
+    found = calibrate(labels, np.zeros(0), 0.15, 0.05, 0.95, unproven="")
+    weight = model.weight / model.scale
+    # Of new wells a good cell's logit is normal about that of features that are all 0.
+    middle = logit(model.scores(np.zeros((1, width)))[0])
+    spread = np.sqrt(1 + 0.5**2) * np.linalg.norm(weight)
+    return norm.sf((logit(found["threshold"]) - middle) / spread)
+
+
+@pytest.mark.parametrize("width", [64, 512])
+def test_the_promise_is_kept_through_the_detector_of_few_or_many_features(width):
+    lost = np.array([good_cells_lost(width, seed) for seed in range(40)])
+    assert (lost > 0.05).mean() <= 0.05 + 2 * np.sqrt(0.05 * 0.95 / 40)
+    assert 0.01 < lost.mean() < 0.025
+
+
+def test_one_model_of_all_labels_would_lose_more_good_cells_than_the_labels_show():
+    seeds = range(10)
+    refitted = [good_cells_lost(512, seed, refitted=True) for seed in seeds]
+    assert np.mean(refitted) > 1.3 * np.mean([good_cells_lost(512, seed) for seed in seeds])
 
 
 def test_labels_of_one_class_are_an_error():

@@ -307,6 +307,7 @@ def scored_cells(folder, screen):
     for name in TABLES["cells"].columns.names[4:7]:
         cells[name] = 1.0
     cells["score"] = np.linspace(0, 1, len(crops))
+    cells["threshold"] = 0.7
     for name in set(nothing) - set(cells.columns):
         cells[name] = None
     write_table(cells, folder / "cells.parquet", "cells")

@@ -459,6 +459,24 @@ def test_the_map_of_features_keeps_the_largest_spread():
     assert project(np.arange(4.0)[:, None])[0].shape == (4, 2)
 
 
+def test_the_map_names_warned_compounds_then_frequent_ones_and_puts_the_others_together():
+    counts = {f"often{number}": 20 + number for number in range(9)} | {"rare": 2, "toxic": 1}
+    compound = [name for name, count in counts.items() for _ in range(count)]
+    crops = pd.DataFrame(
+        {
+            "role": ["compound"] * len(compound) + ["mock"] * 5 + [None],
+            "compound": [*compound, *["DMSO"] * 4, None, None],
+        }
+    )
+    compounds = pd.DataFrame({"compound": ["toxic", "rare"], "warned": [True, False]})
+    groups = qc_report.compound_groups(crops, compounds)
+    named = ["toxic", *(f"often{number}" for number in range(8, 1, -1))]
+    assert list(groups.categories) == [*named, "mock (control)", "no compound", "other compounds"]
+    sizes = pd.Series(groups).value_counts()
+    assert sizes["mock (control)"] == 5 and sizes["no compound"] == 1 and sizes["toxic"] == 1
+    assert sizes["other compounds"] == 20 + 21 + 2 and sizes.sum() == len(crops)
+
+
 def test_names_are_drawn_as_they_are():
     assert plain("a$b$") == r"a\$b\$"
     assert len(plain("x" * 100)) == 22
@@ -673,7 +691,7 @@ def test_features_that_are_not_finite_are_left_out(screen, tmp_path):
     table = features_table(cells["crop_id"].tolist(), vectors)
     write_table(table, tmp_path / "f.parquet", features_schema(4))
     found = qc_report.map_of_features([tmp_path / "f.parquet"], read_results(screen["folder"]))
-    assert (found["shown"], found["left_out"], len(found["pictures"])) == (38, 2, 3)
+    assert (found["shown"], found["left_out"], len(found["pictures"])) == (38, 2, 4)
 
 
 # The command and the browser.

@@ -78,6 +78,22 @@ def fit_logistic(
     return FittedLogistic(penalty, trials, centre, scale, weights[:, 0], float(intercepts[0]))
 
 
+def mean_of_models(models: Sequence[FittedLogistic]) -> FittedLogistic:
+    """Return the model whose logit is the mean of the logits of models with the same C.
+
+    It standardises as the first does; its trials are empty.
+    """
+    first = models[0]
+    weight = np.mean([model.weight / model.scale for model in models], axis=0)
+    constant = np.mean(
+        [model.intercept - model.centre @ (model.weight / model.scale) for model in models]
+    )
+    intercept = float(constant + first.centre @ weight)
+    return FittedLogistic(
+        first.penalty, {}, first.centre, first.scale, weight * first.scale, intercept
+    )
+
+
 def logistic_scores(
     train: np.ndarray,
     targets: np.ndarray,

@@ -1,8 +1,8 @@
 """A detector: an encoder, a logistic classifier on its features, and what they were made from.
 
 The classifier is the converged logistic regression of the study (`probes.logistic`), because it
-needs no seed, is a handful of numbers, and gives probabilities. A second one, fitted to the
-abnormal labels alone, names the most likely artefact.
+needs no seed, is a handful of numbers, and gives probabilities: the mean of ten, each fitted
+without a tenth of the wells. Others, fitted to the abnormal labels, name the most likely artefact.
 """
 
 import json
@@ -18,11 +18,16 @@ from hcsqc.encoders import Encoder, load_encoder, save_encoder
 from hcsqc.errors import InputError
 from hcsqc.files import atomic, write_json
 from hcsqc.folds import held_out_fold
-from hcsqc.probes.logistic import FittedLogistic, LogisticSettings, fit_logistic
+from hcsqc.probes.logistic import (
+    FittedLogistic,
+    LogisticSettings,
+    fit_logistic,
+    mean_of_models,
+)
 from hcsqc.probes.task import ABNORMAL
 from hcsqc.qc.files import ABOUT, CLASSIFIER, ENCODER
 
-HELD_OUT_FOLDS = 5
+HELD_OUT_FOLDS = 10
 FEWEST_PER_ARTEFACT = 3  # labels of an artefact, for the detector to name it
 QUANTILES = np.linspace(0, 1, 101)
 
@@ -55,11 +60,15 @@ def fit_detector(
     features: np.ndarray,
     settings: LogisticSettings,
 ) -> tuple[FittedLogistic, dict[str, FittedLogistic], np.ndarray]:
-    """Fit the classifiers to all labels; also return each label's score when it was held out.
+    """Fit the classifiers, and return each label's score by a model that saw none of its well.
 
-    `labels` are rows of the `labels` table, `features` their n x width features. Held out are
-    whole wells, a fifth at a time; NaN where the labels do not carry that. Raises InputError if all
-    labels are of one class.
+    `labels` are rows of the `labels` table, `features` their n x width features. The C is chosen on
+    all labels. With it a model is fitted without each tenth of the wells, which it then scores, and
+    the detector is the mean of these models: it varies less than each, so no more good cells lie
+    above a threshold than the held-out scores show. One model fitted to all labels has scored none
+    of them, and with many more features than labels it flags more good cells than they show.
+    Where there are too few wells for that it is such a model, and the scores are NaN. Raises
+    InputError if all labels are of one class.
     """
     targets = (labels["label"] == ABNORMAL).to_numpy(np.int64)
     wells = (labels["plate"] + "/" + labels["well"]).to_numpy()
@@ -68,25 +77,25 @@ def fit_detector(
             f"all {len(labels)} labels are {labels['label'].iloc[0]}; a detector needs normal and "
             "abnormal ones, label crops of the other class"
         )
-    classifier = fit_logistic(features, targets, wells, settings, seed=0)
-    # With the same penalty, so that the models which score held-out labels are like the detector.
-    alike = LogisticSettings((classifier.penalty,), settings.folds)
-    held_out = _held_out_scores(features, targets, wells, alike)
+    whole = fit_logistic(features, targets, wells, settings, seed=0)
+    alike = LogisticSettings((whole.penalty,), settings.folds)
+    held_out, models = np.full(len(targets), np.nan), []
+    for rest, held in _well_folds(targets, wells):
+        model = fit_logistic(features[rest], targets[rest], wells[rest], alike, seed=0)
+        held_out[held] = model.scores(features[held])
+        models.append(model)
+    classifier = mean_of_models(models) if models else whole
     return classifier, _fit_artefacts(labels, features, wells, settings), held_out
 
 
-def _held_out_scores(features, targets, wells, settings) -> np.ndarray:
-    scores = np.full(len(targets), np.nan)
+def _well_folds(targets: np.ndarray, wells: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return pairs of label rows, those to fit on (of both classes) and those of other wells."""
     folds = min(HELD_OUT_FOLDS, len(np.unique(wells)))
     if folds < 2:
-        return scores
+        return []
     number = held_out_fold(targets, wells, folds, seed=0)
-    for fold in range(folds):
-        held = number == fold
-        if held.any() and len(np.unique(targets[~held])) == 2:
-            fitted = fit_logistic(features[~held], targets[~held], wells[~held], settings, seed=0)
-            scores[held] = fitted.scores(features[held])
-    return scores
+    pairs = [(np.flatnonzero(number != i), np.flatnonzero(number == i)) for i in range(folds)]
+    return [(rest, held) for rest, held in pairs if len(held) and len(set(targets[rest])) == 2]
 
 
 def _fit_artefacts(labels, features, wells, settings) -> dict[str, FittedLogistic]:

@@ -4,7 +4,7 @@ All are returned as PNG. What differs in colour differs in marker, hatching or w
 """
 
 import io
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import pandas as pd
@@ -240,21 +240,31 @@ def plot_map(
     groups: pd.Categorical,
     title: str,
     stands_out: str | None = None,
+    backdrop: Collection[str] = (),
 ) -> bytes:
     """Draw n x 2 points, each of a group: its own marker and colour, the largest group lowest.
 
     `shares` is the variance that the components hold; the categories of `groups`, in the order of
-    the points, are the legend. The one that `stands_out` is drawn last, the others pale.
+    the points, are the legend. The one that `stands_out` is drawn last, the others pale; those of
+    the `backdrop` are pale and lowest.
     """
     figure, axis = plt.subplots(figsize=(4.4, 4.5), layout="constrained")
     names = list(groups.categories)
-    colours = list(colormaps["viridis"](np.linspace(0, 0.8, max(len(names), 2))))
-    if stands_out is not None:
-        colours = [ACCENT if name == stands_out else PALE for name in names]
+    colours = list(colormaps["viridis"](np.linspace(0, 0.8, len(names))))
+    for place, name in enumerate(names):
+        if name == stands_out:
+            colours[place] = ACCENT
+        elif stands_out is not None or name in backdrop:
+            colours[place] = PALE
     size = float(np.clip(12000 / max(len(points), 1), 9, 40))
     counts = np.bincount(groups.codes, minlength=len(names))
     order = sorted(
-        range(len(names)), key=lambda place: (names[place] == stands_out, -counts[place])
+        range(len(names)),
+        key=lambda place: (
+            names[place] == stands_out,
+            names[place] not in backdrop,
+            -counts[place],
+        ),
     )
     handles = {}
     for place in order:

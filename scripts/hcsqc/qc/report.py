@@ -28,6 +28,7 @@ from hcsqc.qc.gallery import (
     worst_of_each_artefact,
     worst_of_treatment,
 )
+from hcsqc.qc.phenotypes import MOCK
 from hcsqc.qc.plate_maps import colour_limits, draw_plate_map, edge_distance, plate_shape
 from hcsqc.schema import check_columns, read_table
 from hcsqc.shards import Shards
@@ -41,7 +42,9 @@ MOST_ROWS = 50  # of a table
 OPEN_ROWS = 10  # of them that are seen at once
 PER_ARTEFACT, PER_SIDE, PER_COMPOUND, MOST_COMPOUNDS = 8, 8, 6, 10  # crops
 MOST_POINTS = 5000  # of the map of features
-ROLE_NAMES = {"mock": "mock (control)"}
+MOST_NAMED = 8  # compounds on it, as many as there are markers
+ROLE_NAMES = {MOCK: "mock (control)"}
+NO_COMPOUND, OTHERS = "no compound", "other compounds"
 
 # Columns of the tables that are read; all else is ignored.
 TEXT = {"Metadata_Plate", "Metadata_Well", "role", "compound", "artefact", "reason", "warning"}
@@ -624,7 +627,7 @@ def score_histogram(
 
 
 def map_of_features(paths: Sequence[Path], results: Results) -> dict | None:
-    """Return the features of a sample of crops on a plane, by flag, by plate and by role.
+    """Return the features of a sample of crops on a plane, by flag, plate, role and compound.
 
     Raises InputError if a table is none of features, or they are of other crops.
     """
@@ -645,9 +648,9 @@ def map_of_features(paths: Sequence[Path], results: Results) -> dict | None:
     if len(sample) < 3:
         return {"pictures": [], "shown": len(sample), "left_out": left_out}
     points, shares = project(vectors[sample["row"]].astype(np.float64))
-    roles = sample.merge(
-        results.fields[[*keys, "role"]], on=keys, how="left", validate="many_to_one"
-    )["role"]
+    treatment = sample.merge(
+        results.fields[[*keys, "role", "compound"]], on=keys, how="left", validate="many_to_one"
+    )
     flags = sample["flagged"].astype("boolean").map({True: "flagged", False: "not flagged"})
     plates = list(dict.fromkeys(results.plates["Metadata_Plate"]))
     groups = {
@@ -658,8 +661,12 @@ def map_of_features(paths: Sequence[Path], results: Results) -> dict | None:
             sample["Metadata_Plate"].astype(object), plates
         ).remove_unused_categories(),
         "by role": pd.Categorical(
-            roles.astype(object).map(lambda role: ROLE_NAMES.get(role, role)).fillna("not known")
+            treatment["role"]
+            .astype(object)
+            .map(lambda role: ROLE_NAMES.get(role, role))
+            .fillna("not known")
         ),
+        "by compound": compound_groups(treatment, results.compounds),
     }
     pictures = [
         _picture(
@@ -669,6 +676,7 @@ def map_of_features(paths: Sequence[Path], results: Results) -> dict | None:
                 group,
                 name.capitalize(),
                 stands_out="flagged" if name == "by flag" else None,
+                backdrop=(OTHERS,),
             ),
             f"Principal components of {len(sample):,} crops {name}: "
             f"{_count(len(group.categories), 'group')}",
@@ -676,6 +684,24 @@ def map_of_features(paths: Sequence[Path], results: Results) -> dict | None:
         for name, group in groups.items()
     ]
     return {"pictures": pictures, "shown": len(sample), "left_out": left_out}
+
+
+def compound_groups(crops: pd.DataFrame, compounds: pd.DataFrame) -> pd.Categorical:
+    """Return the group of each crop for a map on which few can be told apart.
+
+    `crops` has role and compound, `compounds` is the table of that name. Controls are one group.
+    Places go to compounds that are warned of, then to those with most crops, all concentrations
+    together; the others share a group.
+    """
+    mock = crops["role"] == MOCK
+    names = crops["compound"].astype(object).fillna(NO_COMPOUND).mask(mock, ROLE_NAMES[MOCK])
+    warned = set(compounds.loc[compounds["warned"], "compound"])
+    by_crops = names[~mock & (names != NO_COMPOUND)].value_counts().index
+    named = sorted(by_crops, key=lambda name: name not in warned)[:MOST_NAMED]
+    groups = [*named, ROLE_NAMES[MOCK], NO_COMPOUND]
+    return pd.Categorical(
+        names.where(names.isin(groups), OTHERS), [*groups, OTHERS]
+    ).remove_unused_categories()
 
 
 def _read_features(paths: Sequence[Path]) -> tuple[np.ndarray, np.ndarray]:
