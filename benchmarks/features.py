@@ -31,6 +31,7 @@ from hcsqc.views import normalise
 
 NETWORKS = ("resnet18", "vgg16", "convnext_tiny", "tf_efficientnet_lite0", "vit_small_patch16_224")
 BATCH = 256
+ON_GPU = 32 * BATCH  # the start of a job counts for less
 
 
 def main() -> None:
@@ -39,7 +40,7 @@ def main() -> None:
     parser.add_argument("--encoders", nargs="+", default=NETWORKS, help="timm names")
     parser.add_argument("--precision", choices=("auto", "float32", "bfloat16"), default="auto")
     parser.add_argument("--input-px", type=int, default=128)
-    parser.add_argument("--crops", type=int, default=BATCH, help=f"to embed, {FEW} at most")
+    parser.add_argument("--crops", type=int, help=f"to embed; {ON_GPU} on a GPU, {BATCH} on a CPU")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of torch")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
@@ -52,8 +53,8 @@ def main() -> None:
     print(f"copy, read and written: {bandwidth / 1e9:,.1f} GB/s", flush=True)
     table = []
     with tempfile.TemporaryDirectory() as folder:
-        shards, _, _ = write_crops(Path(folder), FEW)
-        rows = np.arange(args.crops)
+        rows = np.arange(args.crops or (ON_GPU if place.type == "cuda" else BATCH))
+        shards, _, _ = write_crops(Path(folder), max(len(rows), FEW))
         for name in args.encoders:
             encoder = random_encoder(name, args.input_px, len(CHANNELS), seed=0)
             encoder.backbone.eval()

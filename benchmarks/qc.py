@@ -34,6 +34,7 @@ from hcsqc.qc.scoring import score_crops
 from hcsqc.views import normalise
 
 BATCH = 256
+ON_GPU = 32 * BATCH  # the start of a job counts for less
 LABELS = 100
 SETTINGS = LogisticSettings(penalties=(0.01,), folds=3)
 
@@ -43,15 +44,16 @@ def main() -> None:
     parser = common.parser(__doc__)
     parser.add_argument("--encoders", nargs="+", default=["resnet18", "convnext_tiny"])
     parser.add_argument("--input-px", type=int, default=128)
-    parser.add_argument("--crops", type=int, default=2 * BATCH)
+    parser.add_argument("--crops", type=int, help=f"{ON_GPU} on a GPU, {2 * BATCH} on a CPU")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of torch")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     place = choose_device("auto")
-    print(f"{device_name(place)}, {args.input_px} px, {args.crops} crops")
+    crops = args.crops or (ON_GPU if place.type == "cuda" else 2 * BATCH)
+    print(f"{device_name(place)}, {args.input_px} px, {crops} crops")
     table = []
     with tempfile.TemporaryDirectory() as folder:
-        shards, _, _ = write_crops(Path(folder), max(args.crops, LABELS))
+        shards, _, _ = write_crops(Path(folder), max(crops, LABELS))
         rows = np.arange(len(shards))
         for name in args.encoders:
             encoder = random_encoder(name, args.input_px, len(CHANNELS), seed=0)
@@ -87,7 +89,7 @@ def main() -> None:
 
 
 def fitted(encoder, features: np.ndarray) -> tuple[Detector, LogisticRegression]:
-    """Return a detector of made labels, and scikit-learn's classifier of the same."""
+    """Return a detector of made labels, and its classifier as one of scikit-learn's."""
     abnormal = np.arange(len(features)) % 2 == 1
     labels = pd.DataFrame(
         {
@@ -102,10 +104,10 @@ def fitted(encoder, features: np.ndarray) -> tuple[Detector, LogisticRegression]
     classifier, artefacts, _ = fit_detector(labels, features, SETTINGS)
     reference = reference_of(features, classifier.scores(features))
     detector = Detector(encoder, classifier, artefacts, reference, {})
-    usual = LogisticRegression(C=classifier.penalty, tol=1e-10, max_iter=10_000)
-    usual.fit((features - classifier.centre) / classifier.scale, abnormal)
-    usual.coef_ = usual.coef_ / classifier.scale
-    usual.intercept_ = usual.intercept_ - usual.coef_ @ classifier.centre
+    usual = LogisticRegression()
+    usual.fit(features, abnormal)
+    usual.coef_ = (classifier.weight / classifier.scale)[None]
+    usual.intercept_ = classifier.intercept - usual.coef_ @ classifier.centre
     return detector, usual
 
 
@@ -113,8 +115,8 @@ def bare(encoder, shards, rows: np.ndarray, place, precision: str) -> None:
     """Run the network alone, on one batch over and over."""
     backbone = frozen(encoder.backbone, place)
     at_once = BATCH if place.type == "cuda" else CPU_IMAGES
-    images = normalise(shards.read_composite(rows[:at_once], CHANNELS), encoder.input_spec)
-    images = images.to(place, memory_format=torch.channels_last)
+    crops = shards.read_composite(rows[:at_once], CHANNELS)
+    images = normalise(crops, encoder.input_spec, place)
     with torch.inference_mode():
         for _ in range(0, len(rows), at_once):
             embed(backbone, images, precision)

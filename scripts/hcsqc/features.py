@@ -1,7 +1,7 @@
 """Features: the output of a frozen encoder for crops, or what is measured of them."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing, suppress
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from hcsqc.devices import choose_device, precision_on
 from hcsqc.encoders import Encoder, check_composite
 from hcsqc.errors import InputError
 from hcsqc.measures import measure
+from hcsqc.parallel import in_order
 from hcsqc.progress import Progress
 from hcsqc.shards import Shards
 from hcsqc.standardised import StandardisedMeasures
@@ -19,6 +20,7 @@ from hcsqc.views import normalise
 
 # What a network makes of more images no longer fits a processor's caches (docs/performance.md).
 CPU_IMAGES = 16
+THREADS_TO_GPU = 8  # that read the next batches meanwhile
 LEAST_COSINE = 0.999  # of features in bfloat16 and in float32, for `auto` to choose bfloat16
 
 
@@ -50,47 +52,75 @@ class FeatureBatches:
     """The features of crops, batch by batch, so that a whole plate's need not fit into memory.
 
     Arguments and errors are those of `extract_features`. Iterating gives the place of a batch
-    (a slice into `rows`), its n x width float32 features and its composite crops, which are
-    overwritten by the next batch. `precision` is what the networks compute in.
+    (a slice into `rows`), its n x width float32 features and what `beside` makes of its composite
+    crops. `precision` is what the networks compute in.
     """
 
-    def __init__(self, encoder, shards, chosen, rows, batch_size, precision, label):
+    def __init__(
+        self,
+        encoder,
+        shards,
+        chosen,
+        rows,
+        batch_size,
+        precision,
+        label,
+        beside: Callable[[np.ndarray], object] = lambda crops: None,
+    ):
         check_composite(encoder, chosen, label)
         self.encoder, self.shards, self.chosen = encoder, shards, chosen
         self.rows, self.batch_size, self.label = rows, batch_size, label
+        self.beside = beside
         self.measured = isinstance(encoder.backbone, StandardisedMeasures)
         self.precision = "float32" if self.measured else precision
 
-    def __iter__(self) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
+    def __iter__(self) -> Iterator[tuple[slice, np.ndarray, object]]:
         device = choose_device("auto")
         backbone = None if self.measured else frozen(self.encoder.backbone, device)
-        images_at_once = self.batch_size if device.type == "cuda" else CPU_IMAGES
         progress = Progress(len(self.rows), "crops", self.label)
-        for start in range(0, len(self.rows), self.batch_size):
-            place = slice(start, start + self.batch_size)
-            batch = self.rows[place]
-            crops = self.shards.read_composite(batch, self.chosen)
+        for place, inputs, made in self._batches(device):
             with torch.inference_mode():
-                if self.measured:
-                    index = self.shards.index.iloc[batch]
-                    features = measure(self.encoder.backbone, crops, index)
-                else:
-                    features = self._embed(backbone, crops, images_at_once, device)
-            self._check(features, batch)
-            yield place, features, crops
-            progress.update(len(batch))
+                features = np.concatenate([self._embed(backbone, few) for few in inputs])
+            self._check(features, self.rows[place])
+            yield place, features, made
+            progress.update(len(features))
         progress.close()
 
-    def _embed(self, backbone, crops, images_at_once: int, device) -> np.ndarray:
-        features = np.empty((len(crops), self.encoder.width), np.float32)
-        for first in range(0, len(crops), images_at_once):
-            few = slice(first, first + images_at_once)
-            images = normalise(crops[few], self.encoder.input_spec)
-            images = images.to(device, memory_format=torch.channels_last)
-            if self.precision == "auto":
-                self.precision = precision_for(backbone, images[:CPU_IMAGES])
-            features[few] = embed(backbone, images, self.precision)
-        return features
+    def _batches(self, device) -> Iterator[tuple[slice, Iterable, object]]:
+        """Yield the place of each batch, what `_embed` takes of it, in parts, and `beside`'s.
+
+        A GPU sees a whole batch at a time, which threads have brought to it by then.
+        """
+        gpu = device.type == "cuda"
+        at_once = self.batch_size if gpu else CPU_IMAGES
+        places = [
+            slice(start, start + self.batch_size)
+            for start in range(0, len(self.rows), self.batch_size)
+        ]
+
+        def made(place: slice):
+            crops = self.shards.read_composite(self.rows[place], self.chosen)
+            if self.measured:
+                index = self.shards.index.iloc[self.rows[place]]
+                return place, [(crops, index)], self.beside(crops)
+            images = (
+                normalise(crops[first : first + at_once], self.encoder.input_spec, device)
+                for first in range(0, len(crops), at_once)
+            )
+            return place, list(images) if gpu else images, self.beside(crops)
+
+        if not gpu or self.measured:
+            yield from map(made, places)
+            return
+        with closing(in_order(made, places, THREADS_TO_GPU, THREADS_TO_GPU)) as batches:
+            yield from batches
+
+    def _embed(self, backbone: nn.Module | None, inputs) -> np.ndarray:
+        if self.measured:
+            return measure(self.encoder.backbone, *inputs)
+        if self.precision == "auto":
+            self.precision = precision_for(backbone, inputs[:CPU_IMAGES])
+        return embed(backbone, inputs, self.precision)
 
     def _check(self, features: np.ndarray, batch: np.ndarray) -> None:
         bad = ~np.isfinite(features).all(axis=1)

@@ -400,7 +400,7 @@ def _features(
     rows = shuffled_order(len(source), 0, 0)[:JUDGED_CROPS]
     batches = np.array_split(rows, math.ceil(len(rows) / batch_size))
     return torch.cat(
-        [backbone(normalise(source.read(batch), input_spec).to(place)).cpu() for batch in batches]
+        [backbone(normalise(source.read(batch), input_spec, place)).cpu() for batch in batches]
     )
 
 

@@ -41,7 +41,7 @@ def finetune(
     schedule = torch.optim.lr_scheduler.MultiStepLR(
         optimizer, list(settings.milestones), settings.gamma
     )
-    images = normalise(crops, encoder.input_spec).to(device, memory_format=torch.channels_last)
+    images = normalise(crops, encoder.input_spec, device)
     wanted = torch.from_numpy(targets).to(device)
     for epoch in range(settings.epochs):
         for rows in _batches(rng.permutation(len(crops)), settings.batch_size):
@@ -74,8 +74,7 @@ def finetuned_logits(
     logits = []
     with torch.inference_mode():
         for start in range(0, len(crops), batch_size):
-            images = normalise(crops[start : start + batch_size], encoder.input_spec)
-            images = images.to(device, memory_format=torch.channels_last)
+            images = normalise(crops[start : start + batch_size], encoder.input_spec, device)
             logits.append(network(images).cpu())
     return torch.cat(logits)
 

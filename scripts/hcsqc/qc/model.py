@@ -63,7 +63,6 @@ def features_of(detector: Detector, pixels: np.ndarray, areas: np.ndarray) -> np
         for first in range(0, len(pixels), CROPS_AT_ONCE):
             few = slice(first, first + CROPS_AT_ONCE)
             images = normalise(pixels[few], encoder.input_spec)
-            images = images.to(memory_format=torch.channels_last)
             found[few] = embed(backbone, images, "float32")
     return found
 

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 from scipy.spatial import cKDTree
 
+from hcsqc.errors import InputError
 from hcsqc.schema import check_columns
 
 PLACE = ["Metadata_Plate", "Metadata_Well", "Metadata_Site"]
@@ -14,20 +15,39 @@ JOINED = ["score", "probability", "flagged", "artefact"]
 def with_flags(profiles: pd.DataFrame, cells: pd.DataFrame, match_px: float) -> pd.DataFrame:
     """Return profiles with `JOINED` of the cell whose nucleus is nearest in the same field.
 
-    Both tables have the columns of `PLACE` and `CENTRE`, in pixels of the source image. A profile
-    without a nucleus within `match_px` has none of the joined values. Rows, their order and all
-    other columns stay. Raises InputError if a column is missing.
+    `cells` is cells.parquet. `profiles` have the columns of `PLACE`, or these with CellProfiler's
+    prefix `Image_` (CytoTable keeps some so), and of `CENTRE`, in pixels of the source image. Plates
+    may be numbers. A profile without a nucleus within `match_px` has none of the joined values.
+    Rows, their order and all other columns stay. Raises InputError if a column is missing, or if no
+    profile is of a field of `cells`.
     """
-    check_columns(profiles, [*PLACE, *CENTRE], "profiles")
     check_columns(cells, [*PLACE, *CENTRE, *JOINED], "cells")
+    own_place = _place(profiles)
+    check_columns(profiles, CENTRE, "profiles")
     nearest = np.full(len(profiles), -1)
     fields = cells.groupby(PLACE).indices
     centres = cells[CENTRE].to_numpy(float)
-    for place, rows in profiles.groupby(PLACE).indices.items():
+    known = False
+    for place, rows in own_place.groupby(PLACE).indices.items():
         own = fields.get(place)
         if own is None:
             continue
+        known = True
         distance, found = cKDTree(centres[own]).query(profiles[CENTRE].to_numpy(float)[rows])
         nearest[rows] = np.where(distance <= match_px, own[np.minimum(found, len(own) - 1)], -1)
+    if len(profiles) and len(cells) and not known:
+        told = [" ".join(map(str, table[PLACE].iloc[0])) for table in (own_place, cells)]
+        raise InputError(
+            f"profiles: none is of a field of cells; the first is of plate, well, site {told[0]}, "
+            f"that of cells of {told[1]}: name plates, wells and sites alike"
+        )
     joined = cells[JOINED].reset_index(drop=True).reindex(nearest)
     return profiles.assign(**{name: joined[name].array for name in JOINED})
+
+
+def _place(profiles: pd.DataFrame) -> pd.DataFrame:
+    """Return plate and well as text and site as a number, under the names of `PLACE`."""
+    found = [name if name in profiles else f"Image_{name}" for name in PLACE]
+    check_columns(profiles.rename(columns=dict(zip(found, PLACE, strict=True))), PLACE, "profiles")
+    place = profiles[found].set_axis(PLACE, axis=1)
+    return place.astype({PLACE[0]: str, PLACE[1]: str, PLACE[2]: int})

@@ -50,15 +50,18 @@ def score_crops(
     total = np.zeros(width)
     rows, features_kept = np.arange(count), []
     in_sample = np.isin(rows, sample)
-    batches = FeatureBatches(
-        detector.encoder, shards, composite, rows, batch_size, precision, label
-    )
     nucleus = composite.index(nucleus_channel) if nucleus_channel in composite else 0
-    for place, features, crops in batches:
+
+    def measured(crops: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return focus_of(crops[:, nucleus]), saturated_share(crops)
+
+    batches = FeatureBatches(
+        detector.encoder, shards, composite, rows, batch_size, precision, label, measured
+    )
+    for place, features, of_pixels in batches:
         scores[place] = detector.classifier.scores(features)
         artefacts[place] = detector.artefacts_of(features)
-        focus[place] = focus_of(crops[:, nucleus])
-        saturated[place] = saturated_share(crops)
+        focus[place], saturated[place] = of_pixels
         total += features.sum(axis=0, dtype=np.float64)
         features_kept.append(features[in_sample[place]])
     table = pd.DataFrame(
