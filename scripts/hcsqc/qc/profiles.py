@@ -16,10 +16,10 @@ def with_flags(profiles: pd.DataFrame, cells: pd.DataFrame, match_px: float) -> 
     """Return profiles with `JOINED` of the cell whose nucleus is nearest in the same field.
 
     `cells` is cells.parquet. `profiles` have the columns of `PLACE`, or these with CellProfiler's
-    prefix `Image_` (CytoTable keeps some so), and of `CENTRE`, in pixels of the source image. Plates
-    may be numbers. A profile without a nucleus within `match_px` has none of the joined values.
-    Rows, their order and all other columns stay. Raises InputError if a column is missing, or if no
-    profile is of a field of `cells`.
+    prefix `Image_` (CytoTable keeps some so), and of `CENTRE`, in pixels of the source image.
+    Plates may be numbers. A profile without a nucleus within `match_px` has none of the joined
+    values. Rows, their order and all other columns stay. Raises InputError if a column is missing,
+    or if no profile is of a field of `cells`.
     """
     check_columns(cells, [*PLACE, *CENTRE, *JOINED], "cells")
     own_place = _place(profiles)
