@@ -27,7 +27,7 @@ from hcsqc.label_page import (
     page_crops,
     render_label_page,
 )
-from hcsqc.labels import FILE_COLUMNS, match_labels, read_label_file
+from hcsqc.labels import FILE_COLUMNS, place_labels, read_label_file
 from hcsqc.schema import ARTEFACTS, TABLES, features_schema, split_field_id, write_table
 from hcsqc.shards import ShardFormat, Shards, ShardWriter
 from tests.conftest import CHROMIUM, ROOT
@@ -483,7 +483,7 @@ def test_labels_are_given_kept_undone_and_downloaded(page, page_file, screen, tm
         assert rows[name].tolist() == expected[name].tolist()
     assert set(rows["annotator"]) == {"Ada"}
     nuclei = screen.shards.index.join(split_field_id(screen.shards.index["field_id"]))
-    labels, lost = match_labels(rows, nuclei.assign(kept=True), 0)
+    labels, lost = place_labels(rows, nuclei.assign(kept=True), 0)
     assert len(labels) == 7 and lost.empty
     label_of = dict(
         zip(zip(rows.plate, rows.x_px, rows.y_px, strict=True), rows.label, strict=True)

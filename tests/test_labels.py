@@ -14,10 +14,10 @@ from hcsqc.labels import (
     draw_at_random,
     draw_labels,
     labels_at_random,
-    match_labels,
     match_truth,
     place_labels,
     read_label_file,
+    settle,
 )
 from hcsqc.schema import read_table, write_table
 
@@ -37,6 +37,12 @@ def label_rows(*places, label="normal", source="a.csv", **columns):
     rows = pd.DataFrame(places, columns=["well", "x_px", "y_px"])
     values = {"plate": "p", "site": 1, "label": label, "artefact": "", "annotator": "alice"}
     return rows.assign(**(values | {"selection": "random", "source": source} | columns))
+
+
+def match_labels(rows, nuclei, match_px, conflicts="error"):
+    """Return the `labels` table of rows, and the rows that find no crop."""
+    placed, lost = place_labels(rows, nuclei, match_px)
+    return settle(placed, conflicts), lost
 
 
 def nuclei_at(*places, plate="p", site=1):

@@ -120,26 +120,14 @@ def _check_columns(text: str, path: Path) -> None:
             )
 
 
-def match_labels(
-    rows: pd.DataFrame, nuclei: pd.DataFrame, match_px: float, conflicts: str = ERROR
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Give each label the kept crop of the nearest nucleus within `match_px` in its field.
-
-    `nuclei` has the columns of that table and plate, well, site. Returns the rows of the `labels`
-    table and those label rows that find no crop, with the reason.
-    Raises InputError if one crop is labelled in two ways, unless `conflicts` settles it: see
-    `settle`.
-    """
-    placed, lost = place_labels(rows, nuclei, match_px)
-    return settle(placed, conflicts), lost
-
-
 def place_labels(
     rows: pd.DataFrame, nuclei: pd.DataFrame, match_px: float
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return the label rows with the crop_id of the kept nucleus that each means, and the others.
 
-    One crop may have several labels. Those without a crop have the reason.
+    That is the nearest nucleus within `match_px` in the label's field. `nuclei` has the columns of
+    that table and plate, well, site. One crop may have several labels. Those without a crop have
+    the reason.
     """
     matched, unmatched = [], []
     fields = dict(tuple(nuclei.groupby(["plate", "well", "site"])))

@@ -8,6 +8,7 @@ import pandas as pd
 from hcsqc.errors import InputError
 from hcsqc.probes.task import ABNORMAL
 from hcsqc.qc.prevalence import (
+    SHOWN,
     Share,
     clustered_share,
     precision_at,
@@ -18,7 +19,6 @@ from hcsqc.qc.thresholds import Threshold, choose_threshold
 
 RANDOM = "random"
 UNPROVEN = "No promise: "
-SHOWN = 0.95  # confidence of intervals that are shown
 
 
 def held_out_of(

@@ -13,10 +13,10 @@ from scipy.stats import binomtest, t
 from sklearn.decomposition import PCA
 
 from hcsqc.figures import plt
+from hcsqc.qc.prevalence import SHOWN
 
 DPI = 140
 SIZE_INCHES = (6.4, 3.7)
-CONFIDENCE = 0.95
 BINS = np.linspace(0, 1, 41)
 LONGEST_NAME = 22  # characters of a plate's name on an axis
 MOST_TICKS = 40
@@ -51,10 +51,8 @@ def rates(table: pd.DataFrame, by: str) -> pd.DataFrame:
         low = high = np.nan
         if count > 1:
             errors = ((flagged - share * scored) ** 2).sum() * count / (count - 1)
-            reach = t.ppf((1 + CONFIDENCE) / 2, count - 1) * np.sqrt(errors) / scored.sum()
-            wilson = binomtest(int(flagged.sum()), int(scored.sum())).proportion_ci(
-                CONFIDENCE, "wilson"
-            )
+            reach = t.ppf((1 + SHOWN) / 2, count - 1) * np.sqrt(errors) / scored.sum()
+            wilson = binomtest(int(flagged.sum()), int(scored.sum())).proportion_ci(SHOWN, "wilson")
             low = max(0.0, min(share - reach, wilson.low))
             high = min(1.0, max(share + reach, wilson.high))
         rows.append((key, int(scored.sum()), int(flagged.sum()), count, share, low, high))

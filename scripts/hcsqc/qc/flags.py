@@ -13,7 +13,7 @@ from scipy.special import ndtr, stdtrit
 
 from hcsqc.errors import InputError
 from hcsqc.layouts.base import first_few, parse_well
-from hcsqc.qc.prevalence import clustered_share, exact_bounds
+from hcsqc.qc.prevalence import SHOWN, clustered_share, exact_bounds
 from hcsqc.schema import check_columns
 
 PLATE, WELL, SITE = "Metadata_Plate", "Metadata_Well", "Metadata_Site"
@@ -26,7 +26,6 @@ PLATE_COLUMNS = [PLATE, "wells", "bad_wells", "fields", "bad_fields", "nuclei", 
 PLATE_COLUMNS += ["flagged_share", "low", "high", "feature_shift", "score_shift", "warning"]
 
 FAILED = "failed"
-SHOWN = 0.95  # confidence of the intervals in the tables
 NORMAL_MAD = 1.4826  # standard deviations of a normal distribution in its median deviation
 MANY = 0.25  # bad wells or fields of a plate, of which it warns
 

@@ -14,6 +14,7 @@ from scipy.special import betaincinv, stdtrit
 from hcsqc.errors import InputError
 
 ABNORMAL = 1
+SHOWN = 0.95  # confidence of intervals that are shown
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Share:
     effective_n: float
 
 
-def prevalence(labels: np.ndarray, wells: np.ndarray, confidence: float = 0.95) -> Share | None:
+def prevalence(labels: np.ndarray, wells: np.ndarray, confidence: float = SHOWN) -> Share | None:
     """Return the share of abnormal cells, from n randomly chosen labels of 0 and 1 and their wells.
 
     None if there are no labels. Labels chosen in any other way say nothing of the prevalence.

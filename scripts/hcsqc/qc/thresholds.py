@@ -19,6 +19,7 @@ import numpy as np
 from hcsqc.errors import InputError
 from hcsqc.qc.prevalence import (
     ABNORMAL,
+    SHOWN,
     Share,
     clustered_share,
     effective_size,
@@ -118,7 +119,7 @@ def choose_threshold(
         effective_n=float(sizes[last]),
         exceeding=float(counts[last] / n),
         bound=float(bounds[last]),
-        recall=clustered_share(flagged, wells[abnormal], 0.95) if abnormal.any() else None,
+        recall=clustered_share(flagged, wells[abnormal], SHOWN) if abnormal.any() else None,
         supported=round(supported, 3),
         design_effect=effect,
         per_well=per_well,
