@@ -4,7 +4,8 @@ from pathlib import Path
 
 import cli
 from hcsqc.files import atomic
-from hcsqc.qc.report import TEMPLATE, read_json, read_results, read_truth, render_report
+from hcsqc.qc.report import TEMPLATE, render_report
+from hcsqc.qc.results import read_json, read_results, read_truth
 from hcsqc.schema import read_table
 from hcsqc.shards import Shards
 

@@ -15,7 +15,7 @@ import pytest
 import make_qc_report
 from hcsqc.errors import InputError
 from hcsqc.feature_tables import features_table
-from hcsqc.qc import report as qc_report
+from hcsqc.qc import report_pictures
 from hcsqc.qc.figures import plain, project, rates
 from hcsqc.qc.gallery import borderline, crop_pictures, picture, worst_of_each_artefact
 from hcsqc.qc.plate_maps import (
@@ -25,7 +25,8 @@ from hcsqc.qc.plate_maps import (
     places,
     plate_shape,
 )
-from hcsqc.qc.report import TEMPLATE, promise, read_results, read_truth, render_report
+from hcsqc.qc.report import TEMPLATE, promise, render_report
+from hcsqc.qc.results import COLUMNS, read_results, read_truth
 from hcsqc.schema import TABLES, features_schema, write_table
 from hcsqc.shards import ShardFormat, Shards, ShardWriter
 from tests.conftest import CHROMIUM
@@ -182,7 +183,7 @@ def make_folder(folder: Path, cells: pd.DataFrame, sites: int, **changes) -> Pat
     tables = {"fields": fields, "wells": wells, "plates": plates, "compounds": compounds}
     for name, table in tables.items():
         table = changes.get(name, lambda same: same)(table)
-        columns = qc_report.COLUMNS[name].split()
+        columns = COLUMNS[name].split()
         table[columns].to_csv(folder / f"{name}.csv", index=False)
     (folder / "threshold.json").write_text(json.dumps(changes.get("threshold", PROMISE)))
     return folder
@@ -469,7 +470,7 @@ def test_the_map_names_warned_compounds_then_frequent_ones_and_puts_the_others_t
         }
     )
     compounds = pd.DataFrame({"compound": ["toxic", "rare"], "warned": [True, False]})
-    groups = qc_report.compound_groups(crops, compounds)
+    groups = report_pictures.compound_groups(crops, compounds)
     named = ["toxic", *(f"often{number}" for number in range(8, 1, -1))]
     assert list(groups.categories) == [*named, "mock (control)", "no compound", "other compounds"]
     sizes = pd.Series(groups).value_counts()
@@ -560,7 +561,7 @@ def quick_maps(monkeypatch):
         "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJg"
         "gg=="
     )
-    monkeypatch.setattr(qc_report, "draw_plate_map", lambda *_: png)
+    monkeypatch.setattr(report_pictures, "draw_plate_map", lambda *_: png)
 
 
 def test_a_screen_in_which_nothing_is_scored_says_so(screen, tmp_path, quick_maps):
@@ -613,8 +614,8 @@ def test_of_forty_plates_the_worst_are_drawn_and_the_others_named(screen, tmp_pa
 
 
 def test_long_tables_are_cut_and_the_rest_is_counted(screen, tmp_path, quick_maps, monkeypatch):
-    monkeypatch.setattr(qc_report, "MOST_ROWS", 5)
-    monkeypatch.setattr(qc_report, "MOST_COMPOUNDS", 1)
+    monkeypatch.setattr(report_pictures, "MOST_ROWS", 5)
+    monkeypatch.setattr(report_pictures, "MOST_COMPOUNDS", 1)
     everything = lambda table: table.assign(bad=True)  # noqa: E731
     folder = remake(
         screen,
@@ -679,9 +680,9 @@ def test_features_of_another_screen_or_encoder_are_refused(screen, tmp_path):
     )
     results = read_results(screen["folder"])
     with pytest.raises(InputError, match="other.parquet: none of its crops is in cells.parquet"):
-        qc_report.map_of_features([other], results)
+        report_pictures.map_of_features([other], results)
     with pytest.raises(InputError, match="is in more than one table"):
-        qc_report.map_of_features([screen["features"]] * 2, results)
+        report_pictures.map_of_features([screen["features"]] * 2, results)
 
 
 def test_features_that_are_not_finite_are_left_out(screen, tmp_path):
@@ -690,7 +691,9 @@ def test_features_that_are_not_finite_are_left_out(screen, tmp_path):
     vectors[[3, 5], 0] = np.nan, np.inf
     table = features_table(cells["crop_id"].tolist(), vectors)
     write_table(table, tmp_path / "f.parquet", features_schema(4))
-    found = qc_report.map_of_features([tmp_path / "f.parquet"], read_results(screen["folder"]))
+    found = report_pictures.map_of_features(
+        [tmp_path / "f.parquet"], read_results(screen["folder"])
+    )
     assert (found["shown"], found["left_out"], len(found["pictures"])) == (38, 2, 4)
 
 
