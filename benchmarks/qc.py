@@ -105,7 +105,7 @@ def fitted(encoder, features: np.ndarray) -> tuple[Detector, LogisticRegression]
     reference = reference_of(features, classifier.scores(features))
     detector = Detector(encoder, classifier, artefacts, reference, {})
     usual = LogisticRegression()
-    usual.fit(features, abnormal)
+    usual.classes_ = np.array([False, True])
     usual.coef_ = (classifier.weight / classifier.scale)[None]
     usual.intercept_ = classifier.intercept - usual.coef_ @ classifier.centre
     return detector, usual

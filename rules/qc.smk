@@ -43,7 +43,7 @@ rule label_pages:
 
 
 rule fit_detector:
-    """Fit the detector to all labels: the best encoder, or the one that the config names."""
+    """Make the detector from all labels: the best encoder, or the one that the config names."""
     input:
         ranking=f"{STUDY}/tables/ranking.csv" if QC["encoder"] == "best" else [],
         encoders=detector_encoders(),

@@ -1,4 +1,4 @@
-"""Make the detector of a study: the best encoder and a logistic classifier on all labels."""
+"""Make the detector of a study: the best encoder and a logistic classifier made from all labels."""
 
 from importlib.metadata import version
 from pathlib import Path
@@ -102,11 +102,14 @@ def fit(args, record) -> None:
     pins = [f"{package}=={version(package).partition('+')[0]}" for package in PACKAGES]
     crops = shards.read_composite(example, args.composite).copy()
     save_model(args.output, crops, areas, args.model, pins)
-    missed = np.isnan(held_out).any()
+    missed = int(np.isnan(held_out).sum())
+    if missed == len(labels):
+        told = "; too few wells are labelled to hold any out"
+    else:
+        told = f"; {missed} labels were not held out, the others are of one class" if missed else ""
     print(
         f"detector: {name} ({why}), {counts['normal']} normal and {counts['abnormal']} abnormal "
-        f"labels, saved in {args.output}"
-        + ("; too few wells are labelled to hold any out" if missed else "")
+        f"labels, saved in {args.output}{told}"
     )
     record.metrics = {"labels": len(labels), "penalty": classifier.penalty}
     record.parameters |= {"chosen_encoder": name, "detector": str(args.output / ABOUT)}

@@ -140,6 +140,27 @@ def test_one_model_of_all_labels_would_lose_more_good_cells_than_the_labels_show
     assert np.mean(refitted) > 1.3 * np.mean([good_cells_lost(512, seed) for seed in seeds])
 
 
+@pytest.mark.parametrize("wells", [2, 4])
+def test_with_few_wells_each_is_held_out_once(wells):
+    labels, features = labels_of(60, wells=wells)
+    _, _, held_out = fit_detector(labels, features, SETTINGS)
+    assert np.isfinite(held_out).all()
+
+
+def test_every_label_is_in_the_detector_where_one_well_holds_all_abnormal_ones():
+    labels, features = labels_of(60)
+    abnormal = labels["label"] == "abnormal"
+    labels.loc[abnormal, "well"] = "C01"
+    classifier, _, held_out = fit_detector(labels, features, SETTINGS)
+    assert np.isnan(held_out[abnormal]).all() and np.isfinite(held_out[~abnormal]).mean() > 0.8
+    assert (classifier.scores(features[abnormal]) > 0.5).mean() > 0.8
+    labels.loc[~abnormal, "well"] = "B01"
+    classifier, _, held_out = fit_detector(labels, features, SETTINGS)
+    assert np.isnan(held_out).all()
+    oracle = regression(features, abnormal, classifier.penalty)
+    np.testing.assert_allclose(logit(classifier.scores(features)), oracle(features), atol=1e-5)
+
+
 def test_labels_of_one_class_are_an_error():
     labels, features = labels_of(30)
     normal = (labels["label"] == "normal").to_numpy()

@@ -78,6 +78,33 @@ def test_batches_do_not_change_features(shards, batch_size):
     np.testing.assert_allclose(found, whole, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("rows", [[4, 0, 6, 2, 1, 3, 5], [2], []])
+def test_batches_that_threads_read_ahead_come_in_order(shards, rows, monkeypatch):
+    expected = means(shards, rows)
+    monkeypatch.setattr(features_module, "threads_ahead", lambda device: 3)
+    np.testing.assert_array_equal(means(shards, rows), expected)
+    encoder = describe(Means(), "control", "means", PLAIN, {})
+    batches = features_module.FeatureBatches(
+        encoder,
+        shards,
+        ("w1", "w2", "w3"),
+        np.array(rows, int),
+        2,
+        "float32",
+        "means",
+        lambda crops: crops[:, 0, 0, 0] // 10,
+    )
+    beside = [(place, made.tolist()) for place, _, made in batches]
+    assert [row for _, made in beside for row in made] == rows
+    assert all(rows[place] == made for place, made in beside)
+
+
+def test_an_error_while_reading_ahead_is_told(shards, monkeypatch):
+    monkeypatch.setattr(features_module, "threads_ahead", lambda device: 3)
+    with pytest.raises(InputError, match="channel 'w9' is not one of w1, w2, w3, w4"):
+        means(shards, [0, 1, 2], chosen=("w1", "w2", "w9"))
+
+
 def test_a_network_left_in_training_mode_is_frozen(shards):
     encoder = random_encoder("test_resnet", 32, 3, seed=0)
     encoder.backbone.train()

@@ -39,7 +39,7 @@ def label_rows(*places, label="normal", source="a.csv", **columns):
     return rows.assign(**(values | {"selection": "random", "source": source} | columns))
 
 
-def match_labels(rows, nuclei, match_px, conflicts="error"):
+def placed_and_settled(rows, nuclei, match_px, conflicts="error"):
     """Return the `labels` table of rows, and the rows that find no crop."""
     placed, lost = place_labels(rows, nuclei, match_px)
     return settle(placed, conflicts), lost
@@ -247,14 +247,16 @@ def test_label_goes_to_the_nearest_nucleus_of_its_field():
         ],
         ignore_index=True,
     )
-    labels, lost = match_labels(label_rows(("B02", 54, 50), ("B03", 60, 58)), nuclei, MATCH_PX)
+    labels, lost = placed_and_settled(
+        label_rows(("B02", 54, 50), ("B03", 60, 58)), nuclei, MATCH_PX
+    )
     assert labels["crop_id"].tolist() == ["s/p/B02/s1/x0050y0050", "s/p/B03/s1/x0054y0050"]
     assert len(lost) == 0
 
 
 @pytest.mark.parametrize(("x", "found"), [(62, True), (62.5, False)])
 def test_label_is_matched_up_to_the_distance_and_not_beyond(x, found):
-    labels, lost = match_labels(
+    labels, lost = placed_and_settled(
         label_rows(("B02", x, 50)), nuclei_at(("B02", 50, 50, True)), MATCH_PX
     )
     assert (len(labels), len(lost)) == ((1, 0) if found else (0, 1))
@@ -263,7 +265,7 @@ def test_label_is_matched_up_to_the_distance_and_not_beyond(x, found):
 def test_labels_without_a_crop_are_listed_with_the_reason():
     nuclei = nuclei_at(("B02", 50, 50, True), ("B02", 5, 50, False))
     rows = label_rows(("B02", 52, 50), ("B02", 8, 50), ("B02", 100, 100), ("C05", 50, 50))
-    labels, lost = match_labels(rows, nuclei, MATCH_PX)
+    labels, lost = placed_and_settled(rows, nuclei, MATCH_PX)
     assert labels["crop_id"].tolist() == ["s/p/B02/s1/x0050y0050"]
     assert dict(zip(lost["x_px"], lost["reason"], strict=True)) == {
         8: "the nucleus was not cropped",
@@ -282,7 +284,7 @@ def test_matched_labels_fit_their_table(tmp_path):
         ],
         ignore_index=True,
     )
-    labels, _ = match_labels(rows, nuclei, MATCH_PX)
+    labels, _ = placed_and_settled(rows, nuclei, MATCH_PX)
     write_table(labels, tmp_path / "labels.parquet", "labels")
     back = read_table(tmp_path / "labels.parquet", "labels")
     assert back["artefact"].isna().tolist() == [True, False] and back["artefact"][1] == "debris"
@@ -291,7 +293,7 @@ def test_matched_labels_fit_their_table(tmp_path):
 
 def test_crop_labelled_alike_twice_counts_once():
     rows = label_rows(("B02", 50, 50), ("B02", 52, 51))
-    labels, lost = match_labels(rows, nuclei_at(("B02", 50, 50, True)), MATCH_PX)
+    labels, lost = placed_and_settled(rows, nuclei_at(("B02", 50, 50, True)), MATCH_PX)
     assert (len(labels), len(lost)) == (1, 0)
 
 
@@ -308,7 +310,7 @@ def test_crop_labelled_in_two_ways_is_refused_with_its_sources():
         InputError,
         match=r"crop s/p/B02/s1/x0050y0050 is labelled both .* \(a.csv, b.csv\); keep one",
     ):
-        match_labels(rows, nuclei, MATCH_PX)
+        placed_and_settled(rows, nuclei, MATCH_PX)
 
 
 def disputed():
@@ -335,7 +337,7 @@ def disputed():
 @pytest.mark.parametrize("reverse", [False, True])
 def test_conflict_is_settled_by_the_rule(conflicts, labels, reverse):
     rows, nuclei = disputed()
-    found, _ = match_labels(rows[::-1] if reverse else rows, nuclei, MATCH_PX, conflicts)
+    found, _ = placed_and_settled(rows[::-1] if reverse else rows, nuclei, MATCH_PX, conflicts)
     x = found["crop_id"].str.extract(r"x(\d{4})")[0].astype(int)
     assert dict(zip(x, found["label"], strict=True)) == labels
     assert found["artefact"].isna().tolist() == (found["label"] == "normal").tolist()
@@ -343,27 +345,29 @@ def test_conflict_is_settled_by_the_rule(conflicts, labels, reverse):
 
 def test_conflict_names_the_rule_to_set():
     with pytest.raises(InputError, match=r"x0090y0050 .*set labels.conflicts to abnormal .* drop"):
-        match_labels(*disputed(), MATCH_PX)
+        placed_and_settled(*disputed(), MATCH_PX)
 
 
 def test_unknown_rule_is_refused():
     with pytest.raises(InputError, match="labels.conflicts is 'vote', not one of error, abnormal"):
-        match_labels(*disputed(), MATCH_PX, "vote")
+        placed_and_settled(*disputed(), MATCH_PX, "vote")
 
 
 @pytest.mark.parametrize("conflicts", ["abnormal", "drop"])
 def test_labels_without_conflict_are_the_same_under_every_rule(conflicts):
     rows, nuclei = disputed()
     rows = rows.drop(index=1)
-    expected, _ = match_labels(rows, nuclei, MATCH_PX)
-    pd.testing.assert_frame_equal(match_labels(rows, nuclei, MATCH_PX, conflicts)[0], expected)
+    expected, _ = placed_and_settled(rows, nuclei, MATCH_PX)
+    pd.testing.assert_frame_equal(
+        placed_and_settled(rows, nuclei, MATCH_PX, conflicts)[0], expected
+    )
 
 
 def test_crop_chosen_at_random_and_otherwise_stays_among_the_random_ones():
     rows, nuclei = disputed()
     rows["selection"] = ["random", "random", "uncertain", "diverse"]
     placed, _ = place_labels(rows, nuclei, MATCH_PX)
-    labels, _ = match_labels(rows, nuclei, MATCH_PX, "abnormal")
+    labels, _ = placed_and_settled(rows, nuclei, MATCH_PX, "abnormal")
     assert labels["selection"].tolist() == ["random", "uncertain", "diverse"]
     found = labels_at_random(placed, labels)
     assert found["label"].tolist() == ["normal", "abnormal"]
@@ -371,7 +375,7 @@ def test_crop_chosen_at_random_and_otherwise_stays_among_the_random_ones():
 
 
 def test_no_label_finds_a_crop_without_an_error():
-    labels, lost = match_labels(
+    labels, lost = placed_and_settled(
         label_rows(("Z99", 1, 1)), nuclei_at(("B02", 50, 50, True)), MATCH_PX
     )
     assert len(labels) == 0 and len(lost) == 1

@@ -89,6 +89,19 @@ def test_names_and_types_of_cytotable_are_understood(cells):
     assert expected["score"].notna().any()
 
 
+def test_profiles_without_a_place_have_no_flag_and_change_no_other(cells):
+    cells["Metadata_Plate"] = "30001"
+    profiles = profiles_of(cells).astype({"Metadata_Plate": float, "Metadata_Site": object})
+    expected = with_flags(profiles, cells, 5)["score"].to_numpy(float)
+    profiles.loc[0, "Metadata_Plate"] = np.nan
+    profiles.loc[1, "Metadata_Site"] = None
+    profiles.loc[2, "Metadata_Site"] = "s1"
+    profiles.loc[3, "Metadata_Site"] = 1.7
+    found = with_flags(profiles, cells, 5)["score"].to_numpy(float)
+    assert np.isnan(found[:4]).all() and not np.isnan(expected[:4]).all()
+    np.testing.assert_array_equal(found[4:], expected[4:])
+
+
 def test_profiles_of_other_fields_alone_are_an_error(cells):
     profiles = profiles_of(cells).assign(Metadata_Well="B2", Metadata_Site=0)
     with pytest.raises(InputError, match="the first is of .* p1 B2 0, that of cells of p1 B02 1: "):

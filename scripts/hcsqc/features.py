@@ -20,7 +20,7 @@ from hcsqc.views import normalise
 
 # What a network makes of more images no longer fits a processor's caches (docs/performance.md).
 CPU_IMAGES = 16
-THREADS_TO_GPU = 8  # that read the next batches meanwhile
+MOST_THREADS_AHEAD = 8
 LEAST_COSINE = 0.999  # of features in bfloat16 and in float32, for `auto` to choose bfloat16
 
 
@@ -78,27 +78,28 @@ class FeatureBatches:
         device = choose_device("auto")
         backbone = None if self.measured else frozen(self.encoder.backbone, device)
         progress = Progress(len(self.rows), "crops", self.label)
-        for place, inputs, made in self._batches(device):
-            with torch.inference_mode():
-                features = np.concatenate([self._embed(backbone, few) for few in inputs])
-            self._check(features, self.rows[place])
-            yield place, features, made
-            progress.update(len(features))
+        with closing(self._batches(device)) as batches:
+            for place, inputs, made_beside in batches:
+                with torch.inference_mode():
+                    features = np.concatenate([self._embed(backbone, few) for few in inputs])
+                self._check(features, self.rows[place])
+                yield place, features, made_beside
+                progress.update(len(features))
         progress.close()
 
     def _batches(self, device) -> Iterator[tuple[slice, Iterable, object]]:
-        """Yield the place of each batch, what `_embed` takes of it, in parts, and `beside`'s.
+        """Yield the place of each batch, inputs for `_embed` of its parts, and what `beside` made.
 
         A GPU sees a whole batch at a time, which threads have brought to it by then.
         """
-        gpu = device.type == "cuda"
-        at_once = self.batch_size if gpu else CPU_IMAGES
+        at_once = self.batch_size if device.type == "cuda" else CPU_IMAGES
+        threads = 0 if self.measured else threads_ahead(device)
         places = [
             slice(start, start + self.batch_size)
             for start in range(0, len(self.rows), self.batch_size)
         ]
 
-        def made(place: slice):
+        def prepared(place: slice):
             crops = self.shards.read_composite(self.rows[place], self.chosen)
             if self.measured:
                 index = self.shards.index.iloc[self.rows[place]]
@@ -107,12 +108,12 @@ class FeatureBatches:
                 normalise(crops[first : first + at_once], self.encoder.input_spec, device)
                 for first in range(0, len(crops), at_once)
             )
-            return place, list(images) if gpu else images, self.beside(crops)
+            return place, list(images) if threads else images, self.beside(crops)
 
-        if not gpu or self.measured:
-            yield from map(made, places)
+        if not threads:
+            yield from map(prepared, places)
             return
-        with closing(in_order(made, places, THREADS_TO_GPU, THREADS_TO_GPU)) as batches:
+        with closing(in_order(prepared, places, threads, threads)) as batches:
             yield from batches
 
     def _embed(self, backbone: nn.Module | None, inputs) -> np.ndarray:
@@ -127,6 +128,14 @@ class FeatureBatches:
         if bad.any():
             crop = self.shards.index["crop_id"].iloc[batch[bad.argmax()]]
             raise InputError(f"{self.label}: the features of crop {crop} are not finite numbers")
+
+
+def threads_ahead(device: torch.device) -> int:
+    """Return how many threads read and prepare the next batches meanwhile.
+
+    None for a CPU, whose cores are the network's.
+    """
+    return min(MOST_THREADS_AHEAD, torch.get_num_threads()) if device.type == "cuda" else 0
 
 
 def embed(backbone: nn.Module, images: torch.Tensor, precision: str) -> np.ndarray:

@@ -199,7 +199,7 @@ TABLES = {
         _LABEL,
         _column("selection", pa.string(), "how it was chosen: random, diverse, uncertain"),
         _column("random", pa.bool_(), "chosen at random whatever its class"),
-        _column("score", pa.float64(), "of a detector that saw no label of its well", True),
+        _column("score", pa.float64(), "of a model that saw no label of its well", True),
     ),
     "crop_scores": _table(
         ("crop_id",),

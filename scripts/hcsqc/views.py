@@ -181,11 +181,11 @@ def warp_by_torch(images: Tensor, matrices: np.ndarray, size: int) -> Tensor:
 
 
 def _moved(pixels: np.ndarray, device: torch.device | str) -> Tensor:
-    """Return bytes on a device; to a GPU from pinned memory, so that it may work meanwhile."""
+    """Return bytes on a device; to a GPU from pinned memory, so that nobody waits for it here."""
     images = torch.from_numpy(pixels)
-    if torch.device(device).type != "cuda":
-        return images
-    return images.pin_memory().to(device, non_blocking=True)
+    if torch.device(device).type == "cuda":
+        images = images.pin_memory()
+    return images.to(device, non_blocking=True)
 
 
 def _standardise(pixels: Tensor, input_spec: InputSpec) -> Tensor:

@@ -34,7 +34,7 @@ QUANTILES = np.linspace(0, 1, 101)
 
 @dataclass(frozen=True)
 class Detector:
-    """What scores a crop: `classifiers` are normal against abnormal, then one per artefact.
+    """What scores a crop: `classifier` tells abnormal from normal, `artefacts` one from the others.
 
     `reference` holds mean and standard deviation of each feature, and 101 quantiles of the score,
     over random crops of the screen it was trained on; `about` is `detector.json`.
@@ -63,12 +63,13 @@ def fit_detector(
     """Fit the classifiers, and return each label's score by a model that saw none of its well.
 
     `labels` are rows of the `labels` table, `features` their n x width features. The C is chosen on
-    all labels. With it a model is fitted without each tenth of the wells, which it then scores, and
-    the detector is the mean of these models: it varies less than each, so no more good cells lie
-    above a threshold than the held-out scores show. One model fitted to all labels has scored none
-    of them, and with many more features than labels it flags more good cells than they show.
-    Where there are too few wells for that it is such a model, and the scores are NaN. Raises
-    InputError if all labels are of one class.
+    all labels. With it a model is fitted without each tenth of the wells (without each well, of
+    fewer than ten), which it then scores, and the detector is the mean of these models. It varies
+    less than each, and in simulations no more good cells lie above a threshold than the held-out
+    scores show. One model fitted to all labels has scored none of them, and with many more features
+    than labels it flagged more. It is the detector only where there are too few wells for two of
+    the others, and all scores are then NaN. A score is also NaN where the labels of the other wells
+    are of one class. Raises InputError if all labels are.
     """
     targets = (labels["label"] == ABNORMAL).to_numpy(np.int64)
     wells = (labels["plate"] + "/" + labels["well"]).to_numpy()
@@ -78,14 +79,16 @@ def fit_detector(
             "abnormal ones, label crops of the other class"
         )
     whole = fit_logistic(features, targets, wells, settings, seed=0)
-    alike = LogisticSettings((whole.penalty,), settings.folds)
+    alike = LogisticSettings((whole.penalty,), folds=1)  # nothing left to choose
     held_out, models = np.full(len(targets), np.nan), []
     for rest, held in _well_folds(targets, wells):
         model = fit_logistic(features[rest], targets[rest], wells[rest], alike, seed=0)
         held_out[held] = model.scores(features[held])
         models.append(model)
-    classifier = mean_of_models(models) if models else whole
-    return classifier, _fit_artefacts(labels, features, wells, settings), held_out
+    artefacts = _fit_artefacts(labels, features, wells, settings)
+    if len(models) < 2:  # some labels would be in none
+        return whole, artefacts, np.full(len(targets), np.nan)
+    return mean_of_models(models), artefacts, held_out
 
 
 def _well_folds(targets: np.ndarray, wells: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:

@@ -17,9 +17,9 @@ def with_flags(profiles: pd.DataFrame, cells: pd.DataFrame, match_px: float) -> 
 
     `cells` is cells.parquet. `profiles` have the columns of `PLACE`, or these with CellProfiler's
     prefix `Image_` (CytoTable keeps some so), and of `CENTRE`, in pixels of the source image.
-    Plates may be numbers. A profile without a nucleus within `match_px` has none of the joined
-    values. Rows, their order and all other columns stay. Raises InputError if a column is missing,
-    or if no profile is of a field of `cells`.
+    Plates may be numbers. A profile of another field, or without a nucleus within `match_px`, has
+    none of the joined values. Rows, their order and all other columns stay. Raises InputError if a
+    column is missing, or if no profile is of a field of `cells`.
     """
     check_columns(cells, [*PLACE, *CENTRE, *JOINED], "cells")
     own_place = _place(profiles)
@@ -46,8 +46,20 @@ def with_flags(profiles: pd.DataFrame, cells: pd.DataFrame, match_px: float) -> 
 
 
 def _place(profiles: pd.DataFrame) -> pd.DataFrame:
-    """Return plate and well as text and site as a number, under the names of `PLACE`."""
+    """Return plate, well and site under the names of `PLACE`, as cells.parquet has them.
+
+    Plates that were read as numbers are text again. What is no place of a field is missing.
+    """
     found = [name if name in profiles else f"Image_{name}" for name in PLACE]
     check_columns(profiles.rename(columns=dict(zip(found, PLACE, strict=True))), PLACE, "profiles")
     place = profiles[found].set_axis(PLACE, axis=1)
-    return place.astype({PLACE[0]: str, PLACE[1]: str, PLACE[2]: int})
+    plate, site = place[PLACE[0]], pd.to_numeric(place[PLACE[2]], errors="coerce").astype(float)
+    if pd.api.types.is_numeric_dtype(plate):
+        # A column of whole numbers with a gap in it is one of decimals.
+        plate = plate.astype("Float64").astype("Int64")
+    return place.assign(
+        **{
+            PLACE[0]: plate.astype("string").astype(object),
+            PLACE[2]: site.where(site % 1 == 0).astype("Int64"),
+        }
+    )

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 from hcsqc.errors import InputError
 from hcsqc.feature_tables import read_feature_table
 from hcsqc.qc.figures import (
+    MARKERS,
     plain,
     plot_map,
     plot_rates,
@@ -33,7 +34,7 @@ MOST_PLATES = 24  # with maps
 MOST_ROWS = 50  # of a table
 PER_ARTEFACT, PER_SIDE, PER_COMPOUND, MOST_COMPOUNDS = 8, 8, 6, 10  # crops
 MOST_POINTS = 5000  # of the map of features
-MOST_NAMED = 8  # compounds on it, as many as there are markers
+MOST_NAMED = len(MARKERS) - 3  # compounds on it, beside controls, no compound and the others
 ROLE_NAMES = {MOCK: "mock (control)"}
 NO_COMPOUND, OTHERS = "no compound", "other compounds"
 
