@@ -483,13 +483,13 @@ def test_labels_are_given_kept_undone_and_downloaded(page, page_file, screen, tm
         assert rows[name].tolist() == expected[name].tolist()
     assert set(rows["annotator"]) == {"Ada"}
     nuclei = screen.shards.index.join(split_field_id(screen.shards.index["field_id"]))
-    labels, lost = place_labels(rows, nuclei.assign(kept=True), 0)
-    assert len(labels) == 7 and lost.empty
+    placed, lost = place_labels(rows, nuclei.assign(kept=True), 0)
+    assert len(placed) == 7 and lost.empty
     label_of = dict(
         zip(zip(rows.plate, rows.x_px, rows.y_px, strict=True), rows.label, strict=True)
     )
-    for row in labels.merge(nuclei, on="crop_id").itertuples():
-        assert label_of[row.plate_x, row.x_px, row.y_px] == row.label
+    for row in placed[["crop_id", "label"]].merge(nuclei, on="crop_id").itertuples():
+        assert label_of[row.plate, row.x_px, row.y_px] == row.label
 
 
 @in_browser
