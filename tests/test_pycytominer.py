@@ -97,9 +97,10 @@ def test_profiles_without_a_place_have_no_flag_and_change_no_other(cells):
     profiles.loc[1, "Metadata_Site"] = None
     profiles.loc[2, "Metadata_Site"] = "s1"
     profiles.loc[3, "Metadata_Site"] = 1.7
+    profiles.loc[4, "Metadata_Plate"] = 30001.5
     found = with_flags(profiles, cells, 5)["score"].to_numpy(float)
-    assert np.isnan(found[:4]).all() and not np.isnan(expected[:4]).all()
-    np.testing.assert_array_equal(found[4:], expected[4:])
+    assert np.isnan(found[:5]).all() and not np.isnan(expected[:5]).all()
+    np.testing.assert_array_equal(found[5:], expected[5:])
 
 
 def test_profiles_of_other_fields_alone_are_an_error(cells):

@@ -56,7 +56,7 @@ def _place(profiles: pd.DataFrame) -> pd.DataFrame:
     plate, site = place[PLACE[0]], pd.to_numeric(place[PLACE[2]], errors="coerce").astype(float)
     if pd.api.types.is_numeric_dtype(plate):
         # A column of whole numbers with a gap in it is one of decimals.
-        plate = plate.astype("Float64").astype("Int64")
+        plate = plate.where(plate % 1 == 0).astype("Int64")
     return place.assign(
         **{
             PLACE[0]: plate.astype("string").astype(object),
