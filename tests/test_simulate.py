@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import tifffile
+from scipy.spatial import cKDTree
 
-from hcsqc.artefacts import SIMULATED
+from hcsqc.artefacts import REACH_RADII, SIMULATED
 from hcsqc.errors import InputError
 from hcsqc.schema import write_table
 from hcsqc.simulate import (
@@ -19,6 +20,7 @@ from hcsqc.simulate import (
     expose,
     make_shading,
     make_textures,
+    optics_of,
     place_cells,
     simulate_field,
     simulate_plate,
@@ -181,11 +183,31 @@ def test_clean_field_has_no_artefacts(textures):
 def test_field_artefact_marks_every_nucleus(textures):
     seen = set()
     for _, truth in fields(replace(U2OS, artefact_field_share=1.0), textures, 12):
+        if "debris" in set(truth.artefact):
+            continue
         assert truth.artefact.nunique() <= 1
         assert (truth.scope == "field").all()
         assert truth.strength.between(0.25, 1).all()
         seen |= set(truth.artefact)
     assert len(seen) >= 4 and seen <= set(SIMULATED)
+
+
+def test_debris_of_a_field_marks_the_nuclei_that_have_dirt_in_reach(textures, monkeypatch):
+    monkeypatch.setattr("hcsqc.simulate.SIMULATED", ("debris",))
+    reach = REACH_RADII * optics_of("u2os").nucleus_radius_px
+    shares = []
+    dirty = replace(U2OS, artefact_field_share=1.0)
+    for (image, truth), (clean, _) in zip(
+        fields(dirty, textures, 8), fields(CLEAN, textures, 8), strict=True
+    ):
+        dirt = np.argwhere((image.astype(float) - clean > 200).any(axis=0))
+        away, _ = cKDTree(dirt).query(truth[["y_px", "x_px"]])
+        marked = (truth.artefact == "debris").to_numpy()
+        assert (marked[away < 0.9 * reach]).all() and not marked[away > 1.2 * reach].any()
+        assert (truth.scope == np.where(marked, "field", "cell")).all()
+        assert (truth.strength[~marked] == 0).all()
+        shares.append(marked.mean())
+    assert 0.4 < np.mean(shares) < 0.85 and min(shares) < 0.6
 
 
 def test_cells_have_artefacts_of_their_own_at_the_asked_rate(textures):

@@ -212,11 +212,15 @@ def _stamp_ball(canvas: np.ndarray, centre: tuple[float, float], radius: float) 
 def _debris(
     pixels: np.ndarray, strength: float, rng: np.random.Generator, optics: Optics, centre: Centre
 ) -> np.ndarray:
-    """Bright, sharp dirt: fibres, specks and clumps, seen in every channel, often saturated."""
+    """Bright, sharp dirt: fibres, specks and clumps, seen in every channel, often saturated.
+
+    Over a whole array it is so dense that at medium strength most cells have some in reach.
+    """
     radius = optics.nucleus_radius_px
     height, width = pixels.shape[1:]
     dirt = np.zeros_like(pixels)
-    for _ in range(1 if centre is not None else 3 + round(12 * strength)):
+    squares = height * width / (2 * REACH_RADII * radius) ** 2
+    for _ in range(1 if centre is not None else math.ceil((0.2 + strength) * squares)):
         if centre is None:
             place = rng.uniform(0, height), rng.uniform(0, width)
             longest = rng.uniform(1.5, 5) * radius

@@ -29,6 +29,8 @@ CAMERA_OFFSET = 120.0  # grey levels without light
 GREY_LEVELS_PER_ELECTRON = 0.4
 READ_NOISE = 2.0  # grey levels
 STRENGTHS = (0.25, 1.0)
+VISIBLE = 0.25  # of a normal signal, that dirt adds
+CLEAN = ("none", 0.0, "cell")  # a cell's artefact, strength, scope
 SHADING = 0.15  # loss of light from the brightest place of a field to the darkest
 MITOTIC_SHARE = 0.03
 TILE = 512  # pixels; textures repeat beyond
@@ -197,8 +199,10 @@ def simulate_field(
     levels = CAMERA_OFFSET + (levels - CAMERA_OFFSET) * shading
     inside = [cell for cell in cells if _is_inside(cell, shape)]
     if field_artefact:
-        levels = degrade(levels, artefact, strength, rng, optics)
+        clean, levels = levels, degrade(levels, artefact, strength, rng, optics)
         states = [(artefact, strength, "field")] * len(inside)
+        if artefact == "debris":
+            states = _with_dirt_in_reach(states, inside, levels - clean, optics)
     else:
         levels, states = _spoil_cells(levels, inside, settings, rng, optics)
     truth = pd.DataFrame(
@@ -209,6 +213,22 @@ def simulate_field(
         columns=TABLES["truth"].columns.names,
     ).astype({"site": "int32", "x_px": "int32", "y_px": "int32", "strength": "float64"})
     return expose(levels, rng), truth
+
+
+def _with_dirt_in_reach(
+    states: list[tuple[str, float, str]], cells: list[Cell], dirt: np.ndarray, optics: Optics
+) -> list[tuple[str, float, str]]:
+    """Return the cells' states, those that no dirt of their field comes near as clean.
+
+    `dirt` are the grey levels that it adds, C x H x W. Nobody would call a crop without any dirty.
+    """
+    seen = (dirt > VISIBLE * optics.signal[:, None, None]).any(axis=0)
+    away = cv2.distanceTransform((~seen).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    reach = REACH_RADII * optics.nucleus_radius_px
+    return [
+        state if away[round(cell.y), round(cell.x)] <= reach else CLEAN
+        for cell, state in zip(cells, states, strict=True)
+    ]
 
 
 def optics_of(cell_line: str) -> Optics:
@@ -246,7 +266,7 @@ def _spoil_cells(
     faded.
     """
     covered_px = (CORE_RADII + REACH_RADII) / 2 * optics.nucleus_radius_px
-    states = [("none", 0.0, "cell")] * len(cells)
+    states = [CLEAN] * len(cells)
     chosen = [i for i in range(len(cells)) if rng.random() < settings.artefact_cell_share]
     for i in chosen:
         artefact, strength = SIMULATED[rng.integers(len(SIMULATED))], rng.uniform(*STRENGTHS)

@@ -23,8 +23,9 @@ def planted_and_found(
 
     `truth` has the cells that were made, `cells` the nuclei found. Nuclei are matched to cells, and
     doubtful ones left out, as `labels.match_truth` does for labels. A field is spoilt by an
-    artefact that covers all of it, a well if all of its fields are, and they are mostly good if
-    less than half of their cells have an artefact; `fields` and `wells` are the tables of flags.
+    artefact of the whole field that at least half of its cells have, a well if all of its fields
+    are, and they are mostly good if less than half of their cells have any artefact; `fields` and
+    `wells` are the tables of flags.
     """
     artefact = _artefact_of(cells, truth, match_px, window_px)
     scored, flagged = cells["score"].notna().to_numpy(), (cells["flagged"] == True).to_numpy()  # noqa: E712
@@ -38,13 +39,18 @@ def planted_and_found(
         ("share of these that is flagged", 1, _mean(flagged[known & planted]), None, None),
         ("share of good cells flagged", 0, _mean(flagged[known & ~planted]), None, None),
     ]
-    made = truth.assign(whole=truth["scope"] == "field", spoilt=truth["artefact"] != "none")
+    spoilt_field = (truth["scope"] == "field").groupby(
+        [truth[key] for key in TRUTH]
+    ).mean() >= MOSTLY
+    spoilt_of = {"fields": spoilt_field, "wells": spoilt_field.groupby(TRUTH[:2]).all()}
     for name, table, place in (("fields", fields, FIELD), ("wells", wells, FIELD[:2])):
-        of_place = made.groupby(TRUTH[: len(place)])
-        whole = _names(of_place["whole"].all())
-        mostly = _names(of_place["spoilt"].mean() >= MOSTLY)
+        spoilt = _names(spoilt_of[name])
+        has_artefact = (truth["artefact"] != "none").groupby(
+            [truth[key] for key in TRUTH[: len(place)]]
+        )
+        mostly = _names(has_artefact.mean() >= MOSTLY)
         bad = set(table[table["bad"]][place].itertuples(index=False, name=None))
-        rows.append((f"spoilt {name} that are bad", len(whole), len(bad & whole), None, None))
+        rows.append((f"spoilt {name} that are bad", len(spoilt), len(bad & spoilt), None, None))
         rows.append((f"mostly good {name} that are bad", 0, len(bad - mostly), None, None))
     return pd.DataFrame(rows, columns=["what", "planted", "found", "low", "high"])
 
