@@ -81,10 +81,12 @@ def normalise(
     _check_crops(crops_uint8, input_spec)
     side, size = crops_uint8.shape[2], input_spec.size_px
     if side == size:
-        pixels = np.ascontiguousarray(crops_uint8.transpose(0, 2, 3, 1))
+        moved = _moved(np.ascontiguousarray(crops_uint8), device)
+        pixels = moved.permute(0, 2, 3, 1).contiguous()
     else:
-        pixels = _joined([_resize(images, size) for images in _grouped(crops_uint8)])
-    return _standardise(_moved(pixels, device), input_spec)
+        resized = _joined([_resize(images, size) for images in _grouped(crops_uint8)])
+        pixels = _moved(resized, device)
+    return _standardise(pixels, input_spec)
 
 
 def random_matrices(
