@@ -39,18 +39,14 @@ def planted_and_found(
         ("share of these that is flagged", 1, _mean(flagged[known & planted]), None, None),
         ("share of good cells flagged", 0, _mean(flagged[known & ~planted]), None, None),
     ]
-    spoilt_field = (truth["scope"] == "field").groupby(
-        [truth[key] for key in TRUTH]
-    ).mean() >= MOSTLY
-    spoilt_of = {"fields": spoilt_field, "wells": spoilt_field.groupby(TRUTH[:2]).all()}
+    made = truth.assign(whole=truth["scope"] == "field", spoilt=truth["artefact"] != "none")
+    fields_whole = made.groupby(TRUTH)["whole"].mean() >= MOSTLY
+    whole_of = {"fields": fields_whole, "wells": fields_whole.groupby(TRUTH[:2]).all()}
     for name, table, place in (("fields", fields, FIELD), ("wells", wells, FIELD[:2])):
-        spoilt = _names(spoilt_of[name])
-        has_artefact = (truth["artefact"] != "none").groupby(
-            [truth[key] for key in TRUTH[: len(place)]]
-        )
-        mostly = _names(has_artefact.mean() >= MOSTLY)
+        whole = _names(whole_of[name])
+        mostly = _names(made.groupby(TRUTH[: len(place)])["spoilt"].mean() >= MOSTLY)
         bad = set(table[table["bad"]][place].itertuples(index=False, name=None))
-        rows.append((f"spoilt {name} that are bad", len(spoilt), len(bad & spoilt), None, None))
+        rows.append((f"spoilt {name} that are bad", len(whole), len(bad & whole), None, None))
         rows.append((f"mostly good {name} that are bad", 0, len(bad - mostly), None, None))
     return pd.DataFrame(rows, columns=["what", "planted", "found", "low", "high"])
 
