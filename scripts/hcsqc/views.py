@@ -58,7 +58,7 @@ def two_views(
     side, size = crops.shape[2], input_spec.size_px
     matrices = [random_matrices(len(crops), side, size, settings, rng) for _ in range(2)]
     if torch.device(device).type == "cuda":
-        images = _moved(np.ascontiguousarray(crops), device)
+        images = _moved(crops, device)
         pixels = [warp_by_torch(images, of_view, size) for of_view in matrices]
     else:
         groups = _grouped(crops)
@@ -81,8 +81,7 @@ def normalise(
     _check_crops(crops_uint8, input_spec)
     side, size = crops_uint8.shape[2], input_spec.size_px
     if side == size:
-        moved = _moved(np.ascontiguousarray(crops_uint8), device)
-        pixels = moved.permute(0, 2, 3, 1).contiguous()
+        pixels = _moved(crops_uint8, device).permute(0, 2, 3, 1).contiguous()
     else:
         resized = _joined([_resize(images, size) for images in _grouped(crops_uint8)])
         pixels = _moved(resized, device)
@@ -184,7 +183,8 @@ def warp_by_torch(images: Tensor, matrices: np.ndarray, size: int) -> Tensor:
 
 def _moved(pixels: np.ndarray, device: torch.device | str) -> Tensor:
     """Return bytes on a device; to a GPU from pinned memory, so that nobody waits for it here."""
-    images = torch.from_numpy(pixels)
+    # A copy only of what is in pieces or read-only, which PyTorch warns of.
+    images = torch.from_numpy(np.require(pixels, requirements=["C", "W"]))
     if torch.device(device).type == "cuda":
         images = images.pin_memory()
     return images.to(device, non_blocking=True)
