@@ -34,7 +34,7 @@ from hcsqc.qc.scoring import score_crops
 from hcsqc.views import normalise
 
 BATCH = 256
-ON_GPU = 128 * BATCH  # a tenth of a plate; of fewer the start of a job is most
+ON_GPU = 128 * BATCH  # the start of a job counts for less
 LABELS = 100
 SETTINGS = LogisticSettings(penalties=(0.01,), folds=3)
 

