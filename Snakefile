@@ -8,36 +8,25 @@ from snakemake.utils import min_version
 min_version("9.0")
 
 
-configfile: "config.yaml"
+include: "rules/common.smk"
 
 
 # Used by `--sdm apptainer` alone.
-container: "envs/hcsqc.sif"
+container: str(PROJECT / "envs" / "hcsqc.sif")
 
 
-include: "rules/common.smk"
 include: "rules/download.smk"
 include: "rules/screens.smk"
 include: "rules/crops.smk"
 include: "rules/labels.smk"
 include: "rules/encoders.smk"
+include: "rules/pretraining.smk"
 include: "rules/features.smk"
-include: "rules/evaluate.smk"
-include: "rules/compare.smk"
-include: "rules/shift.smk"
+include: "rules/probes.smk"
+include: "rules/analyses.smk"
 include: "rules/report.smk"
-include: "rules/track.smk"
+include: "rules/tracking.smk"
 include: "rules/qc.smk"
-
-
-localrules:
-    all,
-    download,
-    crops,
-    refresh,
-    nuclei_figures,
-    encoders,
-    tables,
 
 
 rule all:
@@ -48,18 +37,21 @@ rule all:
         f"{STUDY}/report/audit.html",
         COURSES,
         f"{STUDY}/mlflow.receipt.json",
+    localrule: True
 
 
 rule download:
     """The images of every screen that has archives; the study itself waits for none of them."""
     input:
         DOWNLOADED,
+    localrule: True
 
 
 rule crops:
     """The crops of every screen."""
     input:
         [crop_files(screen, "parquet") for screen in SCREENS],
+    localrule: True
 
 
 rule refresh:
@@ -72,6 +64,7 @@ rule refresh:
             for plate in config["screens"][screen]["plates"]
             if Path(plate_file("screens", screen, plate, "fields.parquet")).exists()
         ],
+    localrule: True
 
 
 rule nuclei_figures:
@@ -83,6 +76,7 @@ rule nuclei_figures:
             if screen not in DERIVED
             for plate in config["screens"][screen]["plates"]
         ],
+    localrule: True
 
 
 rule encoders:
@@ -90,6 +84,7 @@ rule encoders:
     input:
         [about_encoder(encoder, seed) for encoder, seed in ENCODER_SEEDS],
         COURSES,
+    localrule: True
 
 
 rule tables:
@@ -97,8 +92,9 @@ rule tables:
     input:
         TABLES,
         METRICS,
+    localrule: True
 
 
 # The study's own job of this waits for all others: of a study that fails, MLflow shows what there is.
 onerror:
-    shell(f"{TRACK_RUNS} || true")
+    shell('"$HCSQC" tracking/track_runs.py {TRACKING} || true')

@@ -3,7 +3,6 @@
 The usual way: scikit-image for nuclei; tifffile, scikit-image and a PNG per crop for the rest.
 """
 
-import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -15,15 +14,18 @@ import tifffile
 from PIL import Image
 from scipy.optimize import linear_sum_assignment
 
-sys.path[:0] = [str(Path(__file__).resolve().parent.parent / "scripts")]
-
-import common
-
-from hcsqc.crops import CropSettings, Plate, crop_plate, cut_windows, window_inside
-from hcsqc.nuclei import Nuclei, NucleusSettings, find_nuclei
-from hcsqc.scale import PlateImages, ScaleSettings, apply_scale, lookup_tables, measure_scale
-from hcsqc.shards import Shards
-from hcsqc.simulate import (
+from benchmarks import common
+from hcsqc.crops.cut import CropSettings, Plate, crop_plate, cut_windows, window_inside
+from hcsqc.crops.nuclei import Nuclei, NucleusSettings, find_nuclei
+from hcsqc.crops.shards import Shards
+from hcsqc.screens.scale import (
+    PlateImages,
+    ScaleSettings,
+    apply_scale,
+    lookup_tables,
+    measure_scale,
+)
+from hcsqc.screens.simulate import (
     CELL_LINES,
     SimulationSettings,
     make_shading,

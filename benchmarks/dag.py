@@ -16,10 +16,9 @@ from pathlib import Path
 
 import yaml
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT)]
-
 from benchmarks import common
+
+ROOT = Path(__file__).resolve().parent.parent
 
 LOCAL_RULES = re.compile(r"^localrules:\n((?: +\w+,\n)+)", re.MULTILINE)
 PLATES, ENCODERS, SEEDS = 200, 20, 10

@@ -14,7 +14,6 @@ Quality is the largest difference of the scores.
 """
 
 import copy
-import sys
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -30,19 +29,17 @@ from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 from torch import nn
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT / "scripts")]
-
-import common
-
-from hcsqc.encoders import Encoder, random_encoder
-from hcsqc.folds import grouped_folds
+from benchmarks import common
+from hcsqc.encoders.store import Encoder, random_encoder
+from hcsqc.encoders.views import normalise
+from hcsqc.labels.folds import grouped_folds
 from hcsqc.probes.finetune import finetune, finetuned_scores
 from hcsqc.probes.knn import KnnDraw, KnnSettings, knn_scores_by_draw
 from hcsqc.probes.linear import _initial_layers, linear_scores
 from hcsqc.probes.logistic import TOLERANCE, LogisticSettings, fit_logistic
 from hcsqc.probes.sgd import SgdSettings
-from hcsqc.views import normalise
+
+ROOT = Path(__file__).resolve().parent.parent
 
 DRAWS = 20
 APART = 0.1  # standard deviations between the means of the classes, in each feature

@@ -8,7 +8,6 @@ operation of the usual network ran at a measured peak, in our precision: see `pr
 """
 
 import os
-import sys
 import tempfile
 from functools import partial
 from pathlib import Path
@@ -16,18 +15,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT / "scripts")]
-
-import common
-from roofline import Roofline, peaks
-from shards import CHANNELS, FEW, write_crops
-
-from hcsqc.devices import choose_device, device_name, precision_on
-from hcsqc.encoders import Encoder, random_encoder
-from hcsqc.features import CPU_IMAGES, extract_features
-from hcsqc.shards import Shards
-from hcsqc.views import normalise
+from benchmarks import common
+from benchmarks.roofline import Roofline, peaks
+from benchmarks.shards import CHANNELS, FEW, write_crops
+from hcsqc.core.devices import choose_device, device_name, precision_on
+from hcsqc.crops.shards import Shards
+from hcsqc.encoders.store import Encoder, random_encoder
+from hcsqc.encoders.views import normalise
+from hcsqc.features.extract import CPU_IMAGES, extract_features
 
 NETWORKS = ("resnet18", "vgg16", "convnext_tiny", "tf_efficientnet_lite0", "vit_small_patch16_224")
 BATCH = 256

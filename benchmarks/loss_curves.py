@@ -19,20 +19,19 @@ import numpy as np
 import torch
 
 # First of all, because the scripts, which the others put on the path, have a pretrain.py as well.
-from pretrain import Crops, Run, run_of
+from scripts.pretraining.pretrain import Crops, Run, run_of
 
 # isort: split
-import common
-from shards import CHANNELS, write_crops
-
-from hcsqc import pretraining
-from hcsqc.devices import choose_device
-from hcsqc.methods import METHODS
-from hcsqc.models import build_backbone, feature_width, imagenet_input
-from hcsqc.optimizers import learning_rate_at
-from hcsqc.pretraining import pretrain
-from hcsqc.shards import shuffled_order
-from hcsqc.views import two_views
+from benchmarks import common
+from benchmarks.shards import CHANNELS, write_crops
+from hcsqc.core.devices import choose_device
+from hcsqc.crops.shards import shuffled_order
+from hcsqc.encoders.models import build_backbone, feature_width, imagenet_input
+from hcsqc.encoders.views import two_views
+from hcsqc.pretraining import loop as pretraining
+from hcsqc.pretraining.loop import pretrain
+from hcsqc.pretraining.methods import METHODS
+from hcsqc.pretraining.optimizers import learning_rate_at
 
 STEPS, EPOCHS = 200, 4
 SMOOTHED = 10  # steps, for the comparison

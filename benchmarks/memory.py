@@ -2,18 +2,15 @@
 
 import multiprocessing
 import re
-import sys
 import tempfile
 import time
 from pathlib import Path
 
-sys.path[:0] = [str(Path(__file__).resolve().parent.parent / "scripts")]
-
-import common
 import cv2
-from crops import CROPPING, FAST, make_fields, write_plate
 
-from hcsqc.crops import Plate, crop_plate
+from benchmarks import common
+from benchmarks.crops import CROPPING, FAST, make_fields, write_plate
+from hcsqc.crops.cut import Plate, crop_plate
 
 PLATES = (60, 600, 3456)  # fields; the last is one of BBBC022's
 THREADS = 2

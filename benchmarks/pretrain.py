@@ -16,7 +16,6 @@ import dataclasses
 import math
 import os
 import statistics
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -30,24 +29,23 @@ from torch import Tensor, nn
 from torch.optim import SGD
 from torch.utils.data import DataLoader, Dataset, RandomSampler
 
+from benchmarks import common
+from benchmarks.roofline import Roofline, peaks
+from benchmarks.shards import CHANNELS, FEW, USUAL_VIEW, write_crops
+from hcsqc.core.devices import choose_device, device_name, precision_on
+from hcsqc.core.torchvision_mend import mend_torchvision
+from hcsqc.crops.shards import Shards
+from hcsqc.encoders.models import build_backbone, feature_width, imagenet_input
+from hcsqc.encoders.views import ViewSettings
+from hcsqc.pretraining import loop as pretraining
+from hcsqc.pretraining.loop import PretrainingSettings, pretrain
+from hcsqc.pretraining.methods import METHODS
+from hcsqc.pretraining.methods.base import SelfSupervised
+
+mend_torchvision()
+from torchvision.transforms import v2  # noqa: E402
+
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT / "scripts")]
-
-import common
-from roofline import Roofline, peaks
-from shards import CHANNELS, FEW, USUAL_VIEW, write_crops
-
-from hcsqc import pretraining
-from hcsqc.devices import choose_device, device_name, precision_on
-from hcsqc.methods import METHODS
-from hcsqc.methods.base import SelfSupervised
-from hcsqc.models import build_backbone, feature_width, imagenet_input
-from hcsqc.pretraining import PretrainingSettings, pretrain
-from hcsqc.shards import Shards
-from hcsqc.views import ViewSettings
-
-# isort: split
-from torchvision.transforms import v2  # hcsqc.models mends its import
 
 # Of two epochs `pretrain` then logs the first step of each and the last of all, whose rate is that
 # of the steps since the second epoch's first.

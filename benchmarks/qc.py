@@ -8,30 +8,25 @@ read from the same shards, then scikit-learn's logistic regression.
 """
 
 import os
-import sys
 import tempfile
 from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 from sklearn.linear_model import LogisticRegression
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT / "scripts")]
-
-import common
-import pandas as pd
-from features import usual_way
-from shards import CHANNELS, write_crops
-
-from hcsqc.devices import choose_device, device_name
-from hcsqc.encoders import random_encoder
-from hcsqc.features import CPU_IMAGES, embed, extract_features, frozen
+from benchmarks import common
+from benchmarks.features import usual_way
+from benchmarks.shards import CHANNELS, write_crops
+from hcsqc.core.devices import choose_device, device_name
+from hcsqc.encoders.store import random_encoder
+from hcsqc.encoders.views import normalise
+from hcsqc.features.extract import CPU_IMAGES, embed, extract_features, frozen
 from hcsqc.probes.logistic import LogisticSettings
 from hcsqc.qc.detector import Detector, fit_detector, reference_of
 from hcsqc.qc.scoring import score_crops
-from hcsqc.views import normalise
 
 BATCH = 256
 ON_GPU = 128 * BATCH  # the start of a job counts for less

@@ -1,21 +1,16 @@
 """Share of nuclei found, by brightness, size and state, on simulated fields."""
 
 import math
-import sys
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 
-sys.path[:0] = [str(Path(__file__).resolve().parent.parent / "scripts")]
-
-import common
-from crops import FAST, MATCH_PX, SHAPE, inside
-
-from hcsqc.artefacts import degrade
-from hcsqc.nuclei import find_nuclei
-from hcsqc.simulate import (
+from benchmarks import common
+from benchmarks.crops import FAST, MATCH_PX, SHAPE, inside
+from hcsqc.crops.nuclei import find_nuclei
+from hcsqc.screens.artefacts import degrade
+from hcsqc.screens.simulate import (
     CAMERA_OFFSET,
     CELL_LINES,
     Cell,

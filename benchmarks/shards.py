@@ -4,7 +4,6 @@ The usual way is a folder of PNG files, one per crop, read through PIL and augme
 The limit of a shuffled read is a bare memory map, an array of the same pixels and nothing else.
 """
 
-import sys
 import tempfile
 from pathlib import Path
 
@@ -13,17 +12,21 @@ import numpy as np
 import torch
 from PIL import Image
 
-sys.path[:0] = [str(Path(__file__).resolve().parent.parent / "scripts")]
+from benchmarks import common
+from hcsqc.core.torchvision_mend import mend_torchvision
+from hcsqc.crops.shards import ShardFormat, Shards, ShardWriter, shuffled_batches
+from hcsqc.encoders.models import imagenet_input
+from hcsqc.encoders.views import ViewSettings, two_views
+from hcsqc.screens.simulate import (
+    CELL_LINES,
+    SimulationSettings,
+    make_textures,
+    paint_field,
+    place_cells,
+)
 
-import common
-
-from hcsqc.models import imagenet_input
-from hcsqc.shards import ShardFormat, Shards, ShardWriter, shuffled_batches
-from hcsqc.simulate import CELL_LINES, SimulationSettings, make_textures, paint_field, place_cells
-from hcsqc.views import ViewSettings, two_views
-
-# isort: split
-from torchvision.transforms import v2  # hcsqc.models mends its import
+mend_torchvision()
+from torchvision.transforms import v2  # noqa: E402
 
 WINDOW_PX, BATCH, EPOCHS, FEW = 128, 128, 8, 512  # the usual way is slow: it reads but few
 CHANNELS = ("w4", "w5", "w1")

@@ -1,13 +1,12 @@
 """Runs per second that the import puts into MLflow, against MLflow's usual calls.
 
 Records are made like those of probes: 20 draws on two screens, with a table of intervals and
-predictions. `mlflow import` is `scripts/track_runs.py` into SQLite, start of Python apart; the
-baseline logs the same parameters, tags and metrics by `mlflow.start_run` and `log_metric`, of
+predictions. `mlflow import` is `scripts/tracking/track_runs.py` into SQLite, start of Python apart;
+the baseline logs the same parameters, tags and metrics by `mlflow.start_run` and `log_metric`, of
 fewer runs. `nothing new` is the same import once more.
 """
 
 import json
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -16,16 +15,12 @@ import mlflow
 import numpy as np
 import pandas as pd
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
-
 from benchmarks import common
-from tests.made_records import made_record
-
-from hcsqc.metrics import METRICS
-from hcsqc.schema import TABLES, write_table
-from hcsqc.tracked_runs import tracked_runs
-from hcsqc.tracking import connect, fast_sqlite, mirror
+from hcsqc.core.schema import TABLES, write_table
+from hcsqc.probes.metrics import METRICS
+from hcsqc.tracking.runs import tracked_runs
+from hcsqc.tracking.store import connect, fast_sqlite, mirror
+from tests.tracking.made_records import made_record
 
 DRAWS, CROPS = 20, 40
 BUDGETS = (10, 25, 50, 100, 350)

@@ -1,29 +1,48 @@
-"""Paths, wildcard constraints, the config's check and digests of code. No rules."""
+"""What the rules of all stages share: where the code lies, the config, paths. No rules.
+
+A stage's own input functions are in `functions/`.
+"""
 
 import os
-import shlex
 import sys
+from copy import deepcopy
 from pathlib import Path
 
 import yaml
 from snakemake.exceptions import WorkflowError
+from snakemake.utils import update_config
 
-SCRIPTS = Path(workflow.basedir) / "scripts"
+# Where the project lies: Snakemake may run elsewhere, and this may be a module of another workflow.
+PROJECT = Path(str(workflow.current_basedir.get_path_or_uri(secret_free=True))).parent
+SCRIPTS = PROJECT / "scripts"
+# The code beside this file is what the digests are of, whichever copy of it is installed.
 sys.path.insert(0, str(SCRIPTS))
 
-from hcsqc import config as settings
-from hcsqc.digest import code_digest, pretraining_digest
-from hcsqc.errors import InputError
-from hcsqc.files import text_digest
+from hcsqc.core import config as settings
+from hcsqc.core.cli import flags
+from hcsqc.core.digest import code_digest
+from hcsqc.core.errors import InputError
 
-with open(Path(workflow.basedir) / "rules" / "config.schema.yaml") as schema_file:
+# No `configfile:`, which Snakemake looks for in the folder where it runs, and leaves out of a
+# module that is given a config.
+with open(PROJECT / "config.yaml") as defaults_file:
+    DEFAULTS = yaml.safe_load(defaults_file)
+given, config = config, deepcopy(DEFAULTS)
+update_config(config, given)
+
+with open(PROJECT / "rules" / "config.schema.yaml") as schema_file:
     try:
         settings.check_config(config, yaml.safe_load(schema_file))
     except InputError as error:
         raise WorkflowError(str(error)) from None
 
-# Weights are fetched by one local rule; no other job may open a connection for them.
-shell.prefix("set -euo pipefail; export HF_HUB_OFFLINE=1; ")
+# Every command starts with "$HCSQC", which runs a script of this project by the Python that runs
+# Snakemake, or by that of the environment that the job is deployed in. It is no part of the
+# command's text, so that a project that moves runs nothing again.
+deployed = workflow.deployment_settings and workflow.deployment_settings.deployment_method
+os.environ.update(
+    HCSQC=str(SCRIPTS / "run.sh"), HCSQC_PYTHON="python" if deployed else sys.executable
+)
 
 STUDY = f"results/{config['study']['name']}"
 TRACKING_URI = (
@@ -67,20 +86,11 @@ def probes_of(kind):
     return [name for name in config["study"]["probes"] if config["probes"][name]["kind"] == kind]
 
 
-SEARCHED = [name for name in encoders_of("ssl") if settings.search_trials(config, name)]
-
-
 def encoders_with(key):
     """Return the study's encoders whose entry has a key."""
     return [name for name in config["study"]["encoders"] if key in config["encoders"][name]]
 
 
-# Weights of trained networks, for all studies: name -> the entry of an encoder that has them.
-WEIGHTS = {
-    settings.weights_name(config["encoders"][name]): config["encoders"][name]
-    for name in encoders_of("transfer")
-    if name in encoders_with("architecture")
-}
 MEASURED = encoders_with("measures")
 # A table of features of one's own sees no crops.
 EMBEDDING = [name for name in config["study"]["encoders"] if name not in encoders_with("features")]
@@ -118,19 +128,6 @@ def about_encoder(encoder, seed):
     return f"{STUDY}/encoders/{encoder}/seed{seed}/encoder.json"
 
 
-def flags(values):
-    """Return settings as command-line flags: `{"batch_size": 32}` as `--batch-size 32`.
-
-    Sorted, so that keys in another order are no change.
-    """
-    words = []
-    for name, value in sorted(values.items()):
-        dashed = name.replace("_", "-")
-        words.append(f"--{dashed}")
-        words += [str(item) for item in (value if isinstance(value, list) else [value])]
-    return shlex.join(words)
-
-
 def growing(amount):
     """Return a resource that grows with each attempt: MB of memory."""
     return lambda wildcards, attempt: amount * attempt
@@ -151,6 +148,11 @@ def pick_given(values, *names):
     return pick(values, *(name for name in names if name in values))
 
 
+# The analyses beside the tables train one kind of probe, the converged one.
+DIAGNOSTIC_PROBE = flags(pick(config["evaluation"], "penalties", "folds"))
+DIAGNOSTIC_DRAWS = min(config["evaluation"]["draws"], config["study"]["draws"])
+
+
 def screen_entry(wildcards):
     """Return the config of a rule's screen."""
     return config["screens"][wildcards.screen]
@@ -163,163 +165,9 @@ def image_folder(screen, plate="{plate}"):
     return config["screens"][screen]["images"].replace("{plate}", plate)
 
 
-def source_tables(screen, plate):
-    """Return the tables that say of a plate's images what their names do not, by config key."""
-    if screen in SIMULATED:
-        return {"image_csv": f"{STUDY}/simulated/{screen}/{plate}.image.csv"}
-    entry = config["screens"][screen]
-    keys = [key for key in ("image_csv", "table") if key in entry]
-    return {key: entry[key].replace("{plate}", plate) for key in keys}
-
-
-def source_tables_input(wildcards):
-    """Return these tables as inputs, unless they are missing: a dry run needs no images."""
-    paths = source_tables(wildcards.screen, wildcards.plate).values()
-    return [path for path in paths if wildcards.screen in SIMULATED or Path(path).exists()]
-
-
-def source_flags(wildcards):
-    """Return the flags that say where a plate's images lie and how they are named."""
-    screen, entry = wildcards.screen, screen_entry(wildcards)
-    given = pick_given(entry, "layout", "table_prefix", "pattern")
-    given |= source_tables(screen, wildcards.plate)
-    given |= {"images": image_folder(screen), "channels": settings.channels(config, screen)}
-    return flags(given)
-
-
-def locations(screen, plate):
-    """Return the table of a plate's published nuclei, None where nuclei are found."""
-    path = config["screens"][screen].get("locations")
-    return path and path.replace("{plate}", plate)
-
-
-def locations_input(wildcards):
-    """Return the table of published nuclei as an input, unless it is missing: as for images."""
-    path = locations(wildcards.screen, wildcards.plate)
-    return path if path and Path(path).exists() else []
-
-
-def illumination_input(wildcards):
-    """Return a plate's illumination functions as inputs, unless they are missing: as for images."""
-    template = screen_entry(wildcards).get("illumination", "retrospective")
-    if template == "retrospective":
-        return []
-    channels = settings.channels(config, wildcards.screen)
-    paths = [template.format(plate=wildcards.plate, channel=channel) for channel in channels]
-    return [path for path in paths if Path(path).exists()]
-
-
-def locations_flag(wildcards):
-    """Return the flag that names the table of published nuclei."""
-    path = locations(wildcards.screen, wildcards.plate)
-    return flags({"locations": path} if path else {})
-
-
-def derived_from(screen):
-    """Return the screen that a derived one takes its crops from."""
-    return config["screens"][screen]["derived_from"]
-
-
-def truth_files(wildcards):
-    """Return the truth of a screen's plates, where the config says that labels come from it."""
-    if screen_entry(wildcards)["labels"] != "truth":
-        return []
-    if wildcards.screen in DERIVED:
-        return crop_files(wildcards.screen, "truth.parquet")
-    return [
-        f"{STUDY}/simulated/{wildcards.screen}/{plate}.truth.parquet"
-        for plate in screen_entry(wildcards)["plates"]
-    ]
-
-
-def label_files(wildcards):
-    """Return the label files of a screen."""
-    labels = screen_entry(wildcards)["labels"]
-    return [] if labels == "truth" else labels
-
-
 def encoder_settings(wildcards):
     """Return everything that the config says of a rule's encoder."""
     return settings.encoder_settings(config, wildcards.encoder)
-
-
-def module_file(wildcards):
-    """Return the file of a network of one's own as an input, if it lies where Snakemake runs."""
-    stem = encoder_settings(wildcards)["module"].split(":")[0].replace(".", "/")
-    places = [Path(f"{stem}.py"), Path(stem) / "__init__.py"]
-    return [str(path) for path in places if path.exists()]
-
-
-def weights_file(wildcards):
-    """Return the file of a network's weights as an input, unless it is missing: as for images."""
-    path = WEIGHTS[wildcards.weights].get("file")
-    return path if path and Path(path).exists() else []
-
-
-def features_table(encoder, screen):
-    """Return the table of features of one's own for a screen."""
-    return config["encoders"][encoder]["features"].replace("{screen}", screen)
-
-
-def pretraining_crops(wildcards):
-    """Return the crops of the plates that are pretrained on."""
-    return crop_files(TRAIN, "parquet", config["screens"][TRAIN]["pretrain_plates"])
-
-
-def pretraining_flags(wildcards, trial=None):
-    """Return the settings of an ssl encoder, or of one trial of its search."""
-    own = {key: value for key, value in encoder_settings(wildcards).items() if key != "kind"}
-    changed = settings.search_trials(config, wildcards.encoder)[trial] if trial else {}
-    return flags(own | changed)
-
-
-def pretraining_code(wildcards):
-    """Return the digest of the code that pretrains a rule's encoder."""
-    return pretraining_digest(encoder_settings(wildcards)["method"])
-
-
-def finetuning_choice(wildcards):
-    """Return the choice of settings that fine-tuning waits for, if its probe has a search."""
-    if config["probes"][wildcards.probe]["kind"] != "finetune_search":
-        return []
-    return (
-        f"{STUDY}/search/finetuning/{wildcards.encoder}/seed{wildcards.seed}/"
-        f"{wildcards.probe}/budget{wildcards.budget}.json"
-    )
-
-
-def finetuning_flags(wildcards):
-    """Return the settings of fine-tuning, or the file that a search put them in."""
-    choice = finetuning_choice(wildcards)
-    if choice:
-        return f"--choice {shlex.quote(choice)}"
-    return flags(settings.probe_settings(config, wildcards.probe))
-
-
-FROZEN = ("knn", "linear", "linear_search", "logistic")
-
-
-def probe_script(wildcards):
-    """Return the script of a probe on frozen features."""
-    return f"probe_{config['probes'][wildcards.probe]['kind']}.py"
-
-
-# The analyses beside the tables train one kind of probe, the converged one.
-DIAGNOSTIC_PROBE = flags(pick(config["evaluation"], "penalties", "folds"))
-DIAGNOSTIC_DRAWS = min(config["evaluation"]["draws"], config["study"]["draws"])
-
-
-def shuffle_flag(wildcards):
-    """Return the flag of a probe that trains on shuffled labels."""
-    return "--shuffle-labels" if settings.shuffles_labels(config, wildcards.probe) else ""
-
-
-def pixel_factor_flag(wildcards):
-    """Return the flag with a screen's pixel size over the training screen's, if both are known."""
-    if config["crops"]["window_um"] is not None:
-        return "--pixel-factor 1"  # crops have been resampled to one size
-    sizes = [config["screens"][name].get("pixel_um") for name in (wildcards.screen, TRAIN)]
-    return f"--pixel-factor {sizes[0] / sizes[1]!r}" if all(sizes) else ""
 
 
 def probe_jobs(encoder, seed, probes):
@@ -332,54 +180,11 @@ def probe_jobs(encoder, seed, probes):
     ]
 
 
-def all_features(wildcards):
-    """Return an encoder's features of the training screen, then of the shift screens."""
-    return [
-        f"{STUDY}/features/{wildcards.encoder}/seed{wildcards.seed}/{screen}.parquet"
-        for screen in LABELLED
-    ]
+def features_table(encoder, screen):
+    """Return the table of features of one's own for a screen."""
+    return config["encoders"][encoder]["features"].replace("{screen}", screen)
 
 
-def detector_encoders():
-    """Return the encoders that the detector's is one of: those that see crops, of the first seed."""
-    names = EMBEDDING if config["qc"]["encoder"] == "best" else [config["qc"]["encoder"]]
-    seeds = {name: seed for name, seed in reversed(ENCODER_SEEDS)}
-    return [
-        f"{STUDY}/encoders/{name}/seed{seeds[name]}/encoder.safetensors"
-        for name in names
-        if name in seeds
-    ]
-
-
-def has_labels(screen):
-    """Return whether a screen's labels can be looked up: from files or from its truth."""
-    return bool(config["screens"][screen]["labels"])
-
-
-def screen_labels(wildcards):
-    """Return the labels of a screen that may set its threshold, if it has any."""
-    if not has_labels(wildcards.screen):
-        return []
-    return [
-        f"{STUDY}/labels/{wildcards.screen}.parquet",
-        f"{STUDY}/labels/{wildcards.screen}.random.parquet",
-    ]
-
-
-def plate_scores(screen):
-    """Return the scores of a screen's plates."""
-    plates = config["screens"][screen]["plates"]
-    return [f"{STUDY}/qc/{screen}/scores/{plate}.parquet" for plate in plates]
-
-
-def sampled_features(screen):
-    """Return the features of some random crops of each of a screen's plates."""
-    return [path.replace(".parquet", ".features.parquet") for path in plate_scores(screen)]
-
-
-def filtered_tables(screen):
-    """Return a screen's LoadData tables without the bad wells, where it came as such tables."""
-    entry = config["screens"][screen]
-    if entry.get("layout") != "loaddata":
-        return []
-    return [f"{STUDY}/qc/{screen}/load_data/{plate}.csv" for plate in entry["plates"]]
+def pretraining_crops(wildcards):
+    """Return the crops of the plates that are pretrained on."""
+    return crop_files(TRAIN, "parquet", config["screens"][TRAIN]["pretrain_plates"])

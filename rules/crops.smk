@@ -8,8 +8,7 @@ out  crops/{screen}/{plate}.parquet, .nuclei.parquet, .summary.parquet (.truth.p
 PICTURED_FIELDS = 12
 
 
-localrules:
-    plot_nuclei,
+include: "functions/crops.smk"
 
 
 rule crop_plate:
@@ -51,9 +50,9 @@ rule crop_plate:
             )
             | settings.nucleus_size(config, wc.screen)
         ),
-        code=code_digest("crop_plate.py"),
+        code=code_digest("crops/crop_plate.py"),
     shell:
-        "python scripts/crop_plate.py --fields {input.fields:q} --scale {input.scale:q}"
+        '"$HCSQC" crops/crop_plate.py --fields {input.fields:q} --scale {input.scale:q}'
         " --illumination {input.illumination:q} {params.locations}"
         " --images {params.images:q} {params.screen} --crop-px-per-px {params.resolution}"
         " {params.settings} --threads {threads}"
@@ -73,15 +72,16 @@ rule plot_nuclei:
         record=f"{STUDY}/runs/figures/nuclei/{{screen}}/{{plate}}/run.json",
     log:
         f"{STUDY}/logs/figures/nuclei/{{screen}}/{{plate}}.log",
+    localrule: True
     conda:
         "../envs/core.yaml"
     params:
         images=lambda wc: image_folder(wc.screen, wc.plate),
         screen=lambda wc: flags(pick_given(screen_entry(wc), "nucleus_channel", "z_projection")),
         pictured=PICTURED_FIELDS,
-        code=code_digest("plot_nuclei.py"),
+        code=code_digest("crops/plot_nuclei.py"),
     shell:
-        "python scripts/plot_nuclei.py --fields {input.fields:q} --scale {input.scale:q}"
+        '"$HCSQC" crops/plot_nuclei.py --fields {input.fields:q} --scale {input.scale:q}'
         " --nuclei {input.nuclei:q} --summary {input.summary:q}"
         " --images {params.images:q} {params.screen}"
         " --pictured {params.pictured}"
@@ -114,9 +114,9 @@ rule derive_plate:
             settings.nucleus_size(config, wc.screen)["nucleus_diameter_px"]
             * settings.crop_px_per_px(config, wc.screen)
         ),
-        code=code_digest("derive_plate.py"),
+        code=code_digest("crops/derive_plate.py"),
     shell:
-        "python scripts/derive_plate.py --screen {wildcards.screen:q}"
+        '"$HCSQC" crops/derive_plate.py --screen {wildcards.screen:q}'
         " --parent-crops {input.crops:q} --scale {input.scale:q} {params.settings}"
         " --nucleus-diameter-px {params.diameter}"
         " --crops {output.crops:q} --nuclei {output.nuclei:q} --summary {output.summary:q}"

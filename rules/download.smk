@@ -12,7 +12,7 @@ import json
 import re
 import time
 
-from hcsqc import archives
+from hcsqc.download import archives
 
 WITH_ARCHIVES = {
     name: {
@@ -49,12 +49,6 @@ DOWNLOAD_PLAN = f"{STUDY}/downloads/plan.json"
 DOWNLOADED = list(STEPS) or [DOWNLOAD_PLAN]
 
 
-localrules:
-    plan_downloads,
-    download_file,
-    unpack_plate,
-
-
 rule plan_downloads:
     """Say what is to be fetched, how long that takes and whether there is room."""
     output:
@@ -62,6 +56,7 @@ rule plan_downloads:
         record=f"{STUDY}/runs/download/plan/run.json",
     log:
         f"{STUDY}/logs/download/plan.log",
+    localrule: True
     conda:
         "../envs/core.yaml"
     params:
@@ -70,7 +65,7 @@ rule plan_downloads:
         # Never the same, so that each run that fetches something says first what.
         started=time.time(),
     shell:
-        "python scripts/plan_downloads.py --screens {params.screens:q} {params.settings}"
+        '"$HCSQC" download/plan_downloads.py --screens {params.screens:q} {params.settings}'
         " --output {output.plan:q} --record {output.record:q} 2>&1 | tee {log:q}"
 
 
@@ -85,6 +80,7 @@ rule download_file:
         f"{STUDY}/logs/download/{{path}}.log",
     wildcard_constraints:
         path=one_of(FILES_LEFT),
+    localrule: True
     conda:
         "../envs/core.yaml"
     params:
@@ -93,7 +89,7 @@ rule download_file:
         settings=flags(pick(config["download"], "attempts", "backoff_s", "timeout_s")),
         record=lambda wc: f"{STUDY}/runs/download/{FILES[wc.path].key}/run.json",
     shell:
-        "python scripts/download_file.py --url {params.url:q} --target {params.target:q}"
+        '"$HCSQC" download/download_file.py --url {params.url:q} --target {params.target:q}'
         " {params.settings} --receipt {output.receipt:q} --record {params.record:q} 2>&1 | tee {log:q}"
 
 
@@ -109,6 +105,7 @@ rule unpack_plate:
         f"{STUDY}/logs/unpack/{{path}}.log",
     wildcard_constraints:
         path=one_of(PLATES_LEFT),
+    localrule: True
     conda:
         "../envs/core.yaml"
     params:
@@ -118,6 +115,6 @@ rule unpack_plate:
         settings=flags(pick(config["download"], "delete_archives")),
         record=lambda wc: f"{STUDY}/runs/unpack/{PLATES[wc.path].key}/run.json",
     shell:
-        "python scripts/unpack_plate.py --plate {params.plate:q} --archives {params.archives:q}"
+        '"$HCSQC" download/unpack_plate.py --plate {params.plate:q} --archives {params.archives:q}'
         " --receipts {input.receipts:q} --images {params.images:q} {params.settings}"
         " --output {output.marker:q} --record {params.record:q} 2>&1 | tee {log:q}"

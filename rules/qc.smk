@@ -4,10 +4,12 @@ in   ranking, encoders, labels, crops, nuclei, fields; or a detector of another 
 out  qc/detector/, qc/model/; qc/{screen}/{cells.parquet,fields.csv,wells.csv,plates.csv,report.html} and others
 """
 
+
+include: "functions/qc.smk"
+
+
 QC = config["qc"]
 QC_SCREENS = settings.qc_screens(config)
-QC_TEMPLATE = SCRIPTS / "hcsqc" / "templates" / "qc.html"
-LABEL_TEMPLATE = SCRIPTS / "hcsqc" / "templates" / "label_page.html"
 # A detector of another study stands in for one of this.
 DETECTOR = str(Path(QC["detector"] or f"{STUDY}/qc/detector"))
 DETECTOR_FILES = [
@@ -19,27 +21,20 @@ HAS_DETECTOR = bool(QC["detector"] or config["screens"][TRAIN]["labels"])
 LOGISTIC = [probe for probe in JUDGED if config["probes"][probe]["kind"] == "logistic"]
 
 
-localrules:
-    qc,
-    label_pages,
-    set_threshold,
-    check_planted,
-    filter_load_data,
-    track_qc,
-
-
 rule qc:
     """Flags and a report for every screen that has images, and their runs in MLflow."""
     input:
         [f"{STUDY}/qc/{screen}/report.html" for screen in QC_SCREENS],
         [filtered_tables(screen) for screen in QC_SCREENS],
         f"{STUDY}/qc/mlflow.receipt.json",
+    localrule: True
 
 
 rule label_pages:
     """A page per screen, to label crops in the browser."""
     input:
         [f"{STUDY}/qc/{screen}/label_page.html" for screen in QC_SCREENS],
+    localrule: True
 
 
 rule fit_detector:
@@ -78,9 +73,9 @@ rule fit_detector:
         settings=flags(pick(config["features"], "batch_size", "precision", "standardised")),
         probe=DIAGNOSTIC_PROBE,
         folder=lambda wc, output: str(Path(output.files[0]).parent),
-        code=code_digest("fit_detector.py"),
+        code=code_digest("qc/fit_detector.py"),
     shell:
-        "python scripts/fit_detector.py --study {params.study:q} --screen {params.screen:q}"
+        '"$HCSQC" qc/fit_detector.py --study {params.study:q} --screen {params.screen:q}'
         " --encoder {params.encoder:q} --encoders {input.encoders:q} {params.ranking}"
         " --labels {input.labels:q} --random-labels {input.random:q}"
         " --trained-on {params.trained_on:q} --crops {input.crops:q}"
@@ -113,9 +108,9 @@ rule score_plate:
         nucleus=lambda wc: screen_entry(wc)["nucleus_channel"],
         window_um=flags({"window_um": config["crops"]["window_um"] or 0}),
         settings=flags(pick(config["features"], "batch_size", "precision") | pick(QC, "sample")),
-        code=code_digest("score_plate.py"),
+        code=code_digest("qc/score_plate.py"),
     shell:
-        "python scripts/score_plate.py --detector {params.folder:q} --crops {input.crops:q}"
+        '"$HCSQC" qc/score_plate.py --detector {params.folder:q} --crops {input.crops:q}'
         " --composite {params.composite} --nucleus-channel {params.nucleus:q}"
         " {params.window_um}"
         " {params.settings} --threads {threads}"
@@ -134,15 +129,16 @@ rule set_threshold:
         record=f"{STUDY}/runs/qc/{{screen}}/threshold/run.json",
     log:
         f"{STUDY}/logs/qc/{{screen}}/threshold.log",
+    localrule: True
     conda:
         "../envs/core.yaml"
     params:
         folder=lambda wc, input: str(Path(input.detector[0]).parent),
         study=config["study"]["name"],
         settings=flags(pick(QC, "good_cells_lost", "confidence")),
-        code=code_digest("set_threshold.py"),
+        code=code_digest("qc/set_threshold.py"),
     shell:
-        "python scripts/set_threshold.py --study {params.study:q} --screen {wildcards.screen:q} --detector {params.folder:q}"
+        '"$HCSQC" qc/set_threshold.py --study {params.study:q} --screen {wildcards.screen:q} --detector {params.folder:q}'
         " --labels {input.labels:q} --scores {input.scores:q} {params.settings}"
         " --output {output.threshold:q} --record {output.record:q} 2>&1 | tee {log:q}"
 
@@ -191,9 +187,9 @@ rule flag_screen:
                 "drift_scores",
             )
         ),
-        code=code_digest("flag_screen.py"),
+        code=code_digest("qc/flag_screen.py"),
     shell:
-        "python scripts/flag_screen.py --screen {wildcards.screen:q} --detector {params.detector:q}"
+        '"$HCSQC" qc/flag_screen.py --screen {wildcards.screen:q} --detector {params.detector:q}'
         " --threshold {input.threshold:q} --scores {input.scores:q} --nuclei {input.nuclei:q}"
         " --summaries {input.summaries:q} --fields {input.fields:q} {params.settings}"
         " --output {params.folder:q} --record {output.record:q} 2>&1 | tee {log:q}"
@@ -244,14 +240,12 @@ rule write_label_page:
                 "uncertain": QC["label_uncertain"] if HAS_DETECTOR else 0,
             }
         ),
-        template=LABEL_TEMPLATE,
-        template_digest=text_digest(LABEL_TEMPLATE.read_text()),
-        code=code_digest("label_page.py"),
+        code=code_digest("qc/write_label_page.py"),
     shell:
-        "python scripts/label_page.py --screen {wildcards.screen:q} --crops {input.crops:q}"
+        '"$HCSQC" qc/write_label_page.py --screen {wildcards.screen:q} --crops {input.crops:q}'
         " --composite {params.composite} {params.known} --features {input.features:q}"
         " --fields {input.fields:q} {params.images} --window-px {params.window} {params.counts}"
-        " --seed 0 --template {params.template:q}"
+        " --seed 0"
         " --output {output.page:q} --record {output.record:q} 2>&1 | tee {log:q}"
 
 
@@ -273,6 +267,7 @@ rule check_planted:
         f"{STUDY}/logs/qc/{{screen}}/planted.log",
     wildcard_constraints:
         screen=one_of(SIMULATED),
+    localrule: True
     conda:
         "../envs/core.yaml"
     params:
@@ -280,9 +275,9 @@ rule check_planted:
         window=lambda wc: (
             config["crops"]["window_px"] / settings.crop_px_per_px(config, wc.screen)
         ),
-        code=code_digest("check_planted.py"),
+        code=code_digest("qc/check_planted.py"),
     shell:
-        "python scripts/check_planted.py --truth {input.truth:q} --cells {input.cells:q}"
+        '"$HCSQC" qc/check_planted.py --truth {input.truth:q} --cells {input.cells:q}'
         " --fields {input.fields:q} --wells {input.wells:q} --threshold {input.threshold:q} --match-px {params.match}"
         " --window-px {params.window}"
         " --output {output.table:q} --record {output.record:q} 2>&1 | tee {log:q}"
@@ -299,12 +294,13 @@ rule filter_load_data:
         record=f"{STUDY}/runs/qc/{{screen}}/load_data/{{plate}}/run.json",
     log:
         f"{STUDY}/logs/qc/{{screen}}/load_data/{{plate}}.log",
+    localrule: True
     conda:
         "../envs/core.yaml"
     params:
-        code=code_digest("filter_load_data.py"),
+        code=code_digest("qc/filter_load_data.py"),
     shell:
-        "python scripts/filter_load_data.py --table {input.table:q} --plate {wildcards.plate:q}"
+        '"$HCSQC" qc/filter_load_data.py --table {input.table:q} --plate {wildcards.plate:q}'
         " --fields {input.fields:q} --wells {input.wells:q}"
         " --output {output.table:q} --record {output.record:q} 2>&1 | tee {log:q}"
 
@@ -337,14 +333,11 @@ rule make_qc_report:
             ({"truth": input.planted} if input.planted else {})
             | ({"labels": input.labels[0]} if input.labels else {})
         ),
-        template=QC_TEMPLATE,
-        template_digest=text_digest(QC_TEMPLATE.read_text()),
-        code=code_digest("make_qc_report.py"),
+        code=code_digest("qc/make_qc_report.py"),
     shell:
-        "python scripts/make_qc_report.py --screen {wildcards.screen:q} --folder {params.folder:q}"
+        '"$HCSQC" qc/make_qc_report.py --screen {wildcards.screen:q} --folder {params.folder:q}'
         " --crops {input.crops:q} --features {input.features:q} --composite {params.composite}"
         " --detector {params.detector:q}/detector.json {params.known}"
-        " --template {params.template:q}"
         " --output {output.page:q} --record {output.record:q} 2>&1 | tee {log:q}"
 
 
@@ -357,10 +350,12 @@ rule track_qc:
         receipt=f"{STUDY}/qc/mlflow.receipt.json",
     log:
         f"{STUDY}/logs/qc/track.log",
+    localrule: True
     conda:
         "../envs/tracking.yaml"
     params:
-        command=TRACK_RUNS,
-        code=code_digest("track_runs.py"),
+        settings=TRACKING,
+        code=code_digest("tracking/track_runs.py"),
     shell:
-        "{params.command} --receipt {output.receipt:q} 2>&1 | tee {log:q}"
+        '"$HCSQC" tracking/track_runs.py {params.settings} --receipt {output.receipt:q}'
+        " 2>&1 | tee {log:q}"

@@ -7,10 +7,7 @@ out  config.json, tables/table{1,2,3}.csv, figures/*.png, report/index.html
 import json
 
 # What this study does otherwise than the paper's, for the report to say.
-with open(Path(workflow.basedir) / "config.yaml") as defaults_file:
-    CHANGED = list(settings.differences(config, yaml.safe_load(defaults_file)))
-TEMPLATE = SCRIPTS / "hcsqc" / "templates" / "report.html"
-AUDIT_TEMPLATE = TEMPLATE.with_name("audit.html")
+CHANGED = list(settings.differences(config, DEFAULTS))
 FIGURES = {
     **{f"crops_{screen}": f"{STUDY}/figures/crops_{screen}.png" for screen in LABELLED},
     "budget": f"{STUDY}/figures/score_against_budget.png",
@@ -28,16 +25,6 @@ if PRETRAINED:
     FIGURES["epochs"] = f"{STUDY}/figures/knn_along_epochs.png"
 
 
-localrules:
-    save_config,
-    make_tables,
-    plot_crops,
-    plot_scores,
-    plot_epochs,
-    make_audit,
-    make_report,
-
-
 rule save_config:
     """Keep the resolved config with the results."""
     output:
@@ -45,14 +32,15 @@ rule save_config:
         record=f"{STUDY}/runs/config/run.json",
     log:
         f"{STUDY}/logs/config.log",
+    localrule: True
     conda:
         "../envs/core.yaml"
     params:
         # A function, because Snakemake would take braces in a plain value for wildcards.
         config=lambda wildcards: json.dumps({"config": config, "changed": CHANGED}, sort_keys=True),
-        code=code_digest("save_config.py"),
+        code=code_digest("report/save_config.py"),
     shell:
-        "python scripts/save_config.py --config {params.config:q}"
+        '"$HCSQC" report/save_config.py --config {params.config:q}'
         " --output {output.config:q} --record {output.record:q} 2>&1 | tee {log:q}"
 
 
@@ -68,14 +56,14 @@ rule make_tables:
         record=f"{STUDY}/runs/tables/run.json",
     log:
         f"{STUDY}/logs/tables.log",
+    localrule: True
     conda:
         "../envs/core.yaml"
     params:
         folder=lambda wildcards, output: str(Path(output.tables[0]).parent),
-        paper=text_digest((SCRIPTS / "hcsqc" / "masud2022_tables.csv").read_text()),
-        code=code_digest("make_tables.py"),
+        code=code_digest("report/make_tables.py"),
     shell:
-        "python scripts/make_tables.py --scores {input.scores:q} --replicates {input.replicates:q}"
+        '"$HCSQC" report/make_tables.py --scores {input.scores:q} --replicates {input.replicates:q}'
         " --config {input.config:q} --output {params.folder:q} --record {output.record:q} 2>&1 | tee {log:q}"
 
 
@@ -93,13 +81,14 @@ rule plot_crops:
         record=f"{STUDY}/runs/figures/crops_{{screen}}/run.json",
     log:
         f"{STUDY}/logs/figures/crops_{{screen}}.log",
+    localrule: True
     conda:
         "../envs/core.yaml"
     params:
         composite=lambda wc: screen_entry(wc)["composite"],
-        code=code_digest("plot_crops.py"),
+        code=code_digest("report/plot_crops.py"),
     shell:
-        "python scripts/plot_crops.py --labels {input.labels:q} --crops {input.crops:q}"
+        '"$HCSQC" report/plot_crops.py --labels {input.labels:q} --crops {input.crops:q}'
         " --composite {params.composite}"
         " --output {output.figure:q} --record {output.record:q} 2>&1 | tee {log:q}"
 
@@ -114,13 +103,14 @@ rule plot_scores:
         record=f"{STUDY}/runs/figures/scores/run.json",
     log:
         f"{STUDY}/logs/figures/scores.log",
+    localrule: True
     conda:
         "../envs/core.yaml"
     params:
         probes=JUDGED,
-        code=code_digest("plot_scores.py"),
+        code=code_digest("report/plot_scores.py"),
     shell:
-        "python scripts/plot_scores.py --tables {input.tables:q} --probes {params.probes:q}"
+        '"$HCSQC" report/plot_scores.py --tables {input.tables:q} --probes {params.probes:q}'
         " --budget-figure {output.budget:q} --shift-figure {output.shift:q}"
         " --record {output.record:q} 2>&1 | tee {log:q}"
 
@@ -140,12 +130,13 @@ rule plot_epochs:
         record=f"{STUDY}/runs/figures/epochs/run.json",
     log:
         f"{STUDY}/logs/figures/epochs.log",
+    localrule: True
     conda:
         "../envs/core.yaml"
     params:
-        code=code_digest("plot_epochs.py"),
+        code=code_digest("report/plot_epochs.py"),
     shell:
-        "python scripts/plot_epochs.py --scores {input.scores:q}"
+        '"$HCSQC" report/plot_epochs.py --scores {input.scores:q}'
         " --output {output.figure:q} --record {output.record:q} 2>&1 | tee {log:q}"
 
 
@@ -162,17 +153,15 @@ rule make_audit:
         record=f"{STUDY}/runs/audit/run.json",
     log:
         f"{STUDY}/logs/audit.log",
+    localrule: True
     conda:
         "../envs/core.yaml"
     params:
-        template=AUDIT_TEMPLATE,
-        template_digest=text_digest(AUDIT_TEMPLATE.read_text()),
-        paper=text_digest((SCRIPTS / "hcsqc" / "masud2022_tables.csv").read_text()),
-        code=code_digest("make_audit.py"),
+        code=code_digest("report/make_audit.py"),
     shell:
-        "python scripts/make_audit.py --tables {input.tables:q} --ranking {input.pairs:q}"
+        '"$HCSQC" report/make_audit.py --tables {input.tables:q} --ranking {input.pairs:q}'
         " --drops {input.drops:q} --records {input.records:q} --config {input.config:q}"
-        " --template {params.template:q} --output {output.page:q} --record {output.record:q}"
+        " --output {output.page:q} --record {output.record:q}"
         " 2>&1 | tee {log:q}"
 
 
@@ -198,18 +187,17 @@ rule make_report:
         record=f"{STUDY}/runs/report/run.json",
     log:
         f"{STUDY}/logs/report.log",
+    localrule: True
     conda:
         "../envs/core.yaml"
     params:
-        template=TEMPLATE,
-        template_digest=text_digest(TEMPLATE.read_text()),
-        code=code_digest("make_report.py"),
+        code=code_digest("report/make_report.py"),
     shell:
-        "python scripts/make_report.py --tables {input.tables:q} --metrics {input.metrics:q}"
+        '"$HCSQC" report/make_report.py --tables {input.tables:q} --metrics {input.metrics:q}'
         " --ranking {input.ranking:q}"
         " --curves {input.curves:q} --misses {input.misses:q} --causes {input.causes:q}"
         " --unseen {input.unseen:q} --selections {input.selections:q} --splits {input.splits:q}"
         " --figures {input.figures:q}"
         " --labels {input.labels:q} --summaries {input.summaries:q} --encoders {input.encoders:q}"
-        " --config {input.config:q} --template {params.template:q}"
+        " --config {input.config:q}"
         " --output {output.page:q} --record {output.record:q} 2>&1 | tee {log:q}"

@@ -8,6 +8,9 @@ out  simulated/{screen}/{plate}.truth.parquet,
 import time
 
 
+include: "functions/screens.smk"
+
+
 rule simulate_plate:
     """Write a plate of simulated images, named and laid out as the real ones, and its truth."""
     output:
@@ -26,9 +29,9 @@ rule simulate_plate:
     params:
         images=lambda wc: image_folder(wc.screen),
         settings=lambda wc: flags(screen_entry(wc)["simulate"]),
-        code=code_digest("simulate_plate.py"),
+        code=code_digest("screens/simulate_plate.py"),
     shell:
-        "python scripts/simulate_plate.py --plate {wildcards.plate:q} {params.settings}"
+        '"$HCSQC" screens/simulate_plate.py --plate {wildcards.plate:q} {params.settings}'
         " --images {params.images:q} --image-csv {output.image_csv:q} --truth {output.truth:q}"
         " --record {output.record:q} 2>&1 | tee {log:q}"
 
@@ -49,9 +52,9 @@ rule index_plate:
         runtime=minutes(30),
     params:
         source=source_flags,
-        code=code_digest("index_plate.py"),
+        code=code_digest("screens/index_plate.py"),
     shell:
-        "python scripts/index_plate.py --screen {wildcards.screen:q} --plate {wildcards.plate:q}"
+        '"$HCSQC" screens/index_plate.py --screen {wildcards.screen:q} --plate {wildcards.plate:q}'
         " {params.source} --output {output.fields:q} --record {output.record:q} 2>&1 | tee {log:q}"
 
 
@@ -80,9 +83,9 @@ rule measure_scale:
         settings=flags(
             pick(config["crops"], "scale_fields", "scale_low", "scale_high", "illumination_fields")
         ),
-        code=code_digest("measure_scale.py"),
+        code=code_digest("screens/measure_scale.py"),
     shell:
-        "python scripts/measure_scale.py --fields {input.fields:q} --images {params.images:q}"
+        '"$HCSQC" screens/measure_scale.py --fields {input.fields:q} --images {params.images:q}'
         " --channels {params.channels} {params.screen} {params.settings}"
         " --output {output.scale:q} --illumination-output {output.illumination:q}"
         " --record {output.record:q} 2>&1 | tee {log:q}"
@@ -111,7 +114,7 @@ rule refresh_plate:
         # Whoever asks wants a new look.
         asked=lambda wc: time.time_ns(),
     shell:
-        "python scripts/refresh_plate.py --screen {wildcards.screen:q} --plate {wildcards.plate:q}"
+        '"$HCSQC" screens/refresh_plate.py --screen {wildcards.screen:q} --plate {wildcards.plate:q}'
         " {params.source} --plate-images {params.images:q} {params.screen}"
         " --fields {params.fields:q} --summary {params.summary:q} --threads {threads}"
         " --receipt {output.receipt:q} --record {output.record:q} 2>&1 | tee {log:q}"

@@ -10,11 +10,11 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from hcsqc.audit import COST_COLUMNS
-from hcsqc.config import probe_budgets
-from hcsqc.metrics import TABLE_METRICS
-from hcsqc.paper_claims import DROP_COLUMNS, RANKING_COLUMNS
-from hcsqc.tables import make_tables
+from hcsqc.core.config import probe_budgets
+from hcsqc.probes.metrics import TABLE_METRICS
+from hcsqc.report.audit import COST_COLUMNS
+from hcsqc.report.paper_claims import DROP_COLUMNS, RANKING_COLUMNS
+from hcsqc.report.tables import make_tables
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIG = yaml.safe_load((ROOT / "config.yaml").read_text())

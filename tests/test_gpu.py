@@ -4,16 +4,16 @@ import numpy as np
 import pytest
 import torch
 
-from hcsqc.encoders import random_encoder
-from hcsqc.features import FeatureBatches
-from hcsqc.methods import METHODS
-from hcsqc.models import imagenet_input
-from hcsqc.pretraining import pretrain
+from hcsqc.crops.shards import ShardFormat, Shards, ShardWriter
+from hcsqc.encoders.models import imagenet_input
+from hcsqc.encoders.store import random_encoder
+from hcsqc.encoders.views import two_views
+from hcsqc.features.extract import FeatureBatches
+from hcsqc.pretraining.loop import pretrain
+from hcsqc.pretraining.methods import METHODS
 from hcsqc.probes.finetune import finetune, finetuned_scores
 from hcsqc.probes.sgd import SgdSettings
-from hcsqc.shards import ShardFormat, Shards, ShardWriter
-from hcsqc.views import two_views
-from tests.test_ssl_pretraining import VIEWS, Cells, Killed, settings_of, state_of
+from tests.pretraining.test_ssl_pretraining import VIEWS, Cells, Killed, settings_of, state_of
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 

@@ -7,10 +7,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from hcsqc.encoders import Encoder
-from hcsqc.errors import InputError
+from hcsqc.core.errors import InputError
+from hcsqc.encoders.store import Encoder
+from hcsqc.encoders.views import normalise
 from hcsqc.probes.sgd import SgdSettings
-from hcsqc.views import normalise
 
 
 def finetune(

@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from hcsqc.encoders import Encoder
-from hcsqc.errors import InputError
-from hcsqc.folds import grouped_folds
+from hcsqc.core.errors import InputError
+from hcsqc.encoders.store import Encoder
+from hcsqc.labels.folds import grouped_folds
 from hcsqc.probes.finetune import finetune, finetuned_logits
 from hcsqc.probes.sgd import SgdSearchSettings, SgdSettings, best_trial, trial
 

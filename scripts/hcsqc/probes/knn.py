@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from hcsqc.errors import InputError
+from hcsqc.core.errors import InputError
 from hcsqc.probes.task import Task, rows_of
 
 METRICS = ("euclidean", "cosine")

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from hcsqc.folds import grouped_folds
+from hcsqc.labels.folds import grouped_folds
 from hcsqc.probes.linear import linear_logits
 from hcsqc.probes.sgd import SgdSearchSettings, SgdSettings, best_trial, trial
 

@@ -7,8 +7,8 @@ import numpy as np
 from scipy.optimize import minimize
 from scipy.special import expit
 
-from hcsqc.errors import InputError
-from hcsqc.folds import grouped_folds
+from hcsqc.core.errors import InputError
+from hcsqc.labels.folds import grouped_folds
 from hcsqc.probes.sgd import TIE
 
 # Norm of the mean loss's gradient at the solution. Probabilities are then right to about 1e-7;

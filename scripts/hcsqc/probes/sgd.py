@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from itertools import product
 
-from hcsqc.errors import InputError
+from hcsqc.core.errors import InputError
 
 # Nats. Mean losses over folds this close are a tie, so that no rounding of a solver decides one.
 TIE = 1e-6

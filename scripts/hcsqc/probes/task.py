@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 
-from hcsqc.errors import InputError
-from hcsqc.schema import TABLES, read_table
-from hcsqc.splits import largest_budget, training_crops
+from hcsqc.core.errors import InputError
+from hcsqc.core.schema import TABLES, read_table
+from hcsqc.labels.splits import largest_budget, training_crops
 
 ABNORMAL = "abnormal"
 # Of training crops n x width features, n targets of 0 and 1 and n wells, then m x width matrices to

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pandas as pd
 
-from hcsqc.errors import InputError
+from hcsqc.core.errors import InputError
 from hcsqc.probes.task import ABNORMAL
 from hcsqc.qc.prevalence import (
     SHOWN,

@@ -5,9 +5,9 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from hcsqc.errors import InputError
+from hcsqc.core.errors import InputError
+from hcsqc.core.schema import TABLES, split_field_id
 from hcsqc.qc.prevalence import at_prevalence
-from hcsqc.schema import TABLES, split_field_id
 
 WHY_NOT = {
     "border": "its window crosses the field's border (crops.border: reflect scores such cells)",

@@ -14,10 +14,10 @@ import numpy as np
 import pandas as pd
 from safetensors.numpy import load_file, save_file
 
-from hcsqc.encoders import Encoder, load_encoder, save_encoder
-from hcsqc.errors import InputError
-from hcsqc.files import atomic, write_json
-from hcsqc.folds import held_out_fold
+from hcsqc.core.errors import InputError
+from hcsqc.core.files import atomic, write_json
+from hcsqc.encoders.store import Encoder, load_encoder, save_encoder
+from hcsqc.labels.folds import held_out_fold
 from hcsqc.probes.logistic import (
     FittedLogistic,
     LogisticSettings,
@@ -25,7 +25,7 @@ from hcsqc.probes.logistic import (
     mean_of_models,
 )
 from hcsqc.probes.task import ABNORMAL
-from hcsqc.qc.files import ABOUT, CLASSIFIER, ENCODER
+from hcsqc.qc.detector_files import ABOUT, CLASSIFIER, ENCODER
 
 HELD_OUT_FOLDS = 10
 FEWEST_PER_ARTEFACT = 3  # labels of an artefact, for the detector to name it

@@ -11,10 +11,10 @@ import numpy as np
 import pandas as pd
 from scipy.special import ndtr, stdtrit
 
-from hcsqc.errors import InputError
-from hcsqc.layouts.base import first_few, parse_well
+from hcsqc.core.errors import InputError
+from hcsqc.core.schema import check_columns
 from hcsqc.qc.prevalence import SHOWN, clustered_share, exact_bounds
-from hcsqc.schema import check_columns
+from hcsqc.screens.layouts.base import first_few, parse_well
 
 PLATE, WELL, SITE = "Metadata_Plate", "Metadata_Well", "Metadata_Site"
 TREATMENT = ["role", "compound", "concentration_um"]

@@ -19,11 +19,11 @@ import torch
 from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, Schema, TensorSpec
 
-from hcsqc.features import embed, frozen
-from hcsqc.measures import measure
+from hcsqc.encoders.measures import measure
+from hcsqc.encoders.standardised import StandardisedMeasures
+from hcsqc.encoders.views import normalise
+from hcsqc.features.extract import embed, frozen
 from hcsqc.qc.detector import Detector, load_detector
-from hcsqc.standardised import StandardisedMeasures
-from hcsqc.views import normalise
 
 LIBRARY = Path(__file__).resolve().parents[1]
 CODE = Path(__file__).with_name("model_code.py")

@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 from scipy.special import betaln, comb, stdtr, stdtrit
 
+from hcsqc.analyses.ranking import holm
 from hcsqc.qc.flags import PLATE, angle, angle_variance, most_common_artefact, robust_spread
-from hcsqc.ranking import holm
 
 COLUMNS = ["compound", "concentration_um", "wells", "scored", "flagged_share", "control_share"]
 COLUMNS += ["p_value", "adjusted_p", "warned", "artefact"]

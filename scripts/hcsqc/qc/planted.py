@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from hcsqc.labels import match_truth
+from hcsqc.labels.match import match_truth
 
 MOSTLY = 0.5  # share of cells with an artefact
 TRUTH = ["plate", "well", "site"]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import betaincinv, stdtrit
 
-from hcsqc.errors import InputError
+from hcsqc.core.errors import InputError
 
 ABNORMAL = 1
 SHOWN = 0.95  # confidence of intervals that are shown

@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 from scipy.spatial import cKDTree
 
-from hcsqc.errors import InputError
-from hcsqc.schema import check_columns
+from hcsqc.core.errors import InputError
+from hcsqc.core.schema import check_columns
 
 PLACE = ["Metadata_Plate", "Metadata_Well", "Metadata_Site"]
 CENTRE = ["Nuclei_Location_Center_X", "Nuclei_Location_Center_Y"]

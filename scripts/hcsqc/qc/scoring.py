@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 from scipy.stats import ks_2samp
 
-from hcsqc.features import FeatureBatches
+from hcsqc.crops.shards import Shards
+from hcsqc.features.extract import FeatureBatches
 from hcsqc.qc.detector import Detector
-from hcsqc.shards import Shards
 
 WHITE = 255  # what the camera's saturation became (hcsqc.scale)
 BLANK = 1e-4  # relative variance of the Laplacian that stands for no contrast at all

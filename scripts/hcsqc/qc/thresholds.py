@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hcsqc.errors import InputError
+from hcsqc.core.errors import InputError
 from hcsqc.qc.prevalence import (
     ABNORMAL,
     SHOWN,

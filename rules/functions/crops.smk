@@ -1,0 +1,24 @@
+"""Published nuclei, and the screens that others are derived from."""
+
+
+def locations(screen, plate):
+    """Return the table of a plate's published nuclei, None where nuclei are found."""
+    path = config["screens"][screen].get("locations")
+    return path and path.replace("{plate}", plate)
+
+
+def locations_input(wildcards):
+    """Return the table of published nuclei as an input, unless it is missing: as for images."""
+    path = locations(wildcards.screen, wildcards.plate)
+    return path if path and Path(path).exists() else []
+
+
+def locations_flag(wildcards):
+    """Return the flag that names the table of published nuclei."""
+    path = locations(wildcards.screen, wildcards.plate)
+    return flags({"locations": path} if path else {})
+
+
+def derived_from(screen):
+    """Return the screen that a derived one takes its crops from."""
+    return config["screens"][screen]["derived_from"]

@@ -1,0 +1,21 @@
+"""Files of weights and networks that users bring."""
+
+# Weights of trained networks, for all studies: name -> the entry of an encoder that has them.
+WEIGHTS = {
+    settings.weights_name(config["encoders"][name]): config["encoders"][name]
+    for name in encoders_of("transfer")
+    if name in encoders_with("architecture")
+}
+
+
+def module_file(wildcards):
+    """Return the file of a network of one's own as an input, if it lies where Snakemake runs."""
+    stem = encoder_settings(wildcards)["module"].split(":")[0].replace(".", "/")
+    places = [Path(f"{stem}.py"), Path(stem) / "__init__.py"]
+    return [str(path) for path in places if path.exists()]
+
+
+def weights_file(wildcards):
+    """Return the file of a network's weights as an input, unless it is missing: as for images."""
+    path = WEIGHTS[wildcards.weights].get("file")
+    return path if path and Path(path).exists() else []

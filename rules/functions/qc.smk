@@ -1,0 +1,46 @@
+"""Inputs of quality control: the detector, labels and scores of a screen."""
+
+
+def detector_encoders():
+    """Return the encoders that the detector's is one of: those that see crops, of the first seed."""
+    names = EMBEDDING if config["qc"]["encoder"] == "best" else [config["qc"]["encoder"]]
+    seeds = {name: seed for name, seed in reversed(ENCODER_SEEDS)}
+    return [
+        f"{STUDY}/encoders/{name}/seed{seeds[name]}/encoder.safetensors"
+        for name in names
+        if name in seeds
+    ]
+
+
+def has_labels(screen):
+    """Return whether a screen's labels can be looked up: from files or from its truth."""
+    return bool(config["screens"][screen]["labels"])
+
+
+def screen_labels(wildcards):
+    """Return the labels of a screen that may set its threshold, if it has any."""
+    if not has_labels(wildcards.screen):
+        return []
+    return [
+        f"{STUDY}/labels/{wildcards.screen}.parquet",
+        f"{STUDY}/labels/{wildcards.screen}.random.parquet",
+    ]
+
+
+def plate_scores(screen):
+    """Return the scores of a screen's plates."""
+    plates = config["screens"][screen]["plates"]
+    return [f"{STUDY}/qc/{screen}/scores/{plate}.parquet" for plate in plates]
+
+
+def sampled_features(screen):
+    """Return the features of some random crops of each of a screen's plates."""
+    return [path.replace(".parquet", ".features.parquet") for path in plate_scores(screen)]
+
+
+def filtered_tables(screen):
+    """Return a screen's LoadData tables without the bad wells, where it came as such tables."""
+    entry = config["screens"][screen]
+    if entry.get("layout") != "loaddata":
+        return []
+    return [f"{STUDY}/qc/{screen}/load_data/{plate}.csv" for plate in entry["plates"]]

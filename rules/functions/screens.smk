@@ -1,0 +1,35 @@
+"""Where the images of a plate lie and how they are named."""
+
+
+def source_tables(screen, plate):
+    """Return the tables that say of a plate's images what their names do not, by config key."""
+    if screen in SIMULATED:
+        return {"image_csv": f"{STUDY}/simulated/{screen}/{plate}.image.csv"}
+    entry = config["screens"][screen]
+    keys = [key for key in ("image_csv", "table") if key in entry]
+    return {key: entry[key].replace("{plate}", plate) for key in keys}
+
+
+def source_tables_input(wildcards):
+    """Return these tables as inputs, unless they are missing: a dry run needs no images."""
+    paths = source_tables(wildcards.screen, wildcards.plate).values()
+    return [path for path in paths if wildcards.screen in SIMULATED or Path(path).exists()]
+
+
+def source_flags(wildcards):
+    """Return the flags that say where a plate's images lie and how they are named."""
+    screen, entry = wildcards.screen, screen_entry(wildcards)
+    given = pick_given(entry, "layout", "table_prefix", "pattern")
+    given |= source_tables(screen, wildcards.plate)
+    given |= {"images": image_folder(screen), "channels": settings.channels(config, screen)}
+    return flags(given)
+
+
+def illumination_input(wildcards):
+    """Return a plate's illumination functions as inputs, unless they are missing: as for images."""
+    template = screen_entry(wildcards).get("illumination", "retrospective")
+    if template == "retrospective":
+        return []
+    channels = settings.channels(config, wildcards.screen)
+    paths = [template.format(plate=wildcards.plate, channel=channel) for channel in channels]
+    return [path for path in paths if Path(path).exists()]

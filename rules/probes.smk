@@ -1,0 +1,143 @@
+"""Probes: classifiers per label budget; all draws of one (encoder, probe, budget) in one job.
+
+in   features (frozen probes) or encoder and crops (fine-tuning); splits; labels of the shift screens
+out  predictions/{encoder}/seed{seed}/{probe}/budget{budget}.parquet,
+     scores/{encoder}/seed{seed}.parquet, replicates/{encoder}/seed{seed}.parquet
+"""
+
+
+include: "functions/probes.smk"
+
+
+PROBE_LOG = f"{STUDY}/logs/probes/{{encoder}}/seed{{seed}}/{{probe}}/budget{{budget}}.log"
+
+
+rule probe:
+    """Classify frozen features by one kind of probe, on all draws."""
+    input:
+        features=all_features,
+        splits=f"{STUDY}/splits/{TRAIN}.parquet",
+        shift=[f"{STUDY}/labels/{screen}.parquet" for screen in TEST],
+    output:
+        predictions=PREDICTIONS,
+        record=PROBE_RECORD,
+    log:
+        PROBE_LOG,
+    wildcard_constraints:
+        probe=one_of(name for kind in FROZEN for name in probes_of(kind)),
+    conda:
+        "../envs/core.yaml"
+    resources:
+        mem_mb=growing(1000),
+        runtime=minutes(20),
+    params:
+        script=probe_script,
+        settings=lambda wc: flags(settings.probe_settings(config, wc.probe)),
+        draws=lambda wc: settings.probe_draws(config, wc.probe),
+        shuffle=shuffle_flag,
+        code=lambda wc: code_digest(probe_script(wc)),
+    shell:
+        '"$HCSQC" {params.script} --features {input.features:q} --splits {input.splits:q}'
+        " --shift-labels {input.shift:q} --budget {wildcards.budget} --draws {params.draws} {params.shuffle}"
+        " --seed {wildcards.seed} {params.settings}"
+        " --output {output.predictions:q} --record {output.record:q} 2>&1 | tee {log:q}"
+
+
+rule search_finetuning:
+    """Choose the settings of fine-tuning by inner folds of the first draw's training labels."""
+    input:
+        encoder=f"{STUDY}/encoders/{{encoder}}/seed{{seed}}/encoder.safetensors",
+        about=f"{STUDY}/encoders/{{encoder}}/seed{{seed}}/encoder.json",
+        splits=f"{STUDY}/splits/{TRAIN}.parquet",
+        crops=crop_files(TRAIN, "parquet"),
+    output:
+        choice=f"{STUDY}/search/finetuning/{{encoder}}/seed{{seed}}/{{probe}}/budget{{budget}}.json",
+        record=f"{STUDY}/runs/probe_search/{{encoder}}/seed{{seed}}/{{probe}}/budget{{budget}}/run.json",
+    log:
+        f"{STUDY}/logs/probe_search/{{encoder}}/seed{{seed}}/{{probe}}/budget{{budget}}.log",
+    wildcard_constraints:
+        probe=one_of(probes_of("finetune_search")),
+    conda:
+        "../envs/torch.yaml"
+    threads: 8
+    resources:
+        gpu=1,
+        mem_mb=growing(8000),
+        runtime=minutes(480),
+    params:
+        composite=config["screens"][TRAIN]["composite"],
+        settings=lambda wc: flags(settings.probe_settings(config, wc.probe)),
+        code=code_digest("probes/search_finetuning.py"),
+    shell:
+        '"$HCSQC" probes/search_finetuning.py --encoder {input.encoder:q} --splits {input.splits:q}'
+        " --crops {input.crops:q} --composite {params.composite} --budget {wildcards.budget}"
+        " --seed {wildcards.seed} {params.settings} --threads {threads}"
+        " --output {output.choice:q} --record {output.record:q} 2>&1 | tee {log:q}"
+
+
+rule finetune:
+    """Train encoder and linear layer together."""
+    input:
+        encoder=f"{STUDY}/encoders/{{encoder}}/seed{{seed}}/encoder.safetensors",
+        about=f"{STUDY}/encoders/{{encoder}}/seed{{seed}}/encoder.json",
+        splits=f"{STUDY}/splits/{TRAIN}.parquet",
+        shift=[f"{STUDY}/labels/{screen}.parquet" for screen in TEST],
+        crops=[crop_files(screen, "parquet") for screen in LABELLED],
+        choice=finetuning_choice,
+    output:
+        predictions=PREDICTIONS,
+        record=PROBE_RECORD,
+    log:
+        PROBE_LOG,
+    wildcard_constraints:
+        probe=one_of(name for kind in settings.FINETUNING for name in probes_of(kind)),
+    conda:
+        "../envs/torch.yaml"
+    threads: 8
+    resources:
+        gpu=1,
+        mem_mb=growing(8000),
+        runtime=minutes(240),
+    params:
+        # Channels that encoders see of each screen: BBBC022:w4,w5,w1.
+        composites=[
+            f"{screen}:{','.join(config['screens'][screen]['composite'])}" for screen in LABELLED
+        ],
+        settings=finetuning_flags,
+        draws=lambda wc: settings.probe_draws(config, wc.probe),
+        shuffle=shuffle_flag,
+        code=code_digest("probes/finetune.py"),
+    shell:
+        '"$HCSQC" probes/finetune.py --encoder {input.encoder:q} --splits {input.splits:q}'
+        " --shift-labels {input.shift:q} --crops {input.crops:q}"
+        " --composites {params.composites:q} --budget {wildcards.budget} --draws {params.draws} {params.shuffle}"
+        " --seed {wildcards.seed} {params.settings} --threads {threads}"
+        " --output {output.predictions:q} --record {output.record:q} 2>&1 | tee {log:q}"
+
+
+rule score_predictions:
+    """Compute the metrics of every prediction of an encoder, and resample wells and draws."""
+    input:
+        predictions=lambda wc: [
+            PREDICTIONS.format(**job)
+            for job in probe_jobs(wc.encoder, wc.seed, config["study"]["probes"])
+        ],
+    output:
+        scores=f"{STUDY}/scores/{{encoder}}/seed{{seed}}.parquet",
+        replicates=f"{STUDY}/replicates/{{encoder}}/seed{{seed}}.parquet",
+        record=f"{STUDY}/runs/scores/{{encoder}}/seed{{seed}}/run.json",
+    log:
+        f"{STUDY}/logs/scores/{{encoder}}/seed{{seed}}.log",
+    conda:
+        "../envs/core.yaml"
+    resources:
+        mem_mb=growing(1000),
+        runtime=minutes(30),
+    params:
+        replicates=config["evaluation"]["replicates"],
+        code=code_digest("probes/score_predictions.py"),
+    shell:
+        '"$HCSQC" probes/score_predictions.py --predictions {input.predictions:q}'
+        " --encoder {wildcards.encoder:q} --seed {wildcards.seed}"
+        " --replicates {params.replicates} --output {output.scores:q}"
+        " --output-replicates {output.replicates:q} --record {output.record:q} 2>&1 | tee {log:q}"

@@ -1,0 +1,48 @@
+"""Compare the encoders in pairs: who is best, and who cannot be told from the best."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from hcsqc.analyses.ranking import CELL, compare_encoders, rank
+from hcsqc.core import cli
+from hcsqc.core.files import atomic
+from hcsqc.core.schema import read_table
+from hcsqc.figures.ranking import plot_ranking
+from hcsqc.probes.metrics import LOWER_IS_BETTER
+
+
+def main() -> None:
+    """Read the flags, scores and replicates; write the comparisons, the ranking and its figure."""
+    parser = cli.parser(__doc__)
+    parser.add_argument("--scores", type=Path, nargs="+", required=True)
+    parser.add_argument("--replicates", type=Path, nargs="+", required=True)
+    parser.add_argument("--train-screen", required=True, help="the one that the figure shows")
+    parser.add_argument("--probes", nargs="+", required=True, help="to rank encoders under")
+    parser.add_argument("--pairs", type=Path, required=True)
+    parser.add_argument("--ranking", type=Path, required=True)
+    parser.add_argument("--figure", type=Path, required=True)
+    cli.run(compare, parser.parse_args())
+
+
+def compare(args, record) -> None:
+    """Rank the encoders that the arguments name."""
+    scores = pd.concat([read_table(path, "scores") for path in args.scores])
+    replicates = pd.concat([read_table(path, "replicates") for path in args.replicates])
+    scores = scores[scores["probe"].isin(args.probes)]
+    replicates = replicates[replicates["probe"].isin(args.probes)]
+    scores, replicates = (
+        table[~table["metric"].isin(LOWER_IS_BETTER)] for table in (scores, replicates)
+    )
+    pairs = compare_encoders(scores, replicates)
+    ranked = rank(pairs, scores, replicates)
+    for table, path in ((pairs, args.pairs), (ranked, args.ranking)):
+        with atomic(path) as temporary:
+            table.to_csv(temporary, index=False, float_format="%.6g")
+    shown = ranked[(ranked["screen"] == args.train_screen) & (ranked["metric"] == "f1")]
+    plot_ranking(shown[shown["budget"] == shown["budget"].max()], pairs, args.figure)
+    record.metrics = {"rankings": len(ranked.groupby(CELL)), "comparisons": len(pairs) // 2}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,32 @@
+"""Make an encoder of the weights of a trained network."""
+
+from pathlib import Path
+
+from hcsqc.core import cli
+from hcsqc.encoders.given import CHANNEL_MODES, transfer_encoder
+from hcsqc.encoders.store import save_encoder
+from hcsqc.encoders.weights import load_weights
+
+
+def main() -> None:
+    """Read the flags and weights, write the encoder."""
+    parser = cli.parser(__doc__)
+    parser.add_argument("--weights", type=Path, required=True, help="as fetch_weights.py writes")
+    parser.add_argument("--input-px", type=int, required=True)
+    parser.add_argument("--channels", type=int, required=True, help="of the composites")
+    parser.add_argument("--mode", choices=CHANNEL_MODES, required=True, help="how they are seen")
+    parser.add_argument("--output", type=Path, required=True)
+    cli.run(import_weights, parser.parse_args())
+
+
+def import_weights(args, record) -> None:
+    """Make the encoder that the arguments describe."""
+    weights = load_weights(args.weights)
+    encoder = transfer_encoder(weights, args.input_px, args.channels, args.mode)
+    save_encoder(encoder, args.output)
+    record.parameters = dict(encoder.provenance) | {"kind": "transfer"}
+    record.metrics = {"width": encoder.width}
+
+
+if __name__ == "__main__":
+    main()

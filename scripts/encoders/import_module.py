@@ -1,0 +1,30 @@
+"""Make an encoder of a network of one's own."""
+
+from pathlib import Path
+
+from hcsqc.core import cli
+from hcsqc.encoders.given import own_encoder
+from hcsqc.encoders.store import save_encoder
+
+
+def main() -> None:
+    """Read the flags, make the network, write the encoder."""
+    parser = cli.parser(__doc__)
+    parser.add_argument("--module", required=True, help="module:function that returns it")
+    parser.add_argument("--input-px", type=int, required=True)
+    parser.add_argument("--channels", type=int, required=True, help="of the composites")
+    parser.add_argument("--file", type=Path, help="its weights as .safetensors or .pth")
+    parser.add_argument("--output", type=Path, required=True)
+    cli.run(make, parser.parse_args())
+
+
+def make(args, record) -> None:
+    """Make the encoder that the arguments describe."""
+    encoder = own_encoder(args.module, args.input_px, args.channels, args.file)
+    save_encoder(encoder, args.output)
+    record.parameters = dict(encoder.provenance) | {"kind": "transfer"}
+    record.metrics = {"width": encoder.width}
+
+
+if __name__ == "__main__":
+    main()

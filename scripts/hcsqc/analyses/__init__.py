@@ -1,0 +1,1 @@
+"""What the labels support: ranking, learning curves, dose response, shift."""

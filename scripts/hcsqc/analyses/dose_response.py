@@ -1,0 +1,158 @@
+"""Dose response: which artefacts are found, and how strong they must be for it."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+from scipy.stats import beta
+
+from hcsqc.core.errors import InputError
+from hcsqc.probes.metrics import THRESHOLD
+from hcsqc.probes.resampling import interval
+
+FALSE_ALARMS = 0.05
+HALF, AT_FALSE_ALARMS = f"{THRESHOLD:g}", f"{FALSE_ALARMS:.0%} false alarms"
+STRENGTHS = ("weak", "medium", "strong", "unknown", "all")
+UNKNOWN, ALL = STRENGTHS[-2:]
+MISSED = 0.5
+# Were half of them detected, none of six would be in fewer than 2.5% of cases.
+FEWEST_CROPS = 6
+COLUMNS = ["screen", "artefact", "strength", "threshold", "detected", "low", "high", "crops"]
+
+
+def detection(
+    predictions: pd.DataFrame, labels: pd.DataFrame, replicates: int, seed: int
+) -> pd.DataFrame:
+    """Return the share of abnormal test crops that are detected, by artefact and strength.
+
+    `predictions` are those of one encoder, probe and budget, with a column seed; `labels` the
+    labels of all their screens. Columns: those of `COLUMNS`. strength is one of `STRENGTHS`: weak
+    up to a third of the scale from 0 to 1, medium up to two, strong above, `unknown` if not known,
+    and `all`. threshold is `0.5`, or `5% false alarms`: that of each draw's normal test crops. An
+    artefact that the label does not name is `unknown`. Each crop counts once, with its mean over
+    draws and seeds; crops is their number. low to high is a 95% interval from `replicates`
+    resamples of the wells.
+    Raises InputError if a test crop has no label.
+    """
+    found = _described(_detected(predictions), labels)
+    rows = []
+    for (screen, artefact, strength), crops in _cells(found):
+        for threshold in (HALF, AT_FALSE_ALARMS):
+            own = crops.dropna(subset=threshold)
+            low, high = _interval(own[threshold], own["place"], replicates, seed)
+            rows.append((screen, artefact, strength, threshold, own[threshold].mean(), low, high))
+            rows[-1] += (len(own),)
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def false_alarm_threshold(normal: np.ndarray, share: float) -> float:
+    """Return the lowest threshold that at most such a share of normal scores exceeds.
+
+    nan if there are none. Scores above it are alarms.
+    """
+    if not len(normal):
+        return float("nan")
+    allowed = int(np.floor(share * len(normal) + 1e-9))
+    return float(np.sort(normal)[::-1][min(allowed, len(normal) - 1)])
+
+
+def strength_bins(strength: pd.Series) -> pd.Series:
+    """Return weak, medium, strong or unknown for strengths of 0 to 1."""
+    edges = [-np.inf, 1 / 3, 2 / 3, np.inf]
+    bins = pd.cut(strength.astype(float), edges, labels=list(STRENGTHS[:3]))
+    return bins.astype(object).where(bins.notna(), UNKNOWN)
+
+
+def is_missed(table: pd.DataFrame) -> pd.Series:
+    """Return for each row of `detection` whether less than half is detected, by its interval.
+
+    Its upper end is below 50%, and there are at least six crops.
+    """
+    return (table["high"] < MISSED) & (table["crops"] >= FEWEST_CROPS)
+
+
+def misses(table: pd.DataFrame) -> list[str]:
+    """Return a sentence per encoder, probe, screen and threshold that misses some artefact.
+
+    `table` has the columns of `detection`, encoder and probe. Missed is what `is_missed` says;
+    of an artefact that is missed as a whole the strengths are not listed.
+    """
+    missed = table[is_missed(table)]
+    keys = ["encoder", "probe", "screen", "threshold"]
+    sentences = []
+    for (encoder, probe, screen, threshold), rows in missed.groupby(keys, sort=False):
+        whole = set(rows.loc[rows["strength"] == ALL, "artefact"])
+        listed = rows[(rows["strength"] == ALL) | ~rows["artefact"].isin(whole)]
+        parts = [
+            f"{_named(row.artefact, row.strength)} (detected: {row.detected:.0%} of {row.crops} "
+            f"crops, at most {row.high:.0%})"
+            for row in listed.itertuples()
+        ]
+        at = f"at {threshold}" if threshold == AT_FALSE_ALARMS else f"at threshold {threshold}"
+        sentences.append(f"{encoder} with {probe} on {screen} {at} misses {', '.join(parts)}.")
+    return sentences
+
+
+def _named(artefact: str, strength: str) -> str:
+    if strength == ALL:
+        return artefact
+    return f"{artefact} of unknown strength" if strength == UNKNOWN else f"{strength} {artefact}"
+
+
+def _detected(predictions: pd.DataFrame) -> pd.DataFrame:
+    """Return screen, crop_id and, for each threshold, whether each abnormal crop is above it."""
+    parts = []
+    for _, rows in predictions.groupby(["seed", "draw", "screen"]):
+        normal = rows.loc[rows["label"] == "normal", "score"].to_numpy()
+        abnormal = rows[rows["label"] == "abnormal"]
+        limit = false_alarm_threshold(normal, FALSE_ALARMS)
+        part = abnormal[["screen", "crop_id"]].assign(
+            **{HALF: (abnormal["score"] > THRESHOLD).astype(float)}
+        )
+        above = (abnormal["score"] > limit).astype(float)
+        parts.append(part.assign(**{AT_FALSE_ALARMS: above if limit == limit else np.nan}))
+    if not parts:
+        return pd.DataFrame(columns=["screen", "crop_id", HALF, AT_FALSE_ALARMS])
+    return pd.concat(parts, ignore_index=True)
+
+
+def _described(detected: pd.DataFrame, labels: pd.DataFrame) -> pd.DataFrame:
+    """Return one row per crop: its mean detection, artefact, strength bin and place."""
+    crops = detected.groupby(["screen", "crop_id"], as_index=False)[[HALF, AT_FALSE_ALARMS]].mean()
+    about = labels[["crop_id", "artefact", "strength"]].assign(
+        place=labels["plate"] + "/" + labels["well"]
+    )
+    found = crops.merge(about, on="crop_id", how="left", validate="one_to_one")
+    if found["place"].isna().any():
+        missing = found.loc[found["place"].isna(), "crop_id"]
+        raise InputError(
+            f"dose response: {len(missing)} abnormal test crops have no label, first "
+            f"{missing.iloc[0]}; give the labels of every screen of the predictions"
+        )
+    found["artefact"] = found["artefact"].where(found["artefact"].notna(), UNKNOWN)
+    return found.assign(strength=strength_bins(found["strength"]))
+
+
+def _cells(found: pd.DataFrame) -> Iterator[tuple[tuple[str, str, str], pd.DataFrame]]:
+    for (screen, artefact), crops in found.groupby(["screen", "artefact"]):
+        for strength in STRENGTHS[:-1]:
+            inside = crops[crops["strength"] == strength]
+            if len(inside):
+                yield (screen, artefact, strength), inside
+        yield (screen, artefact, ALL), crops
+
+
+def _interval(detected: pd.Series, places: pd.Series, replicates, seed) -> tuple[float, float]:
+    """Return the interval of a mean over crops, by resampling the wells that hold them."""
+    wells = detected.groupby(places).agg(["sum", "count"])
+    n = len(wells)
+    if n >= 2 and (detected.min() == 1 or detected.max() == 0):
+        # Wells that all agree leave nothing to resample: the exact (Clopper-Pearson) interval.
+        hits = n * detected.min()
+        low = beta.ppf(0.025, hits, 1) if hits else 0.0
+        return float(low), 1.0 if hits else float(beta.ppf(0.975, 1, n))
+    if n < 2:
+        return float("nan"), float("nan")
+    counts = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), replicates)
+    means = (counts @ wells["sum"].to_numpy()) / (counts @ wells["count"].to_numpy())
+    return interval(means, n)

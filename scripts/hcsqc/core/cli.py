@@ -1,0 +1,107 @@
+"""What the command lines of all scripts share: settings as flags, errors as one line, records.
+
+Rules write settings as flags, scripts read them back. Nothing else here knows of command lines.
+"""
+
+import argparse
+import dataclasses
+import shlex
+import sys
+import typing
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+from hcsqc.core.digest import SCRIPTS
+from hcsqc.core.errors import InputError
+from hcsqc.core.records import Record
+
+Settings = TypeVar("Settings")
+
+
+def parser(about: str, threads: bool = False) -> argparse.ArgumentParser:
+    """Return a parser with the flags that every script has."""
+    made = argparse.ArgumentParser(description=about)
+    made.add_argument("--record", type=Path, required=True, help="where to write run.json")
+    if threads:
+        made.add_argument("--threads", type=int, default=1, help="processor cores to use")
+    return made
+
+
+def probe_parser(about: str, settings: type) -> argparse.ArgumentParser:
+    """Return a parser with the flags that every probe on frozen features has."""
+    made = parser(about)
+    made.add_argument("--features", type=Path, nargs="+", required=True)
+    made.add_argument("--splits", type=Path, required=True)
+    made.add_argument("--shift-labels", type=Path, nargs="*", required=True)
+    made.add_argument("--budget", type=int, required=True)
+    made.add_argument("--draws", type=int, required=True)
+    made.add_argument("--shuffle-labels", action="store_true", help="of the training crops")
+    made.add_argument("--seed", type=int, required=True, help="kNN needs none")
+    made.add_argument("--output", type=Path, required=True)
+    add_settings(made, settings)
+    return made
+
+
+def add_source(to: argparse.ArgumentParser, layouts: Iterable[str]) -> None:
+    """Add the flags that say which plate is meant, where its images lie and how they are named."""
+    to.add_argument("--screen", required=True)
+    to.add_argument("--plate", required=True)
+    to.add_argument("--layout", choices=layouts, required=True)
+    to.add_argument("--images", type=Path, required=True, help="folder; may hold {plate}")
+    to.add_argument("--channels", nargs="+", required=True)
+    to.add_argument("--image-csv", type=Path, help="of bbbc022 and bbbc021")
+    to.add_argument("--table", type=Path, help="of loaddata; may hold {plate}")
+    to.add_argument("--table-prefix", help="of loaddata: what --images stands for in the table")
+    to.add_argument("--pattern", help="of files: regular expression of a path below --images")
+
+
+def flags(values: Mapping[str, object]) -> str:
+    """Return settings as command-line flags: `{"batch_size": 32}` as `--batch-size 32`.
+
+    Sorted, so that keys in another order are no change.
+    """
+    words = []
+    for name, value in sorted(values.items()):
+        words.append("--" + name.replace("_", "-"))
+        words += [str(item) for item in (value if isinstance(value, list) else [value])]
+    return shlex.join(words)
+
+
+def add_settings(to: argparse.ArgumentParser, settings: type, required: bool = True) -> None:
+    """Add one flag per field of a settings dataclass."""
+    for name, kind in typing.get_type_hints(settings).items():
+        flag = "--" + name.replace("_", "-")
+        if typing.get_origin(kind) is tuple:
+            to.add_argument(flag, type=typing.get_args(kind)[0], nargs="*", required=required)
+        else:
+            to.add_argument(flag, type=_boolean if kind is bool else kind, required=required)
+
+
+def _boolean(text: str) -> bool:
+    if text.lower() not in ("true", "false"):
+        raise argparse.ArgumentTypeError(f"'{text}' is neither true nor false")
+    return text.lower() == "true"
+
+
+def settings_from(args: argparse.Namespace, settings: type[Settings]) -> Settings:
+    """Return the settings that were given by the flags of `add_settings`."""
+    values = {field.name: getattr(args, field.name) for field in dataclasses.fields(settings)}
+    return settings(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+
+
+def run(job: Callable[[argparse.Namespace, Record], None], args: argparse.Namespace) -> None:
+    """Run a job and write its record; bad input ends with one line and exit status 1."""
+    script = Path(sys.argv[0]).resolve().relative_to(SCRIPTS).as_posix()
+    with _one_line_errors(), Record(args.record, script, vars(args)) as record:
+        job(args, record)
+
+
+@contextmanager
+def _one_line_errors() -> Iterator[None]:
+    try:
+        yield
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)

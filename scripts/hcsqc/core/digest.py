@@ -1,0 +1,160 @@
+"""Digests of code: what a job would do, without comments and docstrings.
+
+A module declares the data files that it reads, beside it, in a constant of literals:
+`DATA_FILES = ("page.html",)`. They are part of its code.
+"""
+
+import ast
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+
+from hcsqc.core.errors import InputError
+
+SCRIPTS = Path(__file__).resolve().parents[2]
+
+
+def code_digest(
+    script: str | Path, plugin: str | Path | None = None, without: Iterable[str | Path] = ()
+) -> str:
+    """Return a digest of a script and of every project module it imports, transitively.
+
+    It is taken from the syntax trees without comments and docstrings, so that only code that
+    runs changes it, and from the data files that the modules declare. `script` and the other paths
+    are relative to `scripts/`. Of the folder of `plugin`, a module of a registry such as
+    `METHODS`, only the plugin and what it imports counts. `without` lists modules to leave out.
+    Raises InputError if a module has a relative import, which would be missed, or lacks data.
+    """
+    skipped = {SCRIPTS / path for path in without}
+    wanted = [SCRIPTS / script]
+    if plugin:
+        own = SCRIPTS / plugin
+        registry = own.parent / "__init__.py"
+        skipped |= set(own.parent.glob("*.py")) - _closure([own], {registry})
+        wanted.append(own)
+    digest = hashlib.sha256()
+    for path in sorted(_closure(wanted, skipped)):
+        module = _module(path)
+        digest.update(path.relative_to(SCRIPTS).as_posix().encode())
+        digest.update(module.code.encode())
+        for name in module.data:
+            digest.update(_data(path, name))
+    _remember()
+    return digest.hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class _Module:
+    """What a module's text says; `text` and `code` are digests with and without its comments."""
+
+    text: str
+    code: str
+    imports: tuple[str, ...]
+    data: tuple[str, ...]
+
+
+def _closure(wanted: list[Path], skipped: set[Path]) -> set[Path]:
+    found, waiting = set(), list(wanted)
+    while waiting:
+        path = waiting.pop()
+        if path not in found and path not in skipped:
+            found.add(path)
+            waiting += [file for name in _module(path).imports for file in _files(name)]
+    return found
+
+
+@cache
+def _files(module: str) -> tuple[Path, ...]:
+    """Return the project's files that importing `module` runs: it and its packages'."""
+    parts = module.split(".")
+    bases = [SCRIPTS.joinpath(*parts[:depth]) for depth in range(1, len(parts) + 1)]
+    candidates = [
+        file for base in bases for file in (base.with_suffix(".py"), base / "__init__.py")
+    ]
+    return tuple(file for file in candidates if file.is_file())
+
+
+@cache
+def _module(path: Path) -> _Module:
+    content = path.read_bytes()
+    text, key = hashlib.sha256(content).hexdigest(), path.relative_to(SCRIPTS).as_posix()
+    known = _known().get(key)
+    if known and known["text"] == text:
+        return _Module(text, known["code"], tuple(known["imports"]), tuple(known["data"]))
+    tree = ast.parse(content)
+    imports, data = tuple(_imports(tree, path)), tuple(_declared_data(tree))
+    code = hashlib.sha256(_without_docstrings(tree).encode()).hexdigest()
+    made = _Module(text, code, imports, data)
+    _new[key] = asdict(made)
+    return made
+
+
+def _imports(tree: ast.Module, path: Path) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            if node.level:
+                raise InputError(
+                    f"{path}, line {node.lineno}: a relative import, which digests of code do not "
+                    "follow; write the module's whole name"
+                )
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def _declared_data(tree: ast.Module) -> Iterator[str]:
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and "DATA_FILES" in map(ast.unparse, node.targets):
+            yield from ast.literal_eval(node.value)
+
+
+def _data(path: Path, name: str) -> bytes:
+    try:
+        return hashlib.sha256((path.parent / name).read_bytes()).digest()
+    except OSError as error:
+        raise InputError(f"{path} declares {name} in DATA_FILES: {error.strerror}") from error
+
+
+def _without_docstrings(tree: ast.Module) -> str:
+    documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+    for node in ast.walk(tree):
+        if isinstance(node, documented) and ast.get_docstring(node, clean=False) is not None:
+            node.body.pop(0)
+    return ast.dump(tree)
+
+
+# Syntax trees cost a second in every job of a cluster. What they said is kept where Python keeps
+# its own bytecode: by Python's version, because trees differ, and by the digests of the texts.
+_new: dict[str, dict] = {}
+
+
+def _kept() -> Path:
+    return SCRIPTS / "__pycache__" / f"code_digests.{sys.implementation.cache_tag}.json"
+
+
+@cache
+def _known() -> dict[str, dict]:
+    try:
+        known = json.loads(_kept().read_text())
+    except (OSError, ValueError):
+        return {}
+    return known if isinstance(known, dict) else {}
+
+
+def _remember() -> None:
+    if not _new:
+        return
+    _known().update(_new)
+    _new.clear()
+    part = _kept().with_suffix(f".{os.getpid()}")
+    try:
+        part.parent.mkdir(exist_ok=True)
+        part.write_text(json.dumps(_known()))
+        part.replace(_kept())
+    except OSError:  # an installation that jobs may not write to: slower, nothing else
+        part.unlink(missing_ok=True)

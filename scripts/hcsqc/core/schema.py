@@ -1,0 +1,331 @@
+"""The tables that pass between the stages: names, keys, columns, types and units.
+
+Writers refuse anything else, readers check what they get, and every file carries the name and
+version of its producer.
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from hcsqc import __version__
+from hcsqc.core.errors import InputError
+from hcsqc.core.files import atomic
+
+LABELS = ("normal", "abnormal")
+ARTEFACTS = (
+    "blur",
+    "saturation",
+    "debris",
+    "noise",
+    "autofluorescence",
+    "empty",
+    "dead",
+    "other",
+)
+SELECTIONS = ("random", "diverse", "uncertain")
+
+
+@dataclass(frozen=True)
+class TableSchema:
+    """The columns of one table and the ones that together identify a row."""
+
+    keys: tuple[str, ...]
+    columns: pa.Schema
+
+
+def _column(name: str, type_: pa.DataType, about: str, nullable: bool = False) -> pa.Field:
+    return pa.field(name, type_, nullable=nullable, metadata={"about": about})
+
+
+def _table(keys: tuple[str, ...], *columns: pa.Field) -> TableSchema:
+    return TableSchema(keys, pa.schema(list(columns)))
+
+
+_CROP_ID = _column("crop_id", pa.string(), "screen/plate/well/s1/x0123y0456: the nucleus' centre")
+_FIELD_ID = _column("field_id", pa.string(), "screen/plate/well/s1")
+_PLATE = _column("plate", pa.string(), "plate, as the screen names it")
+_WELL = _column("well", pa.string(), "row letters and two digits: B02, AF48")
+_SITE = _column("site", pa.int32(), "field within the well, from 1")
+_X = _column("x_px", pa.int32(), "column of the nucleus' centre, pixels of the source image")
+_Y = _column("y_px", pa.int32(), "row of the nucleus' centre, pixels of the source image")
+_ENCODER = _column("encoder", pa.string(), "name in the config")
+_SEED = _column("seed", pa.int32(), "of pretraining")
+_DRAW = _column("draw", pa.int32(), "division of the labelled crops, from 0")
+_SCREEN = _column("screen", pa.string(), "name of the screen in the config")
+_LABEL = _column("label", pa.string(), "normal or abnormal")
+_ARTEFACT = _column("artefact", pa.string(), "kind of artefact; null for normal", nullable=True)
+_STRENGTH = _column(
+    "strength", pa.float64(), "of a simulated artefact, 0 to 1; null if not known", nullable=True
+)
+
+TABLES = {
+    "fields": _table(
+        ("field_id",),
+        _FIELD_ID,
+        _PLATE,
+        _WELL,
+        _SITE,
+        _column("role", pa.string(), "compound, mock, ...; null if not known", nullable=True),
+        _column("compound", pa.string(), "name; null if not known", nullable=True),
+        _column("concentration_um", pa.float64(), "micromolar", nullable=True),
+        _column("image_path", pa.list_(pa.string()), "per channel, below the images folder"),
+        _column(
+            "image_page", pa.list_(pa.int32()), "page of the file, from 0; null: the whole file"
+        ),
+        _column("image_bytes", pa.list_(pa.int64()), "file size per channel; null if missing"),
+        _column("problem", pa.string(), "why the field cannot be cropped", nullable=True),
+    ),
+    "scale": _table(
+        ("channel",),
+        _column("channel", pa.string(), "channel of the screen"),
+        _column("low", pa.float64(), "grey level that becomes 0"),
+        _column("high", pa.float64(), "grey level at the knee"),
+        _column("top", pa.float64(), "grey level that becomes the brightest value: saturation"),
+        _column("bits", pa.int32(), "bits per pixel, detected from the data"),
+    ),
+    "illumination": _table(
+        ("channel",),
+        _column("channel", pa.string(), "channel of the screen"),
+        _column("rows", pa.int32(), "of the grid"),
+        _column("columns", pa.int32(), "of the grid"),
+        _column("values", pa.list_(pa.float32()), "relative brightness, row by row; 1 or more"),
+    ),
+    "nuclei": _table(
+        ("crop_id",),
+        _CROP_ID,
+        _FIELD_ID,
+        _X,
+        _Y,
+        _column("area_px", pa.int32(), "of the nucleus, pixels of the source image"),
+        _column("kept", pa.bool_(), "a crop was cut around it"),
+        _column("reason", pa.string(), "why not kept; null if kept", nullable=True),
+    ),
+    "summary": _table(
+        ("field_id",),
+        _FIELD_ID,
+        _PLATE,
+        _WELL,
+        _SITE,
+        _column("found", pa.int32(), "nuclei"),
+        _column("kept", pa.int32(), "nuclei cropped"),
+        _column("dropped", pa.int32(), "nuclei not cropped"),
+        _column("status", pa.string(), "ok, odd (read, but see the reason) or failed"),
+        _column("reason", pa.string(), "what is odd, or why it failed; null if ok", nullable=True),
+        _column("image_digest", pa.list_(pa.string()), "XXH3, 128 bits, of each channel's file"),
+    ),
+    "truth": _table(
+        ("plate", "well", "site", "x_px", "y_px"),
+        _PLATE,
+        _WELL,
+        _SITE,
+        _X,
+        _Y,
+        _column("artefact", pa.string(), "none, or the kind planted"),
+        _column("strength", pa.float64(), "0 (none) to 1 (strongest)"),
+        _column("scope", pa.string(), "cell or field: what the artefact covers"),
+    ),
+    "crop_truth": _table(
+        ("crop_id",),
+        _CROP_ID,
+        _column("artefact", pa.string(), "none, or the kind put into the crop"),
+        _column("strength", pa.float64(), "0 (none) to 1 (strongest)"),
+    ),
+    "labels": _table(
+        ("crop_id",),
+        _CROP_ID,
+        _PLATE,
+        _WELL,
+        _LABEL,
+        _ARTEFACT,
+        _STRENGTH,
+        _column("annotator", pa.string(), "who labelled"),
+        _column("source", pa.string(), "label file, or truth"),
+        _column("selection", pa.string(), "how it was chosen: random, diverse, uncertain"),
+    ),
+    "splits": _table(
+        ("draw", "crop_id"),
+        _DRAW,
+        _CROP_ID,
+        _LABEL,
+        _column("part", pa.string(), "train or test"),
+        _column(
+            "rank", pa.int32(), "place in the training list, from 0; null in the test set", True
+        ),
+    ),
+    "predictions": _table(
+        ("draw", "screen", "crop_id"),
+        _DRAW,
+        _SCREEN,
+        _CROP_ID,
+        _LABEL,
+        _column("score", pa.float64(), "probability of abnormal"),
+    ),
+    "scores": _table(
+        ("encoder", "seed", "probe", "budget", "draw", "screen", "metric"),
+        _ENCODER,
+        _SEED,
+        _column("probe", pa.string(), "name in the config"),
+        _column("budget", pa.int32(), "labelled training crops"),
+        _DRAW,
+        _SCREEN,
+        _column("metric", pa.string(), "one of metrics.METRICS or of metrics.paper_style"),
+        _column("value", pa.float64(), "fraction, 0 to 1"),
+        _column("n_test", pa.int32(), "test crops"),
+    ),
+    "replicates": _table(
+        ("encoder", "seed", "probe", "budget", "screen", "metric", "replicate"),
+        _ENCODER,
+        _SEED,
+        _column("probe", pa.string(), "name in the config"),
+        _column("budget", pa.int32(), "labelled training crops"),
+        _SCREEN,
+        _column("metric", pa.string(), "one of metrics.METRICS"),
+        _column("replicate", pa.int32(), "of the bootstrap over wells and draws, from 0"),
+        _column("value", pa.float64(), "mean over draws, fraction, 0 to 1"),
+        _column("n_wells", pa.int32(), "wells that the test crops lie in"),
+    ),
+    "held_out": _table(
+        ("crop_id",),
+        _CROP_ID,
+        _PLATE,
+        _WELL,
+        _LABEL,
+        _column("selection", pa.string(), "how it was chosen: random, diverse, uncertain"),
+        _column("random", pa.bool_(), "chosen at random whatever its class"),
+        _column("score", pa.float64(), "of a model that saw no label of its well", True),
+    ),
+    "crop_scores": _table(
+        ("crop_id",),
+        _CROP_ID,
+        _column("score", pa.float64(), "of the detector, 0 to 1"),
+        _column("artefact", pa.string(), "most likely if it is abnormal", nullable=True),
+        _column("focus", pa.float64(), "sharpness of the nucleus channel, log10"),
+        _column("saturated", pa.float64(), "share of white pixels in the channel with most"),
+    ),
+    "cells": _table(
+        ("crop_id",),
+        _CROP_ID,
+        _column("Metadata_Plate", pa.string(), "plate, as the screen names it"),
+        _column("Metadata_Well", pa.string(), "row letters and two digits: B02, AF48"),
+        _column("Metadata_Site", pa.int32(), "field within the well, from 1"),
+        _column("Nuclei_Location_Center_X", pa.float64(), "of the nucleus, source pixels"),
+        _column("Nuclei_Location_Center_Y", pa.float64(), "of the nucleus, source pixels"),
+        _column("Nuclei_AreaShape_Area", pa.float64(), "of the nucleus, source pixels"),
+        _column("score", pa.float64(), "of the detector, 0 to 1; null if not scored", True),
+        _column("probability", pa.float64(), "of abnormal at the screen's prevalence", True),
+        _column("threshold", pa.float64(), "of the screen"),
+        _column("flagged", pa.bool_(), "score above the threshold; null if not scored", True),
+        _column("artefact", pa.string(), "most likely, of flagged cells", True),
+        _column("focus", pa.float64(), "sharpness of the nucleus channel, log10", True),
+        _column("saturated", pa.float64(), "brightest channel's share of saturated pixels", True),
+        _column("reason", pa.string(), "why not scored; null if scored", True),
+    ),
+    "epoch_scores": _table(
+        ("encoder", "seed", "epoch", "draw"),
+        _ENCODER,
+        _SEED,
+        _column("epoch", pa.int32(), "epochs of pretraining done; 0: random weights"),
+        _DRAW,
+        _column("accuracy", pa.float64(), "of nearest neighbours on the test set, 0 to 1"),
+    ),
+}
+
+
+def features_schema(width: int) -> TableSchema:
+    """Return the schema of a table of feature vectors of `width` values, float32."""
+    vector = _column("vector", pa.list_(pa.float32(), width), "output of the frozen encoder")
+    return _table(("crop_id",), _CROP_ID, vector)
+
+
+def wells_of(crop_ids: Iterable[str]) -> np.ndarray:
+    """Return `plate/well` of crops, as an array of strings."""
+    return np.array(["/".join(crop.split("/", 3)[1:3]) for crop in crop_ids], dtype=str)
+
+
+def split_field_id(field_ids: pd.Series) -> pd.DataFrame:
+    """Return plate, well and site (a number) of `screen/plate/well/s1`, with the same index."""
+    place = field_ids.str.extract(r"^[^/]+/(?P<plate>[^/]+)/(?P<well>[^/]+)/s(?P<site>\d+)$")
+    return place.astype({"site": int})
+
+
+def check_columns(table: pd.DataFrame, columns: Sequence[str], name: str) -> None:
+    """Raise InputError if `table`, called `name`, lacks one of the columns."""
+    missing = [column for column in columns if column not in table.columns]
+    if missing:
+        raise InputError(f"{name}: column '{missing[0]}' is missing; it needs {', '.join(columns)}")
+
+
+def write_table(
+    rows: pd.DataFrame | pa.Table,
+    path: str | Path,
+    schema: str | TableSchema,
+    metadata: Mapping[str, object] | None = None,
+) -> None:
+    """Write `rows` as Parquet, atomically, if they are exactly what the schema says.
+
+    `metadata` is stored as JSON in the file's key-value metadata.
+    Raises ValueError on a missing or unknown column, a wrong type, a null or a repeated key.
+    """
+    table_schema = TABLES[schema] if isinstance(schema, str) else schema
+    names = rows.columns.tolist() if isinstance(rows, pd.DataFrame) else rows.column_names
+    expected = table_schema.columns.names
+    if set(names) != set(expected):
+        raise ValueError(f"{path}: columns {sorted(names)}, expected {sorted(expected)}")
+    if isinstance(rows, pd.DataFrame):
+        table = pa.Table.from_pandas(rows[expected], table_schema.columns, preserve_index=False)
+    else:
+        table = rows.select(expected).cast(table_schema.columns)
+    for field in table_schema.columns:
+        if not field.nullable and table[field.name].null_count:
+            raise ValueError(f"{path}: null in column '{field.name}'")
+    distinct = table.group_by(list(table_schema.keys)).aggregate([]).num_rows
+    if distinct != table.num_rows:
+        raise ValueError(f"{path}: {table.num_rows - distinct} repeated keys {table_schema.keys}")
+    table = table.replace_schema_metadata(file_metadata(metadata))
+    with atomic(path) as temporary:
+        pq.write_table(table, temporary)
+
+
+def file_metadata(metadata: Mapping[str, object] | None) -> dict[str, str]:
+    """Return the key-value metadata of a file: the producer's, and `metadata` as JSON."""
+    stamped = {"producer": "hcsqc", "version": __version__, **(metadata or {})}
+    return {f"hcsqc.{key}": json.dumps(value) for key, value in stamped.items()}
+
+
+def read_metadata(path: str | Path) -> dict[str, object]:
+    """Return what `write_table` stored with a file."""
+    stored = pq.read_schema(path).metadata or {}
+    return {
+        key.decode().removeprefix("hcsqc."): json.loads(value)
+        for key, value in stored.items()
+        if key.startswith(b"hcsqc.")
+    }
+
+
+def read_table(path: str | Path, schema: str, columns: list[str] | None = None) -> pd.DataFrame:
+    """Read a table (or some of its columns) and check it against its schema.
+
+    Raises InputError if the file is no such table.
+    """
+    try:
+        table = pq.read_table(path)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise InputError(f"{path}: cannot be read as Parquet ({error})") from error
+    expected = TABLES[schema].columns
+    if table.schema.names != expected.names or any(
+        table.schema.field(field.name).type != field.type for field in expected
+    ):
+        raise InputError(
+            f"{path}: is no '{schema}' table (columns {table.schema.names}, "
+            f"expected {expected.names}); delete it and run again"
+        )
+    if columns is not None:
+        table = table.select(columns)
+    return table.to_pandas()

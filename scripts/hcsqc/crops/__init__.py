@@ -1,0 +1,1 @@
+"""Nuclei, the window around each, and the shards that hold the crops."""

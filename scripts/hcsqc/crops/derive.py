@@ -1,0 +1,96 @@
+"""A derived screen: each real crop, and beside it a copy that an artefact model has degraded.
+
+The copy lies in the same field and well as its original, so that splits by well keep the two on
+one side. Its name ends in the kind of artefact.
+"""
+
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from hcsqc.core.progress import Progress
+from hcsqc.core.schema import split_field_id
+from hcsqc.crops.shards import ShardFormat, Shards, ShardWriter
+from hcsqc.screens.artefacts import SIMULATED, Optics, degrade
+from hcsqc.screens.scale import apply_scale, lookup_tables, unscale
+
+# These strike one cell; the others cover the window.
+AT_THE_CELL = ("debris", "empty", "dead")
+WEAKEST = 0.25
+
+
+def derive_plate(
+    screen: str,
+    parent: Path,
+    scale: pd.DataFrame,
+    knee: float,
+    nucleus_diameter_px: float,
+    shard: Path,
+    label: str,
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Write to `shard` the crops of `parent` and a degraded copy of each.
+
+    Kind and strength are drawn by the crop's name. Returns the crops (as in the shard, without
+    pixels) and their `crop_truth`.
+    """
+    crops = Shards([parent])
+    optics = Optics(
+        background=scale["low"].to_numpy(np.float32),
+        signal=(scale["high"] - scale["low"]).to_numpy(np.float32),
+        top=float(scale["top"].max()),
+        nucleus_radius_px=nucleus_diameter_px / 2,
+    )
+    tables = lookup_tables(scale, knee, crops.format.dtype)
+    writer = ShardWriter(
+        shard,
+        ShardFormat(
+            crops.format.channels, crops.format.size_px, crops.format.dtype, crops.format.scale
+        ),
+    )
+    rows, truth = [crops.index.head(0)], []
+    progress = Progress(len(crops), "crops", label)
+    for place in range(len(crops)):
+        original = crops.index.iloc[place]
+        pixels = crops.read([place])[0]
+        rng = np.random.default_rng(zlib.crc32(original["crop_id"].encode()))
+        kind = SIMULATED[rng.integers(len(SIMULATED))]
+        strength = float(rng.uniform(WEAKEST, 1.0))
+        middle = crops.format.size_px / 2
+        centre = (middle, middle) if kind in AT_THE_CELL else None
+        levels = degrade(unscale(pixels, scale, knee), kind, strength, rng, optics, centre)
+        copy = apply_scale(list(np.rint(levels).astype(np.uint16)), tables)
+        field_id = screen + original["field_id"][original["field_id"].index("/") :]
+        name = screen + original["crop_id"][original["crop_id"].index("/") :]
+        pair = pd.DataFrame([original, original]).assign(
+            crop_id=[name, f"{name}/{kind}"], field_id=field_id
+        )
+        writer.add(pair, np.stack([pixels, copy]))
+        rows.append(pair)
+        truth += [(name, "none", 0.0), (f"{name}/{kind}", kind, strength)]
+        progress.update()
+    writer.close()
+    progress.close()
+    return (
+        pd.concat(rows, ignore_index=True),
+        pd.DataFrame(truth, columns=["crop_id", "artefact", "strength"]),
+    )
+
+
+def derived_tables(crops: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the `nuclei` and `summary` tables of a derived plate's crops."""
+    nuclei = crops.rename(columns={"nucleus_area_px": "area_px"})[
+        ["crop_id", "field_id", "x_px", "y_px", "area_px"]
+    ].assign(kept=True, reason=None)
+    counts = crops.groupby("field_id").size()
+    summary = split_field_id(counts.index.to_series(index=range(len(counts)))).assign(
+        field_id=counts.index,
+        found=counts.to_numpy(),
+        kept=counts.to_numpy(),
+        dropped=0,
+        status="ok",
+        reason=None,
+        image_digest=[[] for _ in range(len(counts))],
+    )
+    return nuclei, summary

@@ -1,0 +1,192 @@
+"""What a killed crop job leaves behind, and how the next one goes on from it.
+
+A folder beside the shard holds the shard as far as it is written (without its footer), the tables
+of the fields that are done, and a journal that says how far both can be trusted. Only what the
+journal names counts, and the shard is on the disk before the journal says so.
+"""
+
+import fcntl
+import json
+import os
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from itertools import compress
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from hcsqc.core.errors import InputError
+from hcsqc.core.files import see_onto_disk, write_json
+from hcsqc.core.schema import TABLES, read_table, write_table
+from hcsqc.crops.shards import ShardFormat, ShardWriter
+
+
+class PartialPlate:
+    """The crops of a plate while they are being cut.
+
+    `identity` is a digest of all that decides what the crops are; what was left under another one
+    is thrown away.
+    """
+
+    def __init__(self, shard: Path, shard_format: ShardFormat, identity: str):
+        """Take up what an earlier job has left, if it fits."""
+        self.shard, self.format, self.identity = shard, shard_format, identity
+        self.folder = shard.with_name(f".{shard.name}.partial")
+        self._nuclei, self._summaries = _no_nuclei(), []
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._lock = self._locked()
+        journal = self._read_journal()
+        if journal is None:
+            for path in self.folder.iterdir():
+                path.unlink()
+        self.fields = journal["fields"] if journal else 0
+        self._parts = journal["parts"] if journal else 0
+        self._session = journal["session"] + 1 if journal else 0
+        self._writer = ShardWriter(self._file(self._session), shard_format)
+        # Waiting for the disk is left to a thread of its own.
+        self._saver, self._saving = ThreadPoolExecutor(1), None
+        if journal:
+            self._copy(self._file(journal["session"]), journal["groups"])
+            write_json(self._journal(), self._journal_path)
+            self._file(journal["session"]).unlink()
+
+    @property
+    def crops(self) -> int:
+        """Crops that are written."""
+        return sum(count for _, count in self._writer.groups)
+
+    def add(self, summary: dict, nuclei: dict[str, list], crops: np.ndarray | None) -> None:
+        """Add a field: its row of `summary`, its columns of `nuclei`, and the crops it keeps."""
+        self._summaries.append(summary)
+        for name, values in nuclei.items():
+            self._nuclei[name] += values
+        if summary["kept"]:
+            kept = nuclei["kept"]
+            columns = {name: list(compress(values, kept)) for name, values in nuclei.items()}
+            self._writer.add(columns | {"nucleus_area_px": columns["area_px"]}, crops)
+
+    def checkpoint(self) -> None:
+        """Begin to save the fields so far; those saved need not be cropped again."""
+        if not self._summaries:
+            return
+        self._saved()
+        self._writer.end_group()
+        tables = {"nuclei": pd.DataFrame(self._nuclei), "summary": pd.DataFrame(self._summaries)}
+        paths = [self._part(name, self._parts) for name in tables]
+        self.fields += len(self._summaries)
+        self._parts += 1
+        self._nuclei, self._summaries = _no_nuclei(), []
+        self._saving = self._saver.submit(self._save, tables, paths, self._journal())
+
+    def tables(self) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """Return the plate's `nuclei` and `summary` tables up to the last checkpoint."""
+        self._saved()
+        return tuple(
+            pd.concat(
+                [
+                    pd.DataFrame(columns=TABLES[name].columns.names),
+                    *(read_table(self._part(name, n), name) for n in range(self._parts)),
+                ],
+                ignore_index=True,
+            ).astype({"kept": bool} if name == "nuclei" else {})
+            for name in ("nuclei", "summary")
+        )
+
+    def finish(self) -> None:
+        """Put the shard in its place and remove the rest."""
+        self._saved()
+        self._writer.close()
+        see_onto_disk(self._file(self._session))
+        self._saver.shutdown()
+        os.replace(self._file(self._session), self.shard)
+        shutil.rmtree(self.folder)
+        os.close(self._lock)
+
+    def discard(self) -> None:
+        """Remove everything: the plate cannot be cropped."""
+        self._saver.shutdown()
+        self._writer.abandon()
+        shutil.rmtree(self.folder)
+        os.close(self._lock)
+
+    def stop(self) -> None:
+        """Leave the folder as it is, for the next job."""
+        self._saver.shutdown()
+        self._writer.abandon()
+        os.close(self._lock)
+
+    def _locked(self) -> int:
+        """Keep others from the folder until the descriptor that is returned is closed."""
+        folder = os.open(self.folder, os.O_RDONLY)
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            os.close(folder)
+            raise InputError(
+                f"{self.shard}: another process is cropping this plate, perhaps one that a killed "
+                "Snakemake left behind; wait until it ends, or stop it"
+            ) from error
+        except OSError:
+            pass  # some network file systems have no locks
+        return folder
+
+    def _file(self, session: int) -> Path:
+        return self.folder / f"{session}.parquet"
+
+    def _part(self, table: str, number: int) -> Path:
+        return self.folder / f"{table}{number:05d}.parquet"
+
+    def _save(self, tables: dict[str, pd.DataFrame], paths: list[Path], journal: dict) -> None:
+        see_onto_disk(self._file(self._session))
+        for path, (name, rows) in zip(paths, tables.items(), strict=True):
+            write_table(rows, path, name)
+        write_json(journal, self._journal_path)
+
+    def _saved(self) -> None:
+        """Wait until the last checkpoint is on the disk; raise what went wrong."""
+        if self._saving:
+            self._saving.result()
+
+    @property
+    def _journal_path(self) -> Path:
+        return self.folder / "journal.json"
+
+    def _journal(self) -> dict:
+        return {
+            "identity": self.identity,
+            "fields": self.fields,
+            "parts": self._parts,
+            "session": self._session,
+            "groups": list(self._writer.groups),
+        }
+
+    def _read_journal(self) -> dict | None:
+        try:
+            journal = json.loads(self._journal_path.read_text())
+            size = self._file(journal["session"]).stat().st_size
+        except (OSError, ValueError, KeyError):
+            return None
+        ends = [begin + count * self.format.row_bytes for begin, count in journal["groups"]]
+        fits = journal["identity"] == self.identity and size >= max(ends, default=0)
+        return journal if fits else None
+
+    def _copy(self, earlier: Path, groups: list[list[int]]) -> None:
+        """Write the crops of an earlier session anew, in the same row groups."""
+        nuclei, _ = self.tables()
+        kept = nuclei[nuclei["kept"]].rename(columns={"area_px": "nucleus_area_px"})
+        content = np.memmap(earlier, np.uint8, "r") if groups else None
+        done = 0
+        for begin, count in groups:
+            pixels = content[begin : begin + count * self.format.row_bytes]
+            self._writer.add(
+                kept.iloc[done : done + count],
+                pixels.view(self.format.dtype).reshape(count, *self.format.shape),
+            )
+            done += count
+            self._writer.end_group()
+        self._writer.flush()
+
+
+def _no_nuclei() -> dict[str, list]:
+    return {name: [] for name in TABLES["nuclei"].columns.names}

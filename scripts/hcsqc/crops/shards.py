@@ -1,0 +1,370 @@
+"""Shards: the crops of one plate, with all channels, as Parquet read in place.
+
+Pixels are a non-null fixed-size binary column in CHW order, uncompressed, without dictionary, one
+page per row group. To everyone else it is ordinary Parquet; here its rows are read through a
+memory map, by address. Where a file's layout is another, pyarrow reads it.
+"""
+
+import json
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from hcsqc.core.errors import InputError
+from hcsqc.core.files import see_onto_disk
+from hcsqc.core.schema import file_metadata
+
+ROWS_PER_GROUP, BYTES_PER_GROUP = 256, 2**26  # whichever is less
+# A data page's header with its statistics; more than this is a layout that is not ours.
+LARGEST_PAGE_HEADER_BYTES = 256
+COLUMNS = ("crop_id", "field_id", "x_px", "y_px", "nucleus_area_px", "pixels")
+
+
+@dataclass(frozen=True)
+class ShardFormat:
+    """What the pixels of a shard are: shape, channel names, type, and the plate's scale.
+
+    The scale is low, high, top and knee of each channel, as in `scale.lookup_tables`.
+    """
+
+    channels: tuple[str, ...]
+    size_px: int
+    dtype: str
+    scale: dict[str, list[float]]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, rows, columns."""
+        return len(self.channels), self.size_px, self.size_px
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one crop."""
+        return int(np.prod(self.shape)) * np.dtype(self.dtype).itemsize
+
+    @property
+    def rows_per_group(self) -> int:
+        """Crops of a row group that is full."""
+        return max(1, min(ROWS_PER_GROUP, BYTES_PER_GROUP // self.row_bytes))
+
+    def arrow_schema(self) -> pa.Schema:
+        """Return the columns of a shard of this format, with the format in its metadata."""
+        metadata = {
+            "channels": list(self.channels),
+            "size_px": self.size_px,
+            "dtype": self.dtype,
+            "scale": self.scale,
+            "layout": "CHW",
+        }
+        return pa.schema(
+            [
+                pa.field("crop_id", pa.string(), nullable=False),
+                pa.field("field_id", pa.string(), nullable=False),
+                pa.field("x_px", pa.int32(), nullable=False),
+                pa.field("y_px", pa.int32(), nullable=False),
+                pa.field("nucleus_area_px", pa.int32(), nullable=False),
+                pa.field("pixels", pa.binary(self.row_bytes), nullable=False),
+            ],
+            metadata=file_metadata(metadata),
+        )
+
+
+class ShardWriter:
+    """Write the crops of a plate to one shard, under a name that it does not keep.
+
+    Memory holds one row group and what was added last. `groups` lists where the pixels of each
+    group that is written begin in the file, and how many crops it has.
+    """
+
+    def __init__(self, path: str | Path, shard_format: ShardFormat):
+        self.format = shard_format
+        self.schema = shard_format.arrow_schema()
+        self.groups: list[tuple[int, int]] = []
+        self.path = path
+        self._file = pa.OSFile(str(path), "wb")  # a Python file would copy the pixels once more
+        self._writer = pq.ParquetWriter(
+            self._file,
+            self.schema,
+            compression="none",
+            use_dictionary=False,
+            write_statistics=False,
+            data_page_size=2**30,
+            write_batch_size=shard_format.rows_per_group,
+        )
+        self._waiting: list[pa.Table] = []
+
+    def add(self, crops: Mapping[str, Sequence] | pd.DataFrame, pixels: np.ndarray) -> None:
+        """Append crops: every column but the pixels, and pixels n x C x H x W.
+
+        The pixels are not copied, so that they must not change until their group is written.
+        Raises ValueError if shape or type are not the shard's.
+        """
+        count = len(crops[COLUMNS[0]])
+        if len(pixels) != count:
+            raise ValueError(f"pixels of {len(pixels)} crops for {count} rows")
+        if pixels.shape[1:] != self.format.shape or pixels.dtype != self.format.dtype:
+            raise ValueError(
+                f"pixels {pixels.shape[1:]} {pixels.dtype} in a shard of "
+                f"{self.format.shape} {self.format.dtype}"
+            )
+        if not count:
+            return
+        column = pa.FixedSizeBinaryArray.from_buffers(
+            pa.binary(self.format.row_bytes),
+            count,
+            [None, pa.py_buffer(np.ascontiguousarray(pixels).data)],
+        )
+        named = [pa.array(crops[name], self.schema.field(name).type) for name in COLUMNS[:-1]]
+        self._waiting.append(pa.Table.from_arrays([*named, column], schema=self.schema))
+        rows_per_group = self.format.rows_per_group
+        while sum(len(rows) for rows in self._waiting) >= rows_per_group:
+            self._write_group(rows_per_group)
+
+    def end_group(self) -> None:
+        """Write what was added since the last full row group as a shorter one."""
+        if self._waiting:
+            self._write_group(sum(len(rows) for rows in self._waiting))
+
+    def flush(self) -> None:
+        """End the row group and see all that was added onto the disk."""
+        self.end_group()
+        self._file.flush()
+        see_onto_disk(self.path)
+
+    def close(self) -> None:
+        """Write what is left and the footer."""
+        self.end_group()
+        self._writer.close()
+        self._file.close()
+
+    def abandon(self) -> None:
+        """Stop without the crops that no row group holds yet; what is written stays."""
+        with suppress(OSError):
+            self._writer.close()
+            self._file.close()
+
+    def _write_group(self, count: int) -> None:
+        rows = pa.concat_tables(self._waiting)
+        self._writer.write_table(rows[:count])
+        # Pixels are the last column, so that a group ends with them.
+        self.groups.append((self._file.tell() - count * self.format.row_bytes, count))
+        self._waiting = [rows[count:]] if len(rows) > count else []
+
+
+def read_format(path: str | Path) -> ShardFormat:
+    """Return the format of a shard.
+
+    Raises InputError if the file is no shard.
+    """
+    try:
+        stored = pq.read_schema(path).metadata or {}
+        values = {key: json.loads(stored[b"hcsqc." + key.encode()]) for key in _FORMAT_KEYS}
+    except (pa.ArrowInvalid, OSError, KeyError) as error:
+        raise InputError(
+            f"{path}: is no shard of crops ({error}); delete and crop again"
+        ) from error
+    return ShardFormat(
+        tuple(values["channels"]), values["size_px"], values["dtype"], values["scale"]
+    )
+
+
+_FORMAT_KEYS = ("channels", "size_px", "dtype", "scale")
+
+
+class Shards:
+    """The crops of one or more plates of a screen, read by row number.
+
+    May be handed to other processes: what travels is the paths, not the pixels.
+    """
+
+    def __init__(self, paths: Sequence[str | Path]):
+        """Open the shards in the order of `paths`; rows are numbered through.
+
+        Raises InputError if there are none, or they do not share channels, size and type.
+        """
+        if not paths:
+            raise InputError("no shard of crops is given; list at least one plate")
+        self.paths = [str(path) for path in paths]
+        formats = [read_format(path) for path in self.paths]
+        self.format = formats[0]
+        for path, other in zip(self.paths, formats, strict=True):
+            if (other.channels, other.size_px, other.dtype) != (
+                self.format.channels,
+                self.format.size_px,
+                self.format.dtype,
+            ):
+                raise InputError(
+                    f"{path}: crops of {other.channels} {other.size_px} px {other.dtype}, but "
+                    f"{self.paths[0]} has {self.format.channels} {self.format.size_px} px "
+                    f"{self.format.dtype}; crop all plates of a screen alike"
+                )
+        self._maps = [memoryview(np.memmap(path, np.uint8, "r")) for path in self.paths]
+        addresses = [row_addresses(path) for path in self.paths]
+        self._in_place = [found is not None for found in addresses]
+        lengths = [pq.read_metadata(path).num_rows for path in self.paths]
+        self._file = np.repeat(np.arange(len(self.paths), dtype=np.int32), lengths)
+        self._address = np.concatenate(
+            [
+                found if found is not None else np.arange(length)
+                for found, length in zip(addresses, lengths, strict=True)
+            ]
+        )
+        self._read_by_arrow: dict[int, pa.ChunkedArray] = {}
+        self._scratch = threading.local()
+
+    def __reduce__(self):
+        return Shards, (self.paths,)
+
+    def __len__(self) -> int:
+        return len(self._file)
+
+    @cached_property
+    def index(self) -> pd.DataFrame:
+        """Everything but the pixels: a row per crop, in the order of the row numbers."""
+        return pd.concat(
+            [pq.read_table(path, columns=list(COLUMNS[:-1])).to_pandas() for path in self.paths],
+            ignore_index=True,
+        )
+
+    def read(self, rows: Sequence[int] | np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+        """Return the crops at `rows` as n x C x H x W of the shard's type.
+
+        They are put into `out`, contiguous and of that shape and type, if it is given: memory that
+        was used before is filled three times as fast as new memory.
+        """
+        shape = len(rows), *self.format.shape
+        if out is None:
+            out = np.empty(shape, self.format.dtype)
+        elif (out.shape, out.dtype) != (shape, self.format.dtype) or not out.flags.c_contiguous:
+            raise ValueError(
+                f"out is {out.shape} {out.dtype}, not contiguous {shape} {self.format.dtype}"
+            )
+        rows, row_bytes = np.asarray(rows, np.intp), self.format.row_bytes
+        files, addresses = self._file[rows].tolist(), self._address[rows].tolist()
+        target = memoryview(out.reshape(-1).view(np.uint8))
+        begins = range(0, len(target), row_bytes)
+        for begin, file, address in zip(begins, files, addresses, strict=True):
+            if self._in_place[file]:
+                crop = self._maps[file][address : address + row_bytes]
+            else:
+                crop = self._arrow_pixels(file)[address].as_py()
+            target[begin : begin + row_bytes] = crop
+        return out
+
+    def read_composite(self, rows: Sequence[int] | np.ndarray, chosen: Sequence[str]) -> np.ndarray:
+        """Return the `chosen` channels of the crops at `rows`: see `composite`. Safe in threads."""
+        scratch = getattr(self._scratch, "pixels", None)
+        if scratch is None or len(scratch) < len(rows):
+            scratch = np.empty((len(rows), *self.format.shape), self.format.dtype)
+            self._scratch.pixels = scratch
+        pixels = self.read(rows, scratch[: len(rows)])
+        return composite(pixels, self.format.channels, chosen)
+
+    def rows_of(self, crop_ids: Sequence[str]) -> np.ndarray:
+        """Return the row numbers of crops.
+
+        Raises InputError naming those that are not in the shards.
+        """
+        rows = pd.Index(self.index["crop_id"]).get_indexer(list(crop_ids))
+        if (rows < 0).any():
+            missing = [crop for crop, row in zip(crop_ids, rows, strict=True) if row < 0]
+            raise InputError(
+                f"{len(missing)} crops are not in {', '.join(self.paths)}, first {missing[0]}"
+            )
+        return rows
+
+    def _arrow_pixels(self, file: int) -> pa.ChunkedArray:
+        if file not in self._read_by_arrow:
+            table = pq.read_table(self.paths[file], columns=["pixels"], memory_map=True)
+            self._read_by_arrow[file] = table["pixels"]
+        return self._read_by_arrow[file]
+
+
+def shuffled_order(count: int, seed: int, epoch: int) -> np.ndarray:
+    """Return the order of the rows 0 to `count` - 1 in an epoch.
+
+    The shuffle is global: any crop may follow any other. It takes 8 bytes per crop, no pixels.
+    """
+    return np.random.default_rng((0, seed, epoch)).permutation(count)
+
+
+def shuffled_batches(
+    count: int, batch_size: int, seed: int, epoch: int, worker: int = 0, workers: int = 1
+) -> Iterator[np.ndarray]:
+    """Yield the batches of an epoch, arrays of row numbers, for one of several workers.
+
+    All workers shuffle alike and take turns, batch by batch; the last batch may be shorter.
+    """
+    order = shuffled_order(count, seed, epoch)
+    for start in range(worker * batch_size, count, workers * batch_size):
+        yield order[start : start + batch_size]
+
+
+def row_addresses(path: str | Path) -> np.ndarray | None:
+    """Return the byte offset of every row's pixels in a shard, or None for another layout.
+
+    A row group holds one page of plain values, so its rows start after the page's header, whose
+    length is what the column's size has in excess of the rows.
+    """
+    metadata = pq.read_metadata(path)
+    row_bytes = read_format(path).row_bytes
+    content = np.memmap(path, np.uint8, "r")
+    addresses = []
+    for group in range(metadata.num_row_groups):
+        column = metadata.row_group(group).column(len(COLUMNS) - 1)
+        count = metadata.row_group(group).num_rows
+        header = column.total_compressed_size - count * row_bytes
+        plain = (
+            column.path_in_schema == "pixels"
+            and column.compression == "UNCOMPRESSED"
+            and not column.has_dictionary_page
+            and set(column.encodings) <= {"PLAIN", "RLE"}
+            and 0 < header <= LARGEST_PAGE_HEADER_BYTES
+            and _page_bytes(content, column.data_page_offset) == count * row_bytes
+        )
+        if not plain:
+            return None
+        addresses.append(column.data_page_offset + header + np.arange(count) * row_bytes)
+    return np.concatenate(addresses) if addresses else np.empty(0, np.int64)
+
+
+def _page_bytes(content: np.ndarray, offset: int) -> int | None:
+    """Return the size of the page whose header (Thrift's compact protocol) is at `offset`.
+
+    A header starts with three 32-bit fields: type, uncompressed size and compressed size.
+    """
+    value = None
+    for _ in range(3):
+        if content[offset] != 0x15:
+            return None
+        offset, value, shift = offset + 1, 0, 0
+        while True:
+            byte = int(content[offset])
+            offset, value, shift = offset + 1, value | (byte & 0x7F) << shift, shift + 7
+            if byte < 0x80:
+                break
+    return value >> 1
+
+
+def composite(pixels: np.ndarray, channels: Sequence[str], chosen: Sequence[str]) -> np.ndarray:
+    """Return the `chosen` channels of n x C x H x W crops as n x len(chosen) x H x W of uint8.
+
+    Three of them are red, green and blue. Crops of uint16 are brought down to uint8.
+    Raises InputError for a channel that the screen does not have.
+    """
+    unknown = [name for name in chosen if name not in channels]
+    if unknown:
+        raise InputError(f"channel '{unknown[0]}' is not one of {', '.join(channels)}")
+    picked = pixels[:, [list(channels).index(name) for name in chosen]]
+    if picked.dtype == np.uint16:
+        # 65535 = 257 x 255: the nearest of 256 levels.
+        picked = ((picked.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    return picked

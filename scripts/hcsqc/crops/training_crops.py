@@ -1,0 +1,60 @@
+"""The crops that may be learned from without labels: none of an evaluation well."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from hcsqc.core.errors import InputError
+from hcsqc.crops.shards import Shards
+
+
+@dataclass(frozen=True)
+class TrainingCrops:
+    """The crops of the pretraining plates, without the evaluation wells, as composites."""
+
+    shards: Shards
+    rows: np.ndarray
+    chosen: Sequence[str]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def channels(self) -> int:
+        """Number of channels of the composites."""
+        return len(self.chosen)
+
+    @property
+    def crop_ids(self) -> list[str]:
+        """Names of the crops, in their order."""
+        return self.shards.index["crop_id"].iloc[self.rows].tolist()
+
+    def read(self, rows: np.ndarray) -> np.ndarray:
+        """Return composite crops: uint8, n x channels x H x W."""
+        return self.shards.read_composite(self.rows[rows], self.chosen)
+
+
+def training_crops(
+    paths: Sequence[Path],
+    chosen: Sequence[str],
+    without_wells: Sequence[str],
+    at_most: int | None = None,
+) -> TrainingCrops:
+    """Return the crops of these shards that lie in no evaluation well, or a random share of them.
+
+    The same `at_most` crops are drawn each time. Raises InputError if no crop is left.
+    """
+    shards = Shards(paths)
+    well = shards.index["field_id"].str.split("/").str[2]
+    rows = np.flatnonzero(~well.isin(without_wells))
+    if not len(rows):
+        raise InputError(
+            "no crop to train on without labels: every crop of the pretraining plates lies in an "
+            "evaluation well; list fewer under evaluation_wells or more under pretrain_plates"
+        )
+    if at_most and at_most < len(rows):
+        picked = np.random.default_rng(0).permutation(len(rows))[:at_most]
+        rows = rows[np.sort(picked)]
+    return TrainingCrops(shards, rows, chosen)

@@ -1,0 +1,1 @@
+"""Encoders: backbones, weights, measures; one file format for every kind."""

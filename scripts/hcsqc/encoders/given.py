@@ -1,0 +1,103 @@
+"""Encoders that are given: networks with trained weights, and networks of one's own."""
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from hcsqc.core.errors import InputError
+from hcsqc.core.files import sha256
+from hcsqc.core.torchvision_mend import import_timm
+from hcsqc.encoders.models import InputSpec, build_for_input, grey_input
+from hcsqc.encoders.store import Encoder, describe, load_tensors
+from hcsqc.encoders.weights import Weights, read_tensors
+
+timm = import_timm()
+
+
+def own_encoder(module: str, input_px: int, channels: int, file: Path | None) -> Encoder:
+    """Return an encoder of a network of one's own: see `build_own`.
+
+    Its weights are those it is made with, or those of `file`.
+    Raises InputError if the network does not map a crop to a vector, or has other tensors.
+    """
+    spec = InputSpec(input_px, (0.0,) * channels, (1.0,) * channels)
+    backbone = build_for_input(module, spec).eval()
+    provenance: dict[str, object] = {"weights": "own", "own": module}
+    if file:
+        load_tensors(backbone, read_tensors(file, module), str(file))
+        provenance |= {"file": file.name, "sha256": sha256(file)}
+    crops = torch.zeros(2, channels, input_px, input_px)
+    with torch.no_grad():
+        try:
+            shape = tuple(backbone(crops).shape)
+        except Exception as error:  # whatever a network of another input raises
+            raise InputError(
+                f"encoder module {module}: fails on crops {tuple(crops.shape)} ({error})"
+            ) from error
+    if len(shape) != 2 or shape[0] != len(crops):
+        raise InputError(
+            f"encoder module {module}: returns {shape} for 2 crops, expected 2 x width features"
+        )
+    return Encoder(backbone, "transfer", module, spec, shape[1], True, provenance)
+
+
+CHANNEL_MODES = ("composite", "each", "adapted")
+
+
+def transfer_encoder(
+    weights: Weights, input_px: int, channels: int = 3, mode: str = "composite"
+) -> Encoder:
+    """Return a timm network with trained weights, for composites of `channels`.
+
+    `mode` says how a network made for red, green and blue sees them: `composite` as these three,
+    `each` one at a time with all features side by side, `adapted` by a first convolution for so
+    many channels, whose weights are those for colours in turn (timm's way).
+    Raises InputError if the mode is not for so many channels, or, naming the first tensor, if the
+    weights are of another architecture.
+    """
+    if mode == "composite" and channels != len(weights.mean):
+        raise InputError(
+            f"{weights.architecture}: its weights are for {len(weights.mean)} channels, the "
+            f"composite has {channels}; state channels: each or channels: adapted"
+        )
+    spec = InputSpec(input_px, tuple(weights.mean), tuple(weights.std))
+    if mode != "composite" and (mode == "each" or channels != len(weights.mean)):
+        spec = grey_input(input_px, channels, weights.mean, weights.std, mode == "each")
+    backbone = build_for_input(weights.architecture, spec)
+    seen = backbone.backbone if spec.each_channel else backbone
+    load_tensors(
+        seen, to_timm(weights, seen, 3 if spec.each_channel else channels), _source(weights)
+    )
+    return describe(backbone.eval(), "transfer", weights.architecture, spec, weights.provenance)
+
+
+def to_timm(weights: Weights, backbone: nn.Module, channels: int) -> Mapping[str, torch.Tensor]:
+    """Return the tensors as timm would load them into `backbone`.
+
+    Positions are interpolated to its input, the authors' names become timm's, and the first
+    convolution is adapted to the number of channels.
+    """
+    tensors = dict(weights.tensors)
+    convert = getattr(sys.modules[type(backbone).__module__], "checkpoint_filter_fn", None)
+    if convert:
+        try:
+            tensors = convert(tensors, backbone)
+        except (KeyError, ValueError, RuntimeError) as error:
+            raise InputError(
+                f"{_source(weights)}: its tensors are not those of {weights.architecture} ({error})"
+            ) from error
+    first = timm.get_pretrained_cfg(weights.architecture.split(".")[0]).first_conv
+    for name in (first,) if isinstance(first, str) else first or ():
+        key = f"{name}.weight"
+        if key in tensors and tensors[key].shape[1] == len(weights.mean) != channels:
+            tensors[key] = timm.models.adapt_input_conv(channels, tensors[key])
+    return tensors
+
+
+def _source(weights: Weights) -> str:
+    """Return what weights are called in messages: the name of their file, package or network."""
+    about = weights.provenance
+    return str(about.get(about["weights"]) or about["repository"])

@@ -1,0 +1,176 @@
+"""Network architectures: timm backbones without their classifier, and their input."""
+
+import sys
+from dataclasses import asdict, dataclass
+from difflib import get_close_matches
+from importlib import import_module
+from pathlib import Path
+from statistics import fmean
+
+from torch import Tensor, cat, nn, no_grad, zeros
+
+from hcsqc.core.errors import InputError
+from hcsqc.core.torchvision_mend import import_timm
+
+timm = import_timm()
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """What a network wants to see: composite crops, resized and normalised.
+
+    Pixels are scaled to 0-1, then `(pixel - mean) / std` per channel.
+    """
+
+    size_px: int
+    mean: tuple[float, ...]  # one per channel of the composite, and so is std
+    std: tuple[float, ...]
+    each_channel: bool = False  # channels are seen one by one: see `EachChannel`
+
+    @property
+    def channels(self) -> int:
+        """Number of channels of the composite."""
+        return len(self.mean)
+
+    def as_json(self) -> dict[str, object]:
+        """Return the fields as plain JSON values."""
+        return {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(self).items()}
+
+    @classmethod
+    def from_json(cls, values: dict[str, object]) -> "InputSpec":
+        """Return what `as_json` was made of."""
+        return cls(**{key: tuple(v) if isinstance(v, list) else v for key, v in values.items()})
+
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+def imagenet_input(size_px: int, channels: int) -> InputSpec:
+    """Return the input of a network for composites of `channels`, normalised as ImageNet is.
+
+    Three channels have ImageNet's values for red, green and blue. In any other number all have
+    the mean of the three, as in timm, because no channel is a colour then.
+    """
+    if channels == len(IMAGENET_MEAN):
+        return InputSpec(size_px, IMAGENET_MEAN, IMAGENET_STD)
+    return grey_input(size_px, channels, IMAGENET_MEAN, IMAGENET_STD)
+
+
+def grey_input(size_px: int, channels: int, mean, std, each_channel: bool = False) -> InputSpec:
+    """Return an input whose channels are all normalised by the mean of red, green and blue."""
+    return InputSpec(size_px, (fmean(mean),) * channels, (fmean(std),) * channels, each_channel)
+
+
+class PooledFeatures(nn.Module):
+    """VGG's convolutions and a global average: 512 values instead of the 4096 of its head.
+
+    The head would also need 224-pixel input. `features` keeps timm's name, so that timm's weights
+    load by key.
+    """
+
+    def __init__(self, features: nn.Module):
+        super().__init__()
+        self.features = features
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map N x C x H x W to N x 512."""
+        return self.features(x).mean(dim=(2, 3))
+
+
+class EachChannel(nn.Module):
+    """A network for colour pictures on one channel at a time, shown as red, green and blue alike.
+
+    The features of all channels stand side by side: N x C x H x W to N x (C * width).
+    """
+
+    def __init__(self, backbone: nn.Module):
+        super().__init__()
+        self.backbone = backbone
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the features of every channel, in their order."""
+        return cat([self.backbone(channel.expand(-1, 3, -1, -1)) for channel in x.split(1, 1)], 1)
+
+
+def check_name(architecture: str) -> str:
+    """Return the name of a timm network without the tag of its weights.
+
+    Raises InputError, with near names, if timm has no such network.
+    """
+    name = architecture.split(".")[0]
+    if not timm.is_model(name):
+        near = ", ".join(get_close_matches(name, timm.list_models(), n=3)) or "none"
+        raise InputError(f"timm knows no network '{name}'; near names: {near}")
+    return name
+
+
+def build_backbone(architecture: str, channels: int, input_px: int | None = None) -> nn.Module:
+    """Return a randomly initialised timm network: N x channels x H x W to N x width features.
+
+    `architecture` is a timm model name (`resnet18`), with or without the tag of its weights
+    (`resnet18.tv_in1k`), which does not matter here. Features are globally average-pooled, or of
+    the class token where the network is made so. `input_px` is the side of its input; only
+    networks with positions, such as vision transformers, are made for one size.
+    Raises InputError, with near names, if timm has no such network, or if it cannot see that size.
+    """
+    name = check_name(architecture)
+    if name.startswith("vgg"):
+        return PooledFeatures(timm.create_model(name, in_chans=channels).features)
+    # solo-learn and torchvision do not zero the last BatchNorm of a block, timm does.
+    options = {"zero_init_last": False} if name.startswith("resnet") else {}
+    known = timm.get_pretrained_cfg(name)
+    if input_px and known is not None and known.fixed_input_size:
+        options["img_size"] = input_px
+    try:
+        return timm.create_model(name, num_classes=0, in_chans=channels, **options)
+    except (AssertionError, ValueError, RuntimeError) as error:
+        raise InputError(f"{name} cannot be made for {input_px} px input ({error})") from error
+
+
+def build_own(path: str) -> nn.Module:
+    """Return the network that a function of one's own makes: `my_nets:make_net`.
+
+    The module is looked for in the working folder first. Its network maps N x C x H x W, pixels
+    from 0 to 1, to N x width features.
+    Raises InputError if there is no such function, or if what it returns is no network.
+    """
+    module, _, name = path.partition(":")
+    if str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    try:
+        network = getattr(import_module(module), name)()
+    except (ImportError, AttributeError, TypeError) as error:
+        raise InputError(
+            f"encoder module {path}: cannot be made ({error}); expected a function {name}() in "
+            f"{module.replace('.', '/')}.py, where Snakemake runs, or in an installed package"
+        ) from error
+    if not isinstance(network, nn.Module):
+        raise InputError(f"encoder module {path}: returns {type(network).__name__}, no nn.Module")
+    return network
+
+
+def build_for_input(architecture: str, input_spec: InputSpec) -> nn.Module:
+    """Return a network for an input: one's own, as `build_backbone`, or on each of its channels."""
+    if ":" in architecture:
+        return build_own(architecture)
+    if input_spec.each_channel:
+        return EachChannel(build_backbone(architecture, 3, input_spec.size_px))
+    return build_backbone(architecture, input_spec.channels, input_spec.size_px)
+
+
+def feature_width(backbone: nn.Module, input_spec: InputSpec) -> int:
+    """Return the number of features that `backbone` gives for a crop of its input.
+
+    Raises InputError if it cannot see crops of that size.
+    """
+    training = backbone.training
+    backbone.eval()
+    side = input_spec.size_px
+    with no_grad():
+        try:
+            width = backbone(zeros(1, input_spec.channels, side, side)).shape[1]
+        except (AssertionError, RuntimeError, ValueError) as error:
+            raise InputError(f"the network cannot see crops of {side} px ({error})") from error
+    backbone.train(training)
+    return width

@@ -1,0 +1,1 @@
+"""Features of crops under a frozen encoder, and tables of them."""

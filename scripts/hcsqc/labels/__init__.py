@@ -1,0 +1,1 @@
+"""Labels: joining them to crops, agreement of annotators, draws and folds."""

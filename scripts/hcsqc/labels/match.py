@@ -1,0 +1,249 @@
+"""Labels: which crops are normal or abnormal, from label files or from a screen's truth."""
+
+import csv
+import io
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy.spatial import cKDTree
+
+from hcsqc.core.errors import InputError
+from hcsqc.core.schema import ARTEFACTS, LABELS, SELECTIONS
+
+FILE_COLUMNS = (
+    "plate",
+    "well",
+    "site",
+    "x_px",
+    "y_px",
+    "label",
+    "artefact",
+    "annotator",
+    "selection",
+)
+NOT_CROPPED = "the nucleus was not cropped"
+# What to do with one crop labelled both normal and abnormal.
+CONFLICTS = ERROR, ABNORMAL_WINS, DROP = ("error", "abnormal", "drop")
+_SAVE_AS = "save it as CSV in UTF-8 with commas between the columns and points in numbers"
+_OTHER_SEPARATORS = {";": "semicolons", "\t": "tabs"}
+# A spreadsheet program takes a text that begins so for a formula.
+_FORMULA = r"[=+\-@\t\r]"
+
+
+def read_label_file(path: Path) -> pd.DataFrame:
+    """Read one CSV of labels, with or without a byte-order mark.
+
+    A plate, well or annotator that a spreadsheet program would take for a formula may have an
+    apostrophe before it, which is left out. Raises InputError for what such a program saves
+    otherwise (UTF-16, semicolons, decimal commas), a missing column, an unknown class or a value
+    that is no number, naming the file and the line.
+    """
+    text = _read_text(path)
+    try:
+        _check_columns(text, path)
+        rows = pd.read_csv(
+            io.StringIO(text),
+            dtype=str,
+            keep_default_na=False,
+            index_col=False,
+            skip_blank_lines=False,
+        )
+    except (pd.errors.EmptyDataError, pd.errors.ParserError, csv.Error) as error:
+        raise InputError(f"{path}: cannot be read as CSV ({error}); {_SAVE_AS}") from error
+    rows = rows[list(FILE_COLUMNS)].fillna("")
+    rows = rows[(rows != "").any(axis=1)].copy()
+    for name in ("plate", "well", "annotator"):
+        rows[name] = rows[name].str.replace(f"^'(?={_FORMULA})", "", regex=True)
+    for name in ("site", "x_px", "y_px"):
+        numbers = pd.to_numeric(rows[name], errors="coerce")
+        wrong = ~np.isfinite(numbers)
+        if wrong.any():
+            place = wrong.idxmax()
+            value = rows[name][place]
+            why = f"is no number ({name})"
+            if re.fullmatch(r"-?\d+,\d+", value.strip()):
+                why = f"has a decimal comma ({name}); {_SAVE_AS}"
+            raise InputError(f"{path}, line {place + 2}: '{value}' {why}")
+        rows[name] = numbers
+    for name, known in (
+        ("label", LABELS),
+        ("artefact", ("", *ARTEFACTS)),
+        ("selection", SELECTIONS),
+    ):
+        wrong = ~rows[name].isin(known)
+        if wrong.any():
+            place = wrong.idxmax()
+            raise InputError(
+                f"{path}, line {place + 2}: unknown {name} '{rows[name][place]}'; "
+                f"known: {', '.join(word for word in known if word)}"
+            )
+    wrong = (rows["label"] == "normal") & (rows["artefact"] != "")
+    if wrong.any():
+        raise InputError(f"{path}, line {wrong.idxmax() + 2}: a normal crop has no artefact")
+    return rows.assign(source=path.name)
+
+
+def _read_text(path: Path) -> str:
+    """Return the text of a label file; raises InputError unless it is in UTF-8."""
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such label file; correct labels of the screen") from error
+    if b"\0" in content:  # as every second byte of plain letters is in UTF-16
+        raise InputError(f"{path}: is in UTF-16, or no text at all; {_SAVE_AS}")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: is not in UTF-8 ({error}); {_SAVE_AS}") from error
+
+
+def _check_columns(text: str, path: Path) -> None:
+    """Raise InputError if a column is missing, or a line has more values than the header."""
+    lines = csv.reader(io.StringIO(text))
+    header = next(lines, [])
+    missing = [name for name in FILE_COLUMNS if name not in header]
+    if missing:
+        first_line = text.partition("\n")[0]
+        for separator, name in _OTHER_SEPARATORS.items():
+            if first_line.count(separator) >= len(FILE_COLUMNS) - 1:
+                raise InputError(f"{path}: has {name} between the columns; {_SAVE_AS}")
+        raise InputError(
+            f"{path}: no column '{missing[0]}'; a label file has {','.join(FILE_COLUMNS)}"
+        )
+    for values in lines:
+        if any(values[len(header) :]):
+            raise InputError(
+                f"{path}, line {lines.line_num}: {len(values)} values for {len(header)} columns: a "
+                f"decimal comma, or a comma in a name without quotes; {_SAVE_AS}"
+            )
+
+
+def place_labels(
+    rows: pd.DataFrame, nuclei: pd.DataFrame, match_px: float
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the label rows with the crop_id of the kept nucleus that each means, and the others.
+
+    That is the nearest nucleus within `match_px` in the label's field. `nuclei` has the columns of
+    that table and plate, well, site. One crop may have several labels. Those without a crop have
+    the reason.
+    """
+    matched, unmatched = [], []
+    fields = dict(tuple(nuclei.groupby(["plate", "well", "site"])))
+    for place, labels in rows.groupby(["plate", "well", "site"]):
+        candidates = fields.get(place)
+        if candidates is None:
+            unmatched.append(labels.assign(reason="no such field, or no nucleus in it"))
+            continue
+        tree = cKDTree(candidates[["x_px", "y_px"]])
+        distance, nearest = tree.query(labels[["x_px", "y_px"]])
+        found = candidates.iloc[nearest]
+        near = distance <= match_px
+        kept = found["kept"].to_numpy()
+        taken = near & kept
+        matched.append(labels[taken].assign(crop_id=found["crop_id"].to_numpy()[taken]))
+        why = np.where(near, NOT_CROPPED, f"no nucleus within {match_px} px")
+        unmatched.append(labels[~taken].assign(reason=why[~taken]))
+    placed = pd.concat(matched, ignore_index=True) if matched else rows.head(0).assign(crop_id="")
+    lost = pd.concat(unmatched, ignore_index=True) if unmatched else rows.head(0).assign(reason="")
+    return placed, lost
+
+
+def settle(placed: pd.DataFrame, conflicts: str) -> pd.DataFrame:
+    """Return the `labels` table, one row per crop, of what `place_labels` returned.
+
+    The first of labels alike counts. Of a crop labelled both normal and abnormal, with `conflicts`
+    "abnormal" the first abnormal label counts, and with "drop" the crop is left out.
+    Raises InputError for such a crop with "error", and for any other word.
+    """
+    if conflicts not in CONFLICTS:
+        raise InputError(f"labels.conflicts is '{conflicts}', not one of {', '.join(CONFLICTS)}")
+    disputed = placed.groupby("crop_id")["label"].transform("nunique") > 1
+    if disputed.any() and conflicts == ERROR:
+        crop = placed[disputed]["crop_id"].min()
+        sources = ", ".join(sorted(set(placed[placed["crop_id"] == crop]["source"])))
+        raise InputError(
+            f"crop {crop} is labelled both normal and abnormal ({sources}); keep one, or set "
+            f"labels.conflicts to {ABNORMAL_WINS} (which then counts) or {DROP} (leaves it out)"
+        )
+    wins = placed["label"] == "abnormal" if conflicts == ABNORMAL_WINS else False
+    labels = placed[~disputed | wins]
+    labels = labels.drop_duplicates("crop_id").sort_values("crop_id", ignore_index=True)
+    labels["artefact"] = labels["artefact"].replace("", None)
+    labels["strength"] = np.nan
+    columns = ["crop_id", "plate", "well", "label", "artefact", "strength", "annotator", "source"]
+    return labels[[*columns, "selection"]]
+
+
+def labels_at_random(placed: pd.DataFrame, labels: pd.DataFrame) -> pd.DataFrame:
+    """Return those rows of the `labels` table whose crop was chosen at random, by any annotator.
+
+    `placed` is what `place_labels` returned. They tell how common artefacts are: a crop of the
+    random ones is not lost because it was chosen in another way too.
+    """
+    chosen = placed[placed["selection"] == "random"]["crop_id"]
+    return labels[labels["crop_id"].isin(chosen)].assign(selection="random")
+
+
+def match_truth(
+    nuclei: pd.DataFrame, truth: pd.DataFrame, match_px: float, window_px: float
+) -> pd.DataFrame:
+    """Give each nucleus what was planted at the nearest cell: columns artefact and strength.
+
+    A crop is abnormal if its own nucleus carries an artefact. A crop without one, whose window
+    holds the centre of a cell that does, is left out, as an annotator would leave out a doubtful
+    one; so is a nucleus without a cell within `match_px`.
+    """
+    matched = [nuclei.head(0).assign(artefact="", strength=0.0)]
+    cells_of = dict(tuple(truth.groupby(["plate", "well", "site"])))
+    for place, crops in nuclei.groupby(["plate", "well", "site"]):
+        if place not in cells_of:
+            continue
+        cells, centres = cells_of[place], crops[["x_px", "y_px"]]
+        distance, nearest = cKDTree(cells[["x_px", "y_px"]]).query(centres)
+        artefact = cells["artefact"].to_numpy()[nearest]
+        planted = cells[cells["artefact"] != "none"]
+        reach = np.full(len(crops), np.inf)
+        if len(planted):
+            reach, _ = cKDTree(planted[["x_px", "y_px"]]).query(centres, p=np.inf)
+        doubtful = (reach <= window_px / 2) & (artefact == "none")
+        crops = crops.assign(artefact=artefact, strength=cells["strength"].to_numpy()[nearest])
+        matched.append(crops[(distance <= match_px) & ~doubtful])
+    return pd.concat(matched, ignore_index=True)
+
+
+def draw_labels(candidates: pd.DataFrame, per_class: int, seed: int) -> pd.DataFrame:
+    """Return the `labels` table of at most `per_class` random crops of each class.
+
+    `candidates` has crop_id, plate, well, artefact ("none" is normal) and strength.
+    """
+    is_normal = (candidates["artefact"] == "none").to_numpy()
+    rng = np.random.default_rng(seed)
+    chosen = [
+        rng.permutation(np.flatnonzero(wanted))[:per_class] for wanted in (is_normal, ~is_normal)
+    ]
+    return _true_labels(candidates.iloc[np.sort(np.concatenate(chosen))])
+
+
+def draw_at_random(candidates: pd.DataFrame, count: int, seed: int) -> pd.DataFrame:
+    """Return the `labels` table of `count` random crops, whatever their class; or of all."""
+    chosen = np.random.default_rng(seed).permutation(len(candidates))[:count]
+    return _true_labels(candidates.iloc[np.sort(chosen)])
+
+
+def _true_labels(candidates: pd.DataFrame) -> pd.DataFrame:
+    normal = (candidates["artefact"] == "none").to_numpy()
+    return pd.DataFrame(
+        {
+            "crop_id": candidates["crop_id"],
+            "plate": candidates["plate"],
+            "well": candidates["well"],
+            "label": np.where(normal, "normal", "abnormal"),
+            "artefact": candidates["artefact"].mask(normal, None),
+            "strength": candidates["strength"].mask(normal),
+            "annotator": "simulation",
+            "source": "truth",
+            "selection": "random",
+        }
+    )

@@ -1,0 +1,141 @@
+"""Draws: divisions of the labelled crops, by well, into a test set and a ranked training list.
+
+The test set of a draw is the same for every encoder, probe and budget, and a budget takes the
+first labels of the training list, so budgets nest. With fewer labels than test set and smallest
+budget need, draws are the folds of a repeated cross-validation by well.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from hcsqc.core.errors import InputError
+from hcsqc.core.schema import LABELS
+from hcsqc.labels.folds import held_out_fold
+
+HELD_OUT, CROSS_VALIDATION = "held out", "cross-validation"
+FOLDS = 5
+
+
+def class_counts(total: int) -> dict[str, int]:
+    """Return how many of `total` labels each class has: halves, the odd one normal.
+
+    25 labels are 13 normal and 12 abnormal.
+    """
+    return {"normal": total - total // 2, "abnormal": total // 2}
+
+
+def split_labels(
+    labels: pd.DataFrame,
+    evaluation_wells: Sequence[str],
+    smallest: int,
+    test_crops: int,
+    draws: int,
+    seed: int,
+) -> tuple[pd.DataFrame, str]:
+    """Return the `splits` table, test crops and training list of each draw, and its protocol.
+
+    Held out: test wells are drawn at random from the evaluation wells until they hold enough
+    random-chosen labels of each class; labels of all other wells train. Within a draw no well is on
+    both sides, and the counts of each class are exact. Where labels do not carry that and the
+    `smallest` budget, cross-validation: in five draws each evaluation well is tested once, with all
+    its random-chosen labels.
+    Raises InputError if the labels do not carry that either.
+    """
+    labels = labels.sort_values("crop_id", ignore_index=True)
+    labels["place"] = labels["plate"] + "/" + labels["well"]
+    labels["may_test"] = labels["well"].isin(list(evaluation_wells))
+    labels["may_test"] &= labels["selection"] == "random"
+    try:
+        divide, protocol = _held_out, HELD_OUT
+        splits = [divide(labels, smallest, test_crops, draw, seed) for draw in range(draws)]
+    except InputError as held_out:
+        protocol = CROSS_VALIDATION
+        try:
+            splits = [_fold(labels, smallest, draw, seed) for draw in range(draws)]
+        except InputError as error:
+            raise InputError(f"{held_out}. Nor is {CROSS_VALIDATION} possible: {error}") from error
+    return pd.concat(splits, ignore_index=True), protocol
+
+
+def largest_budget(splits: pd.DataFrame) -> int:
+    """Return the most training labels, half of each class, that every draw carries."""
+    train = splits[splits["part"] == "train"]
+    counts = train.groupby(["draw", "label"]).size().unstack(fill_value=0)
+    counts = counts.reindex(columns=list(LABELS), fill_value=0)
+    pairs = counts.min(axis=1)
+    return int((2 * pairs + (counts["normal"] > pairs)).min())
+
+
+def training_crops(splits: pd.DataFrame, draw: int, budget: int) -> pd.DataFrame:
+    """Return the first `budget` rows of a draw's training list, half of each class."""
+    rows = splits[(splits["draw"] == draw) & (splits["part"] == "train")].sort_values("rank")
+    wanted = class_counts(budget)
+    return pd.concat(
+        [rows[rows["label"] == label].head(count) for label, count in wanted.items()]
+    ).sort_values("rank")
+
+
+def _held_out(labels, smallest, test_crops, draw, seed) -> pd.DataFrame:
+    rng = np.random.default_rng([seed, draw])
+    counts = class_counts(test_crops)
+    order = rng.permutation(sorted(set(labels["place"][labels["may_test"]])))
+    wells: set[str] = set()
+    for name in order:
+        inside = labels["label"][labels["may_test"] & labels["place"].isin(wells)]
+        if all((inside == label).sum() >= count for label, count in counts.items()):
+            break
+        wells.add(name)
+    in_wells = labels["place"].isin(wells)
+    test = _shuffled(labels, labels["may_test"] & in_wells, counts, draw, "test", rng)
+    test = [places[: counts[label]] for label, places in test.items()]
+    return _divided(labels, np.concatenate(test), ~in_wells, smallest, draw, rng)
+
+
+def _fold(labels, smallest, draw, seed) -> pd.DataFrame:
+    repeat, fold = divmod(draw, FOLDS)
+    rng = np.random.default_rng([seed, draw])
+    candidates = np.flatnonzero(labels["may_test"])
+    places = labels["place"].to_numpy()[candidates]
+    if len(set(places)) < FOLDS:
+        raise InputError(
+            f"random-chosen labels lie in {len(set(places))} evaluation wells, fewer than the "
+            f"{FOLDS} folds"
+        )
+    state = np.random.default_rng([seed, repeat]).integers(2**31)
+    targets = labels["label"].to_numpy()[candidates]
+    test = candidates[held_out_fold(targets, places, FOLDS, int(state)) == fold]
+    in_wells = labels["place"].isin(places[np.isin(candidates, test)])
+    return _divided(labels, test, ~in_wells, smallest, draw, rng)
+
+
+def _divided(labels, test, may_train, smallest, draw, rng) -> pd.DataFrame:
+    """Return a draw's rows of the splits: test crops by row number, and the training list."""
+    train = _shuffled(labels, may_train, class_counts(smallest), draw, "train", rng)
+    parts = [pd.DataFrame({"row": test, "part": "test", "rank": None})]
+    for label, rows in train.items():
+        # Classes take turns, so that every even budget is balanced.
+        rank = 2 * np.arange(len(rows)) + LABELS.index(label)
+        parts.append(pd.DataFrame({"row": rows, "part": "train", "rank": rank}))
+    table = pd.concat(parts, ignore_index=True)
+    chosen = labels[["crop_id", "label"]].iloc[table.pop("row")].reset_index(drop=True)
+    return pd.concat([chosen, table], axis=1).assign(draw=draw).astype({"rank": "Int32"})
+
+
+def _shuffled(labels, candidates, counts, draw, part, rng) -> dict[str, np.ndarray]:
+    """Return the row numbers of the candidates of each class, in random order.
+
+    Raises InputError if there are fewer than `counts`.
+    """
+    found = {}
+    for label in LABELS:
+        rows = np.flatnonzero(candidates & (labels["label"] == label))
+        if len(rows) < counts[label]:
+            raise InputError(
+                f"not enough labels: draw {draw} has {len(rows)} {label} crops to {part} with and "
+                f"needs {counts[label]}. Label more crops in more wells (screens.*.labels), or "
+                "lower study.budgets or study.test_crops"
+            )
+        found[label] = rng.permutation(rows)
+    return found

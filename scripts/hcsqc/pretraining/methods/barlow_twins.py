@@ -1,0 +1,36 @@
+"""Barlow Twins (Zbontar et al. 2021, https://arxiv.org/abs/2103.03230)."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from hcsqc.pretraining.methods.base import SelfSupervised, projector
+from hcsqc.pretraining.sololearn import barlow_loss_func
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Sizes of the projector's layers, weight of the off-diagonal, factor on the whole loss."""
+
+    projector_hidden: int
+    projector_output: int
+    lambda_off_diagonal: float
+    loss_scale: float
+
+
+class Method(SelfSupervised):
+    """Bring the cross-correlation of the two views' features to the identity."""
+
+    def __init__(self, width: int, settings: Settings, crops: int):
+        super().__init__()
+        self.settings = settings
+        hidden = settings.projector_hidden
+        sizes = [width, hidden, hidden, settings.projector_output]
+        self.projector = projector(sizes, batch_norm=True)
+
+    def loss(self, features_1: Tensor, features_2: Tensor, rows: Tensor, epoch: int) -> Tensor:
+        """Return the redundancy reduction loss of the projected features."""
+        z1, z2 = self.projector(features_1), self.projector(features_2)
+        return barlow_loss_func(
+            z1, z2, lamb=self.settings.lambda_off_diagonal, scale_loss=self.settings.loss_scale
+        )

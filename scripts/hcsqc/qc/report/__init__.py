@@ -1,0 +1,1 @@
+"""The quality-control report of a screen."""

@@ -1,0 +1,266 @@
+"""The quality-control report of a screen: one page to look at, with every picture inside."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from hcsqc.core.html import render
+from hcsqc.crops.shards import Shards
+from hcsqc.qc.report import pictures as pictures
+from hcsqc.qc.report.gallery import crop_pictures
+from hcsqc.qc.report.plate_maps import plate_shape
+from hcsqc.qc.report.results import Results, cell_counts
+from hcsqc.qc.report.words import counted, is_missing, number, percent
+
+DATA_FILES = ("page.html",)
+TEMPLATE = Path(__file__).with_name(DATA_FILES[0])
+
+SIMULATED = "simulated artefacts"  # what detector.json says it was trained on without labels
+
+OPEN_PLATES = 4  # whose maps are seen at once
+OPEN_ROWS = 10  # of them that are seen at once
+
+
+def render_report(
+    screen: str,
+    results: Results,
+    shards: Shards,
+    composite: Sequence[str],
+    detector: Mapping,
+    features: Sequence[Path] = (),
+    truth: pd.DataFrame | None = None,
+    labels: pd.DataFrame | None = None,
+) -> str:
+    """Return the report as one HTML page with its pictures inside; all text is escaped.
+
+    `shards` hold the crops of all scored cells, of which `composite` are shown; `detector` is
+    what detector.json says; `features` are tables of vectors of some of the crops; `labels` is a
+    table of labels. Raises InputError for crops or channels that are not in the shards.
+    """
+    cells, threshold = results.cells, results.threshold
+    shape = plate_shape(results.wells["Metadata_Well"])
+    chosen = pictures.galleries(results)
+    crops = crop_pictures(
+        shards,
+        [crop for gallery in chosen for rows in gallery["rows"] for crop in rows["crop_id"]],
+        composite,
+    )
+    for gallery in chosen:
+        gallery["rows"] = [pictures.shown_crops(rows, crops) for rows in gallery["rows"]]
+    simulated = str(detector.get("trained_on", "")).strip().lower() == SIMULATED
+    bad_fields = results.fields[results.fields["bad"]]
+    bad_wells = results.wells[results.wells["bad"]].sort_values(
+        "flagged_share", ascending=False, na_position="last", kind="stable"
+    )
+    plates = pictures.worst_plates(results.plates)
+    return render(
+        TEMPLATE,
+        filters={"percent": percent, "number": number, "count": counted},
+        screen=screen,
+        is_missing=is_missing,
+        composite=composite,
+        simulated=simulated,
+        headline=headline(results),
+        promise=promise(threshold),
+        threshold=threshold,
+        estimates=estimates(threshold),
+        truth=[] if truth is None else truth.to_dict("records"),
+        detector=definition_list(detector),
+        warnings=pictures.records(results.plates[results.plates["warning"].fillna("").ne("")]),
+        maps=pictures.plate_maps(results.wells, plates, shape),
+        shape=shape,
+        open_plates=OPEN_PLATES,
+        plates=pictures.records(plates),
+        not_drawn=[str(name) for name in plates["Metadata_Plate"].iloc[pictures.MOST_PLATES :]],
+        bad_wells=pictures.records(bad_wells.head(pictures.MOST_ROWS)),
+        bad_wells_total=len(bad_wells),
+        bad_fields=pictures.records(bad_fields.head(pictures.MOST_ROWS)),
+        bad_fields_total=len(bad_fields),
+        field_kinds=field_kinds(results.fields),
+        most_rows=pictures.MOST_ROWS,
+        open_rows=OPEN_ROWS,
+        worst=[gallery for gallery in chosen if gallery["kind"] == "artefact"],
+        border=[gallery for gallery in chosen if gallery["kind"] == "borderline"],
+        compounds=[gallery for gallery in chosen if gallery["kind"] == "compound"],
+        most_compounds=pictures.MOST_COMPOUNDS,
+        compounds_total=int(results.compounds["warned"].sum()),
+        compounds_tested=len(results.compounds),
+        drift=pictures.drift(results),
+        edge=pictures.edge_effect(results.wells, shape),
+        histogram=pictures.score_histogram(cells, threshold, labels),
+        map_of_features=pictures.map_of_features(features, results),
+        not_scored=not_scored(cells),
+        steps=next_steps(results, simulated),
+    )
+
+
+def headline(results: Results) -> list[dict]:
+    """Return the numbers at the top: what, how many, of how many, and whether it is bad."""
+    counts = cell_counts(results.cells)
+    found, scored, flagged = counts["nuclei"], counts["scored"], counts["flagged"]
+    share = flagged / scored if scored else None
+    tiles = [
+        {
+            "name": "cells flagged",
+            "value": f"{flagged:,}",
+            "detail": f"{percent(share)} of {scored:,} scored; {found:,} nuclei found",
+            "bad": False,
+        }
+    ]
+    for name, table, bad in (
+        ("bad fields", results.fields, results.fields["bad"]),
+        ("bad wells", results.wells, results.wells["bad"]),
+        ("plates with a warning", results.plates, results.plates["warning"].fillna("").ne("")),
+    ):
+        tiles.append(
+            {
+                "name": name,
+                "value": f"{int(bad.sum()):,}",
+                "detail": f"of {len(table):,}",
+                "bad": bool(bad.any()),
+            }
+        )
+    return tiles
+
+
+def promise(threshold: Mapping) -> str:
+    """Return in one sentence what the threshold promises of normal cells, or that it does not."""
+    level = number(threshold.get("threshold"))
+    if not threshold.get("promise"):
+        why = str(threshold.get("note") or "").removeprefix("No promise: ").rstrip(".")
+        why = why or "there are no random labels of this screen to hold it to"
+        return f"No promise is made for the threshold of {level}: {why}."
+    asked = _short_percent(threshold.get("promised"))
+    sure = _short_percent(threshold.get("confidence"))
+    labels = (
+        f"{counted(threshold.get('n_normal') or 0, 'normal label')} in "
+        f"{counted(threshold.get('wells') or 0, 'well')}"
+    )
+    text = (
+        f"At most {asked} of this screen's normal cells are flagged at the threshold of {level}, "
+        f"with {sure} confidence: {labels} bound the share at {percent(threshold.get('bound'))}"
+    )
+    if not is_missing(threshold.get("supported")):
+        text += f", and could promise {_short_percent(threshold['supported'])} at the strictest"
+    return text + "."
+
+
+def _short_percent(share: float | None) -> str:
+    return "–" if is_missing(share) else f"{100 * share:.3g}%"
+
+
+def estimates(threshold: Mapping) -> list[dict]:
+    """Return what is estimated of the screen, with intervals; nothing where it is not known."""
+    names = {
+        "recall": "of abnormal cells are flagged"
+        if threshold.get("promise")
+        else "of the abnormal crops that the threshold was set on are flagged",
+        "prevalence": "of the screen's cells are abnormal",
+        "precision": "of flagged cells are abnormal",
+    }
+    found = []
+    for key, name in names.items():
+        value = threshold.get(key)
+        if value is not None and not is_missing(value[0]):
+            interval = (
+                ""
+                if is_missing(value[1]) or is_missing(value[2])
+                else f"{percent(value[1])} to {percent(value[2])}"
+            )
+            found.append({"name": name, "value": percent(value[0]), "interval": interval})
+    return found
+
+
+def definition_list(items: Mapping) -> list[tuple[str, str]]:
+    """Return the items of a JSON object as name and text, whatever they are, in their order."""
+    return [(str(key).replace("_", " "), _as_text(value)) for key, value in items.items()]
+
+
+def _as_text(value: object) -> str:
+    if isinstance(value, Mapping):
+        return "; ".join(f"{key}: {_as_text(inner)}" for key, inner in value.items()) or "none"
+    if isinstance(value, list | tuple) and any(isinstance(inner, list | tuple) for inner in value):
+        return "; ".join(_as_text(inner) for inner in value)
+    if isinstance(value, list | tuple):
+        return ", ".join(_as_text(inner) for inner in value) or "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return number(value)
+
+
+def field_kinds(fields: pd.DataFrame) -> list[dict]:
+    """Return how many fields are empty, out of focus and saturated."""
+    return [
+        {"name": column.replace("_", " "), "value": int(fields[column].sum())}
+        for column in ("empty", "out_of_focus", "saturated")
+    ]
+
+
+def not_scored(cells: pd.DataFrame) -> dict[str, int]:
+    """Return reason -> number of cells that were found but not scored, most common first."""
+    reasons = cells.loc[cells["score"].isna(), "reason"].fillna("no reason given")
+    return {str(reason): int(count) for reason, count in reasons.value_counts().items()}
+
+
+def next_steps(results: Results, simulated: bool) -> list[str]:
+    """Return what to do next, most urgent first."""
+    threshold = results.threshold
+    counts = cell_counts(results.cells)
+    if not counts["scored"]:
+        return ["Nothing was scored: look at why, under “Not scored”, before anything else."]
+    steps = []
+    if simulated:
+        steps.append(
+            "Look through the galleries above: are these the artefacts that you want to be rid of?"
+        )
+    if not threshold.get("promise"):
+        steps.append(
+            "Label random crops of this screen, normal and abnormal, and make the flags again: "
+            "without them nothing is promised."
+        )
+    warned = int(results.plates["warning"].fillna("").ne("").sum())
+    if warned:
+        steps.append(
+            f"Look at {counted(warned, 'plate')} with a warning: labels of other plates may "
+            "not hold there. Label some of theirs."
+        )
+    wells, fields = int(results.wells["bad"].sum()), int(results.fields["bad"].sum())
+    if wells or fields:
+        steps.append(
+            f"Look at the images of {counted(wells, 'bad well')} and "
+            f"{counted(fields, 'bad field')}, and leave them out or image them again: column bad "
+            "of wells.csv and fields.csv."
+        )
+    compounds = int(results.compounds["warned"].sum())
+    if compounds:
+        steps.append(
+            f"Decide for {counted(compounds, 'warned treatment')} whether its flagged cells are "
+            "artefacts (a compound that glows or precipitates) or the phenotype itself: do not "
+            "drop a phenotype as an artefact."
+        )
+    stricter = threshold.get("more_for_stricter") or {}
+    if threshold.get("promise") and stricter:
+        wanted = "; ".join(
+            f"{_short_percent(float(share))} takes {counted(more, 'more normal label')}"
+            for share, more in stricter.items()
+            if not is_missing(more) and more > 0
+        )
+        carried = [float(share) for share, more in stricter.items() if more == 0]
+        if carried:
+            steps.append(
+                f"These labels would carry a stricter promise: {_short_percent(min(carried))} of "
+                f"good cells lost (qc.good_cells_lost: {min(carried):g})."
+            )
+        if wanted:
+            steps.append(f"For a stricter promise, label more random crops: {wanted}.")
+    if counts["flagged"]:
+        steps.append(
+            "Look at the borderline crops: if many on the wrong side are plain to you, label them "
+            "and train again."
+        )
+    steps.append(
+        "Leave flagged cells out: join cells.parquet to your profiles by plate, well, site and "
+        "nucleus centre, and keep the rows that are not flagged."
+    )
+    return steps

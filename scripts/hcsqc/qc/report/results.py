@@ -1,0 +1,105 @@
+"""What the quality control of a screen found, read from its folder."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from hcsqc.core.errors import InputError
+from hcsqc.core.schema import check_columns, read_table
+
+# Columns of the tables that are read; all else is ignored.
+TEXT = {"Metadata_Plate", "Metadata_Well", "role", "compound", "artefact", "reason", "warning"}
+BOOLEAN = {"empty", "out_of_focus", "saturated", "bad", "warned"}
+COLUMNS = {
+    "fields": "Metadata_Plate Metadata_Well Metadata_Site role compound concentration_um nuclei "
+    "scored flagged flagged_share empty out_of_focus saturated bad reason",
+    "wells": "Metadata_Plate Metadata_Well role compound concentration_um fields nuclei scored "
+    "flagged flagged_share low high expected focus artefact bad reason",
+    "plates": "Metadata_Plate wells bad_wells fields bad_fields nuclei scored flagged "
+    "flagged_share low high feature_shift score_shift warning",
+    "compounds": "compound concentration_um wells scored flagged_share control_share p_value "
+    "adjusted_p warned artefact",
+}
+TRUTH_COLUMNS = ["what", "planted", "found", "low", "high"]
+
+
+@dataclass(frozen=True)
+class Results:
+    """What the quality control of a screen found: the tables of its folder, and the threshold."""
+
+    cells: pd.DataFrame
+    fields: pd.DataFrame
+    wells: pd.DataFrame
+    plates: pd.DataFrame
+    compounds: pd.DataFrame
+    threshold: Mapping
+
+
+def read_results(folder: Path) -> Results:
+    """Read the tables of results/{study}/qc/{screen}.
+
+    Raises InputError if one is missing or is no such table, or if they are not of the same cells.
+    """
+    cells = read_table(folder / "cells.parquet", "cells")
+    tables = {name: _read_csv(folder / f"{name}.csv", columns) for name, columns in COLUMNS.items()}
+    for name in ("fields", "wells", "plates"):
+        for column, count in cell_counts(cells).items():
+            if int(tables[name][column].sum()) != count:
+                raise InputError(
+                    f"{folder / name}.csv: {int(tables[name][column].sum())} cells {column}, but "
+                    f"cells.parquet has {count}; make all tables of the screen anew"
+                )
+    return Results(cells=cells, **tables, threshold=read_json(folder / "threshold.json"))
+
+
+def _read_csv(path: Path, columns: str) -> pd.DataFrame:
+    try:
+        # Plates may be called 0042 or NA: no text is guessed to be a number or missing.
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, na_values=[""])
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read as CSV ({error})") from error
+    check_columns(table, columns.split(), str(path))
+    table = table[columns.split()].copy()
+    for column in table.columns:
+        if column in BOOLEAN:
+            known = table[column].dropna().str.lower()
+            if not known.isin(["true", "false"]).all():
+                raise InputError(f"{path}: '{column}' must be True or False; make it anew")
+            table[column] = table[column].str.lower().eq("true").fillna(False).astype(bool)
+        elif column not in TEXT:
+            try:
+                table[column] = pd.to_numeric(table[column])
+            except ValueError as error:
+                raise InputError(f"{path}: '{column}' must be numbers ({error})") from error
+    return table
+
+
+def read_json(path: Path) -> dict:
+    """Read a JSON object; raises InputError if the file holds none."""
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read as JSON ({error}); make it anew") from error
+    if not isinstance(found, dict):
+        raise InputError(f"{path}: must be an object of JSON, not a {type(found).__name__}")
+    return found
+
+
+def read_truth(path: Path) -> pd.DataFrame:
+    """Read what was planted into a simulated screen: TRUTH_COLUMNS; raises InputError."""
+    try:
+        table = pd.read_csv(path)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read as CSV ({error})") from error
+    check_columns(table, TRUTH_COLUMNS, str(path))
+    return table[TRUTH_COLUMNS]
+
+
+def cell_counts(cells: pd.DataFrame) -> dict[str, int]:
+    """Return how many nuclei there are, and how many of them are scored and flagged."""
+    scored = cells["score"].notna()
+    flagged = cells["flagged"].astype("boolean").fillna(False).astype(bool)
+    return {"nuclei": len(cells), "scored": int(scored.sum()), "flagged": int(flagged.sum())}

@@ -1,0 +1,1 @@
+"""The study's tables, report and audit of the paper."""

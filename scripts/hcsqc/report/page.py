@@ -1,0 +1,300 @@
+"""The study's report: what was asked, on what data, what came out, and what to believe of it."""
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from hcsqc.analyses.ranking import sentence
+from hcsqc.core.config import describe_data, shuffles_labels
+from hcsqc.core.html import render
+from hcsqc.core.schema import ARTEFACTS
+from hcsqc.probes.metrics import TABLE_METRICS
+from hcsqc.report.tables import FEWEST_DRAWS
+
+DATA_FILES = ("page.html",)
+TEMPLATE = Path(__file__).with_name(DATA_FILES[0])
+
+TABLE_TITLES = {
+    1: "kNN and linear classifier on frozen features, largest label budget",
+    2: "Falling label budgets",
+    3: "Domain shift: the screens that were not trained on, largest label budget",
+}
+FIGURE_TITLES = {
+    "ranking": "Which encoders can be told apart",
+    "learning_curves": "How many labels are enough",
+    "dose_response": "Which artefacts are found, by strength",
+    "shift_diagnosis": "What causes the loss on the other screens",
+    "score_histograms": "Scores on both screens",
+    "score_against_budget": "Score against label budget",
+    "shift": "Score on the other screens",
+    "knn_along_epochs": "Nearest neighbours along the epochs of pretraining",
+}
+MOST_FAILED = 20
+OTHER_METRICS = {
+    "average_precision": "Average precision",
+    "balanced_accuracy": "Balanced accuracy",
+    "recall_at_1_percent": "Recall at 1% false alarms",
+    "recall_at_5_percent": "Recall at 5%",
+    "calibration_error": "Calibration error",
+    "auc_of_labels": "AUC of labels*",
+    "accuracy_of_batches": "Accuracy of batches*",
+    "f1_of_batches": "F1 of batches*",
+    "auc_of_labels_of_batches": "AUC of labels of batches*",
+}
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What the evaluation found: tables 1 to 3 and the analyses beside them."""
+
+    tables: Mapping[int, pd.DataFrame]
+    metrics: pd.DataFrame  # as tables.metrics_table returns it
+    ranked: pd.DataFrame  # as ranking.rank returns it
+    curves: pd.DataFrame  # as learning_curves.learning_curves returns it
+    misses: Sequence[str]  # sentences of dose_response.misses
+    causes: Sequence[str]  # sentences of shift.causes; none without another screen
+    unseen: pd.DataFrame  # as unseen_artefacts.leave_families_out returns it, with encoder
+    selections: pd.DataFrame  # as label_selection.compare_to_random returns it, with encoder
+    protocol: str  # how crops are tested: splits.HELD_OUT or CROSS_VALIDATION
+    largest_budget: int  # that the labels carry
+
+
+def render_report(
+    config: Mapping,
+    changed: Sequence[Sequence],
+    evidence: Evidence,
+    figures: Sequence[Path],
+    labels: Mapping[str, pd.DataFrame],
+    summaries: Mapping[str, pd.DataFrame],
+    encoders: Mapping[str, Mapping],
+) -> str:
+    """Return the report as one HTML page with its pictures inside; all text is escaped.
+
+    `changed` lists what the study does otherwise than the paper's, as (key, value, default).
+    """
+    shuffled = [probe for probe in config["study"]["probes"] if shuffles_labels(config, probe)]
+    return render(
+        TEMPLATE,
+        study=config["study"],
+        data=describe_data(config),
+        changed=[row for row in changed if not row[0].startswith(("screens.", "study.name"))],
+        tables=[
+            {"number": number, "title": TABLE_TITLES[number], "groups": layout_table(table)}
+            for number, table in evidence.tables.items()
+        ],
+        other_metrics=other_metrics(evidence.metrics),
+        other_metric_names=OTHER_METRICS,
+        findings=findings(evidence.ranked, config["study"]["train"]),
+        gains=gains(evidence.curves),
+        misses=evidence.misses,
+        causes=evidence.causes,
+        unseen=unseen(evidence.unseen),
+        selections=selections(evidence.selections),
+        protocol=evidence.protocol,
+        largest_budget=evidence.largest_budget,
+        shuffled=shuffled,
+        against_control=against_control(evidence.tables[1], config["probes"]),
+        figures=[
+            {"name": path.stem, "png": base64.b64encode(path.read_bytes()).decode()}
+            for path in figures
+        ],
+        labels={name: label_counts(table) for name, table in labels.items()},
+        screens={name: screen_counts(table) for name, table in summaries.items()},
+        failed=failed_fields(summaries),
+        most_failed=MOST_FAILED,
+        encoders=encoders,
+        metric_names=TABLE_METRICS,
+        figure_titles=FIGURE_TITLES,
+    )
+
+
+def layout_table(table: pd.DataFrame) -> list[dict]:
+    """Return a table by probe and screen: per encoder one cell per budget and metric."""
+    groups = []
+    for (probe, screen), rows in table.groupby(["probe", "screen"], sort=False):
+        budgets = list(dict.fromkeys(rows["budget"]))
+        lines = []
+        for encoder, own in rows.groupby("encoder", sort=False):
+            cells = own.set_index(["budget", "metric"])
+            lines.append(
+                {
+                    "encoder": encoder,
+                    "kind": own["kind"].iloc[0],
+                    "reason": own["reason"].iloc[0] if (own["status"] != "run").all() else None,
+                    "cells": [
+                        _cell(cells.loc[(budget, metric)])
+                        for budget in budgets
+                        for metric in TABLE_METRICS
+                    ],
+                }
+            )
+        run = rows[rows["status"] == "run"]
+        groups.append(
+            {
+                "probe": probe,
+                "screen": screen,
+                "budgets": budgets,
+                "lines": lines,
+                "n_test": int(run["n_test"].max()) if len(run) else None,
+                "draws": int(run["draws"].max()) if len(run) else None,
+            }
+        )
+    return groups
+
+
+def _cell(row: pd.Series) -> dict:
+    return {
+        "percent": _text(row["percent"]),
+        "interval": _interval(row["low"], row["high"]),
+        "paper": _text(row["paper_percent"]),
+    }
+
+
+def _text(percent: float) -> str | None:
+    return None if pd.isna(percent) else f"{percent:.1f}"
+
+
+def _interval(low: float, high: float) -> str | None:
+    return None if pd.isna(low) else f"{low:.1f} to {high:.1f}"
+
+
+def other_metrics(table: pd.DataFrame) -> list[dict]:
+    """Return the metrics that the paper does not report, in percent, by probe and screen.
+
+    `table` is that of `tables.metrics_table`; of each probe the largest budget counts.
+    """
+    groups = []
+    for (probe, screen), rows in table.groupby(["probe", "screen"], sort=False):
+        own = rows[rows["budget"] == rows["budget"].max()]
+        cells = own.set_index(["encoder", "metric"])[["value", "low", "high"]] * 100
+        lines = {
+            encoder: [
+                (_text(cell["value"]), _interval(cell["low"], cell["high"]))
+                for cell in cells.loc[encoder].reindex(list(OTHER_METRICS)).to_dict("records")
+            ]
+            for encoder in dict.fromkeys(own["encoder"])
+        }
+        budget = int(own["budget"].iloc[0])
+        groups.append({"probe": probe, "screen": screen, "budget": budget, "lines": lines})
+    return groups
+
+
+def findings(ranked: pd.DataFrame, train: str) -> list[dict]:
+    """Return what the ranking by F1 on the training screen says, per probe and budget.
+
+    `ranked` is what `ranking.rank` returns. With few draws it says nothing: how much a score owes
+    to the labels drawn is not known then.
+    """
+    rows = ranked[(ranked["screen"] == train) & (ranked["metric"] == "f1")]
+    return [
+        {
+            "probe": probe,
+            "budget": budget,
+            "percent": f"{100 * group['mean'].iloc[0]:.1f}",
+            "encoder": group["encoder"].iloc[0],
+            "sentence": sentence(group)
+            if group["draws"].iloc[0] >= FEWEST_DRAWS
+            else "Too few draws to tell.",
+        }
+        for (probe, budget), group in rows.groupby(["probe", "budget"], sort=False)
+    ]
+
+
+def gains(curves: pd.DataFrame) -> list[dict]:
+    """Return per encoder and probe what the next 50 labels would bring, in points of F1."""
+    return [
+        {
+            "probe": row.probe,
+            "encoder": row.encoder,
+            "budget": int(row.largest_budget),
+            "score": f"{100 * row.score:.1f}",
+            "gain": row.reason
+            if isinstance(row.reason, str)
+            else f"{row.gain_next_50:.1f} ({row.gain_low:.1f} to {row.gain_high:.1f})",
+            "limit": "" if isinstance(row.reason, str) else f"{100 * row.asymptote:.1f}",
+        }
+        for row in curves.sort_values(["probe", "score"], ascending=[True, False]).itertuples()
+    ]
+
+
+def unseen(table: pd.DataFrame) -> dict[str, dict[str, str]]:
+    """Return encoder -> artefact -> share detected when trained with and without the family."""
+    found: dict[str, dict[str, str]] = {}
+    for (encoder, artefact), rows in table.groupby(["encoder", "artefact"], sort=False):
+        shares = 100 * rows.groupby("seen")["detected"].mean().reindex([True, False])
+        text = f"{shares[True]:.0f} / {shares[False]:.0f}" if shares.notna().all() else "-"
+        found.setdefault(encoder, {})[artefact] = text
+    return found
+
+
+def selections(table: pd.DataFrame) -> list[dict]:
+    """Return per encoder and strategy the difference in F1 to random labels, by budget."""
+    rows = table[table["metric"] == "f1"]
+    found = []
+    for (encoder, strategy), group in rows.groupby(["encoder", "strategy"], sort=False):
+        cells = {
+            int(
+                row.budget
+            ): f"{100 * row.difference:+.1f} ({100 * row.low:.1f} to {100 * row.high:.1f})"
+            for row in group.sort_values("budget").itertuples()
+        }
+        found.append({"encoder": encoder, "strategy": strategy, "cells": cells})
+    return found
+
+
+def against_control(table: pd.DataFrame, probes: Mapping[str, Mapping]) -> list[dict]:
+    """Return, per self-supervised encoder, whether its kNN accuracy is above the best control's.
+
+    `table` is table 1. Empty where there is no kNN probe, no control or no such encoder.
+    """
+    knn = table["probe"].map(
+        lambda name: probes[name]["kind"] == "knn" and not probes[name].get("shuffle_labels")
+    )
+    rows = table[knn & (table["metric"] == "accuracy") & (table["status"] == "run")]
+    found = []
+    for probe, group in rows.groupby("probe", sort=False):
+        controls = group[group["kind"] == "control"]
+        if not len(controls):
+            continue
+        control = controls.loc[controls["percent"].idxmax()]
+        for row in group[group["kind"] == "ssl"].itertuples():
+            found.append(
+                {
+                    "probe": probe,
+                    "encoder": row.encoder,
+                    "percent": f"{row.percent:.1f}",
+                    "control": control["encoder"],
+                    "control_percent": f"{control['percent']:.1f}",
+                    "beats": bool(row.percent > control["percent"]),
+                }
+            )
+    return found
+
+
+def label_counts(labels: pd.DataFrame) -> dict[str, int]:
+    """Return how many labelled crops there are: normal, then by artefact."""
+    kinds = labels["artefact"].fillna("abnormal").where(labels["label"] == "abnormal", "normal")
+    counts = kinds.value_counts()
+    order = ["normal", *ARTEFACTS, "abnormal"]
+    return {kind: int(counts[kind]) for kind in order if kind in counts}
+
+
+def screen_counts(summary: pd.DataFrame) -> dict[str, int]:
+    """Return the numbers of plates, fields, failed fields, nuclei and crops of a screen."""
+    return {
+        "plates": summary["plate"].nunique(),
+        "fields": len(summary),
+        "fields failed": int((summary["status"] == "failed").sum()),
+        "nuclei found": int(summary["found"].sum()),
+        "crops": int(summary["kept"].sum()),
+        "dropped at the border": int(summary["dropped"].sum()),
+    }
+
+
+def failed_fields(summaries: Mapping[str, pd.DataFrame]) -> list[dict]:
+    """Return the fields that could not be read, with the reason."""
+    rows = pd.concat(summaries.values(), ignore_index=True)
+    return rows[rows["status"] == "failed"][["field_id", "reason"]].to_dict("records")

@@ -1,0 +1,1 @@
+"""Images of a field: TIFF, PNG, OME-Zarr; stacks of planes."""

@@ -1,0 +1,142 @@
+"""OME-Zarr, by the specifications NGFF 0.4 (Zarr 2) and 0.5 (Zarr 3): metadata and planes."""
+
+import itertools
+import json
+import os
+import struct
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from xxhash import xxh3_128_hexdigest
+
+from hcsqc.screens.images.planes import Stack, UnreadableField, choose_plane
+
+# Images older than 0.3 name no axes and have these.
+_FIRST_AXES = ["t", "c", "z", "y", "x"]
+
+
+def ome_attributes(group: Path) -> dict:
+    """Return the OME metadata of a Zarr group: `plate`, `well`, `multiscales`, `omero`.
+
+    Raises UnreadableField if the folder is no Zarr group or its metadata are damaged.
+    """
+    stored = _read_json(group / "zarr.json")
+    if stored is not None:
+        attributes = _mapping(stored.get("attributes", {}), "attributes")
+        return _mapping(attributes.get("ome", attributes), "ome")
+    stored = _read_json(group / ".zattrs")
+    if stored is not None:
+        return stored
+    raise UnreadableField("has no OME-Zarr metadata (neither zarr.json nor .zattrs)")
+
+
+def channel_names(group: Path) -> list[str]:
+    """Return the names of an image's channels, in order: omero's labels, or else c0, c1, ...
+
+    Raises UnreadableField if the image's metadata are missing or damaged.
+    """
+    attributes = ome_attributes(group)
+    axes, dataset = _first_dataset(attributes)
+    stored = _read_json(group / dataset / "zarr.json") or _read_json(group / dataset / ".zarray")
+    shape = (stored or {}).get("shape")
+    if not isinstance(shape, list) or [type(n) for n in shape] != [int] * len(axes):
+        raise UnreadableField(f"array '{dataset}' is missing or does not fit the axes")
+    count = shape[axes.index("c")] if "c" in axes else 1
+    described = _mapping(attributes.get("omero", {}), "omero").get("channels")
+    described = described if isinstance(described, list) else []
+    labels = [entry.get("label") if isinstance(entry, dict) else None for entry in described]
+    labels += [None] * count
+    return [str(label) if label else f"c{index}" for index, label in enumerate(labels[:count])]
+
+
+def open_image(group: Path) -> Callable[[int | None, str | None], tuple[np.ndarray, str]]:
+    """Open an image's highest resolution, to be read channel by channel.
+
+    Returns a function of the index along axis c (None: the only one) and the z projection that
+    gives the plane, H x W of uint8 or uint16, and the XXH3 of the channel's decoded pixels
+    (z x H x W, little-endian). It raises UnreadableField, also on a chunk that is not stored,
+    which Zarr would fill with a constant; inside a shard that cannot be seen.
+    """
+    import zarr
+
+    axes, dataset = _first_dataset(ome_attributes(group))
+    array = zarr.open_array(str(group / dataset), mode="r")
+    if len(axes) != array.ndim:
+        raise UnreadableField(f"array of {array.ndim} dimensions, but axes {', '.join(axes)}")
+    size = dict(zip(axes, array.shape, strict=True))
+    if size.get("t", 1) != 1:
+        raise UnreadableField(f"has {size['t']} time points, expected one")
+
+    def read(page: int | None, z_projection: str | None) -> tuple[np.ndarray, str]:
+        channels = size.get("c", 1)
+        if page is None and channels > 1:
+            raise UnreadableField(f"has {channels} channels; name one of them")
+        channel = page or 0
+        if not 0 <= channel < channels:
+            raise UnreadableField(f"has no channel {channel}; its {channels} are counted from 0")
+        place = {"t": 0, "c": channel}
+        _check_chunks(array, group / dataset, [place.get(axis) for axis in axes])
+        pixels = array[tuple(place.get(axis, slice(None)) for axis in axes)]
+        kept = [axis for axis in axes if axis not in place]
+        pixels = np.transpose(pixels, [kept.index(axis) for axis in "zyx" if axis in kept])
+        pixels = pixels.reshape(-1, *pixels.shape[-2:])
+        little = np.ascontiguousarray(pixels, pixels.dtype.newbyteorder("<"))
+        stack = Stack(len(pixels), lambda index: pixels[index])
+        return choose_plane(stack, None, z_projection), xxh3_128_hexdigest(little)
+
+    return read
+
+
+def _first_dataset(attributes: dict) -> tuple[list[str], str]:
+    """Return the names of an image's axes, and where below it the highest resolution lies."""
+    try:
+        multiscale = attributes["multiscales"][0]
+        dataset = multiscale["datasets"][0]["path"]
+        described = multiscale.get("axes", _FIRST_AXES)
+        axes = [str(axis if isinstance(axis, str) else axis["name"]) for axis in described]
+    except (KeyError, IndexError, TypeError, AttributeError) as error:
+        raise UnreadableField("its multiscales metadata are missing or damaged") from error
+    if not {"y", "x"} <= set(axes) <= set(_FIRST_AXES) or not isinstance(dataset, str):
+        raise UnreadableField(f"has axes {', '.join(axes)}, expected y, x and perhaps t, c, z")
+    return axes, dataset
+
+
+def _check_chunks(array, folder: Path, place: list[int | None]) -> None:
+    stored = array.shards or array.chunks
+    grid = [
+        range(-(-length // chunk)) if index is None else [index // chunk]
+        for index, length, chunk in zip(place, array.shape, stored, strict=True)
+    ]
+    blosc = bool(array.compressors) and "Blosc" in type(array.compressors[-1]).__name__
+    for chunk in itertools.product(*grid):
+        key = array.metadata.encode_chunk_key(chunk)
+        try:
+            with open(folder / key, "rb") as file:
+                header = file.read(16)
+                size = file.seek(0, os.SEEK_END)
+        except FileNotFoundError as error:
+            raise UnreadableField(
+                f"chunk {folder.name}/{key} is missing; copy the image again"
+            ) from error
+        # Blosc's decoder believes the size in the header and reads on in memory.
+        if blosc and array.shards is None and header[12:] != struct.pack("<I", size):
+            raise UnreadableField(f"chunk {folder.name}/{key} is truncated; copy the image again")
+
+
+def _read_json(path: Path) -> dict | None:
+    """Return what a JSON file holds; None if there is no such file."""
+    try:
+        text = path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    try:
+        return _mapping(json.loads(text), path.name)
+    except ValueError as error:
+        raise UnreadableField(f"{path.name} is damaged ({error})") from error
+
+
+def _mapping(value: object, name: str) -> dict:
+    if not isinstance(value, dict):
+        raise UnreadableField(f"{name} is damaged: expected names and values")
+    return value

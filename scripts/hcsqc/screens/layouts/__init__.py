@@ -1,0 +1,119 @@
+"""How a screen's images are named and laid out on disk: from files to a table of fields.
+
+A layout is a module with `find_images`, `list_plates` and `list_channels`, and an entry here.
+"""
+
+import os
+import stat
+from pathlib import Path
+
+import pandas as pd
+
+from hcsqc.core.errors import InputError
+from hcsqc.screens.layouts import bbbc021, bbbc022, loaddata, ome_zarr
+from hcsqc.screens.layouts import by_pattern as files
+from hcsqc.screens.layouts.base import Found, Image, Source, Treatment, of_plate, one_of
+
+__all__ = ["LAYOUTS", "Source", "index_plate", "list_channels", "list_plates"]
+
+LAYOUTS = {
+    "bbbc022": bbbc022,
+    "bbbc021": bbbc021,
+    "loaddata": loaddata,
+    "files": files,
+    "ome_zarr": ome_zarr,
+}
+
+
+def index_plate(source: Source, screen: str, plate: str) -> tuple[pd.DataFrame, list[str]]:
+    """List the fields of a plate, without opening their images.
+
+    Returns the rows of the `fields` table, ordered by well and site, and the image files that
+    could not be placed. A field with a missing or doubled channel is listed with its problem.
+    Raises InputError if the plate has no images, and where the screen's entry does not fit it.
+    """
+    try:
+        found = LAYOUTS[source.layout].find_images(source, plate)
+    except InputError as error:
+        raise InputError(f"screen {screen}: {error}") from error
+    _check_channels(found, source, screen, plate)
+    sizes = _Sizes(of_plate(source.images, plate))
+    rows = [
+        {"field_id": f"{screen}/{plate}/{well}/s{site}", "plate": plate, "well": well, "site": site}
+        | vars(found.treatments.get(well, Treatment()))
+        | _image_columns(found, (well, site), source.channels, sizes)
+        for well, site in sorted(found.images)
+    ]
+    return pd.DataFrame(rows), found.strangers
+
+
+def list_plates(source: Source) -> list[str]:
+    """Return the plates that `source` holds, sorted; raises InputError."""
+    return LAYOUTS[source.layout].list_plates(source)
+
+
+def list_channels(source: Source) -> list[str]:
+    """Return the channels of the first plate; empty where pages of files have no names."""
+    return LAYOUTS[source.layout].list_channels(source)
+
+
+class _Sizes:
+    """Sizes of images, in bytes, each looked up once; None if there is no such file."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.known: dict[str, int | None] = {}
+
+    def of(self, path: str) -> int | None:
+        if path not in self.known:
+            self.known[path] = _size(os.path.join(self.folder, path))
+        return self.known[path]
+
+
+def _size(path: str) -> int | None:
+    """Return the size of a file, or of all files below a folder (an OME-Zarr image)."""
+    try:
+        status = os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    if not stat.S_ISDIR(status.st_mode):
+        return status.st_size
+    return sum(
+        os.path.getsize(os.path.join(root, name))
+        for root, _, names in os.walk(path)
+        for name in names
+    )
+
+
+def _image_columns(
+    found: Found, place: tuple[str, int], channels: tuple[str, ...], sizes: _Sizes
+) -> dict:
+    images, problems = [], []
+    for channel in channels:
+        candidates = found.images[place].get(channel, [])
+        if len(candidates) != 1:
+            count = f"{len(candidates)} images" if candidates else "no image"
+            problems.append(f"{count} of channel {channel}")
+        elif sizes.of(candidates[0].path) is None:
+            problems.append(f"no image of channel {channel}: {candidates[0].path}")
+        else:
+            images.append(candidates[0])
+            continue
+        images.append(Image(None))
+    return {
+        "image_path": [image.path for image in images],
+        "image_page": [image.page for image in images],
+        "image_bytes": [image.path and sizes.of(image.path) for image in images],
+        "problem": found.problems.get(place) or "; ".join(problems) or None,
+    }
+
+
+def _check_channels(found: Found, source: Source, screen: str, plate: str) -> None:
+    if found.channels is None:
+        return
+    for channel in source.channels:
+        if channel not in found.channels:
+            raise InputError(
+                f"screen {screen}: plate {plate} has no channel '{channel}'; "
+                f"{one_of(channel, found.channels)}. Correct channels of the screen"
+            )

@@ -1,0 +1,143 @@
+"""What the layouts share: what is asked of them, what they answer, and names of wells."""
+
+import os
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from pathlib import Path
+
+from hcsqc.core.errors import InputError
+
+# Of a plate with 3456 wells, the largest in use: rows A to AV.
+_ROWS, _COLUMNS = 48, 72
+_LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a screen's images lie and how they are named.
+
+    `images`, `image_csv` and `table` may hold `{plate}`. What a layout does not use is None.
+    """
+
+    layout: str
+    images: Path
+    channels: tuple[str, ...]
+    image_csv: Path | None = None
+    table: Path | None = None
+    table_prefix: str | None = None
+    pattern: str | None = None
+
+
+@dataclass(frozen=True)
+class Image:
+    """A channel of a field: its path below the images' folder; its page, None if it is alone."""
+
+    path: str
+    page: int | None = None
+
+
+@dataclass(frozen=True)
+class Treatment:
+    """What was done to a well; None where nothing says."""
+
+    role: str | None = None
+    compound: str | None = None
+    concentration_um: float | None = None
+
+
+@dataclass
+class Found:
+    """What a layout finds of a plate.
+
+    `images`: by (well, site) and channel. `channels`: those that the plate has, where the layout
+    lets the screen choose. `problems`: what makes a field unusable, by (well, site).
+    `strangers`: image files that could not be placed.
+    """
+
+    images: dict[tuple[str, int], dict[str, list[Image]]] = field(
+        default_factory=lambda: defaultdict(lambda: defaultdict(list))
+    )
+    channels: set[str] | None = None
+    problems: dict[tuple[str, int], str] = field(default_factory=dict)
+    treatments: dict[str, Treatment] = field(default_factory=dict)
+    strangers: list[str] = field(default_factory=list)
+
+
+def of_plate(path: Path, plate: str) -> Path:
+    """Return a path with the plate's name in place of `{plate}`."""
+    return Path(str(path).replace("{plate}", plate))
+
+
+def plates_by_path(path: Path) -> list[str]:
+    """Return the plates for which a path that holds `{plate}` exists, sorted."""
+    parts = path.parts
+    first = next(index for index, part in enumerate(parts) if "{plate}" in part)
+    before, _, after = parts[first].partition("{plate}")
+    name = re.compile(f"{re.escape(before)}(?P<plate>.+?){_repeated(after)}")
+    parent = Path(*parts[:first])
+    names = os.listdir(parent) if parent.is_dir() else []
+    matches = [name.fullmatch(entry) for entry in names]
+    plates = {match["plate"] for match in matches if match}
+    return sorted(plate for plate in plates if of_plate(path, plate).exists())
+
+
+def _repeated(after: str) -> str:
+    return "(?P=plate)".join(re.escape(part) for part in after.split("{plate}"))
+
+
+def files_below(folder: Path) -> Iterator[str]:
+    """Yield the files below a folder as posix paths relative to it, in order.
+
+    Raises InputError if there is no such folder.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder; correct images of the screen")
+    for root, folders, names in os.walk(folder, followlinks=True):
+        folders.sort()
+        below = Path(root).relative_to(folder)
+        for name in sorted(names):
+            yield (below / name).as_posix()
+
+
+def well_name(row: str, column: str) -> str | None:
+    """Return a well as `A01`, from a row of letters or of a number and a column.
+
+    None if no plate has such a well.
+    """
+    number = int(row) if row.isdecimal() else _row_number(row.upper())
+    if not (1 <= number <= _ROWS and column.isdecimal() and 1 <= int(column) <= _COLUMNS):
+        return None
+    letters = ("" if number <= 26 else "A") + _LETTERS[(number - 1) % 26]
+    return f"{letters}{int(column):02d}"
+
+
+def parse_well(text: str) -> str | None:
+    """Return `a1`, `A01` or `A001` as `A01`; None if it names no well."""
+    match = re.fullmatch(r"\s*([A-Za-z]{1,2})(\d+)\s*", text)
+    return well_name(match[1], match[2]) if match else None
+
+
+def _row_number(letters: str) -> int:
+    if len(letters) == 1 and letters in _LETTERS:
+        return _LETTERS.index(letters) + 1
+    if len(letters) == 2 and letters[0] == "A" and letters[1] in _LETTERS:
+        return 26 + _LETTERS.index(letters[1]) + 1
+    return 0
+
+
+def one_of(name: str, known: Iterable[str]) -> str:
+    """Return the end of a message about an unknown name: the nearest one, and all there are."""
+    known = sorted(known)
+    lower = {entry.lower(): entry for entry in known}
+    near = get_close_matches(name.lower(), list(lower), n=1)
+    meant = f"did you mean '{lower[near[0]]}'? " if near else ""
+    return f"{meant}there are: {first_few(known, 12)}"
+
+
+def first_few(names: list[str], count: int = 3) -> str:
+    """Return some names as a text, and how many more there are."""
+    more = f" and {len(names) - count} more" if len(names) > count else ""
+    return (", ".join(names[:count]) or "none") + more

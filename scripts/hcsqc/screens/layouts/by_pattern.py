@@ -1,0 +1,135 @@
+"""A folder of files whose names say everything, by the screen's own pattern."""
+
+import re
+from pathlib import Path
+
+from hcsqc.core.errors import InputError
+from hcsqc.screens.layouts.base import (
+    Found,
+    Image,
+    Source,
+    files_below,
+    first_few,
+    of_plate,
+    one_of,
+    parse_well,
+    plates_by_path,
+    well_name,
+)
+
+GROUPS = ("plate", "well", "row", "column", "site", "channel")
+_IMAGE_ENDINGS = (".tif", ".tiff", ".png")
+
+
+def find_images(source: Source, plate: str) -> Found:
+    """Find the images of a plate by the names of the files below the images' folder.
+
+    Without a group `channel`, each file holds the screen's channels as its pages, in order.
+    Raises InputError on a pattern that cannot place files and if none belongs to the plate.
+    """
+    pattern = _compile(source.pattern)
+    folder = of_plate(source.images, plate)
+    found, others, seen = Found(), set(), []
+    if "channel" in pattern.groupindex:
+        found.channels = set()
+    for path in files_below(folder):
+        seen.append(path)
+        match = pattern.fullmatch(path)
+        place = _place(match.groupdict()) if match else None
+        if place is None:
+            if path.lower().endswith(_IMAGE_ENDINGS):
+                found.strangers.append(path)
+        elif match.groupdict().get("plate", plate) != plate:
+            others.add(match["plate"])
+        else:
+            _add(found, place, match.groupdict().get("channel"), path, source.channels)
+    if not found.images and others:
+        raise InputError(f"{folder}: no image of plate {plate}; {one_of(plate, others)}")
+    if not found.images:
+        raise InputError(
+            f"{folder}: no file is named as pattern {source.pattern} says; "
+            f"files there: {first_few(seen)}"
+        )
+    return found
+
+
+def list_plates(source: Source) -> list[str]:
+    """Return the plates that `{plate}` stands for, or else those that the file names tell, sorted.
+
+    Raises InputError if neither the folder nor the pattern names the plate.
+    """
+    pattern = _compile(source.pattern)
+    if "{plate}" in str(source.images):
+        return plates_by_path(source.images)
+    if "plate" not in pattern.groupindex:
+        raise InputError(
+            "nothing names the plates; put {plate} into images or a group (?P<plate>...) into "
+            f"pattern {source.pattern}"
+        )
+    return sorted({match["plate"] for match in _matches(pattern, source.images)})
+
+
+def list_channels(source: Source) -> list[str]:
+    """Return the channels that the file names of (the first plate's) images tell, sorted.
+
+    Empty without a group `channel`: channels are then pages and have no names.
+    """
+    pattern = _compile(source.pattern)
+    if "channel" not in pattern.groupindex:
+        return []
+    plates = list_plates(source)
+    folder = of_plate(source.images, plates[0]) if plates else source.images
+    return sorted({match["channel"] for match in _matches(pattern, folder)})
+
+
+def _matches(pattern: re.Pattern, folder: Path) -> list[re.Match]:
+    matches = [pattern.fullmatch(path) for path in files_below(folder)]
+    return [match for match in matches if match and _place(match.groupdict())]
+
+
+def _add(found: Found, place, channel: str | None, path: str, channels: tuple[str, ...]) -> None:
+    images = found.images[place]
+    if found.channels is not None:
+        found.channels.add(channel)
+        images[channel].append(Image(path))
+    elif len(channels) == 1:
+        images[channels[0]].append(Image(path))
+    else:
+        for page, name in enumerate(channels):
+            images[name].append(Image(path, page))
+
+
+def _place(groups: dict[str, str | None]) -> tuple[str, int] | None:
+    """Return the well and the site that a file name says; None if it does not say them."""
+    if any(groups.get(name, "") is None for name in ("plate", "channel")):
+        return None
+    if "well" in groups:
+        well = parse_well(groups["well"] or "")
+    else:
+        well = well_name(groups["row"] or "", groups["column"] or "")
+    site = groups.get("site") or "1"
+    return (well, int(site)) if well and site.isdecimal() else None
+
+
+def _compile(text: str) -> re.Pattern:
+    """Return the screen's pattern; raise InputError if it cannot place files."""
+    try:
+        pattern = re.compile(text)
+    except re.error as error:
+        raise InputError(f"pattern {text} is no regular expression ({error})") from error
+    groups = set(pattern.groupindex)
+    if "z" in groups:
+        raise InputError(
+            f"pattern {text}: planes in files of their own are not read (group z); name one plane "
+            "in the pattern, or write stacks, which z_projection flattens"
+        )
+    unknown = groups - set(GROUPS)
+    if unknown:
+        raise InputError(
+            f"pattern {text}: unknown group '{min(unknown)}'; {one_of(min(unknown), GROUPS)}"
+        )
+    if not ("well" in groups or {"row", "column"} <= groups):
+        raise InputError(
+            f"pattern {text}: needs a group (?P<well>...), or (?P<row>...) and (?P<column>...)"
+        )
+    return pattern

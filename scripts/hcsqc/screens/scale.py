@@ -1,0 +1,161 @@
+"""The fixed intensity range of a plate, and its use.
+
+Never per crop: that would erase dim and saturated cells. Linear from `low` to `high` (robust
+percentiles), then a flatter line up to `top`, the sensor's saturation, so that bright normal cells
+keep their contrast and saturated ones still stand out.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+
+from hcsqc.core.errors import InputError
+from hcsqc.screens.illumination import Illumination, correct, load_functions, measure_illumination
+from hcsqc.screens.images.read import UnreadableField, read_field
+
+# Depths of cameras; the smallest that holds the brightest pixel of the sample is the data's.
+BIT_DEPTHS = (8, 12, 16)
+
+
+@dataclass(frozen=True)
+class ScaleSettings:
+    """How to measure the range: number of fields, percentiles; fields behind an illumination."""
+
+    scale_fields: int
+    scale_low: float
+    scale_high: float
+    illumination_fields: int
+
+
+@dataclass(frozen=True)
+class PlateImages:
+    """Where a plate's images are and what is known of them from the config."""
+
+    plate: str
+    folder: Path
+    channels: list[str]
+    z_projection: str | None = None
+    bits: int | None = None  # None: found from the data
+    illumination: str | None = None  # None, "retrospective", or a path with {plate} and {channel}
+
+    def read(self, row) -> list[np.ndarray]:
+        """Return the planes of a row of the `fields` table; raises UnreadableField."""
+        return read_field(self.folder, row.image_path, row.image_page, self.z_projection).planes
+
+
+def measure_scale(
+    fields: pd.DataFrame, images: PlateImages, settings: ScaleSettings
+) -> tuple[pd.DataFrame, tuple[int, int], Illumination | None]:
+    """Measure the range of each channel on fields spread evenly over the plate.
+
+    Returns the rows of the `scale` table, the size (rows, columns) that most of the fields have,
+    and the plate's illumination if it is to be corrected.
+    Raises InputError if not one field can be read, or one is brighter than the stated bits.
+    """
+    sample, problems = [], []
+    for row in spread(fields, settings.scale_fields):
+        try:
+            planes = images.read(row)
+            if len({plane.shape for plane in planes}) == 1:
+                sample.append(planes)
+            else:
+                problems.append(f"{row.image_path[0]}: its channels differ in size")
+        except UnreadableField as error:
+            problems.append(str(error))
+    if not sample:
+        why = problems[0] if problems else "every field lacks a channel"
+        raise InputError(f"{images.folder}: no field of the plate can be read; first: {why}")
+    shapes = pd.Series([planes[0].shape for planes in sample])
+    shape = shapes.mode().iloc[0]
+    sample = [planes for planes in sample if planes[0].shape == shape]
+    brightest = max(int(plane.max()) for planes in sample for plane in planes)
+    bits = images.bits or next(bits for bits in BIT_DEPTHS if brightest < 2**bits)
+    if brightest >= 2**bits:
+        raise InputError(
+            f"{images.folder}: has pixels of {brightest}, more than {bits} bits hold; correct bits "
+            "of the screen, or leave it out"
+        )
+    tops = np.full(len(images.channels), 2.0**bits - 1)
+    illumination = _illumination(fields, images, shape, settings)
+    if illumination:
+        gains = illumination.gains(shape)
+        sample = [correct(planes, gains, tops) for planes in sample]
+    rows = []
+    for index, channel in enumerate(images.channels):
+        # Each field's own percentiles, then their median: a few spoilt fields change nothing.
+        percentiles = [settings.scale_low, settings.scale_high]
+        low, high = np.median([np.percentile(p[index], percentiles) for p in sample], axis=0)
+        top = float(tops[index])
+        high = min(max(high, low + 1), top)
+        rows.append({"channel": channel, "low": low, "high": high, "top": top, "bits": bits})
+    return pd.DataFrame(rows), shape, illumination
+
+
+def spread(fields: pd.DataFrame, count: int) -> list:
+    """Return at most `count` rows without a problem, evenly over the plate."""
+    usable = fields[fields["problem"].isna()]
+    count = min(count, len(usable))
+    places = np.linspace(0, len(usable) - 1, count).round().astype(int) if count else []
+    return list(usable.iloc[places].itertuples())
+
+
+def _illumination(fields, images, shape, settings) -> Illumination | None:
+    if images.illumination is None:
+        return None
+    if images.illumination != "retrospective":
+        return load_functions(images.illumination, images.plate, images.channels, shape)
+
+    def readable():
+        for row in spread(fields, settings.illumination_fields):
+            try:
+                planes = images.read(row)
+            except UnreadableField:
+                continue
+            if {plane.shape for plane in planes} == {shape}:
+                yield planes
+
+    return measure_illumination(readable())
+
+
+def lookup_tables(scale: pd.DataFrame, knee: float, dtype: str) -> np.ndarray:
+    """Return one table per channel, C x 65536 of `dtype`: grey level in, scaled value out.
+
+    `knee` is the share of the output range below `high`; `dtype` is uint8 or uint16.
+    """
+    level = np.arange(65536, dtype=np.float64)
+    most = float(np.iinfo(dtype).max)
+    tables = [np.interp(level, *_line(row, knee, most)) for row in scale.itertuples()]
+    return np.rint(tables).astype(dtype)
+
+
+def apply_scale(planes: Sequence[np.ndarray], tables: np.ndarray) -> np.ndarray:
+    """Return the planes of a field, each H x W, as C x H x W of the tables' type."""
+    scaled = np.empty((len(planes), *planes[0].shape), tables.dtype)
+    for plane, table, target in zip(planes, tables, scaled, strict=True):
+        if plane.dtype == np.uint8:
+            table = table[:256]
+        cv2.LUT(plane, table, dst=target)
+    return scaled
+
+
+def unscale(pixels: np.ndarray, scale: pd.DataFrame, knee: float) -> np.ndarray:
+    """Return the grey levels of scaled pixels, both ... x C x H x W, as float32."""
+    most = np.iinfo(pixels.dtype).max
+    values = np.arange(most + 1, dtype=np.float64)
+    tables = [
+        np.interp(values, *reversed(_line(row, knee, float(most)))) for row in scale.itertuples()
+    ]
+    return np.stack(
+        [np.float32(table)[pixels[..., index, :, :]] for index, table in enumerate(tables)], axis=-3
+    )
+
+
+def _line(row, knee: float, most: float) -> tuple[list[float], list[float]]:
+    """Return the corners of a channel's scale: grey levels, and what becomes of them."""
+    if row.high < row.top:
+        return [row.low, row.high, row.top], [0.0, most * knee, most]
+    return [row.low, row.top], [0.0, most]

@@ -1,0 +1,402 @@
+"""From a folder of images or a LoadData table to the layout, plates and channels of a screen."""
+
+import os
+import posixpath
+import re
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from urllib.parse import unquote
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from hcsqc.core.config import CHANNELS
+from hcsqc.core.errors import InputError
+from hcsqc.screens.images.read import UnreadableField
+from hcsqc.screens.images.tiff import SIGNATURES, decode_tiff
+from hcsqc.screens.layouts import LAYOUTS, Source, bbbc021, bbbc022, list_channels, list_plates
+from hcsqc.screens.layouts.base import first_few, one_of
+from hcsqc.start.naming_schemes import name_files
+
+IMAGE_ENDINGS = (".tif", ".tiff", ".png")
+TABLE_ENDINGS = (".csv", ".csv.gz", ".parquet")
+ZARR_GROUP = ("zarr.json", ".zattrs", ".zgroup")
+# What the schema of the config takes as a channel's name.
+CHANNEL_NAME = re.compile(r"[A-Za-z0-9_.-]+")
+# Files of more pages hold a z-stack of one channel rather than so many channels.
+MOST_CHANNELS = 8
+_LOADDATA = ("Metadata_Plate", "Metadata_Well", "Metadata_Site")
+_ILLUMINATION = re.compile(r"(FileName|URL)_Illum")
+_ABSOLUTE = re.compile(r"/|[A-Za-z]:/|[a-z0-9]+://")
+_IMAGE_CSV = {
+    "bbbc022": {"Metadata_PlateID", "Metadata_CPD_WELL_POSITION", "Metadata_ASSAY_WELL_ROLE"},
+    "bbbc021": {"Metadata_Plate_DAPI", "Metadata_Well_DAPI", "Metadata_Compound"},
+}
+_BBBC = {"bbbc022": bbbc022, "bbbc021": bbbc021}
+
+
+@dataclass(frozen=True)
+class FoundScreen:
+    """What a screen's entry in the config says of its images, and what a person should know."""
+
+    source: Source
+    plates: list[str]
+    naming: str
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class _Folder:
+    """What lies below a folder; OME-Zarr groups are not entered."""
+
+    path: Path
+    table: Path | None = None  # the one that was given instead of a folder
+
+    @cached_property
+    def _listing(self) -> tuple[list[str], list[str], list[str]]:
+        images, tables, zarrs = [], [], []
+        for root, folders, names in os.walk(self.path, followlinks=True):
+            below = Path(root).relative_to(self.path)
+            if any(name in names for name in ZARR_GROUP):
+                zarrs.append(below.as_posix())
+                folders.clear()
+                continue
+            folders.sort()
+            for name in sorted(names):
+                path = (below / name).as_posix()
+                if name.lower().endswith(IMAGE_ENDINGS):
+                    images.append(path)
+                elif name.lower().endswith(TABLE_ENDINGS):
+                    tables.append(path)
+        return images, tables, zarrs
+
+    @property
+    def images(self) -> list[str]:
+        return self._listing[0]
+
+    @property
+    def zarrs(self) -> list[str]:
+        return self._listing[2]
+
+    @property
+    def tables(self) -> list[Path]:
+        return [self.table] if self.table else [self.path / name for name in self._listing[1]]
+
+    @cached_property
+    def loaddata_tables(self) -> list[Path]:
+        return [table for table in self.tables if _is_loaddata(_columns_if_any(table))]
+
+
+def find_screen(path: Path, layout: str | None = None) -> FoundScreen:
+    """Find the layout of the images at `path`, a folder or a LoadData table, or check `layout`.
+
+    Raises InputError if there are no images, no layout or several fit them, or a table is none of
+    LoadData.
+    """
+    path = path.expanduser().resolve()
+    if path.is_dir():
+        folder = _Folder(path)
+    elif path.is_file():
+        folder = _given_table(path)
+        layout = layout or "loaddata"
+    else:
+        raise InputError(f"{path}: no such folder or table; give the path of your images")
+    layout = layout or _only_layout(folder)
+    found = _FINDERS[layout](folder)
+    if not found.plates:
+        raise InputError(f"{path}: has no plate of layout {layout}")
+    wrong = [name for name in found.source.channels if not CHANNEL_NAME.fullmatch(name)]
+    if wrong:
+        raise InputError(
+            f"{path}: channel '{wrong[0]}' cannot be named in a config; rename it with letters, "
+            "digits, points, - and _ alone"
+        )
+    return found
+
+
+def _given_table(path: Path) -> _Folder:
+    if not path.name.lower().endswith(TABLE_ENDINGS):
+        raise InputError(f"{path}: is neither a folder nor a CSV or Parquet table; give a folder")
+    columns = _columns(path)
+    if not _is_loaddata(columns):
+        needed = [name for name in _LOADDATA if name not in columns] or ["FileName_<channel>"]
+        raise InputError(
+            f"{path}: is no LoadData table, it has no column {needed[0]}; "
+            f"{one_of(needed[0], columns)}. Give such a table, or the folder of the images"
+        )
+    return _Folder(path.parent, path)
+
+
+def _only_layout(folder: _Folder) -> str:
+    """Return the layout that fits a folder; raises InputError if none does, or several."""
+    named = [name for name in _BBBC if _bbbc_root(folder, name)]
+    if folder.zarrs and (folder.images or folder.loaddata_tables):
+        other = folder.images[0] if folder.images else folder.loaddata_tables[0].name
+        raise InputError(
+            f"{folder.path}: mixed layouts: OME-Zarr ({folder.zarrs[0]}) and others ({other}). "
+            "Give a folder that holds one of them, or say --layout"
+        )
+    if len(named) > 1:
+        raise InputError(
+            f"{folder.path}: mixed layouts: {' and '.join(named)}. Give the folder of one of them"
+        )
+    if folder.zarrs:
+        return "ome_zarr"
+    if folder.loaddata_tables:
+        return "loaddata"
+    if not folder.images:
+        raise InputError(
+            f"{folder.path}: no images found; looked for {', '.join(IMAGE_ENDINGS)}, OME-Zarr and "
+            "LoadData tables in it and the folders below"
+        )
+    return named[0] if named else "files"
+
+
+def _find_bbbc(layout: str) -> Callable[[_Folder], FoundScreen]:
+    def find(folder: _Folder) -> FoundScreen:
+        root = _bbbc_root(folder, layout)
+        if root is None:
+            raise InputError(
+                f"{folder.path}: no folder of layout {layout}, like "
+                f"{_BBBC[layout].PLATE_FOLDER.pattern}; leave --layout out to have it found"
+            )
+        image_csv = _image_csv(folder, layout)
+        source = Source(layout, root, tuple(CHANNELS[layout]), image_csv=image_csv)
+        return FoundScreen(source, list_plates(source), f"as {layout.upper()}")
+
+    return find
+
+
+def _bbbc_root(folder: _Folder, layout: str) -> Path | None:
+    """Return the folder of most plates that are laid out as BBBC022 or BBBC021 are."""
+    module, roots = _BBBC[layout], Counter()
+    for image in folder.images:
+        above, name = posixpath.split(image)
+        plate = module.PLATE_FOLDER.fullmatch(posixpath.basename(above))
+        if plate and module.FILE_NAME.fullmatch(name):
+            root = posixpath.dirname(above)
+            if layout == "bbbc021" and posixpath.basename(root) == plate["plate"].split("_")[0]:
+                root = posixpath.dirname(root)  # by week
+            roots[root] += 1
+    return folder.path / roots.most_common(1)[0][0] if roots else None
+
+
+def _image_csv(folder: _Folder, layout: str) -> Path:
+    beside = sorted(folder.path.parent.glob("*.csv"))
+    for table in [*folder.tables, *beside]:
+        if _IMAGE_CSV[layout] <= set(_columns_if_any(table)):
+            return table
+    raise InputError(
+        f"{folder.path}: is laid out as {layout.upper()}, but no CSV there or in the folder above "
+        f"has the columns of its image CSV, such as Image_{min(_IMAGE_CSV[layout])}. Put "
+        f"{layout.upper()}_v1_image.csv into the folder, or say --layout files"
+    )
+
+
+def _find_files(folder: _Folder) -> FoundScreen:
+    if not folder.images:
+        raise InputError(f"{folder.path}: no images found ({', '.join(IMAGE_ENDINGS)})")
+    named = name_files(folder.path, folder.images)
+    source = Source("files", named.images, (), pattern=named.pattern)
+    notes = list(named.notes)
+    channels = named.channels
+    if not channels:
+        pages = _pages(folder.path / named.example)
+        stack = pages > MOST_CHANNELS
+        channels = tuple(f"c{number + 1}" for number in range(1 if stack else pages))
+        if pages > 1:
+            notes.append(
+                f"the {pages} pages of a file are taken as "
+                + ("a z-stack of one channel" if stack else f"the channels {', '.join(channels)}")
+            )
+    return FoundScreen(replace(source, channels=channels), named.plates, named.scheme, notes)
+
+
+def _pages(image: Path) -> int:
+    """Return the number of pages of an image; raises InputError if it cannot be read."""
+    try:
+        content = image.read_bytes()
+        return decode_tiff(content).count if content.startswith(SIGNATURES) else 1
+    except UnreadableField as error:
+        raise InputError(f"{image}: {error}; copy it again, or take it away") from error
+    except Exception as error:  # decoders raise whatever they do on damaged files
+        raise InputError(
+            f"{image}: cannot be read as an image ({type(error).__name__}: {error}); copy it "
+            "again, or take it away"
+        ) from error
+
+
+def _find_zarr(folder: _Folder) -> FoundScreen:
+    parents = {posixpath.dirname(name) for name in folder.zarrs if name != "."}
+    if not folder.zarrs:
+        raise InputError(f"{folder.path}: no OME-Zarr plate found in it and the folders below")
+    if len(parents) > 1:
+        raise InputError(
+            f"{folder.path}: its OME-Zarr plates lie in several folders, "
+            f"{first_few(sorted(parents))}; give one of them"
+        )
+    if folder.zarrs == ["."]:
+        images, names = folder.path.parent, [folder.path.name]
+    else:
+        images = folder.path / parents.pop()
+        names = [posixpath.basename(name) for name in folder.zarrs]
+    plates = [re.sub(r"(\.ome)?\.zarr$", "", name) for name in names]
+    if not all(name.endswith(".zarr") for name in names):
+        images = images / "{plate}"
+    source = Source("ome_zarr", images, ())
+    for plate in plates:
+        found = LAYOUTS["ome_zarr"].find_images(source, plate)
+        # In the images' order, which a set of names has lost.
+        channels = next(tuple(held) for held in found.images.values() if held)
+        source = replace(source, channels=source.channels or channels)
+    return FoundScreen(source, plates, "OME-Zarr plates")
+
+
+def _find_loaddata(folder: _Folder) -> FoundScreen:
+    tables = folder.loaddata_tables
+    if not tables:
+        raise InputError(f"{folder.path}: no LoadData table found in it and the folders below")
+    plain = [table for table in tables if not any(map(_ILLUMINATION.match, _columns(table)))]
+    tables = plain or tables
+    table = _one_table(tables, folder.path)
+    images, prefix = _image_root(tables, folder)
+    source = Source("loaddata", images, (), table=table, table_prefix=prefix)
+    plates = list_plates(source)
+    channels = tuple(c for c in list_channels(source) if not c.startswith("Illum"))
+    return FoundScreen(replace(source, channels=channels), plates, "a LoadData table")
+
+
+def _one_table(tables: list[Path], folder: Path) -> Path:
+    """Return the path of the only table, or with {plate} where each plate has one."""
+    if len(tables) == 1:
+        return tables[0]
+    paths = set()
+    for table in tables:
+        plate = next(iter(_rows(table)["Metadata_Plate"]), "")
+        paths.add(table.as_posix().replace(plate, "{plate}") if plate else table.as_posix())
+    path = paths.pop()
+    if paths or "{plate}" not in path:
+        names = [table.relative_to(folder).as_posix() for table in tables]
+        raise InputError(
+            f"{folder}: holds {len(tables)} LoadData tables, {first_few(names)}; give the path of "
+            "one of them"
+        )
+    return Path(path)
+
+
+def _image_root(tables: list[Path], folder: _Folder) -> tuple[Path, str | None]:
+    """Return the folder of the tables' images, and which start of their paths stands for it."""
+    table = tables[0]
+    paths = [path for each in tables for path in _image_paths(each) if path]
+    if not paths:
+        raise InputError(f"{table}: names no images; is it a LoadData table?")
+    path = paths[0]
+    if not _ABSOLUTE.match(path):
+        for root in (table.parent, folder.path):
+            if (root / path).is_file():
+                return root, None
+    elif Path(path).is_file():
+        above = {posixpath.dirname(path) for path in paths}
+        return Path(os.path.commonpath([posixpath.normpath(name) for name in above])), None
+    # The images were moved since: the longest end of the path that a file here has, too.
+    parts = path.split("/")
+    alike = [image for image in folder.images if posixpath.basename(image) == parts[-1]]
+    ends = [(folder.path / image).as_posix().split("/") for image in alike]
+    if not ends:
+        raise InputError(
+            f"{table}: its images are neither where it says nor below {folder.path}; first: "
+            f"{path}. Put the table above the images, or write the screen's entry yourself "
+            "(docs/own_plates.md, table_prefix)"
+        )
+    shared, end = max((_shared(parts, end), end) for end in ends)
+    return Path("/".join(end[:-shared])), "/".join(parts[:-shared]) or None
+
+
+def _shared(first: list[str], second: list[str]) -> int:
+    """Return how many parts two paths have in common, from the end."""
+    count = 0
+    while count < min(len(first), len(second)) and first[-count - 1] == second[-count - 1]:
+        count += 1
+    return count
+
+
+def _image_paths(table: Path) -> list[str]:
+    rows, paths = _rows(table), []
+    channels = [name.split("_", 1)[1] for name in rows if name.startswith(("FileName_", "URL_"))]
+    for row in rows.to_dict("records"):
+        for channel in channels:
+            name, above = row.get(f"FileName_{channel}", ""), row.get(f"PathName_{channel}", "")
+            url = unquote(re.sub(r"^file:(//)?", "", row.get(f"URL_{channel}", "")))
+            path = posixpath.join(above.replace("\\", "/"), name) if name else url
+            paths.append(path.replace("\\", "/"))
+    return paths
+
+
+def _rows(table: Path) -> pd.DataFrame:
+    """Return a LoadData table as text, by column names without `Image_`."""
+    wanted = re.compile(r"(Image_)?(Metadata_Plate$|FileName_|PathName_|URL_)")
+
+    def read() -> pd.DataFrame:
+        if table.suffix == ".parquet":
+            names = [name for name in pq.read_schema(table).names if wanted.match(name)]
+            rows = pq.read_table(table, columns=names, partitioning=None).to_pandas()
+            return rows.map(lambda value: "" if pd.isna(value) else str(value))
+        return pd.read_csv(
+            table,
+            usecols=lambda name: bool(wanted.match(name)),
+            index_col=False,
+            dtype=str,
+            keep_default_na=False,
+            encoding="utf-8-sig",
+        )
+
+    return _reading(table, read).rename(columns=lambda name: re.sub("^Image_", "", name))
+
+
+def _columns_if_any(table: Path) -> list[str]:
+    """Return a table's columns; none of one that is not to be read, as folders hold many things."""
+    try:
+        return _columns(table)
+    except InputError:
+        return []
+
+
+def _columns(table: Path) -> list[str]:
+    """Return a table's columns by their names without `Image_`; raises InputError."""
+    names = _reading(
+        table,
+        lambda: (
+            pq.read_schema(table).names
+            if table.suffix == ".parquet"
+            else list(pd.read_csv(table, nrows=0, dtype=str, encoding="utf-8-sig").columns)
+        ),
+    )
+    return [re.sub("^Image_", "", name) for name in names]
+
+
+def _reading(table: Path, read: Callable):
+    try:
+        return read()
+    except (OSError, ValueError, pa.ArrowException) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise InputError(
+            f"{table}: cannot be read as a table ({reason}); take it away or correct it"
+        ) from error
+
+
+def _is_loaddata(columns: list[str]) -> bool:
+    names_images = any(name.startswith(("FileName_", "URL_")) for name in columns)
+    return names_images and {"Metadata_Plate", "Metadata_Well"} <= set(columns)
+
+
+_FINDERS = {
+    "bbbc022": _find_bbbc("bbbc022"),
+    "bbbc021": _find_bbbc("bbbc021"),
+    "loaddata": _find_loaddata,
+    "files": _find_files,
+    "ome_zarr": _find_zarr,
+}

@@ -1,0 +1,272 @@
+"""How microscopes name their files; from a folder of such files to a pattern of layout `files`.
+
+A new scheme is one entry of SCHEMES: its groups are those of layout `files`, and `plane` and
+`time`, of which one value is chosen and written into the pattern.
+"""
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from hcsqc.core.errors import InputError
+from hcsqc.screens.layouts.base import first_few, parse_well, well_name
+
+# What may stand before the well; it becomes the plate where it tells plates apart. Where the rest
+# of the name says little, only before a well of two digits: in B02_C1_s1.tif, C1 is the channel.
+_PLATE = r"(?:(?P<plate>[^/]+)_)?"
+_PLATE_BEFORE_TWO_DIGITS = r"(?:(?P<plate>[^/]+)_(?=[A-Z]{1,2}\d\d\D))?"
+_WELL = r"(?P<well>[A-Z]{1,2}\d{1,2})"
+_SITE = r"(?i:site|field|fld|f|s)?(?P<site>\d+)"
+_UUID = r"[0-9A-F]{8}(?:-[0-9A-F]{4}){3}-[0-9A-F]{12}"
+_ENDING = r"(?:\.(?i:ome))?\.(?i:tiff?|png)"
+SCHEMES = {
+    "Opera Phenix, Operetta": (
+        r"r(?P<row>\d\d)c(?P<column>\d\d)f(?P<site>\d+)p(?P<plane>\d+)-(?P<channel>ch\d+)"
+        rf"sk(?P<time>\d+)fk1fl1{_ENDING}"
+    ),
+    "Yokogawa CellVoyager": (
+        rf"[^/]*_{_WELL}_T(?P<time>\d{{4}})F(?P<site>\d{{3}})L\d\dA\d\dZ(?P<plane>\d\d)"
+        rf"(?P<channel>C\d\d){_ENDING}"
+    ),
+    "Columbus": (
+        r"(?P<row>\d{3})(?P<column>\d{3})-(?P<site>\d+)-(?P<plane>\d{3})(?P<time>\d{3})"
+        rf"(?P<channel>\d{{3}}){_ENDING}"
+    ),
+    "IN Cell Analyzer": (
+        r"(?:[^/]*_)?(?P<row>[A-Z]) - (?P<column>\d{1,2})\(fld (?P<site>\d+) wv "
+        r"(?P<channel>[A-Za-z0-9.-]+)(?: (?!z \d)[^() ]+)*(?: z (?P<plane>\d+))?\)" + _ENDING
+    ),
+    "Cellomics ArrayScan": (rf"[^/]*_(?P<well>[A-Z]\d\d)f(?P<site>\d+)(?P<channel>d\d){_ENDING}"),
+    "ImageXpress": (rf"{_PLATE}{_WELL}(?:_s(?P<site>\d+))?_(?P<channel>w\d)(?:{_UUID})?{_ENDING}"),
+    "well and site, channels as pages": (rf"{_PLATE_BEFORE_TWO_DIGITS}{_WELL}[_-]{_SITE}{_ENDING}"),
+    "well, site and channel": (
+        rf"{_PLATE_BEFORE_TWO_DIGITS}{_WELL}[_-]{_SITE}[_-](?P<channel>[A-Za-z0-9]+){_ENDING}"
+    ),
+    "well, channel and site": (
+        rf"{_PLATE_BEFORE_TWO_DIGITS}{_WELL}[_-](?P<channel>[A-Za-z][A-Za-z0-9]*)[_-]"
+        rf"{_SITE}{_ENDING}"
+    ),
+    "well and channel": (
+        rf"{_PLATE_BEFORE_TWO_DIGITS}{_WELL}[_-](?P<channel>[A-Za-z][A-Za-z0-9]*){_ENDING}"
+    ),
+    "well, channels as pages": rf"{_PLATE_BEFORE_TWO_DIGITS}{_WELL}{_ENDING}",
+}
+_COMPILED = {name: re.compile(pattern) for name, pattern in SCHEMES.items()}
+# Folders that hold a part of a plate: no plates themselves.
+_PARTS = re.compile(r"(?i:TimePoint_\d+|ZStep_\d+|Images|w\d)")
+_THUMBNAIL = re.compile(r"(?i:thumb)")
+# A second scheme with this share of the files is no accident; below that share, no scheme fits.
+MIXED_SHARE, KNOWN_SHARE = 0.1, 0.5
+
+
+@dataclass(frozen=True)
+class NamedFiles:
+    """An entry of layout `files`: where plates lie and how files are named.
+
+    `channels` are those that the names tell; none if the pages of a file are the channels.
+    `example` is the path of one of the files.
+    """
+
+    images: Path
+    pattern: str
+    plates: list[str]
+    channels: tuple[str, ...]
+    example: str
+    scheme: str
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class _File:
+    """An image whose name a scheme has read."""
+
+    path: str
+    folders: tuple[str, ...]
+    groups: dict[str, str | None]
+
+    @property
+    def place(self) -> tuple[str, str, str | None]:
+        """Return well, site and channel."""
+        groups = self.groups
+        if "well" in groups:
+            well = parse_well(groups["well"])
+        else:
+            well = well_name(groups["row"], groups["column"])
+        return well, str(int(groups.get("site") or 1)), groups.get("channel")
+
+
+def name_files(folder: Path, paths: Sequence[str]) -> NamedFiles:
+    """Return how the images at `paths` (posix, below `folder`) are named and where plates lie.
+
+    Raises InputError if no scheme is known for them, several are mixed, or two files would be the
+    same channel of a field.
+    """
+    scheme, files = _recognised(folder, paths)
+    notes: list[str] = []
+    files, fixed = _one_plane(files, notes)
+    pattern = SCHEMES[scheme]
+    for group in ("plane", "time"):
+        named = re.search(rf"\(\?P<{group}>([^)]*)\)", pattern)
+        if named:
+            pattern = pattern.replace(named[0], fixed.get(group, named[1]))
+    prefixes = {file.groups.get("plate") for file in files}
+    level = _plate_level(files, several=True)
+    if level is None and not (len(prefixes) > 1 and _prefix_is_plate(files)):
+        level = _plate_level(files, several=False)
+    if level is not None:
+        images, before = _above_plates(folder, files, level)
+        plates = sorted({file.folders[level] for file in files})
+        pattern = _without_plate(pattern)
+    elif _prefix_is_plate(files):
+        images, before, plates = folder, "", sorted(prefixes)
+    else:
+        images, before, plates = folder.parent / "{plate}", "", [folder.name]
+        pattern = _without_plate(pattern)
+    kept, inside = _inside_plate(files, -1 if level is None else level, notes)
+    _check_doubles(folder, kept, level, "(?P<plate>" in pattern)
+    channels = tuple(sorted({file.groups.get("channel") for file in kept} - {None}))
+    pattern = before + inside + pattern
+    return NamedFiles(images, pattern, plates, channels, kept[0].path, scheme, notes)
+
+
+def _recognised(folder: Path, paths: Sequence[str]) -> tuple[str, list[_File]]:
+    """Return the first scheme that most files follow, and these files."""
+    paths = [path for path in paths if not _THUMBNAIL.search(path)]
+    found = {name: _read_names(pattern, paths) for name, pattern in _COMPILED.items()}
+    best = max(found, key=lambda name: len(found[name]))
+    files = found[best]
+    read = {file.path for file in files}
+    others = {
+        name: [file for file in strangers if file.path not in read]
+        for name, strangers in found.items()
+    }
+    second = max(others, key=lambda name: len(others[name]))
+    if len(others[second]) > MIXED_SHARE * len(files):
+        raise InputError(
+            f"{folder}: mixed layouts: {files[0].path} ({best}) and {others[second][0].path} "
+            f"({second}). Give a folder that holds one of them"
+        )
+    if not files or len(files) < KNOWN_SHARE * len(paths):
+        unknown = [path for path in paths if path not in read]
+        raise InputError(
+            f"{folder}: unknown layout: no naming scheme fits {len(unknown)} of {len(paths)} "
+            f"images, such as {first_few(unknown)}. Write the screen's entry with a pattern of "
+            "your own (docs/own_plates.md, layout files)"
+        )
+    return best, files
+
+
+def _read_names(pattern: re.Pattern, paths: Sequence[str]) -> list[_File]:
+    read = []
+    for path in paths:
+        *folders, name = path.split("/")
+        match = pattern.fullmatch(name)
+        file = match and _File(path, tuple(folders), match.groupdict())
+        if file and file.place[0]:
+            read.append(file)
+    return read
+
+
+def _one_plane(files: list[_File], notes: list[str]) -> tuple[list[_File], dict[str, str]]:
+    """Return the files of the middle plane and the first time, and what their names say of it."""
+    fixed = {}
+    for group, what in (("plane", "z planes"), ("time", "time points")):
+        values = sorted({file.groups.get(group) for file in files} - {None})
+        if not values:
+            continue
+        fixed[group] = values[len(values) // 2 if group == "plane" else 0]
+        files = [file for file in files if file.groups[group] in (None, fixed[group])]
+        if len(values) > 1:
+            notes.append(f"{len(values)} {what} in files of their own: only {fixed[group]} is used")
+    return files, fixed
+
+
+def _plate_level(files: list[_File], several: bool) -> int | None:
+    """Return which folder of the paths is the plate, counted from 0; None if none is.
+
+    It is the first with `several` names of which most hold every channel, or else with one; names
+    of wells and of parts of a plate are none.
+    """
+    channels = {file.groups.get("channel") for file in files}
+    for level in range(min(len(file.folders) for file in files)):
+        held = defaultdict(set)
+        for file in files:
+            held[file.folders[level]].add(file.groups.get("channel"))
+        if any(_PARTS.fullmatch(name) for name in held):
+            continue
+        if all(parse_well(file.folders[level]) == file.place[0] for file in files):
+            continue
+        complete = sum(found == channels for found in held.values())
+        if several == (len(held) > 1) and 2 * complete >= len(held):
+            return level
+    return None
+
+
+def _above_plates(folder: Path, files: list[_File], level: int) -> tuple[Path, str]:
+    """Return the images' folder with or without {plate}, and the pattern of what is between."""
+    above = {file.folders[:level] for file in files}
+    if len(above) == 1:
+        return folder.joinpath(*above.pop(), "{plate}"), ""
+    return folder, "[^/]+/" * level + "(?P<plate>[^/]+)/"
+
+
+def _prefix_is_plate(files: list[_File]) -> bool:
+    """Return whether the start of the names tells the plate: one for all, or wells under many."""
+    prefixes = defaultdict(set)
+    for file in files:
+        prefixes[file.groups.get("plate")].add(file.place[0])
+    if None in prefixes:
+        return False
+    wells = Counter(well for found in prefixes.values() for well in found)
+    return len(prefixes) == 1 or 2 * sum(n > 1 for n in wells.values()) >= len(wells)
+
+
+def _without_plate(pattern: str) -> str:
+    return pattern.replace("(?P<plate>[^/]+)", "[^/]+")
+
+
+def _inside_plate(files: list[_File], level: int, notes: list[str]) -> tuple[list[_File], str]:
+    """Return the files to use and the pattern of the folders between plate and file.
+
+    Where folders repeat the same fields, as those of time points do, only the first is used.
+    """
+    below = [file.folders[level + 1 :] for file in files]
+    names = sorted(set(below), key=lambda folders: (len(folders), [_numbers(f) for f in folders]))
+    if names == [()]:
+        return files, ""
+    places = Counter((file.folders[: level + 1], file.groups.get("plate"), file.place)
+                     for file in files)  # fmt: skip
+    if len(names) > 1 and max(places.values()) > 1:
+        files = [file for file, inside in zip(files, below, strict=True) if inside == names[0]]
+        notes.append(
+            f"the same fields lie in several folders: only {'/'.join(names[0]) or '.'} is used"
+        )
+        names = names[:1]
+    if len(names) > 1:
+        return files, "(?:.*/)?"
+    return files, "".join(re.escape(name) + "/" for name in names[0])
+
+
+def _numbers(name: str) -> list:
+    """Return a key that sorts TimePoint_10 after TimePoint_9."""
+    return [(part.isdecimal(), int(part) if part.isdecimal() else part)
+            for part in re.split(r"(\d+)", name)]  # fmt: skip
+
+
+def _check_doubles(
+    folder: Path, files: list[_File], level: int | None, plate_in_name: bool
+) -> None:
+    seen: dict[tuple, str] = {}
+    for file in files:
+        plate = file.folders[level] if level is not None else None
+        prefix = file.groups.get("plate") if plate_in_name and level is None else None
+        key = (plate, prefix, file.place)
+        if key in seen:
+            raise InputError(
+                f"{folder}: {seen[key]} and {file.path} are the same channel of one field; give "
+                "the folder of one plate, or write a pattern that tells them apart "
+                "(docs/own_plates.md, layout files)"
+            )
+        seen[key] = file.path

@@ -1,0 +1,1 @@
+"""The mirror of all records in MLflow."""

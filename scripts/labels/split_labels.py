@@ -1,0 +1,49 @@
+"""Divide the labelled crops, by well, into test sets and ranked training lists."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from hcsqc.core import cli
+from hcsqc.core.schema import read_table, write_table
+from hcsqc.labels.splits import largest_budget, split_labels
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Smallest label budget, test crops and draws of the study."""
+
+    smallest: int
+    test_crops: int
+    draws: int
+
+
+def main() -> None:
+    """Read the flags and labels, write the draws."""
+    parser = cli.parser(__doc__)
+    parser.add_argument("--labels", type=Path, required=True)
+    parser.add_argument("--evaluation-wells", nargs="*", required=True)
+    parser.add_argument("--output", type=Path, required=True)
+    cli.add_settings(parser, Settings)
+    cli.run(split, parser.parse_args())
+
+
+def split(args, record) -> None:
+    """Split the labels that the arguments name."""
+    settings = cli.settings_from(args, Settings)
+    splits, protocol = split_labels(
+        read_table(args.labels, "labels"),
+        args.evaluation_wells,
+        settings.smallest,
+        settings.test_crops,
+        settings.draws,
+        seed=0,
+    )
+    write_table(splits, args.output, "splits", {"protocol": protocol})
+    carried = largest_budget(splits)
+    print(f"splits: crops are {protocol}; labels carry a budget of {carried}")
+    record.parameters["protocol"] = protocol
+    record.metrics = {"draws": settings.draws, "rows": len(splits), "largest_budget": carried}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,29 @@
+"""Choose the trial of a search by the rank of its features, which needs no label."""
+
+import json
+from pathlib import Path
+
+from hcsqc.core import cli
+from hcsqc.core.files import write_json
+from hcsqc.pretraining.search import CRITERION, choose_trial
+
+
+def main() -> None:
+    """Read the flags and the trials' records, write the choice."""
+    parser = cli.parser(__doc__)
+    parser.add_argument("--trials", type=Path, nargs="+", required=True, help="run.json of each")
+    parser.add_argument("--output", type=Path, required=True)
+    cli.run(choose, parser.parse_args())
+
+
+def choose(args, record) -> None:
+    """Choose among the trials that the arguments name."""
+    choice = choose_trial([json.loads(path.read_text()) for path in args.trials])
+    write_json(choice, args.output)
+    record.parameters = choice["chosen"] | {"criterion": CRITERION, "trials": len(args.trials)}
+    record.curves = [{"step": step, **trial} for step, trial in enumerate(choice["trials"])]
+    print(f"search: of {len(args.trials)} trials by {CRITERION}: {choice['chosen']}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,28 @@
+"""Draw the course of a pretraining: loss, learning rate, and the spread and rank of features."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+
+from hcsqc.core import cli
+from hcsqc.figures.pretraining import plot_course
+
+
+def main() -> None:
+    """Read the flags and the job's record, write the figure."""
+    parser = cli.parser(__doc__)
+    parser.add_argument("--pretraining", type=Path, required=True, help="run.json of the job")
+    parser.add_argument("--output", type=Path, required=True)
+    cli.run(plot, parser.parse_args())
+
+
+def plot(args, record) -> None:
+    """Draw the curves of the record that the arguments name."""
+    pretraining = json.loads(args.pretraining.read_text())
+    _, encoder, seed = pretraining["key"].split("/")
+    plot_course(pd.DataFrame(pretraining["curves"]), f"{encoder}, {seed}", args.output)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,159 @@
+"""Train a backbone on unlabelled crops by a self-supervised method."""
+
+import argparse
+import copy
+import json
+import shutil
+import sys
+import time
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from hcsqc.core import cli
+from hcsqc.core.errors import InputError
+from hcsqc.core.files import text_digest
+from hcsqc.core.records import job_key
+from hcsqc.core.scratch import on_scratch
+from hcsqc.crops.shards import read_format
+from hcsqc.crops.training_crops import training_crops
+from hcsqc.encoders.models import InputSpec
+from hcsqc.encoders.store import Encoder, describe, save_encoder
+from hcsqc.encoders.views import ViewSettings
+from hcsqc.pretraining.digest import pretraining_digest
+from hcsqc.pretraining.loop import Diverged, OutOfTime, PretrainingSettings, pretrain
+from hcsqc.pretraining.methods import METHODS
+from hcsqc.tracking.live_curves import live_curves
+
+# What is left of a job's time limit to save and stop in, as a share.
+STOP_AT = 0.95
+
+
+def main() -> None:
+    """Read the flags, train, write the encoder."""
+    # The method decides which further flags there are, so it is looked up first.
+    method = argparse.ArgumentParser(add_help=False)
+    method.add_argument("--method", choices=METHODS)
+    chosen, _ = method.parse_known_args()
+    parser = cli.parser(__doc__, threads=True)
+    parser.add_argument("--crops", type=Path, nargs="+", required=True)
+    parser.add_argument("--composite", nargs="+", required=True, help="channels, in order")
+    parser.add_argument("--without-wells", nargs="*", required=True, help="never trained on")
+    parser.add_argument("--seed", type=int, required=True)
+    parser.add_argument("--at-most-crops", type=int, help="train on a random share of the crops")
+    parser.add_argument("--choice", type=Path, help="JSON whose `chosen` settings hold instead")
+    parser.add_argument("--checkpoints", type=Path, required=True, help="folder to resume from")
+    parser.add_argument("--scratch", default="", help="folder of the node to copy the crops to")
+    parser.add_argument("--tracking-uri", default="", help="MLflow server that shows live curves")
+    parser.add_argument("--study", default="", help="in the MLflow server")
+    parser.add_argument("--limit-minutes", type=float, help="save and stop before this is over")
+    parser.add_argument("--output", type=Path, help="the encoder; a trial has none")
+    parser.add_argument("--snapshots-output", type=Path, help="folder of encoders along the epochs")
+    cli.add_settings(parser, PretrainingSettings)
+    cli.add_settings(parser, ViewSettings)
+    if chosen.method:
+        cli.add_settings(parser, METHODS[chosen.method].Settings)
+    cli.run(train, parser.parse_args())
+
+
+def train(args, record) -> None:
+    """Pretrain the encoder that the arguments describe."""
+    began = time.monotonic()
+    torch.set_num_threads(args.threads)
+    live = live_curves(args.tracking_uri, args.study, job_key(args.record), record.arguments)
+    with on_scratch(args.crops, args.scratch) as paths, live as on_point:
+        train_on(paths, args, record, began, on_point)
+
+
+def train_on(paths: list[Path], args, record, began: float, on_point) -> None:
+    """Pretrain on the shards at `paths`; the job began at that time of the monotonic clock."""
+    crops = training_crops(paths, args.composite, args.without_wells, args.at_most_crops)
+    if args.choice:
+        vars(args).update(json.loads(args.choice.read_text())["chosen"])
+    settings = cli.settings_from(args, PretrainingSettings)
+    record.parameters = {
+        "kind": "ssl",
+        "crops": len(crops),
+        "crops_digest": text_digest("\n".join(crops.crop_ids)),
+    }
+    trained_on = record.parameters | {
+        "composite": list(crops.chosen),
+        "shards": [f"{read_format(path)} {file_state(path)}" for path in crops.shards.paths],
+        "code": pretraining_digest(args.method),
+    }
+    provenance = {"weights": "self-supervised", "method": args.method, "seed": args.seed}
+    provenance |= record.parameters
+    snapshots = args.checkpoints / "epochs"
+    label = " ".join(["pretrain", *args.record.parent.parts[-2:]])
+
+    def encoder_of(backbone: nn.Module, input_spec: InputSpec, **about) -> Encoder:
+        return describe(backbone, "ssl", args.architecture, input_spec, provenance | about)
+
+    def keep(epoch: int, backbone: nn.Module, input_spec: InputSpec) -> None:
+        if epoch == 0:
+            shutil.rmtree(snapshots, ignore_errors=True)  # of a run with other settings
+        copied = copy.deepcopy(backbone).to("cpu", memory_format=torch.contiguous_format)
+        save_encoder(
+            encoder_of(copied, input_spec, epoch=epoch), snapshots / f"epoch{epoch:04d}.safetensors"
+        )
+
+    deadline = None
+    if args.limit_minutes:
+        deadline = STOP_AT * 60 * args.limit_minutes - (time.monotonic() - began)
+    try:
+        result = pretrain(
+            crops,
+            settings,
+            cli.settings_from(args, ViewSettings),
+            cli.settings_from(args, METHODS[args.method].Settings),
+            args.seed,
+            args.checkpoints,
+            label,
+            deadline_s=deadline,
+            on_epoch=keep,
+            on_point=on_point,
+            trained_on=trained_on,
+        )
+    except OutOfTime as error:
+        raise InputError(str(error)) from error
+    except Diverged as error:
+        if args.output:
+            raise
+        # A trial that diverges is a result: not this learning rate.
+        print(f"WARNING {error}", file=sys.stderr)
+        record.metrics = {"diverged": 1.0, "collapsed": 1.0}
+        shutil.rmtree(args.checkpoints, ignore_errors=True)
+        return
+    if args.output:
+        encoder = encoder_of(result.backbone, result.input_spec, collapsed=result.collapsed)
+        save_encoder(encoder, args.output)
+    if args.snapshots_output:
+        snapshots.mkdir(exist_ok=True)  # there may be none
+        shutil.rmtree(args.snapshots_output, ignore_errors=True)
+        # Copied: should this be killed before its end, the next start still has them.
+        shutil.copytree(snapshots, args.snapshots_output)
+    shutil.rmtree(args.checkpoints, ignore_errors=True)
+    record.parameters |= {"precision": result.precision}
+    record.curves = result.curves
+    record.device = result.device
+    record.gpu_memory_mb = result.gpu_memory_mb
+    record.metrics = {
+        "loss": result.curves[-1]["loss"],
+        "feature_std": result.feature_std,
+        "feature_rank": result.feature_rank,
+        "pairs_per_s": result.steps * settings.batch_size / result.seconds,
+        "stall_share": result.stall_share,
+        "collapsed": float(result.collapsed),
+        "diverged": 0.0,
+    }
+
+
+def file_state(path: str) -> str:
+    """Return what changes when a file is written anew: its size and its time."""
+    found = Path(path).stat()
+    return f"{found.st_size} bytes, {found.st_mtime_ns} ns"
+
+
+if __name__ == "__main__":
+    main()

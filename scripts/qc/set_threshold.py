@@ -1,0 +1,75 @@
+"""Set the threshold of a screen, with the promise that its labels support."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from hcsqc.core import cli
+from hcsqc.core.errors import InputError
+from hcsqc.core.files import write_json
+from hcsqc.core.schema import read_table
+from hcsqc.qc.calibration import calibrate, held_out_of
+from hcsqc.qc.detector_files import ABOUT, HELD_OUT
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The share of good cells that may be lost, and how sure that must be."""
+
+    good_cells_lost: float
+    confidence: float
+
+
+def main() -> None:
+    """Read the flags, labels and scores; write the threshold."""
+    parser = cli.parser(__doc__)
+    parser.add_argument("--study", required=True)
+    parser.add_argument("--screen", required=True)
+    parser.add_argument("--detector", type=Path, required=True, help="folder of the detector")
+    parser.add_argument("--labels", type=Path, nargs="*", required=True, help="all, then random")
+    parser.add_argument("--scores", type=Path, nargs="+", required=True, help="of all plates")
+    parser.add_argument("--output", type=Path, required=True)
+    cli.add_settings(parser, Settings)
+    cli.run(calibrate_screen, parser.parse_args())
+
+
+def calibrate_screen(args, record) -> None:
+    """Calibrate the detector on the screen that the arguments describe."""
+    settings = cli.settings_from(args, Settings)
+    about = json.loads((args.detector / ABOUT).read_text())
+    scores = pd.concat([read_table(path, "crop_scores") for path in args.scores])
+    labels, random = ([read_table(path, "labels") for path in args.labels] + [None, None])[:2]
+    held_out = read_table(args.detector / HELD_OUT, "held_out")
+    fitted = about["labels_normal"] + about["labels_abnormal"]
+    share = about["labels_abnormal"] / fitted
+    values = scores["score"].to_numpy()
+    rest = (values, share, settings.good_cells_lost, settings.confidence)
+    unproven = ""
+    try:
+        usable, unproven = held_out_of(
+            args.study, args.screen, about, held_out, labels, random, scores
+        )
+        found = calibrate(usable, *rest, unproven)
+    except InputError as error:
+        own = about["screen"] == args.screen and about["study"] == args.study
+        if unproven or own or labels is None:
+            raise InputError(
+                f"screen {args.screen}: {error} (qc.good_cells_lost and qc.confidence)"
+            ) from error
+        # A threshold of another screen's is better than none, as long as nobody trusts it blindly.
+        usable, reason = held_out_of(args.study, args.screen, about, held_out, None, None, scores)
+        found = calibrate(usable, *rest, f"{reason}; of its own labels: {error}")
+    write_json(found, args.output)
+    told = found["note"] or (
+        f"at most {found['promised']:.1%} of good cells are lost, {found['confidence']:.0%} sure "
+        f"({found['n_normal']} normal labels of {found['wells']} wells)"
+    )
+    print(f"threshold of {args.screen}: {found['threshold']:.4f}; {told}")
+    kept = ("threshold", "bound", "exceeding", "effective_n", "supported", "flagged_share")
+    record.metrics = {name: found[name] for name in kept if found[name] is not None}
+
+
+if __name__ == "__main__":
+    main()

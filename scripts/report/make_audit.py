@@ -1,0 +1,42 @@
+"""Write the audit page: the paper's figures with ours, checks on them, its claims on our data."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+
+from hcsqc.core import cli
+from hcsqc.core.files import atomic
+from hcsqc.report.audit import costs_of_records, render_audit
+from hcsqc.report.tables import PAPER_TABLES
+
+
+def main() -> None:
+    """Read the flags and the study's results, write the page."""
+    parser = cli.parser(__doc__)
+    parser.add_argument("--tables", type=Path, nargs=3, required=True, help="tables 1, 2, 3")
+    parser.add_argument("--ranking", type=Path, required=True, help="CSV of paired comparisons")
+    parser.add_argument("--drops", type=Path, required=True, help="CSV of drops with fewer labels")
+    parser.add_argument("--records", type=Path, nargs="+", required=True, help="probes' run.json")
+    parser.add_argument("--config", type=Path, required=True, help="the resolved config.json")
+    parser.add_argument("--output", type=Path, required=True)
+    cli.run(audit, parser.parse_args())
+
+
+def audit(args, record) -> None:
+    """Render the audit of the study that the arguments describe."""
+    page = render_audit(
+        json.loads(args.config.read_text())["config"],
+        pd.read_csv(PAPER_TABLES),
+        {number: pd.read_csv(path) for number, path in enumerate(args.tables, start=1)},
+        pd.read_csv(args.ranking),
+        pd.read_csv(args.drops),
+        costs_of_records(json.loads(path.read_text()) for path in args.records),
+    )
+    with atomic(args.output) as temporary:
+        temporary.write_text(page)
+    print(f"audit: {args.output}")
+
+
+if __name__ == "__main__":
+    main()

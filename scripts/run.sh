@@ -1,0 +1,9 @@
+#!/usr/bin/env bash
+# Run a script of this folder: run.sh crops/crop_plate.py --flags. Rules start all commands so.
+#   HCSQC_PYTHON       the Python to run it by
+#   HCSQC_HUB_OFFLINE  0 lets it open connections to the model hub; one local rule does
+set -euo pipefail
+here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
+export PYTHONPATH="$here${PYTHONPATH:+:$PYTHONPATH}"
+export HF_HUB_OFFLINE="${HCSQC_HUB_OFFLINE:-1}"
+exec "${HCSQC_PYTHON:-python}" "$here/$1" "${@:2}"

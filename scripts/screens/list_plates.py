@@ -1,0 +1,39 @@
+"""Print the plates and channels that are there, to put into an entry of screens."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from hcsqc.core import cli
+from hcsqc.core.errors import InputError
+from hcsqc.screens.layouts import LAYOUTS, Source, list_channels, list_plates
+
+
+def main() -> None:
+    """Read the flags, print the lists as YAML takes them."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--layout", choices=LAYOUTS, required=True)
+    parser.add_argument("--images", type=Path, required=True, help="folder; may hold {plate}")
+    parser.add_argument("--table", type=Path, help="of loaddata; may hold {plate}")
+    parser.add_argument("--pattern", help="of files: regular expression of a path below --images")
+    parser.set_defaults(channels=(), image_csv=None, table_prefix=None)
+    args = parser.parse_args()
+    for layout, flag in (("loaddata", "table"), ("files", "pattern")):
+        if args.layout == layout and getattr(args, flag) is None:
+            parser.error(f"layout {layout} needs --{flag}")
+    source = cli.settings_from(args, Source)
+    try:
+        plates, channels = list_plates(source), list_channels(source)
+    except InputError as error:
+        sys.exit(f"error: {error}")
+    if not plates:
+        sys.exit(f"error: no plate of layout {args.layout} at {args.table or args.images}")
+    print("plates:", json.dumps(plates))
+    # The channels of the BBBC layouts are no choice, and pages of a file have no names.
+    if channels and not args.layout.startswith("bbbc"):
+        print("channels:", json.dumps(channels))
+
+
+if __name__ == "__main__":
+    main()

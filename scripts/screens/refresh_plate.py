@@ -1,0 +1,62 @@
+"""Look at a plate's images again; rewrite its index if one was replaced, added or deleted."""
+
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+from hcsqc.core import cli
+from hcsqc.core.files import write_json
+from hcsqc.core.progress import Progress
+from hcsqc.core.schema import read_table, write_table
+from hcsqc.screens.layouts import LAYOUTS, Source, index_plate
+from hcsqc.screens.refresh import other_images, other_listing
+
+SHOWN = 10
+
+
+def main() -> None:
+    """Read the flags, look at the folder, write the receipt and, if need be, the index."""
+    parser = cli.parser(__doc__, threads=True)
+    cli.add_source(parser, LAYOUTS)
+    parser.add_argument("--plate-images", type=Path, required=True, help="the plate's own folder")
+    parser.add_argument("--z-projection", help="max, mean or middle of a stack's planes")
+    parser.add_argument("--fields", type=Path, required=True, help="the index")
+    parser.add_argument("--summary", type=Path, required=True, help="of the crops; may not exist")
+    parser.add_argument("--receipt", type=Path, required=True)
+    cli.run(refresh, parser.parse_args())
+
+
+def refresh(args, record) -> None:
+    """Refresh the plate that the arguments describe."""
+    indexed = read_table(args.fields, "fields")
+    found, _ = index_plate(cli.settings_from(args, Source), args.screen, args.plate)
+    changed, read = other_listing(indexed, found), 0
+    if args.summary.exists():
+        seen = [path.stat().st_mtime_ns for path in (args.summary, args.receipt) if path.exists()]
+        progress = Progress(len(found), "fields", f"refresh {args.plate}")
+        images, read = other_images(
+            found[~found["field_id"].isin(changed)],
+            read_table(args.summary, "summary"),
+            args.plate_images,
+            args.z_projection,
+            max(seen),
+            args.threads,
+            progress.update,
+        )
+        changed |= images
+    if changed:
+        # The rows may be the same as before, and Snakemake compares the contents of small files.
+        now = datetime.now(UTC).isoformat()
+        write_table(found, args.fields, "fields", {"refreshed": now})
+    for field, how in sorted(changed.items())[:SHOWN]:
+        print(f"{field}: {how}", file=sys.stderr)
+    print(
+        f"refresh {args.plate}: {len(changed)} of {len(found)} fields changed"
+        f"{f', the first {SHOWN} are listed' if len(changed) > SHOWN else ''}; {read} were read"
+    )
+    record.metrics = {"fields": len(found), "changed": len(changed), "read": read}
+    write_json({"fields": len(found), "changed": changed, "read": read}, args.receipt)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,590 @@
+"""The config's check: good studies pass, wrong ones name key and place, schema and code agree."""
+
+import copy
+import dataclasses
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from snakemake.utils import update_config
+
+from hcsqc.core import config as settings
+from hcsqc.core.errors import InputError
+from hcsqc.crops.cut import CropSettings
+from hcsqc.crops.nuclei import NucleusSettings
+from hcsqc.encoders.measures import MEASURES
+from hcsqc.encoders.views import ViewSettings
+from hcsqc.pretraining.loop import PretrainingSettings
+from hcsqc.pretraining.methods import METHODS
+from hcsqc.probes.knn import KnnSettings
+from hcsqc.probes.logistic import LogisticSettings
+from hcsqc.probes.sgd import SgdSearchSettings, SgdSettings
+from hcsqc.screens.scale import ScaleSettings
+from hcsqc.screens.simulate import SimulationSettings
+from tests.conftest import ROOT
+
+SCHEMA = yaml.safe_load((ROOT / "rules" / "config.schema.yaml").read_text())
+DEFAULTS = yaml.safe_load((ROOT / "config.yaml").read_text())
+unhurried = hypothesis_settings(deadline=None)  # a busy machine is no failure
+PROBE_SETTINGS = {
+    "knn": KnnSettings,
+    "linear": SgdSettings,
+    "linear_search": SgdSearchSettings,
+    "logistic": LogisticSettings,
+    "finetune": SgdSettings,
+    "finetune_search": SgdSearchSettings,
+}
+
+
+def read(*files: str) -> dict:
+    """Return config.yaml with the profiles' files merged into it as Snakemake does."""
+    config = copy.deepcopy(DEFAULTS)
+    for file in files:
+        update_config(config, yaml.safe_load((ROOT / "profiles" / file).read_text()))
+    return config
+
+
+def check(config: dict) -> None:
+    settings.check_config(config, SCHEMA)
+
+
+def message(config: dict) -> str:
+    """Return what the check says is wrong."""
+    with pytest.raises(InputError) as caught:
+        check(config)
+    text = str(caught.value)
+    assert "\n" not in text, "a person reads one line"
+    return text
+
+
+def edited(**changes) -> dict:
+    """Return the paper's config with some keys changed: `study__train="x"` sets study.train."""
+    config = copy.deepcopy(DEFAULTS)
+    for path, value in changes.items():
+        *places, key = path.split("__")
+        entry = config
+        for place in places:
+            entry = entry[place]
+        entry[key] = value
+    return config
+
+
+def fields(*classes: type) -> set[str]:
+    return {field.name for kind in classes for field in dataclasses.fields(kind)}
+
+
+# The studies that the project ships.
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        (),
+        ("demo/study.yaml",),
+        ("demo/study.yaml", "demo/full.yaml"),
+        ("smoke/study.yaml",),
+    ],
+    ids=["paper", "demo", "demo-full", "smoke"],
+)
+def test_the_shipped_studies_pass(files, monkeypatch):
+    monkeypatch.setenv("HCSQC_REAL_DATA", "/data")
+    check(read(*files))
+
+
+def test_a_profile_overrides_single_keys_and_keeps_the_rest():
+    config = read("demo/study.yaml")
+    assert config["study"]["name"] == "demo"
+    assert config["study"]["test_crops"] == DEFAULTS["study"]["test_crops"]
+    swav = settings.encoder_settings(config, "swav")
+    assert (swav["prototypes"], swav["queue_size"], swav["sinkhorn_epsilon"]) == (100, 256, 0.05)
+
+
+def test_a_chosen_screen_brings_the_screen_it_is_derived_from(monkeypatch):
+    monkeypatch.setenv("HCSQC_REAL_DATA", "/data")
+    config = read("smoke/study.yaml")
+    check(config)
+    assert settings.chosen_screens(config) == ["degraded", "fields"]
+    assert settings.channels(config, "degraded") == ["w1", "w2", "w3", "w4", "w5"]
+    assert config["screens"]["fields"]["images"] == "/data/BBBC022"
+
+
+# Misspelt keys.
+
+
+@pytest.mark.parametrize(
+    ("path", "where", "wrong", "meant"),
+    [
+        ("studdy", "top level", "studdy", "study"),
+        ("study__encoder", "study", "encoder", "encoders"),
+        ("crops__window_pix", "crops", "window_pix", "window_px"),
+        ("screens__BBBC022__plate", "screens.BBBC022", "plate", "plates"),
+        ("encoders__vgg16__input_pix", "encoders.vgg16", "input_pix", "input_px"),
+        ("probes__knn__neighbors", "probes.knn", "neighbors", "neighbours"),
+        ("presets__paper__common__epoch", "presets.paper.common", "epoch", "epochs"),
+        ("presets__paper__swav__prototype", "presets.paper.swav", "prototype", "prototypes"),
+        (
+            "presets__solo_learn__vicreg__momentun",
+            "presets.solo_learn.vicreg",
+            "momentun",
+            "momentum",
+        ),
+        ("tracking__url", "tracking", "url", "uri"),
+    ],
+)
+def test_a_misspelt_key_is_named_with_its_place_and_the_likely_one(path, where, wrong, meant):
+    text = message(edited(**{path: 1}))
+    assert text == f"config: {where}: unknown key '{wrong}'; did you mean '{meant}'?"
+
+
+def test_a_misspelt_key_of_a_simulation_is_named():
+    config = read("demo/study.yaml")
+    config["screens"]["sim022"]["simulate"]["cell_lines"] = "u2os"
+    assert message(config) == (
+        "config: screens.sim022.simulate: unknown key 'cell_lines'; did you mean 'cell_line'?"
+    )
+
+
+def test_a_key_like_no_other_lists_the_known_ones():
+    assert message(edited(features__zzzz=1)).endswith(
+        "'zzzz'; known: batch_size, precision, sample, standardised"
+    )
+
+
+@unhurried
+@given(st.text("abcdefghijklmnopqrstuvwxyz_", min_size=1, max_size=12))
+def test_no_unknown_key_of_the_study_passes(key):
+    config = edited(**{"study": DEFAULTS["study"] | {key: 1}})
+    if key in DEFAULTS["study"]:
+        return  # overrides a known key; other tests hold its type
+    assert f"study: unknown key '{key}'" in message(config)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "expected"),
+    [
+        ("study__draws", 0, "study.draws: 0 is less than the minimum of 1"),
+        ("study__draws", "20", "study.draws: '20' is not of type 'integer'"),
+        ("study__budgets", [350, 1], "study.budgets.1: 1 is less than the minimum of 2"),
+        ("study__name", "a/b", "study.name: 'a/b' does not match"),
+        ("study__encoders", [], "study.encoders: [] should be non-empty"),
+        ("study__seeds", [0, 0], "study.seeds: [0, 0] has non-unique elements"),
+        ("crops__window_px", 127, "crops.window_px: 127 is not a multiple of 2"),
+        ("probes__knn__kind", "svm", "probes.knn.kind: unknown value 'svm'"),
+        ("encoders__vgg16__kind", "supervised", "encoders.vgg16.kind: unknown value 'supervised'"),
+        ("screens__BBBC022__composite", [], "screens.BBBC022.composite: [] should be non-empty"),
+        ("screens__BBBC022__labels", "guess", "screens.BBBC022.labels: 'truth' was expected"),
+    ],
+)
+def test_a_value_out_of_range_is_named_with_its_place(path, value, expected):
+    assert message(edited(**{path: value})).startswith(f"config: {expected}")
+
+
+@pytest.mark.parametrize(
+    ("place", "key"),
+    [("study", "test"), ("probes.knn", "neighbours"), ("presets.paper.common", "epochs")],
+)
+def test_a_missing_key_is_named_with_its_place(place, key):
+    config = copy.deepcopy(DEFAULTS)
+    entry = config
+    for part in place.split("."):
+        entry = entry[part]
+    del entry[key]
+    assert message(config) == f"config: {place}: '{key}' is missing"
+
+
+# Names that refer to nothing.
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "expected"),
+    [
+        ("study__train", "BBBC22", "study: screens: unknown name 'BBBC22'; did you mean 'BBBC022'"),
+        (
+            "study__test",
+            ["BBC021"],
+            "study: screens: unknown name 'BBC021'; did you mean 'BBBC021'",
+        ),
+        (
+            "study__encoders",
+            ["simcrl"],
+            "study: encoders: unknown name 'simcrl'; did you mean 'simclr'",
+        ),
+        ("study__not_run", {"vgg61": "no"}, "study: encoders: unknown name 'vgg61'"),
+        (
+            "study__probes",
+            ["linear"],
+            "study: probes: unknown name 'linear'; did you mean 'linear_p",
+        ),
+        (
+            "encoders__simclr__preset",
+            "papr",
+            "encoders.simclr.preset: unknown name 'papr'; did you mean 'paper'",
+        ),
+        (
+            "encoders__simclr__method",
+            "simclrr",
+            "encoders.simclr.method: unknown value 'simclrr'; did you mean 'simclr'",
+        ),
+    ],
+)
+def test_an_unknown_name_is_named_with_the_likely_one(path, value, expected):
+    assert message(edited(**{path: value})).startswith(f"config: {expected}")
+
+
+def test_only_what_the_study_chooses_is_looked_up():
+    config = edited(encoders__unused={"kind": "ssl", "method": "swav", "preset": "nothing"})
+    check(config)
+    config["study"]["encoders"].append("unused")
+    assert "unknown name 'nothing'" in message(config)
+
+
+def test_nuclei_are_as_large_as_their_screen_says_or_else_as_crops_do(monkeypatch):
+    monkeypatch.setenv("HCSQC_REAL_DATA", "/data")
+    config = read("smoke/study.yaml")
+    config["screens"]["fields"]["nucleus_diameter_px"] = 40
+    check(config)
+    expected = {"nucleus_diameter_px": 40, "nucleus_smallest_px": 80}
+    assert settings.nucleus_size(config, "fields") == expected
+    assert settings.nucleus_size(config, "degraded") == expected  # derived from it
+    assert settings.nucleus_size(config, "BBBC021")["nucleus_diameter_px"] == 25
+    config["screens"]["fields"]["nucleus_diameter_px"] = 1
+    assert "screens.fields.nucleus_diameter_px: 1" in message(config)
+
+
+def test_a_screen_derived_from_nothing_is_named(monkeypatch):
+    monkeypatch.setenv("HCSQC_REAL_DATA", "/data")
+    config = read("smoke/study.yaml")
+    config["screens"]["degraded"]["derived_from"] = "feilds"
+    assert "screens.degraded.derived_from: unknown name 'feilds'; did you mean 'fields'" in message(
+        config
+    )
+
+
+def test_a_screen_derived_from_a_derived_one_is_refused(monkeypatch):
+    monkeypatch.setenv("HCSQC_REAL_DATA", "/data")
+    config = read("smoke/study.yaml")
+    config["screens"]["twice"] = config["screens"]["degraded"] | {"derived_from": "degraded"}
+    config["study"]["train"] = "twice"
+    assert "screens.twice: 'degraded' is itself derived" in message(config)
+
+
+def test_an_encoder_both_run_and_not_run_is_refused():
+    text = message(edited(study__not_run={"swav": "no time"}))
+    assert text == "config: encoder 'swav' is in study.encoders and in study.not_run"
+
+
+def test_an_override_that_its_method_does_not_have_is_named():
+    simclr = {"kind": "ssl", "method": "simclr", "preset": "paper", "temprature": 0.1}
+    assert message(edited(encoders__simclr=simclr)) == (
+        "config: encoders.simclr: unknown key 'temprature' for method simclr"
+        "; did you mean 'temperature'?"
+    )
+    other = {"kind": "ssl", "method": "simclr", "preset": "paper", "prototypes": 10}
+    assert "unknown key 'prototypes' for method simclr" in message(edited(encoders__simclr=other))
+
+
+# Screens.
+
+
+def test_a_real_screen_has_no_truth():
+    text = message(edited(screens__BBBC022__labels="truth"))
+    assert text.startswith("config: screens.BBBC022.labels: only a simulated or derived screen")
+
+
+def test_a_real_screen_needs_its_images():
+    config = copy.deepcopy(DEFAULTS)
+    del config["screens"]["BBBC022"]["images"]
+    assert message(config) == "config: screens.BBBC022: 'images' is missing"
+
+
+@pytest.mark.parametrize("written", ["$HCSQC_NOWHERE/images", "${HCSQC_NOWHERE}/images"])
+@pytest.mark.parametrize("key", ["images", "image_csv", "labels"])
+def test_an_unset_environment_variable_is_named(key, written, monkeypatch):
+    monkeypatch.delenv("HCSQC_NOWHERE", raising=False)
+    value = [written] if key == "labels" else written
+    assert message(edited(**{f"screens__BBBC022__{key}": value})) == (
+        f"config: screens.BBBC022.{key}: environment variable HCSQC_NOWHERE is not set"
+    )
+
+
+def test_environment_variables_are_expanded(monkeypatch):
+    monkeypatch.setenv("HCSQC_SOMEWHERE", "/disk")
+    config = edited(
+        screens__BBBC022__images="$HCSQC_SOMEWHERE/images",
+        screens__BBBC022__labels=["${HCSQC_SOMEWHERE}/alice.csv"],
+        encoders__vgg16__file="$HCSQC_SOMEWHERE/vgg16.pth",
+    )
+    check(config)
+    assert config["screens"]["BBBC022"]["images"] == "/disk/images"
+    assert config["screens"]["BBBC022"]["labels"] == ["/disk/alice.csv"]
+    assert config["encoders"]["vgg16"]["file"] == "/disk/vgg16.pth"
+
+
+def test_pretraining_plates_must_be_plates_of_the_screen():
+    text = message(edited(screens__BBBC022__pretrain_plates=["20585", "99999"]))
+    assert text == "config: screens.BBBC022.pretrain_plates: '99999' is not one of its plates"
+
+
+def test_a_channel_that_the_layout_lacks_is_named():
+    text = message(edited(screens__BBBC021__composite=["w4", "w3", "w1"]))
+    assert text == "config: screens.BBBC021: channel 'w3' is not one of w1, w2, w4"
+    assert "channel 'w9'" in message(edited(screens__BBBC022__nucleus_channel="w9"))
+
+
+@pytest.mark.parametrize("channels", [1, 2, 4, 5])
+def test_encoders_that_learn_or_are_random_take_any_number_of_channels(channels):
+    config = edited(
+        screens__BBBC022__composite=["w1", "w2", "w3", "w4", "w5"][:channels],
+        study__test=[],
+        study__encoders=["simclr", "random_resnet18"],
+    )
+    check(config)
+    config["study"]["encoders"].append("vgg16")
+    assert message(config) == (
+        "config: weights of encoder 'vgg16' are for three channels, but "
+        f"screens.BBBC022.composite has {channels}; state channels: each or channels: adapted in "
+        "encoders.vgg16, list three channels, or leave it out of study.encoders"
+    )
+    for mode in ("each", "adapted"):
+        config["encoders"]["vgg16"]["channels"] = mode
+        check(config)
+
+
+def test_screens_that_are_compared_have_as_many_channels():
+    config = edited(screens__BBBC022__composite=["w1", "w2", "w3", "w4", "w5"])
+    config["study"]["encoders"] = ["simclr"]
+    assert message(config) == (
+        "config: screens.BBBC022.composite and screens.BBBC021.composite differ in length, 5 and "
+        "3; an encoder sees both screens, list as many channels"
+    )
+
+
+def test_a_derived_screens_own_composite_counts(monkeypatch):
+    monkeypatch.setenv("HCSQC_REAL_DATA", "/data")
+    config = read("smoke/study.yaml")
+    config["study"]["encoders"] = ["simclr", "random_resnet18"]
+    config["screens"]["degraded"]["composite"] = ["w1", "w2", "w3", "w4", "w5"]
+    check(config)
+    config["study"]["encoders"] = ["efficientnet_lite0"]
+    assert "screens.degraded.composite has 5" in message(config)
+
+
+def test_pretraining_without_plates_is_refused_and_given_weights_need_none():
+    config = edited(screens__BBBC022__pretrain_plates=[])
+    assert "encoder 'simclr' trains on crops" in message(config)
+    config["study"]["encoders"] = ["vgg16", "random_resnet18"]
+    check(config)
+
+
+# What an encoder and a probe get.
+
+
+def test_an_encoder_takes_its_own_value_then_the_methods_then_the_presets():
+    config = edited(
+        encoders__simclr={"kind": "ssl", "method": "simclr", "preset": "paper", "epochs": 9},
+    )
+    config["presets"]["paper"]["common"]["temperature"] = 0.5  # the method's own stands above
+    found = settings.encoder_settings(config, "simclr")
+    assert (found["epochs"], found["temperature"], found["batch_size"]) == (9, 0.07, 128)
+    config["encoders"]["simclr"]["temperature"] = 0.2
+    assert settings.encoder_settings(config, "simclr")["temperature"] == 0.2
+    assert settings.encoder_settings(config, "vicreg")["epochs"] == 5
+
+
+def test_looking_up_an_encoder_changes_no_config():
+    config = copy.deepcopy(DEFAULTS)
+    settings.encoder_settings(config, "swav")["prototypes"] = 1
+    assert config == DEFAULTS
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_an_encoder_gets_exactly_what_pretraining_reads(method):
+    found = settings.encoder_settings(DEFAULTS, method)
+    needed = fields(PretrainingSettings, ViewSettings, METHODS[method].Settings)
+    assert set(found) == needed | {"kind"}
+
+
+def test_a_probes_own_budgets_and_draws_stand_above_the_studys():
+    config = read("demo/study.yaml")
+    assert settings.probe_budgets(config, "finetune_paper") == [350, 25]
+    assert settings.probe_draws(config, "finetune_paper") == 1
+    assert settings.probe_budgets(config, "knn") == [350, 100, 50, 25, 10]
+    assert settings.probe_draws(config, "knn") == 20
+
+
+@pytest.mark.parametrize("probe", DEFAULTS["probes"])
+def test_a_probe_gets_exactly_what_its_classifier_reads(probe):
+    kind = DEFAULTS["probes"][probe]["kind"]
+    assert set(settings.probe_settings(DEFAULTS, probe)) == fields(PROBE_SETTINGS[kind])
+
+
+# The schema knows the same keys as the code.
+
+
+def test_the_schemas_pretraining_keys_are_those_of_the_code():
+    keys = set(SCHEMA["$defs"]["pretraining"]["properties"])
+    # The method is chosen by the encoder, not by the preset.
+    assert keys == fields(PretrainingSettings, ViewSettings) - {"method"}
+    assert set(SCHEMA["$defs"]["pretraining"]["required"]) == keys
+
+
+def test_the_schemas_method_keys_are_those_of_the_methods():
+    for name, module in METHODS.items():
+        rules = SCHEMA["$defs"][f"method_{name}"]
+        assert set(rules["properties"]) == set(rules["required"]) == fields(module.Settings)
+    ssl = SCHEMA["$defs"]["encoder"]["allOf"][-1]["then"]
+    assert set(ssl["properties"]["method"]["enum"]) == set(METHODS)
+
+
+def test_the_schemas_measures_are_those_of_the_code():
+    branches = [branch["then"]["properties"] for branch in SCHEMA["$defs"]["encoder"]["allOf"]]
+    named = [branch["measures"]["enum"] for branch in branches if "measures" in branch]
+    assert named == [list(MEASURES)] * 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"preset": "solo_learn", "epochs": 5}, "warmup_epochs is 10, more than epochs, 5"),
+        ({"scale_min": 3.0}, "scale_min is 3.0, above scale_max, 1.2"),
+        ({"method": "deepcluster_v2", "epochs": 1}, "learns from the second on"),
+        ({"batch_size": 1}, "batch_size: 1 is less than the minimum of 2"),
+        ({"serach": {}}, "did you mean 'search'"),
+        (
+            {"search": {"learning_rate": [1], "weight_decay": [0], "epochs": 2, "crops": 9}},
+            "search.crops is 9, less than a batch of 128",
+        ),
+    ],
+)
+def test_pretraining_that_could_not_run_is_refused_before_any_crop_is_cut(changes, problem):
+    config = edited()
+    config["encoders"]["simclr"] = {"kind": "ssl", "method": "simclr", "preset": "paper"} | changes
+    assert problem in message(config)
+
+
+def test_one_epoch_is_enough_where_no_chosen_method_needs_two():
+    config = edited(study__encoders=["simclr"])
+    config["presets"]["paper"]["common"]["epochs"] = 1
+    check(config)
+    config["study"]["encoders"].append("deepcluster_v2")
+    assert "learns from the second on" in message(config)
+
+
+def test_an_encoder_that_measures_is_not_fine_tuned():
+    assert not settings.probed(DEFAULTS, "image_quality", "finetune_paper")
+    assert settings.probed(DEFAULTS, "image_quality", "knn")
+    assert settings.probed(DEFAULTS, "random_resnet18", "finetune_paper")
+
+
+def test_measures_are_of_controls_or_classical_encoders_and_need_no_architecture():
+    entry = {"kind": "classical", "measures": "image_quality"}
+    check(edited(encoders__mine=entry))
+    assert "'measures' is missing" in message(edited(encoders__mine={"kind": "classical"}))
+    assert "did you mean 'image_quality'" in message(
+        edited(encoders__mine=entry | {"measures": "image_qualities"})
+    )
+    text = message(edited(encoders__mine=entry | {"input_px": 64}))
+    assert "encoders.mine: unknown key 'input_px'" in text
+    assert "'architecture' is missing" in message(edited(encoders__mine={"kind": "control"}))
+
+
+def test_budgets_may_be_the_largest_of_the_study():
+    assert settings.probe_budgets(DEFAULTS, "knn_shuffled") == [350]
+    assert settings.probe_budgets(edited(study__budgets=[40, 20]), "knn_shuffled") == [40]
+
+
+@pytest.mark.parametrize("kind", PROBE_SETTINGS)
+def test_the_schemas_probe_keys_are_those_of_the_probes(kind):
+    branches = SCHEMA["$defs"]["probe"]["allOf"]
+    rules = [
+        branch["then"]
+        for branch in branches
+        if kind in (about := branch["if"]["properties"]["kind"]).get("enum", [about.get("const")])
+    ]
+    assert len(rules) == 1
+    assert set(rules[0]["properties"]) - {"kind", "budgets", "draws", "shuffle_labels"} == fields(
+        PROBE_SETTINGS[kind]
+    )
+    assert set(rules[0]["required"]) == fields(PROBE_SETTINGS[kind])
+    assert kind in SCHEMA["$defs"]["probe"]["properties"]["kind"]["enum"]
+
+
+def test_the_schemas_crop_keys_are_those_of_the_code():
+    keys = set(SCHEMA["properties"]["crops"]["properties"])
+    # The rules make the resolution of a screen's crops from window_um and its pixels.
+    settings = fields(CropSettings, NucleusSettings, ScaleSettings) - {"crop_px_per_px"}
+    assert keys == settings | {"window_um"}
+
+
+def test_the_schemas_simulation_keys_are_those_of_the_code():
+    simulate = SCHEMA["$defs"]["simulate"]
+    assert set(simulate["properties"]) == fields(SimulationSettings)
+    assert set(simulate["required"]) == fields(SimulationSettings)
+
+
+def test_every_method_of_a_preset_is_one_of_the_code():
+    for preset in DEFAULTS["presets"].values():
+        assert set(preset) - {"common"} == set(METHODS)
+
+
+def test_a_methods_values_may_replace_those_of_its_preset():
+    check(edited(presets__paper__swav__learning_rate=0.5))
+    text = message(edited(presets__paper__swav__learning_rate=0))
+    assert text.startswith("config: presets.paper.swav.learning_rate: 0 is less than or equal to")
+    assert "'projector_hidden' is missing" in message(edited(presets__paper__simclr={}))
+
+
+def test_the_solo_learn_preset_is_long_and_has_the_rates_of_its_methods():
+    """Of bash_files/pretrain/imagenet-100/*.sh and, for temperature and sizes, its defaults."""
+    config = copy.deepcopy(DEFAULTS)
+    rates = {"simclr": 0.3, "barlow_twins": 0.3, "vicreg": 0.3, "deepcluster_v2": 0.6, "swav": 0.6}
+    for method, rate in rates.items():
+        config["encoders"]["own"] = {"kind": "ssl", "method": method, "preset": "solo_learn"}
+        found = settings.encoder_settings(config, "own")
+        assert (found["optimizer"], found["epochs"], found["momentum"]) == ("lars", 400, 0.9)
+        assert found["learning_rate"] * found["batch_size"] / 256 == rate
+        assert found["weight_decay"] == (1e-4 if rate == 0.3 else 1e-6)
+        assert found["final_rate"] == (0.0 if rate == 0.3 else 0.0006)
+
+
+# What a study does otherwise.
+
+TREES = st.recursive(
+    st.integers(0, 3),
+    lambda inner: st.dictionaries(st.sampled_from("abcd"), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+def test_differences_give_key_new_and_old_value():
+    base = {"study": {"draws": 20, "name": "a"}, "probes": {"knn": {"neighbours": 5}}}
+    config = {
+        "study": {"draws": 4, "name": "a", "new": [1]},
+        "probes": {"knn": {"neighbours": 7}, "mine": {"kind": "knn"}},
+    }
+    assert list(settings.differences(config, base)) == [
+        ("study.draws", 4, 20),
+        ("study.new", [1], None),
+        ("probes.knn.neighbours", 7, 5),
+        ("probes.mine", {"kind": "knn"}, None),
+    ]
+
+
+@unhurried
+@given(
+    st.dictionaries(st.sampled_from("abcd"), TREES), st.dictionaries(st.sampled_from("abcd"), TREES)
+)
+def test_differences_are_none_for_equal_configs_and_rebuild_the_other(config, base):
+    assert list(settings.differences(config, config)) == []
+    merged = copy.deepcopy(base)
+    update_config(merged, copy.deepcopy(config))
+    rebuilt = copy.deepcopy(base)
+    for key, value, _ in settings.differences(merged, base):
+        *places, last = key.split(".")
+        entry = rebuilt
+        for place in places:
+            entry = entry[place]
+        entry[last] = value
+    assert rebuilt == merged

@@ -1,0 +1,181 @@
+"""A derived screen: each crop unchanged, beside it a copy with a known artefact."""
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+
+from hcsqc.core.files import sha256
+from hcsqc.core.schema import read_table, write_table
+from hcsqc.crops.cut import CropSettings, Plate, crop_plate
+from hcsqc.crops.derive import WEAKEST, derive_plate, derived_tables
+from hcsqc.crops.nuclei import NucleusSettings
+from hcsqc.crops.shards import ShardFormat, Shards, ShardWriter
+from hcsqc.screens.artefacts import SIMULATED
+from hcsqc.screens.layouts import Source, index_plate
+from hcsqc.screens.scale import PlateImages, ScaleSettings, measure_scale
+from hcsqc.screens.simulate import SimulationSettings, simulate_plate
+
+KNEE = 0.9
+WINDOW = 64
+CHANNELS = ["w1", "w2", "w3", "w4", "w5"]
+
+
+@pytest.fixture(scope="module")
+def parent(tmp_path_factory):
+    """Return shard and scale of a simulated plate, two wells of one field."""
+    folder = tmp_path_factory.mktemp("parent")
+    simulation = SimulationSettings("u2os", ("B02", "C03"), 1, 520, 696, 70, 0.1, 0.0, 0.0, 3)
+    simulate_plate(simulation, "20001", folder / "images", folder / "image.csv", "test")
+    source = Source("bbbc022", folder / "images", tuple(CHANNELS), folder / "image.csv")
+    fields, _ = index_plate(source, "sim", "20001")
+    ranges = ScaleSettings(32, 0.5, 99.5, 200)
+    scale, shape, _ = measure_scale(
+        fields, PlateImages("20001", folder / "images", CHANNELS), ranges
+    )
+    plate = Plate(fields, folder / "images", CHANNELS, "w1", scale, shape)
+    cropping, nucleus = (
+        CropSettings(WINDOW, 1.0, "drop", "uint8", KNEE, 0.0),
+        NucleusSettings("fast", 25, 80),
+    )
+    crop_plate(plate, cropping, nucleus, folder / "20001.parquet", 1, "test")
+    return folder / "20001.parquet", scale
+
+
+def derive(parent, shard, screen="derived"):
+    path, scale = parent
+    return derive_plate(screen, path, scale, KNEE, 25.0, shard, "test")
+
+
+@pytest.fixture(scope="module")
+def derived(parent, tmp_path_factory):
+    shard = tmp_path_factory.mktemp("derived") / "20001.parquet"
+    before = sha256(parent[0])
+    crops, truth = derive(parent, shard)
+    assert sha256(parent[0]) == before
+    return shard, crops, truth
+
+
+def pairs(derived):
+    """Return the pixels of originals and copies, in one order, and the copies' truth."""
+    shard, crops, truth = derived
+    copies = truth[truth["artefact"] != "none"]
+    names = [name.rpartition("/")[0] for name in copies["crop_id"]]
+    shards = Shards([shard])
+    originals = shards.read(shards.rows_of(names))
+    return originals, shards.read(shards.rows_of(copies["crop_id"])), copies
+
+
+def test_originals_are_unchanged(parent, derived):
+    originals, _, copies = pairs(derived)
+    crops = Shards([parent[0]])
+    assert len(crops) > 50 and len(copies) == len(crops)
+    of_parent = [
+        "sim" + name.rpartition("/")[0].removeprefix("derived") for name in copies["crop_id"]
+    ]
+    np.testing.assert_array_equal(originals, crops.read(crops.rows_of(of_parent)))
+    assert Shards([derived[0]]).format == crops.format
+
+
+def test_every_copy_differs_from_its_original(derived):
+    originals, copies, truth = pairs(derived)
+    change = np.abs(copies.astype(int) - originals).reshape(len(copies), -1)
+    same = truth["crop_id"][change.max(axis=1) == 0].tolist()
+    assert same == []
+    assert np.median(change.mean(axis=1)) > 2
+
+
+@pytest.mark.parametrize("kind", SIMULATED)
+def test_copy_looks_like_its_artefact(derived, kind):
+    originals, copies, truth = pairs(derived)
+    chosen = (truth["artefact"] == kind).to_numpy() & (truth["strength"] > 0.5).to_numpy()
+    before, after = originals[chosen].astype(np.float32), copies[chosen].astype(np.float32)
+    y, x = np.mgrid[:WINDOW, :WINDOW] - WINDOW / 2
+    away = np.hypot(y, x)
+    assert len(before) >= 2
+
+    def sharpness(pixels):
+        return [cv2.Laplacian(plane, -1).var() for crop in pixels for plane in crop]
+
+    if kind == "blur":
+        assert np.mean(sharpness(after)) < 0.5 * np.mean(sharpness(before))
+    elif kind == "noise":
+        assert np.mean(sharpness(after)) > 2 * np.mean(sharpness(before))
+    elif kind == "empty":  # the cell in the middle fades
+        assert after[..., away < 19].mean() < 0.7 * before[..., away < 19].mean()
+    elif kind == "dead":  # a bright ball in the middle, and around it less
+        ball, ring = away < 6, (away > 20) & (away < 25)
+        assert after[:, 0, ball].mean() > before[:, 0, ball].mean()
+        assert after[:, 1:, ring].mean() < before[:, 1:, ring].mean()
+    else:  # saturation, autofluorescence and debris add light
+        assert (after.mean(axis=(1, 2, 3)) > before.mean(axis=(1, 2, 3))).all()
+
+
+def test_copies_are_named_by_kind_and_lie_in_the_field_of_their_original(derived):
+    _, crops, truth = derived
+    by_name = crops.set_index("crop_id")
+    assert by_name.index.is_unique
+    for row in truth.itertuples():
+        place = by_name.loc[row.crop_id]
+        assert row.crop_id.startswith(place["field_id"] + "/x")
+        assert place["field_id"].startswith("derived/20001/")
+        if row.artefact != "none":
+            name, _, kind = row.crop_id.rpartition("/")
+            assert kind == row.artefact
+            pd.testing.assert_series_equal(place, by_name.loc[name], check_names=False)
+
+
+def test_truth_covers_every_crop(derived, tmp_path):
+    shard, crops, truth = derived
+    assert set(truth["crop_id"]) == set(crops["crop_id"]) == set(Shards([shard]).index["crop_id"])
+    assert (truth["artefact"] == "none").sum() == len(truth) / 2
+    planted = truth[truth["artefact"] != "none"]
+    assert set(planted["artefact"]) == set(SIMULATED)
+    assert planted["strength"].between(WEAKEST, 1).all()
+    assert (truth["strength"][truth["artefact"] == "none"] == 0).all()
+    write_table(truth, tmp_path / "truth.parquet", "crop_truth")
+
+
+def test_same_parent_gives_the_same_screen(parent, derived, tmp_path):
+    shard, crops, truth = derived
+    crops_again, truth_again = derive(parent, tmp_path / "again.parquet")
+    assert sha256(tmp_path / "again.parquet") == sha256(shard)
+    pd.testing.assert_frame_equal(crops_again, crops)
+    pd.testing.assert_frame_equal(truth_again, truth)
+
+
+def test_copy_depends_on_the_crop_and_not_on_its_company(parent, derived, tmp_path):
+    crops = Shards([parent[0]])
+    few = np.array([40, 3, 17])
+    writer = ShardWriter(tmp_path / "few.parquet", crops.format)
+    writer.add(crops.index.iloc[few], crops.read(few))
+    writer.close()
+    _, truth = derive((tmp_path / "few.parquet", parent[1]), tmp_path / "derived.parquet")
+    whole, part = Shards([derived[0]]), Shards([tmp_path / "derived.parquet"])
+    assert len(truth) == 6
+    np.testing.assert_array_equal(
+        part.read(part.rows_of(truth["crop_id"])), whole.read(whole.rows_of(truth["crop_id"]))
+    )
+
+
+def test_tables_of_a_derived_plate_agree_with_its_crops(derived, tmp_path):
+    _, crops, _ = derived
+    nuclei, summary = derived_tables(crops)
+    write_table(nuclei, tmp_path / "nuclei.parquet", "nuclei")
+    write_table(summary, tmp_path / "summary.parquet", "summary")
+    back = read_table(tmp_path / "summary.parquet", "summary").set_index("field_id")
+    assert nuclei["crop_id"].tolist() == crops["crop_id"].tolist() and nuclei["kept"].all()
+    assert back["kept"].to_dict() == crops["field_id"].value_counts().to_dict()
+    assert back[["plate", "well", "site"]].to_numpy().tolist() == [
+        ["20001", "B02", 1],
+        ["20001", "C03", 1],
+    ]
+    assert (back["found"] == back["kept"]).all() and set(back["status"]) == {"ok"}
+
+
+def test_plate_without_crops_gives_an_empty_derived_plate(parent, tmp_path):
+    empty = ShardFormat(tuple(CHANNELS), WINDOW, "uint8", {})
+    ShardWriter(tmp_path / "empty.parquet", empty).close()
+    crops, truth = derive((tmp_path / "empty.parquet", parent[1]), tmp_path / "derived.parquet")
+    nuclei, summary = derived_tables(crops)
+    assert len(crops) == len(truth) == len(nuclei) == len(summary) == 0

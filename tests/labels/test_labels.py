@@ -1,0 +1,634 @@
+"""Labels: files are checked by line, nearest nuclei get them, and the truth is not guessed."""
+
+from argparse import Namespace
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from hcsqc.core.errors import InputError
+from hcsqc.core.schema import read_table, write_table
+from hcsqc.labels.match import (
+    FILE_COLUMNS,
+    draw_at_random,
+    draw_labels,
+    labels_at_random,
+    match_truth,
+    place_labels,
+    read_label_file,
+    settle,
+)
+from scripts.labels import label_screen
+
+HEADER = ",".join(FILE_COLUMNS)
+GOOD = "p,B02,1,50,60,abnormal,blur,alice,random"
+MATCH_PX = 12
+WINDOW_PX = 64
+
+
+def label_file(path, *lines, header=HEADER):
+    path.write_text("\n".join([header, *lines]) + "\n")
+    return path
+
+
+def label_rows(*places, label="normal", source="a.csv", **columns):
+    """Return rows of label files at (well, x, y)."""
+    rows = pd.DataFrame(places, columns=["well", "x_px", "y_px"])
+    values = {"plate": "p", "site": 1, "label": label, "artefact": "", "annotator": "alice"}
+    return rows.assign(**(values | {"selection": "random", "source": source} | columns))
+
+
+def placed_and_settled(rows, nuclei, match_px, conflicts="error"):
+    """Return the `labels` table of rows, and the rows that find no crop."""
+    placed, lost = place_labels(rows, nuclei, match_px)
+    return settle(placed, conflicts), lost
+
+
+def nuclei_at(*places, plate="p", site=1):
+    """Return nuclei at (well, x, y, kept)."""
+    rows = pd.DataFrame(places, columns=["well", "x_px", "y_px", "kept"])
+    rows["field_id"] = f"s/{plate}/" + rows["well"] + f"/s{site}"
+    rows["crop_id"] = [
+        f"{row.field_id}/x{row.x_px:04d}y{row.y_px:04d}" for row in rows.itertuples()
+    ]
+    reason = rows["kept"].map({True: None, False: "border"})
+    return rows.assign(plate=plate, site=site, area_px=300, reason=reason)
+
+
+def truth_at(*cells, plate="p", site=1):
+    """Return truth of cells at (well, x, y, artefact)."""
+    rows = pd.DataFrame(cells, columns=["well", "x_px", "y_px", "artefact"])
+    strength = np.where(rows["artefact"] == "none", 0.0, 0.7)
+    return rows.assign(plate=plate, site=site, strength=strength, scope="cell")
+
+
+# Reading a file
+
+
+def test_label_file_is_read_with_its_name(tmp_path):
+    path = label_file(tmp_path / "alice.csv", GOOD, "p,B03,2,10.5,20,normal,,bob,diverse")
+    rows = read_label_file(path)
+    assert rows["x_px"].tolist() == [50, 10.5] and rows["site"].tolist() == [1, 2]
+    assert rows["artefact"].tolist() == ["blur", ""]
+    assert rows["plate"].tolist() == ["p", "p"] and set(rows["source"]) == {"alice.csv"}
+
+
+def test_numeric_plates_and_wells_stay_text(tmp_path):
+    rows = read_label_file(label_file(tmp_path / "a.csv", "020585,B02,1,5,6,normal,,a,random"))
+    assert rows["plate"].tolist() == ["020585"]
+
+
+def test_columns_may_come_in_another_order_and_with_others(tmp_path):
+    header = "note," + ",".join(reversed(FILE_COLUMNS))
+    line = "x," + ",".join(reversed(GOOD.split(",")))
+    rows = read_label_file(label_file(tmp_path / "a.csv", line, header=header))
+    assert rows[list(FILE_COLUMNS)].astype(str).agg(",".join, axis=1).tolist() == [GOOD]
+    assert "note" not in rows.columns
+
+
+@pytest.mark.parametrize("column", FILE_COLUMNS)
+def test_missing_column_is_named(tmp_path, column):
+    header = ",".join(name for name in FILE_COLUMNS if name != column)
+    path = label_file(tmp_path / "a.csv", header=header)
+    with pytest.raises(InputError, match=f"a.csv: no column '{column}'; a label file has plate,"):
+        read_label_file(path)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("p,B02,1,5,6,strange,,a,random", "unknown label 'strange'; known: normal, abnormal"),
+        ("p,B02,1,5,6,Normal,,a,random", "unknown label 'Normal'"),
+        ("p,B02,1,5,6,abnormal,fog,a,random", "unknown artefact 'fog'; known: blur, saturation"),
+        ("p,B02,1,5,6,normal,,a,chosen", "unknown selection 'chosen'; known: random, diverse"),
+        ("p,B02,1,5,6,normal,,a,", "unknown selection ''"),
+        ("p,B02,one,5,6,normal,,a,random", r"'one' is no number \(site\)"),
+        ("p,B02,1,,6,normal,,a,random", r"'' is no number \(x_px\)"),
+        ("p,B02,1,5,nan,normal,,a,random", r"'nan' is no number \(y_px\)"),
+    ],
+)
+def test_bad_value_is_named_with_file_and_line(tmp_path, line, message):
+    path = label_file(tmp_path / "alice.csv", GOOD, GOOD, line, GOOD)
+    with pytest.raises(InputError, match=f"alice.csv, line 4: {message}"):
+        read_label_file(path)
+
+
+def test_missing_file_is_named(tmp_path):
+    with pytest.raises(InputError, match=r"gone.csv: no such label file"):
+        read_label_file(tmp_path / "gone.csv")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        f"{HEADER}\n{GOOD}\n{GOOD},extra\n".encode(),
+        f"{HEADER}\n{GOOD}\n".replace("alice", "Zo\u00e9").encode("latin-1"),
+    ],
+    ids=["empty", "too many values", "latin-1"],
+)
+def test_file_that_is_no_csv_of_labels_is_named(tmp_path, content):
+    (tmp_path / "a.csv").write_bytes(content)
+    with pytest.raises(InputError, match="a.csv"):
+        read_label_file(tmp_path / "a.csv")
+
+
+def test_comma_at_the_end_of_every_line_does_not_shift_columns(tmp_path):
+    rows = read_label_file(label_file(tmp_path / "a.csv", GOOD + ",", GOOD + ","))
+    assert rows["well"].tolist() == ["B02", "B02"]
+
+
+def test_line_is_right_after_a_blank_one(tmp_path):
+    path = label_file(tmp_path / "a.csv", GOOD, "", "p,B02,1,5,6,strange,,a,random")
+    with pytest.raises(InputError, match="line 4: unknown label 'strange'"):
+        read_label_file(path)
+
+
+def test_infinite_place_is_no_number(tmp_path):
+    path = label_file(tmp_path / "a.csv", "p,B02,1,inf,6,normal,,a,random")
+    with pytest.raises(InputError, match=r"line 2: 'inf' is no number \(x_px\)"):
+        read_label_file(path)
+
+
+def test_normal_crop_with_an_artefact_is_refused(tmp_path):
+    path = label_file(tmp_path / "a.csv", GOOD, "p,B02,1,5,6,normal,blur,a,random")
+    with pytest.raises(InputError, match="line 3"):
+        read_label_file(path)
+
+
+# What spreadsheet programs save
+
+
+def saved(path, *lines, encoding="utf-8", separator=","):
+    text = "\n".join([HEADER, *lines]) + "\n"
+    path.write_bytes(text.replace(",", separator).encode(encoding))
+    return path
+
+
+def test_byte_order_mark_is_no_part_of_the_first_column(tmp_path):
+    path = saved(tmp_path / "a.csv", GOOD.replace("alice", "Zoë"), encoding="utf-8-sig")
+    rows = read_label_file(path)
+    assert rows["plate"].tolist() == ["p"] and rows["annotator"].tolist() == ["Zoë"]
+
+
+def test_windows_line_ends_and_quotes_are_read(tmp_path):
+    path = tmp_path / "a.csv"
+    line = GOOD.replace("alice", '"A, ""B"""')
+    path.write_bytes(f"{HEADER}\r\n{line}\r\n".encode())
+    rows = read_label_file(path)
+    assert rows["annotator"].tolist() == ['A, "B"'] and rows["selection"].tolist() == ["random"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+def test_utf_16_is_named_with_what_to_do(tmp_path, encoding):
+    path = saved(tmp_path / "a.csv", GOOD, encoding=encoding, separator="\t")
+    with pytest.raises(
+        InputError, match=r"a.csv: is in UTF-16.*save it as CSV in UTF-8 with comma"
+    ):
+        read_label_file(path)
+
+
+def test_other_encoding_is_named_with_what_to_do(tmp_path):
+    path = saved(tmp_path / "a.csv", GOOD.replace("alice", "Zoë"), encoding="cp1252")
+    with pytest.raises(InputError, match=r"a.csv: is not in UTF-8 .*save it as CSV in UTF-8"):
+        read_label_file(path)
+
+
+@pytest.mark.parametrize(("separator", "name"), [(";", "semicolons"), ("\t", "tabs")])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+def test_other_separator_is_named_with_what_to_do(tmp_path, separator, name, encoding):
+    path = saved(tmp_path / "a.csv", GOOD, separator=separator, encoding=encoding)
+    with pytest.raises(InputError, match=f"a.csv: has {name} between the columns; save it as CSV"):
+        read_label_file(path)
+
+
+def test_decimal_comma_is_named_with_what_to_do(tmp_path):
+    path = saved(tmp_path / "a.csv", GOOD, GOOD.replace("50", '"50,5"'))
+    message = r"line 3: '50,5' has a decimal comma \(x_px\); save it as .* points in numbers"
+    with pytest.raises(InputError, match=message):
+        read_label_file(path)
+
+
+@pytest.mark.parametrize("others", [(), (GOOD,)])
+def test_decimal_comma_without_quotes_is_not_taken_for_two_columns(tmp_path, others):
+    path = saved(tmp_path / "a.csv", *others, GOOD.replace("50", "50,5"))
+    line = 2 + len(others)
+    with pytest.raises(InputError, match=f"line {line}: 10 values for 9 columns: a decimal comma"):
+        read_label_file(path)
+
+
+def test_quote_that_is_never_closed_is_one_error(tmp_path):
+    path = saved(tmp_path / "a.csv", GOOD, '"' + GOOD, *[GOOD] * 4000)
+    with pytest.raises(InputError, match=r"a.csv"):
+        read_label_file(path)
+
+
+def test_apostrophe_before_what_looks_like_a_formula_is_left_out(tmp_path):
+    path = saved(
+        tmp_path / "a.csv", "'=p,'-B02,1,5,6,normal,,'@a,random", "'p,B,1,5,6,normal,,a,random"
+    )
+    rows = read_label_file(path)
+    assert rows[["plate", "well", "annotator"]].to_numpy().tolist() == [
+        ["=p", "-B02", "@a"],
+        ["'p", "B", "a"],
+    ]
+
+
+# Matching labels to nuclei
+
+
+def test_label_goes_to_the_nearest_nucleus_of_its_field():
+    nuclei = pd.concat(
+        [
+            nuclei_at(("B02", 50, 50, True), ("B02", 60, 50, True), ("B03", 54, 50, True)),
+            nuclei_at(("B02", 54, 50, True), site=2),
+            nuclei_at(("B02", 54, 50, True), plate="q"),
+        ],
+        ignore_index=True,
+    )
+    labels, lost = placed_and_settled(
+        label_rows(("B02", 54, 50), ("B03", 60, 58)), nuclei, MATCH_PX
+    )
+    assert labels["crop_id"].tolist() == ["s/p/B02/s1/x0050y0050", "s/p/B03/s1/x0054y0050"]
+    assert len(lost) == 0
+
+
+@pytest.mark.parametrize(("x", "found"), [(62, True), (62.5, False)])
+def test_label_is_matched_up_to_the_distance_and_not_beyond(x, found):
+    labels, lost = placed_and_settled(
+        label_rows(("B02", x, 50)), nuclei_at(("B02", 50, 50, True)), MATCH_PX
+    )
+    assert (len(labels), len(lost)) == ((1, 0) if found else (0, 1))
+
+
+def test_labels_without_a_crop_are_listed_with_the_reason():
+    nuclei = nuclei_at(("B02", 50, 50, True), ("B02", 5, 50, False))
+    rows = label_rows(("B02", 52, 50), ("B02", 8, 50), ("B02", 100, 100), ("C05", 50, 50))
+    labels, lost = placed_and_settled(rows, nuclei, MATCH_PX)
+    assert labels["crop_id"].tolist() == ["s/p/B02/s1/x0050y0050"]
+    assert dict(zip(lost["x_px"], lost["reason"], strict=True)) == {
+        8: "the nucleus was not cropped",
+        100: "no nucleus within 12 px",
+        50: "no such field, or no nucleus in it",
+    }
+    assert len(labels) + len(lost) == len(rows)
+
+
+def test_matched_labels_fit_their_table(tmp_path):
+    nuclei = nuclei_at(("B02", 50, 50, True), ("B02", 90, 50, True))
+    rows = pd.concat(
+        [
+            label_rows(("B02", 50, 50)),
+            label_rows(("B02", 90, 50), label="abnormal", artefact="debris", annotator="bob"),
+        ],
+        ignore_index=True,
+    )
+    labels, _ = placed_and_settled(rows, nuclei, MATCH_PX)
+    write_table(labels, tmp_path / "labels.parquet", "labels")
+    back = read_table(tmp_path / "labels.parquet", "labels")
+    assert back["artefact"].isna().tolist() == [True, False] and back["artefact"][1] == "debris"
+    assert back["strength"].isna().all() and back["annotator"].tolist() == ["alice", "bob"]
+
+
+def test_crop_labelled_alike_twice_counts_once():
+    rows = label_rows(("B02", 50, 50), ("B02", 52, 51))
+    labels, lost = placed_and_settled(rows, nuclei_at(("B02", 50, 50, True)), MATCH_PX)
+    assert (len(labels), len(lost)) == (1, 0)
+
+
+def test_crop_labelled_in_two_ways_is_refused_with_its_sources():
+    rows = pd.concat(
+        [
+            label_rows(("B02", 50, 50), ("B02", 90, 50)),
+            label_rows(("B02", 48, 50), label="abnormal", source="b.csv"),
+        ],
+        ignore_index=True,
+    )
+    nuclei = nuclei_at(("B02", 50, 50, True), ("B02", 90, 50, True))
+    with pytest.raises(
+        InputError,
+        match=r"crop s/p/B02/s1/x0050y0050 is labelled both .* \(a.csv, b.csv\); keep one",
+    ):
+        placed_and_settled(rows, nuclei, MATCH_PX)
+
+
+def disputed():
+    """Return labels of three crops, the second of which is labelled in two ways, and nuclei."""
+    rows = pd.concat(
+        [
+            label_rows(("B02", 50, 50), ("B02", 90, 50)),
+            label_rows(
+                ("B02", 91, 50), ("B02", 130, 50), label="abnormal", artefact="blur", source="b.csv"
+            ),
+        ],
+        ignore_index=True,
+    )
+    return rows, nuclei_at(*[("B02", x, 50, True) for x in (50, 90, 130)])
+
+
+@pytest.mark.parametrize(
+    ("conflicts", "labels"),
+    [
+        ("abnormal", {50: "normal", 90: "abnormal", 130: "abnormal"}),
+        ("drop", {50: "normal", 130: "abnormal"}),
+    ],
+)
+@pytest.mark.parametrize("reverse", [False, True])
+def test_conflict_is_settled_by_the_rule(conflicts, labels, reverse):
+    rows, nuclei = disputed()
+    found, _ = placed_and_settled(rows[::-1] if reverse else rows, nuclei, MATCH_PX, conflicts)
+    x = found["crop_id"].str.extract(r"x(\d{4})")[0].astype(int)
+    assert dict(zip(x, found["label"], strict=True)) == labels
+    assert found["artefact"].isna().tolist() == (found["label"] == "normal").tolist()
+
+
+def test_conflict_names_the_rule_to_set():
+    with pytest.raises(InputError, match=r"x0090y0050 .*set labels.conflicts to abnormal .* drop"):
+        placed_and_settled(*disputed(), MATCH_PX)
+
+
+def test_unknown_rule_is_refused():
+    with pytest.raises(InputError, match="labels.conflicts is 'vote', not one of error, abnormal"):
+        placed_and_settled(*disputed(), MATCH_PX, "vote")
+
+
+@pytest.mark.parametrize("conflicts", ["abnormal", "drop"])
+def test_labels_without_conflict_are_the_same_under_every_rule(conflicts):
+    rows, nuclei = disputed()
+    rows = rows.drop(index=1)
+    expected, _ = placed_and_settled(rows, nuclei, MATCH_PX)
+    pd.testing.assert_frame_equal(
+        placed_and_settled(rows, nuclei, MATCH_PX, conflicts)[0], expected
+    )
+
+
+def test_crop_chosen_at_random_and_otherwise_stays_among_the_random_ones():
+    rows, nuclei = disputed()
+    rows["selection"] = ["random", "random", "uncertain", "diverse"]
+    placed, _ = place_labels(rows, nuclei, MATCH_PX)
+    labels, _ = placed_and_settled(rows, nuclei, MATCH_PX, "abnormal")
+    assert labels["selection"].tolist() == ["random", "uncertain", "diverse"]
+    found = labels_at_random(placed, labels)
+    assert found["label"].tolist() == ["normal", "abnormal"]
+    assert set(found["selection"]) == {"random"}
+
+
+def test_no_label_finds_a_crop_without_an_error():
+    labels, lost = placed_and_settled(
+        label_rows(("Z99", 1, 1)), nuclei_at(("B02", 50, 50, True)), MATCH_PX
+    )
+    assert len(labels) == 0 and len(lost) == 1
+    assert "crop_id" in labels.columns
+
+
+# Labels from a truth
+
+
+def test_nucleus_takes_the_artefact_of_the_nearest_cell():
+    nuclei = nuclei_at(("B02", 100, 100, True), ("B02", 300, 300, True), ("B03", 100, 100, True))
+    truth = truth_at(("B02", 103, 98, "blur"), ("B02", 302, 300, "none"), ("B03", 100, 100, "none"))
+    matched = match_truth(nuclei, truth, MATCH_PX, WINDOW_PX).set_index("crop_id")
+    assert matched["artefact"].to_dict() == {
+        "s/p/B02/s1/x0100y0100": "blur",
+        "s/p/B02/s1/x0300y0300": "none",
+        "s/p/B03/s1/x0100y0100": "none",
+    }
+    assert matched["strength"].tolist() == [0.7, 0.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("dx", "dy", "left"), [(32, 0, False), (32, -32, False), (33, 0, True), (0, -33, True)]
+)
+def test_normal_crop_with_an_artefact_in_its_window_is_left_out(dx, dy, left):
+    nuclei = nuclei_at(("B02", 100, 100, True))
+    truth = truth_at(("B02", 100, 100, "none"), ("B02", 100 + dx, 100 + dy, "debris"))
+    assert len(match_truth(nuclei, truth, MATCH_PX, WINDOW_PX)) == left
+
+
+def test_abnormal_crop_stays_beside_another_abnormal_cell():
+    nuclei = nuclei_at(("B02", 100, 100, True))
+    truth = truth_at(("B02", 100, 100, "dead"), ("B02", 110, 100, "debris"))
+    matched = match_truth(nuclei, truth, MATCH_PX, WINDOW_PX)
+    assert matched["artefact"].tolist() == ["dead"]
+
+
+def test_nucleus_without_a_cell_near_is_left_out():
+    nuclei = nuclei_at(("B02", 100, 100, True), ("B02", 200, 100, True), ("C02", 9, 9, True))
+    truth = truth_at(("B02", 112, 100, "none"), ("B02", 213, 100, "none"))
+    matched = match_truth(nuclei, truth, MATCH_PX, WINDOW_PX)
+    assert matched["crop_id"].tolist() == ["s/p/B02/s1/x0100y0100"]
+
+
+def candidates(normal, abnormal):
+    artefacts = ["none"] * normal + ["blur"] * abnormal
+    rows = nuclei_at(*[("B02", number, 1, True) for number in range(len(artefacts))])
+    return rows.assign(artefact=artefacts, strength=[0.0] * normal + [0.4] * abnormal)
+
+
+@pytest.mark.parametrize(
+    ("normal", "abnormal", "drawn"),
+    [(50, 40, (10, 10)), (50, 4, (10, 4)), (3, 40, (3, 10)), (50, 0, (10, 0)), (0, 0, (0, 0))],
+)
+def test_at_most_so_many_labels_of_each_class_are_drawn(tmp_path, normal, abnormal, drawn):
+    labels = draw_labels(candidates(normal, abnormal), per_class=10, seed=0)
+    counts = labels["label"].value_counts()
+    assert (counts.get("normal", 0), counts.get("abnormal", 0)) == drawn
+    assert labels["crop_id"].is_unique
+    write_table(labels, tmp_path / "labels.parquet", "labels")
+
+
+def test_drawn_labels_say_what_the_truth_says(tmp_path):
+    rows = candidates(30, 30)
+    labels = draw_labels(rows.sample(frac=1, random_state=1), per_class=20, seed=0)
+    write_table(labels, tmp_path / "labels.parquet", "labels")
+    back = read_table(tmp_path / "labels.parquet", "labels").set_index("crop_id")
+    truth = rows.set_index("crop_id").loc[back.index]
+    assert ((back["label"] == "normal") == (truth["artefact"] == "none")).all()
+    abnormal = back["label"] == "abnormal"
+    assert back["artefact"][abnormal].tolist() == ["blur"] * 20
+    assert back["strength"][abnormal].tolist() == [0.4] * 20
+    assert back.loc[~abnormal, ["artefact", "strength"]].isna().all(axis=None)
+    assert set(back["selection"]) == {"random"}
+
+
+def test_drawn_labels_depend_on_the_seed_alone():
+    first, again, other = (draw_labels(candidates(60, 60), 20, seed) for seed in (0, 0, 1))
+    pd.testing.assert_frame_equal(first, again)
+    assert set(first["crop_id"]) != set(other["crop_id"])
+
+
+def test_crops_drawn_at_random_keep_the_share_of_abnormal_ones(tmp_path):
+    rows = candidates(1800, 200)
+    labels = draw_at_random(rows, 1000, seed=0)
+    assert len(labels) == 1000 and labels["crop_id"].is_unique
+    share = (labels["label"] == "abnormal").mean()
+    assert abs(share - 0.1) < 4 * np.sqrt(0.1 * 0.9 / 1000)
+    truth = rows.set_index("crop_id")["artefact"].loc[labels["crop_id"]]
+    assert ((truth == "none").to_numpy() == (labels["label"] == "normal")).all()
+    write_table(labels, tmp_path / "labels.parquet", "labels")
+
+
+def test_more_crops_at_random_than_there_are_is_all():
+    assert len(draw_at_random(candidates(3, 2), 10, seed=0)) == 5
+    assert len(draw_at_random(candidates(0, 0), 10, seed=0)) == 0
+
+
+# The command
+
+
+def arguments(folder, nuclei, truth=(), files=(), wells=("B02",)):
+    columns = ["crop_id", "field_id", "x_px", "y_px", "area_px", "kept", "reason"]
+    write_table(nuclei[columns], folder / "nuclei.parquet", "nuclei")
+    return Namespace(
+        screen="s",
+        nuclei=[folder / "nuclei.parquet"],
+        truth=list(truth),
+        label_files=list(files),
+        evaluation_wells=list(wells),
+        output=folder / "labels.parquet",
+        random=folder / "random.parquet",
+        unmatched=folder / "unmatched.csv",
+        disagreements=folder / "disagreements.csv",
+        match_px=12.0,
+        truth_per_class=5,
+        truth_random=12,
+        conflicts="error",
+        window_px=WINDOW_PX,
+    )
+
+
+def run(args):
+    record = SimpleNamespace()
+    label_screen.label(args, record)
+    return read_table(args.output, "labels"), record.metrics
+
+
+def test_screen_without_labels_is_sent_to_the_page_on_labels(tmp_path):
+    args = arguments(tmp_path, nuclei_at(("B02", 50, 50, True)))
+    with pytest.raises(InputError, match=r"screen s has no labels.*docs/labels.md"):
+        run(args)
+
+
+def test_screen_is_labelled_from_files(tmp_path, capsys):
+    nuclei = nuclei_at(("B02", 50, 50, True), ("B02", 150, 50, True), ("C03", 5, 5, False))
+    one = label_file(
+        tmp_path / "a.csv", "p,B02,1,51,50,normal,,a,random", "p,C03,1,5,5,normal,,a,random"
+    )
+    two = label_file(tmp_path / "b.csv", "p,B02,1,149,50,abnormal,dead,b,uncertain")
+    labels, metrics = run(arguments(tmp_path, nuclei, files=[one, two]))
+    assert labels["source"].tolist() == ["a.csv", "b.csv"]
+    assert metrics == {
+        "labels_normal": 1,
+        "labels_abnormal": 1,
+        "labels_unmatched": 1,
+        "labels_random": 1,
+        "labels_disagreeing": 0,
+    }
+    at_random = read_table(tmp_path / "random.parquet", "labels")
+    pd.testing.assert_frame_equal(at_random, labels[labels["selection"] == "random"])
+    listed = pd.read_csv(tmp_path / "disagreements.csv")
+    assert listed.empty and listed.columns[0] == "crop_id"
+    unmatched = pd.read_csv(tmp_path / "unmatched.csv")
+    assert unmatched["reason"].tolist() == ["the nucleus was not cropped"]
+    assert "1 labels find no crop" in capsys.readouterr().err
+
+
+def test_labels_of_another_screen_are_refused(tmp_path):
+    path = label_file(tmp_path / "a.csv", "other,B02,1,51,50,normal,,a,random")
+    args = arguments(tmp_path, nuclei_at(("B02", 50, 50, True)), files=[path])
+    with pytest.raises(InputError, match="none of the labels finds a crop; first: .*'other'"):
+        run(args)
+
+
+def test_labels_of_another_screen_are_refused_though_some_lie_at_a_nucleus_by_chance(tmp_path):
+    nuclei = nuclei_at(("B02", 50, 50, True))
+    near, far = "p,B02,1,51,50,normal,,a,random", "p,B02,1,400,300,normal,,a,random"
+    wrong = [label_file(tmp_path / "a.csv", near, far, far.replace("400", "450"))]
+    with pytest.raises(InputError, match="2 of 3 labels lie at no nucleus; .* another screen"):
+        run(arguments(tmp_path, nuclei, files=wrong))
+    right = [label_file(tmp_path / "b.csv", near, far)]
+    labels, metrics = run(arguments(tmp_path, nuclei, files=right))
+    assert len(labels) == 1 and metrics["labels_unmatched"] == 1
+
+
+def test_label_file_with_its_header_alone_is_refused(tmp_path):
+    path = label_file(tmp_path / "a.csv")
+    args = arguments(tmp_path, nuclei_at(("B02", 50, 50, True)), files=[path])
+    with pytest.raises(InputError, match="none of the labels finds a crop; first: .*no rows"):
+        run(args)
+
+
+def test_simulated_screen_is_labelled_in_evaluation_wells_from_whole_crops(tmp_path):
+    places = [(well, x, 100, True) for well in ("B02", "B03") for x in range(100, 2100, 200)]
+    nuclei = nuclei_at(*places, ("B02", 5, 5, False))
+    cells = [(w, x + 2, y, "blur" if x % 400 == 100 else "none") for w, x, y, _ in places]
+    truth = truth_at(*cells, ("B02", 5, 5, "none"))
+    write_table(truth, tmp_path / "truth.parquet", "truth")
+    labels, metrics = run(arguments(tmp_path, nuclei, truth=[tmp_path / "truth.parquet"]))
+    assert set(labels["well"]) == {"B02"}
+    assert metrics == {
+        "labels_normal": 5,
+        "labels_abnormal": 5,
+        "labels_unmatched": 0,
+        "labels_random": 12,
+    }
+    at_random = read_table(tmp_path / "random.parquet", "labels")
+    assert set(at_random["well"]) == {"B02", "B03"} and set(at_random["selection"]) == {"random"}
+    assert set(at_random["crop_id"]) <= set(nuclei["crop_id"][nuclei["kept"]])
+    assert pd.read_csv(tmp_path / "disagreements.csv").empty
+    x = labels["crop_id"].str.extract(r"x(\d{4})")[0].astype(int)
+    assert ((x % 400 == 100) == (labels["label"] == "abnormal")).all()
+
+
+def test_derived_screen_is_labelled_by_the_names_of_its_crops(tmp_path):
+    nuclei = nuclei_at(("B02", 50, 50, True), ("B02", 90, 50, True))
+    copies = nuclei.assign(crop_id=nuclei["crop_id"] + "/noise")
+    both = pd.concat([nuclei, copies], ignore_index=True)
+    truth = both[["crop_id"]].assign(artefact=["none"] * 2 + ["noise"] * 2, strength=0.0)
+    write_table(truth, tmp_path / "truth.parquet", "crop_truth")
+    labels, metrics = run(arguments(tmp_path, both, truth=[tmp_path / "truth.parquet"]))
+    assert metrics["labels_normal"] == metrics["labels_abnormal"] == 2
+    assert (labels["crop_id"].str.endswith("/noise") == (labels["label"] == "abnormal")).all()
+
+
+def two_annotators(folder):
+    nuclei = nuclei_at(*[("B02", x, 50, True) for x in range(50, 50 + 40 * 8, 40)])
+    places = [f"p,B02,1,{x},50" for x in range(50, 50 + 40 * 8, 40)]
+    one = [f"{place},normal,,=A b,random" for place in places[:4]]
+    one += [f"{place},abnormal,blur,=A b,random" for place in places[4:]]
+    two = [f"{place},normal,,bob,diverse" for place in places[:3]]
+    two += [f"{place},abnormal,,bob,diverse" for place in places[3:7]]
+    files = [label_file(folder / "a.csv", *one), label_file(folder / "b.csv", *two)]
+    return arguments(folder, nuclei, files=files)
+
+
+def test_kappa_is_printed_and_recorded_and_disagreements_are_listed(tmp_path, capsys):
+    args = two_annotators(tmp_path)
+    args.conflicts = "drop"
+    labels, metrics = run(args)
+    assert len(labels) == 7 and metrics["labels_disagreeing"] == 1
+    assert metrics["kappa__A_b-bob"] == pytest.approx(0.72, abs=0.005)
+    assert "agreement of =A b and bob: kappa 0.720, 85.7% of 7 crops" in capsys.readouterr().out
+    listed = pd.read_csv(tmp_path / "disagreements.csv")
+    assert listed["crop_id"].tolist() == ["s/p/B02/s1/x0170y0050"] * 2
+    assert sorted(listed["label"]) == ["abnormal", "normal"]
+
+
+def test_conflict_is_listed_and_printed_before_it_is_an_error(tmp_path, capsys):
+    args = two_annotators(tmp_path)
+    message = r"labels.conflicts to abnormal.* all disagreements: .*disagreements.csv"
+    with pytest.raises(InputError, match=message):
+        run(args)
+    assert len(pd.read_csv(tmp_path / "disagreements.csv")) == 2
+    told = capsys.readouterr().err
+    assert "x0170y0050 is labelled in two ways: normal by =A b (a.csv), abnormal by bob" in told
+    assert not args.output.exists()
+
+
+def test_files_without_random_labels_give_an_empty_random_table(tmp_path):
+    path = label_file(tmp_path / "a.csv", "p,B02,1,51,50,normal,,a,diverse")
+    args = arguments(tmp_path, nuclei_at(("B02", 50, 50, True)), files=[path])
+    labels, metrics = run(args)
+    assert len(labels) == 1 and metrics["labels_random"] == 0
+    assert read_table(args.random, "labels").empty

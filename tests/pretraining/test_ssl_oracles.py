@@ -1,0 +1,304 @@
+"""Losses and gradients are those of solo-learn's own classes and of lightly's losses.
+
+On random pixels, on crops of a simulated field, and on real ones where they lie on this machine.
+"""
+
+import os
+import sys
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from unittest.mock import MagicMock
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.utils.data import DataLoader
+
+from hcsqc.core.torchvision_mend import mend_torchvision
+from hcsqc.crops.cut import cut_windows, window_inside
+from hcsqc.crops.nuclei import NucleusSettings, find_nuclei
+from hcsqc.encoders.models import build_backbone, feature_width, imagenet_input
+from hcsqc.encoders.views import ViewSettings, two_views
+from hcsqc.pretraining.methods import METHODS
+from hcsqc.screens.images.read import read_field
+from hcsqc.screens.simulate import (
+    CELL_LINES,
+    SimulationSettings,
+    expose,
+    make_textures,
+    paint_field,
+    place_cells,
+)
+
+mend_torchvision()
+from lightly import loss as lightly  # noqa: E402
+
+CROPS, N, WINDOW_PX = 16, 8, 64
+INPUT = imagenet_input(33, channels=3)  # the least that leaves resnet18 four pixels to average
+VIEWS = ViewSettings(0.75, 0.5, 0.5, 0.1, 0.8, 1.2)
+SIZES = {"projector_hidden": 32, "projector_output": 12}
+# The weights and the epochs of a method differ: one taken for another would show.
+SETTINGS = {
+    "simclr": SIZES | {"temperature": 0.07},
+    "barlow_twins": SIZES | {"lambda_off_diagonal": 0.0051, "loss_scale": 0.025},
+    "vicreg": SIZES
+    | {"invariance_weight": 25.0, "variance_weight": 24.0, "covariance_weight": 1.5},
+    "deepcluster_v2": SIZES | {"temperature": 0.07, "prototypes": 6, "kmeans_iterations": 1},
+    "swav": SIZES
+    | {
+        "temperature": 0.07,
+        "prototypes": 6,
+        "prototypes_frozen_epochs": 2,
+        "prototype_length_trained": True,
+        "queue_size": 12,
+        "queue_start_epoch": 1,
+        "sinkhorn_epsilon": 0.05,
+        "sinkhorn_iterations": 3,
+    },
+}
+REAL_DATA = Path(os.environ.get("HCSQC_REAL_DATA", "/nowhere")) / "BBBC022"
+needs_real = pytest.mark.skipif(
+    not REAL_DATA.is_dir(),
+    reason="the environment variable HCSQC_REAL_DATA names no folder that holds BBBC022",
+)
+
+
+def random_crops():
+    rng = np.random.default_rng(0)
+    return rng.integers(0, 256, (CROPS, 3, WINDOW_PX, WINDOW_PX), dtype=np.uint8)
+
+
+def simulated_crops():
+    settings = SimulationSettings("u2os", ("B02",), 1, 520, 696, 60, 0.2, 0.0, 0.0, 7)
+    line, textures, rng = CELL_LINES["u2os"], make_textures(), np.random.default_rng(7)
+    cells = place_cells(settings, line, textures, rng)
+    return crops_of(expose(paint_field(cells, line, (520, 696), textures, rng), rng))
+
+
+def real_crops():
+    paths = sorted(map(str, REAL_DATA.glob("*20585w[1-5]/*_A01_s1_*.tif")))
+    return crops_of(np.stack(read_field(REAL_DATA, paths).planes))
+
+
+def crops_of(field):
+    """Return crops around nuclei of a field of channels w1 to w5: w4, w5 and w1 as bytes."""
+    low, high = np.percentile(field, (0.5, 99.5), axis=(1, 2), keepdims=True)
+    pixels = np.uint8(np.clip(255 * (field - low) / (high - low), 0, 255))
+    nuclei = find_nuclei(field[0], NucleusSettings("fast", 25, 80))
+    inside = window_inside(nuclei.x_px, nuclei.y_px, field.shape[1:], WINDOW_PX)
+    crops = cut_windows(pixels[[3, 4, 0]], nuclei.x_px[inside], nuclei.y_px[inside], WINDOW_PX)
+    assert len(crops) >= CROPS
+    return crops[:CROPS]
+
+
+@pytest.fixture(
+    scope="module",
+    params=[random_crops, simulated_crops, pytest.param(real_crops, marks=needs_real)],
+)
+def crops(request):
+    return request.param()
+
+
+def make(name, architecture):
+    """Return a backbone, in memory as in training, and a method."""
+    torch.manual_seed(0)
+    backbone = build_backbone(architecture, INPUT.channels).to(memory_format=torch.channels_last)
+    settings = METHODS[name].Settings(**SETTINGS[name])
+    return backbone, METHODS[name].Method(feature_width(backbone, INPUT), settings, CROPS)
+
+
+def assert_same(actual, expected, tolerance):
+    """Compare tensors; `tolerance` is a share of their largest number."""
+    largest = max(float(tensor.abs().max()) for tensor in expected if tensor is not None)
+    assert largest > 0
+    torch.testing.assert_close(actual, expected, rtol=0, atol=tolerance * largest)
+
+
+# Where solo-learn's classes are, and what they call our settings.
+THEIR_CLASSES = {
+    "simclr": ("simclr", "SimCLR"),
+    "barlow_twins": ("barlow_twins", "BarlowTwins"),
+    "vicreg": ("vicreg", "VICReg"),
+    "deepcluster_v2": ("deepclusterv2", "DeepClusterV2"),
+    "swav": ("swav", "SwAV"),
+}
+THEIR_NAMES = {
+    "projector_hidden": "proj_hidden_dim",
+    "projector_output": "proj_output_dim",
+    "lambda_off_diagonal": "lamb",
+    "loss_scale": "scale_loss",
+    "invariance_weight": "sim_loss_weight",
+    "variance_weight": "var_loss_weight",
+    "covariance_weight": "cov_loss_weight",
+    "prototypes": "num_prototypes",
+    "kmeans_iterations": "kmeans_iters",
+    "prototypes_frozen_epochs": "freeze_prototypes_epochs",
+    "queue_start_epoch": "epoch_queue_starts",
+    "sinkhorn_epsilon": "sk_epsilon",
+    "sinkhorn_iterations": "sk_iters",
+}
+# Their step adds the loss of a classifier on detached features; with one class that is exactly 0.
+BASE = {"encoder": "resnet18", "backbone_args": {}, "batch_size": N, "num_classes": 1}
+BASE |= {"num_large_crops": 2, "num_small_crops": 0}
+OF_THE_OPTIMIZER = (
+    *("max_epochs", "optimizer", "lars", "lr", "weight_decay", "classifier_lr", "scheduler"),
+    *("exclude_bias_n_norm", "accumulate_grad_batches", "extra_optimizer_args", "min_lr"),
+    *("warmup_start_lr", "warmup_epochs"),
+)
+
+
+class LightningModule(nn.Module):
+    """What solo-learn's classes ask of Lightning's, on one process."""
+
+    device, global_rank = "cpu", 0
+    trainer = SimpleNamespace(world_size=1, train_dataloader=DataLoader(range(CROPS), N))
+
+    def log(self, *_, **__):
+        """Do nothing."""
+
+    log_dict = on_train_start = on_train_epoch_start = on_after_backward = log
+
+
+@pytest.fixture
+def stand_ins(monkeypatch):
+    """Let solo-learn's classes be imported and made, in this test only."""
+    methods = ModuleType("solo.methods")  # bare, as in hcsqc.sololearn
+    methods.__path__ = [f"{folder}/methods" for folder in sys.modules["solo"].__path__]
+    monkeypatch.setitem(sys.modules, "solo.methods", methods)
+    lightning = SimpleNamespace(LightningModule=LightningModule)
+    monkeypatch.setitem(sys.modules, "pytorch_lightning", lightning)
+    for unused in (
+        "pl_bolts.optimizers.lr_scheduler",
+        "einops",
+        "solo.utils.knn",
+        "solo.utils.backbones",
+    ):
+        monkeypatch.setitem(sys.modules, unused, MagicMock())
+    yield
+    for name in [name for name in sys.modules if name.startswith("solo.methods.")]:
+        del sys.modules[name]
+
+
+def make_theirs(name, backbone, method):
+    """Return solo-learn's module with our settings and weights."""
+    arguments = {THEIR_NAMES.get(key, key): value for key, value in SETTINGS[name].items()}
+    if name == "deepcluster_v2":
+        arguments["num_prototypes"] = [arguments["num_prototypes"]]
+    module, class_name = THEIR_CLASSES[name]
+    their_class = getattr(import_module(f"solo.methods.{module}"), class_name)
+    theirs = their_class(**BASE, **dict.fromkeys(OF_THE_OPTIMIZER, 0), **arguments)
+    theirs.encoder.load_state_dict(backbone.state_dict())
+    theirs.projector.load_state_dict(method.projector.state_dict())
+    if name == "swav":
+        length, direction = method.prototypes.parameters()
+        theirs.prototypes.load_state_dict({"weight_g": length, "weight_v": direction})
+    theirs.on_train_start()
+    return theirs.to(memory_format=torch.channels_last)
+
+
+def gradients(module):
+    """Return the gradients of all that is trained, but for solo-learn's classifier."""
+    weights = module.named_parameters()
+    return [w.grad for name, w in weights if w.requires_grad and "classifier" not in name]
+
+
+# Batches in each epoch: DeepCluster v2 clusters a whole first one, SwAV's settings change in three.
+SCHEDULES = {
+    "simclr": [1],
+    "barlow_twins": [1],
+    "vicreg": [1],
+    "deepcluster_v2": [CROPS // N, 1],
+    "swav": [1, 1, 1],
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")
+@pytest.mark.parametrize("name", METHODS)
+def test_ssl_loss_and_gradients_equal_sololearns_training_step(name, crops, stand_ins):
+    backbone, method = make(name, "resnet18")
+    theirs = make_theirs(name, backbone, method)
+    ours = nn.ModuleList([backbone, method])
+    rng = np.random.default_rng(1)
+    for epoch, batches in enumerate(SCHEDULES[name]):
+        theirs.current_epoch = epoch
+        torch.manual_seed(epoch)  # both draw the first centroids of DeepCluster v2
+        method.start_epoch(epoch)
+        torch.manual_seed(epoch)
+        theirs.on_train_epoch_start()
+        order = torch.from_numpy(rng.permutation(CROPS))
+        for batch, rows in enumerate(order.split(N)[:batches]):
+            views = two_views(crops[rows], VIEWS, INPUT, rng)
+            loss = method.loss(backbone(views[0]), backbone(views[1]), rows, epoch)
+            their_loss = theirs.training_step([rows, views, torch.zeros_like(rows)], batch)
+            if name == "deepcluster_v2" and epoch == 0:
+                # There are no clusters yet: theirs is a mean of nothing, ours leaves it out.
+                assert loss == 0 and their_loss.isnan()
+                continue
+            ours.zero_grad()
+            theirs.zero_grad()
+            loss.backward()
+            their_loss.backward()
+            theirs.on_after_backward()
+            # Against overflow, ours takes the largest logit from all before Sinkhorn.
+            tolerance = 2e-5 if name == "swav" else 0
+            assert_same([loss.detach()], [their_loss.detach()], tolerance)
+            assert_same(gradients(ours), gradients(theirs), tolerance)
+
+
+def lightly_simclr(method, z1, z2):
+    return lightly.NTXentLoss(method.temperature)(z1, z2)
+
+
+def lightly_barlow_twins(method, z1, z2):
+    settings = method.settings
+    return settings.loss_scale * lightly.BarlowTwinsLoss(settings.lambda_off_diagonal)(z1, z2)
+
+
+def lightly_vicreg(method, z1, z2):
+    settings = method.settings
+    variance_weight = 2 * settings.variance_weight  # lightly takes the views' mean, we the sum
+    loss = lightly.VICRegLoss(
+        settings.invariance_weight, variance_weight, settings.covariance_weight
+    )
+    return loss(z1, z2)
+
+
+def lightly_swav(method, z1, z2):
+    settings, prototypes = method.settings, method.prototypes.weight
+    loss = lightly.SwaVLoss(
+        settings.temperature, settings.sinkhorn_iterations, settings.sinkhorn_epsilon
+    )
+    logits = [F.normalize(z) @ prototypes.T for z in (z1, z2)]
+    return loss(logits, [], [queue @ prototypes.T for queue in method.queue]).squeeze()
+
+
+@pytest.mark.parametrize(
+    "lightly_loss",
+    [lightly_simclr, lightly_barlow_twins, lightly_vicreg, lightly_swav],
+)
+def test_ssl_loss_and_gradients_equal_lightlys(lightly_loss, crops):
+    backbone, method = make(lightly_loss.__name__.removeprefix("lightly_"), "test_resnet")
+    views = two_views(crops[:N], VIEWS, INPUT, np.random.default_rng(1))
+    if hasattr(method, "queue"):
+        method.enqueue(F.normalize(torch.randn_like(method.queue), dim=2))
+
+    def loss_and_gradients(loss):
+        """Return a loss of the views' features, its gradients at conv1 and at the projections."""
+        projected = []
+        with method.projector.register_forward_hook(lambda *call: projected.append(call[-1])):
+            value = loss(backbone(views[0]), backbone(views[1]))
+        weights = next(backbone.conv1.parameters())
+        return [value.detach(), *torch.autograd.grad(value, [weights, *projected])]
+
+    def theirs(features_1, features_2):
+        return lightly_loss(method, method.projector(features_1), method.projector(features_2))
+
+    def ours(features_1, features_2):
+        return method.loss(features_1, features_2, torch.arange(N), epoch=2)
+
+    expected = loss_and_gradients(theirs)  # first, because ours puts the batch into SwAV's queue
+    for actual, wanted in zip(loss_and_gradients(ours), expected, strict=True):
+        assert_same([actual], [wanted], tolerance=2e-5)

@@ -1,0 +1,253 @@
+"""The table of cells, drift of plates, the calibration of a screen, and what was planted."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from hcsqc.core.errors import InputError
+from hcsqc.core.schema import write_table
+from hcsqc.qc.calibration import calibrate, held_out_of
+from hcsqc.qc.cells import cells_of, drift_warnings
+from hcsqc.qc.planted import planted_and_found
+
+THRESHOLD = {"threshold": 0.5, "assumed_prevalence": 0.1, "training_share": 0.5}
+
+
+def nuclei(n: int = 6) -> pd.DataFrame:
+    """Return nuclei of two wells; the last lies at the border."""
+    field = [f"sim/p1/B0{2 + i % 2}/s1" for i in range(n)]
+    return pd.DataFrame(
+        {
+            "crop_id": [f"{place}/x{10 * i:04d}y0007" for i, place in enumerate(field)],
+            "field_id": field,
+            "x_px": np.arange(n) * 10,
+            "y_px": 7,
+            "area_px": 200,
+            "kept": np.arange(n) < n - 1,
+            "reason": [None] * (n - 1) + ["border"],
+        }
+    )
+
+
+def scores_of(rows: pd.DataFrame, values) -> pd.DataFrame:
+    kept = rows[rows["kept"]]
+    return pd.DataFrame(
+        {
+            "crop_id": kept["crop_id"],
+            "score": values,
+            "artefact": "blur",
+            "focus": 0.5,
+            "saturated": 0.0,
+        }
+    )
+
+
+def test_every_nucleus_has_a_row_scored_or_with_the_reason_why_not(tmp_path):
+    rows = nuclei()
+    cells = cells_of(rows, scores_of(rows, [0.1, 0.5, 0.500001, 0.9, 1.0]), THRESHOLD)
+    assert cells["crop_id"].tolist() == rows["crop_id"].tolist()
+    assert cells["flagged"].tolist() == [False, False, True, True, True, pd.NA]
+    assert cells["artefact"].fillna("").tolist() == ["", "", "blur", "blur", "blur", ""]
+    assert cells["Metadata_Well"].tolist() == ["B02", "B03"] * 3
+    assert cells["Nuclei_Location_Center_X"].tolist() == [0, 10, 20, 30, 40, 50]
+    assert "border" in cells["reason"].iloc[5] and cells["reason"][:5].isna().all()
+    write_table(cells, tmp_path / "cells.parquet", "cells")
+
+
+def test_probabilities_are_those_at_the_screens_prevalence():
+    rows = nuclei()
+    cells = cells_of(rows, scores_of(rows, [0.5, 0, 1, 0.9, 0.2]), THRESHOLD)
+    # Bayes: odds of .5 fall from 1 to 1/9.
+    assert cells["probability"][0] == pytest.approx(0.1)
+    assert cells["probability"][[1, 2]].tolist() == [0, 1]
+    assert cells["probability"][3] == pytest.approx(9 / (9 + 9))
+    unknown = cells_of(rows, scores_of(rows, [0.5] * 5), THRESHOLD | {"assumed_prevalence": None})
+    assert unknown["probability"].isna().all()
+
+
+@pytest.mark.parametrize("change", ["missing", "strange"])
+def test_scores_of_other_nuclei_are_an_error(change):
+    rows = nuclei()
+    scores = scores_of(rows, [0.1] * 5)
+    if change == "missing":
+        scores = scores[1:]
+    else:
+        scores.loc[0, "crop_id"] = "sim/p1/B02/s1/x9999y0000"
+    with pytest.raises(InputError, match="score the plates again"):
+        cells_of(rows, scores, THRESHOLD)
+
+
+def test_a_plate_that_drifts_is_warned_of_by_name_and_measure():
+    plates = pd.DataFrame(
+        {
+            "Metadata_Plate": ["p1", "p2", "p3"],
+            "feature_shift": [0.4, 0.6, 0.1],
+            "score_shift": [0.1, 0.1, 0.3],
+        }
+    )
+    told = drift_warnings(plates, 0.5, 0.2, "sim")
+    assert told[0] == ""
+    assert told[1].startswith("its cells look different")
+    assert "0.60 standard deviations from those of sim" in told[1]
+    assert told[2].startswith("its scores are distributed differently")
+
+
+ABOUT = {"study": "study", "screen": "sim", "trained_on": "labels"}
+
+
+def held_out(n: int = 400, abnormal: float = 0.2) -> pd.DataFrame:
+    rng = np.random.default_rng(0)
+    is_abnormal = rng.random(n) < abnormal
+    return pd.DataFrame(
+        {
+            "crop_id": [f"sim/p1/B02/s1/x{i:04d}y0001" for i in range(n)],
+            "plate": "p1",
+            "well": [f"{'BCDE'[i % 4]}{2 + i % 10:02d}" for i in range(n)],
+            "label": np.where(is_abnormal, "abnormal", "normal"),
+            "selection": "random",
+            "random": np.arange(n) % 2 == 0,
+            "score": np.clip(rng.normal(0.2 + 0.6 * is_abnormal, 0.1), 0, 1),
+        }
+    )
+
+
+def test_labels_of_the_screen_itself_promise_and_others_do_not():
+    labels = held_out()
+    own, unproven = held_out_of("study", "sim", ABOUT, labels, labels, labels, labels)
+    assert unproven == "" and len(own) == len(labels)
+    _, unproven = held_out_of("study", "next", ABOUT, labels, None, None, labels)
+    assert unproven.startswith("No promise: the labels of next set no threshold")
+    _, unproven = held_out_of(
+        "study",
+        "sim",
+        ABOUT | {"trained_on": "simulated artefacts"},
+        labels,
+        labels,
+        labels,
+        labels,
+    )
+    assert "simulated artefacts, without any label of a person" in unproven
+
+
+def test_another_screens_own_labels_are_joined_to_its_scores_by_crop():
+    labels = held_out()
+    random = labels[:10].drop(columns=["score", "random"])
+    rest = labels[5:50].drop(columns=["score", "random"])
+    scores = labels[["crop_id", "score"]].sample(frac=1, random_state=0)
+    found, unproven = held_out_of("study", "other", ABOUT, labels[:0], rest, random, scores)
+    assert unproven == "" and len(found) == 50 and found["random"].sum() == 10
+    both = found.merge(labels, on="crop_id")
+    np.testing.assert_array_equal(both["score_x"], both["score_y"])
+
+
+def test_only_random_labels_with_a_held_out_score_set_a_threshold():
+    labels = held_out()
+    labels.loc[:99, "selection"] = "uncertain"
+    labels.loc[100:149, "score"] = np.nan
+    own, _ = held_out_of("study", "sim", ABOUT, labels, labels, labels, labels)
+    assert own.index.tolist() == list(range(150, 400))
+    with pytest.raises(InputError, match="none of its 100 labels was chosen at random"):
+        held_out_of("study", "sim", ABOUT, labels[:100], labels, labels, labels)
+    with pytest.raises(InputError, match="50 random labels lie in too few wells"):
+        held_out_of("study", "sim", ABOUT, labels[100:150], labels, labels, labels)
+
+
+def test_labels_of_a_screen_that_the_detector_never_saw_set_its_threshold():
+    labels = held_out()
+    own = labels.drop(columns=["score", "random"])
+    of_artefacts = ABOUT | {"screen": "degraded", "trained_on": "simulated artefacts"}
+    for about in (of_artefacts, ABOUT | {"study": "november"}):
+        found, unproven = held_out_of("study", "sim", about, labels[:0], own, own[:30], labels)
+        assert unproven == "" and len(found) == len(labels) and found["random"].sum() == 30
+
+
+def test_a_crop_chosen_in_both_ways_was_chosen_at_random():
+    labels = held_out().drop(columns=["score", "random"])
+    both = labels.assign(selection="uncertain")
+    found, _ = held_out_of("study", "other", ABOUT, held_out(), both, labels[:40], held_out())
+    assert len(found) == 40 and found["random"].all()
+
+
+def test_calibration_reports_prevalence_and_precision_of_the_random_labels():
+    labels = held_out()
+    found = calibrate(labels, labels["score"].to_numpy(), 0.5, 0.05, 0.95, "")
+    at_random = labels[labels["random"]]
+    share = (at_random["label"] == "abnormal").mean()
+    assert found["prevalence"][0] == pytest.approx(share)
+    assert found["prevalence"][1] < share < found["prevalence"][2]
+    assert found["promise"] and found["bound"] <= 0.05
+    flagged = labels["score"] > found["threshold"]
+    assert (labels["label"][flagged] == "abnormal").mean() == pytest.approx(
+        found["precision"][0], abs=0.05
+    )
+    assert found["prevalence_by_flags"] == pytest.approx(share, abs=0.05)
+
+
+def test_a_prevalence_of_none_found_leaves_probabilities_above_nought():
+    labels = held_out()
+    labels["random"] &= labels["label"] == "normal"
+    found = calibrate(labels, labels["score"].to_numpy(), 0.5, 0.05, 0.95, "")
+    assert found["prevalence"][0] == 0
+    assert found["assumed_prevalence"] == pytest.approx(0.5 / (labels["random"].sum() + 1))
+
+
+def test_without_a_promise_the_prevalence_is_told_from_the_flags():
+    labels = held_out()
+    rare = labels[(labels["label"] == "normal") | (labels.index % 10 == 0)]
+    found = calibrate(labels, rare["score"].to_numpy(), 0.5, 0.05, 0.95, "No promise: unlabelled")
+    assert found["prevalence"] is None and not found["promise"]
+    planted = (rare["label"] == "abnormal").mean()
+    assert found["assumed_prevalence"] == pytest.approx(planted, abs=0.03)
+
+
+def test_where_nothing_is_promised_few_labels_still_give_a_threshold():
+    labels = held_out(60)
+    found = calibrate(labels, labels["score"].to_numpy(), 0.5, 0.05, 0.95, "No promise: simulated")
+    normal = labels["score"][labels["label"] == "normal"]
+    assert 0 < (normal > found["threshold"]).mean() <= 0.05
+    assert found["bound"] is None and not found["promise"] and found["more_for_stricter"] == {}
+
+
+def test_too_few_labels_are_refused_with_the_number_that_it_takes():
+    with pytest.raises(InputError, match=r"cannot promise .* label at least \d+ more"):
+        calibrate(held_out(40), np.zeros(0), 0.5, 0.01, 0.95, "")
+
+
+def test_planted_artefacts_and_wells_stand_beside_what_was_found():
+    rows = nuclei(7)
+    cells = cells_of(rows, scores_of(rows, [0.1, 0.9, 0.1, 0.9, 0.9, 0.1]), THRESHOLD)
+    truth = pd.DataFrame(
+        {
+            "plate": "p1",
+            "well": ["B02", "B03"] * 3,
+            "site": 1,
+            "x_px": rows["x_px"][:6] + 2,
+            "y_px": 7,
+            "artefact": ["none", "blur", "none", "blur", "none", "blur"],
+            "strength": 0.5,
+            "scope": ["cell", "field"] * 3,
+        }
+    )
+    wells = pd.DataFrame(
+        {"Metadata_Plate": "p1", "Metadata_Well": ["B02", "B03"], "bad": [True, True]}
+    )
+    fields = wells.assign(Metadata_Site=1, bad=[False, True])
+    threshold = {"prevalence": [0.4, 0.3, 0.6], "assumed_prevalence": 0.4}
+    table = planted_and_found(truth, cells, fields, wells, threshold, 5, 6).set_index("what")
+    assert table.loc["nuclei", ["planted", "found"]].tolist() == [6, 7]
+    share = table.loc["share of scored cells with an artefact"]
+    assert share[["planted", "found", "low", "high"]].tolist() == [0.5, 0.4, 0.3, 0.6]
+    assert table.loc["share of these that is flagged", "found"] == pytest.approx(2 / 3)
+    assert table.loc["share of good cells flagged", "found"] == pytest.approx(1 / 3)
+    assert table.loc["spoilt fields that are bad", ["planted", "found"]].tolist() == [1, 1]
+    assert table.loc["mostly good fields that are bad", "found"] == 0
+    assert table.loc["spoilt wells that are bad", ["planted", "found"]].tolist() == [1, 1]
+    assert table.loc["mostly good wells that are bad", "found"] == 1
+    # Dirt of a field that only one of three cells of B03 has in reach spoils neither.
+    sparse = truth.assign(
+        artefact=["none", "debris", *["none"] * 4], scope=["cell", "field", *["cell"] * 4]
+    )
+    table = planted_and_found(sparse, cells, fields, wells, threshold, 5, 6).set_index("what")
+    for name in ("fields", "wells"):
+        assert table.loc[f"spoilt {name} that are bad", ["planted", "found"]].tolist() == [0, 0]
+    assert table.loc["mostly good fields that are bad", "found"] == 1

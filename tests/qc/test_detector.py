@@ -1,0 +1,340 @@
+"""The detector: what it is fitted to, how it is kept, what it scores, and where it refuses to."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import mlflow.pyfunc
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.special import logit
+from scipy.stats import norm
+from sklearn.linear_model import LogisticRegression
+
+from hcsqc.core.errors import InputError
+from hcsqc.crops.shards import ShardFormat, Shards, ShardWriter
+from hcsqc.encoders.store import random_encoder
+from hcsqc.features.extract import extract_features
+from hcsqc.labels.folds import held_out_fold
+from hcsqc.probes.logistic import LogisticSettings, fit_logistic
+from hcsqc.qc.calibration import calibrate
+from hcsqc.qc.detector import (
+    HELD_OUT_FOLDS,
+    Detector,
+    check_screen,
+    fit_detector,
+    load_detector,
+    reference_of,
+    save_detector,
+)
+from hcsqc.qc.model import save_model
+from hcsqc.qc.scoring import drift, focus_of, saturated_share, score_crops
+
+CHANNELS = ["w4", "w5", "w1"]
+SETTINGS = LogisticSettings(penalties=(0.01, 0.1), folds=3)
+ABOUT = {"composites": [["w4", "w5", "w1"]], "window_px": 64, "window_um": 0}
+
+
+def labels_of(n: int, wells: int = 10) -> tuple[pd.DataFrame, np.ndarray]:
+    """Return labels, every third abnormal, blur and debris in turn, and features that tell them."""
+    rng = np.random.default_rng(0)
+    abnormal = np.arange(n) % 3 == 0
+    artefact = np.where(~abnormal, None, np.where(np.arange(n) % 2 == 0, "blur", "debris"))
+    well = [f"B{1 + i % wells:02d}" for i in range(n)]
+    table = pd.DataFrame(
+        {
+            "crop_id": [f"sim/p/{w}/s1/x{i:04d}y0001" for i, w in enumerate(well)],
+            "plate": "p",
+            "well": well,
+            "label": np.where(abnormal, "abnormal", "normal"),
+            "artefact": artefact,
+        }
+    )
+    features = rng.normal(size=(n, 5)).astype(np.float32)
+    features[:, 0] += 2 * abnormal
+    features[:, 1] += 3 * (artefact == "blur")
+    features[:, 2] += 3 * (artefact == "debris")
+    return table, features
+
+
+def regression(features, targets, penalty):
+    """Return the logits of scikit-learn's logistic regression on standardised features."""
+    features = features.astype(float)  # it computes as precisely as its input is
+    centre, scale = features.mean(axis=0), features.std(axis=0)
+    fitted = LogisticRegression(C=penalty, tol=1e-10, max_iter=1000)
+    fitted.fit((features - centre) / scale, targets)
+    return lambda matrix: fitted.decision_function((matrix - centre) / scale)
+
+
+def test_the_classifier_is_the_mean_of_those_that_scored_the_labels_held_out():
+    labels, features = labels_of(90, wells=15)
+    classifier, _, held_out = fit_detector(labels, features, SETTINGS)
+    targets = (labels["label"] == "abnormal").to_numpy(int)
+    wells = ("p/" + labels["well"]).to_numpy()
+    fold = held_out_fold(targets, wells, HELD_OUT_FOLDS, 0)
+    logits = []
+    for number in range(HELD_OUT_FOLDS):
+        held = fold == number
+        assert held.any() and not set(wells[held]) & set(wells[~held])
+        oracle = regression(features[~held], targets[~held], classifier.penalty)
+        np.testing.assert_allclose(logit(held_out[held]), oracle(features[held]), atol=1e-5)
+        logits.append(oracle(features))
+    np.testing.assert_allclose(
+        logit(classifier.scores(features)), np.mean(logits, axis=0), atol=1e-5
+    )
+
+
+def test_labels_of_one_well_are_not_held_out_and_all_fitted():
+    labels, features = labels_of(30, wells=1)
+    classifier, _, held_out = fit_detector(labels, features, SETTINGS)
+    assert np.isnan(held_out).all()
+    oracle = regression(features, labels["label"] == "abnormal", classifier.penalty)
+    np.testing.assert_allclose(logit(classifier.scores(features)), oracle(features), atol=1e-5)
+
+
+def good_cells_lost(width: int, seed: int, refitted: bool = False) -> float:
+    """Return the share of good cells above the threshold of a simulated study of one screen.
+
+    250 random labels in 75 wells, whose features differ by half a standard deviation; 15% are
+    artefacts, two standard deviations away along one direction.
+    """
+    rng = np.random.default_rng(seed)
+    direction = rng.normal(size=width)
+    place, abnormal = rng.integers(0, 75, 250), rng.random(250) < 0.15
+    features = rng.normal(size=(250, width)) + rng.normal(scale=0.5, size=(75, width))[place]
+    features += 2 * abnormal[:, None] * direction / np.linalg.norm(direction)
+    labels = pd.DataFrame(
+        {
+            "plate": "p",
+            "well": [f"B{one:02d}" for one in place],
+            "label": np.where(abnormal, "abnormal", "normal"),
+            "artefact": None,
+            "random": True,
+        }
+    )
+    model, _, labels["score"] = fit_detector(labels, features, LogisticSettings((0.01,), 2))
+    if refitted:
+        wells = labels["well"].to_numpy()
+        model = fit_logistic(features, abnormal, wells, LogisticSettings((0.01,), 2), 0)
+    found = calibrate(labels, np.zeros(0), 0.15, 0.05, 0.95, unproven="")
+    weight = model.weight / model.scale
+    # Of new wells a good cell's logit is normal about that of features that are all 0.
+    middle = logit(model.scores(np.zeros((1, width)))[0])
+    spread = np.sqrt(1 + 0.5**2) * np.linalg.norm(weight)
+    return norm.sf((logit(found["threshold"]) - middle) / spread)
+
+
+@pytest.mark.parametrize("width", [64, 512])
+def test_the_promise_is_kept_through_the_detector_of_few_or_many_features(width):
+    lost = np.array([good_cells_lost(width, seed) for seed in range(40)])
+    assert (lost > 0.05).mean() <= 0.05 + 2 * np.sqrt(0.05 * 0.95 / 40)
+    assert 0.01 < lost.mean() < 0.025
+
+
+def test_one_model_of_all_labels_would_lose_more_good_cells_than_the_labels_show():
+    seeds = range(10)
+    refitted = [good_cells_lost(512, seed, refitted=True) for seed in seeds]
+    assert np.mean(refitted) > 1.3 * np.mean([good_cells_lost(512, seed) for seed in seeds])
+
+
+@pytest.mark.parametrize("wells", [2, 4])
+def test_with_few_wells_each_is_held_out_once(wells):
+    labels, features = labels_of(60, wells=wells)
+    _, _, held_out = fit_detector(labels, features, SETTINGS)
+    assert np.isfinite(held_out).all()
+
+
+def test_every_label_is_in_the_detector_where_one_well_holds_all_abnormal_ones():
+    labels, features = labels_of(60)
+    abnormal = labels["label"] == "abnormal"
+    labels.loc[abnormal, "well"] = "C01"
+    classifier, _, held_out = fit_detector(labels, features, SETTINGS)
+    assert np.isnan(held_out[abnormal]).all() and np.isfinite(held_out[~abnormal]).mean() > 0.8
+    scores = classifier.scores(features)
+    assert scores[abnormal].min() > np.median(scores[~abnormal])
+    labels.loc[~abnormal, "well"] = "B01"
+    classifier, _, held_out = fit_detector(labels, features, SETTINGS)
+    assert np.isnan(held_out).all()
+    oracle = regression(features, abnormal, classifier.penalty)
+    np.testing.assert_allclose(logit(classifier.scores(features)), oracle(features), atol=1e-5)
+
+
+def test_labels_of_one_class_are_an_error():
+    labels, features = labels_of(30)
+    normal = (labels["label"] == "normal").to_numpy()
+    with pytest.raises(InputError, match="all 20 labels are normal; a detector needs"):
+        fit_detector(labels[normal], features[normal], SETTINGS)
+
+
+def detector_of(labels, features, encoder=None) -> Detector:
+    encoder = encoder or random_encoder("test_resnet", 32, 3, seed=0)
+    classifier, artefacts, _ = fit_detector(labels, features, SETTINGS)
+    reference = reference_of(features, classifier.scores(features))
+    return Detector(encoder, classifier, artefacts, reference, ABOUT)
+
+
+def test_the_most_likely_artefact_is_named():
+    labels, features = labels_of(300)
+    named = detector_of(labels, features).artefacts_of(features)
+    abnormal = (labels["label"] == "abnormal").to_numpy()
+    assert (named[abnormal] == labels["artefact"][abnormal]).mean() > 0.95
+
+
+@pytest.mark.parametrize(("kept", "names"), [(["blur"], ["blur"]), ([], [])])
+def test_one_artefact_needs_no_telling_apart_and_none_has_no_name(kept, names):
+    labels, features = labels_of(60)
+    labels["artefact"] = labels["artefact"].where(labels["artefact"].isin(kept), None)
+    detector = detector_of(labels, features)
+    assert list(detector.artefacts) == names
+    assert set(detector.artefacts_of(features)) == ({"blur"} if kept else {None})
+
+
+def test_a_detector_is_read_as_it_was_written(tmp_path):
+    labels, features = labels_of(60)
+    made = detector_of(labels, features)
+    save_detector(made, tmp_path)
+    found = load_detector(tmp_path)
+    np.testing.assert_array_equal(
+        found.classifier.scores(features), made.classifier.scores(features)
+    )
+    np.testing.assert_array_equal(found.artefacts_of(features), made.artefacts_of(features))
+    for name, values in made.reference.items():
+        np.testing.assert_array_equal(found.reference[name], values)
+    assert found.about == ABOUT | {"artefacts": ["blur", "debris"]}
+
+
+def test_a_damaged_detector_is_one_message(tmp_path):
+    labels, features = labels_of(60)
+    save_detector(detector_of(labels, features), tmp_path)
+    (tmp_path / "detector.json").write_text("{")
+    with pytest.raises(InputError, match="cannot be read as a detector .* qc/detector of a study"):
+        load_detector(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("composite", "window", "message"),
+    [
+        (["w1", "w5", "w4"], 64, "its composite is w1, w5, w4, but .* trained on w4, w5, w1"),
+        (["w4", "w5", "w1"], 128, "crops of 128 px, but .* 64 px; set crops.window_px: 64"),
+    ],
+)
+def test_other_channels_or_windows_than_it_was_trained_on_are_an_error(composite, window, message):
+    with pytest.raises(InputError, match=message):
+        check_screen(ABOUT, "other", composite, window, 0)
+    check_screen(ABOUT, "next", ["w4", "w5", "w1"], 64, 0)
+
+
+def test_crops_of_another_physical_size_are_an_error():
+    with pytest.raises(InputError, match="window_um is 60, but the detector was trained with null"):
+        check_screen(ABOUT, "other", ["w4", "w5", "w1"], 64, 60.0)
+
+
+def write_crops(path: Path, count: int) -> Shards:
+    """Write random crops of three channels."""
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 255, (count, 3, 32, 32)).astype(np.uint8)
+    writer = ShardWriter(path, ShardFormat(tuple(CHANNELS), 32, "uint8", {}))
+    names = [f"sim/p/B02/s1/x{i:04d}y0001" for i in range(count)]
+    numbers = dict.fromkeys(("x_px", "y_px", "nucleus_area_px"), np.arange(count))
+    writer.add({"crop_id": names, "field_id": names, **numbers}, pixels)
+    writer.close()
+    return Shards([path])
+
+
+@pytest.fixture(scope="module")
+def scored(tmp_path_factory):
+    """A detector of random labels of random crops, the shards, and what scoring them gives."""
+    shards = write_crops(tmp_path_factory.mktemp("crops") / "p.parquet", 60)
+    encoder = random_encoder("test_resnet", 32, 3, seed=0)
+    encoder.backbone.eval()
+    channels = CHANNELS
+    features, _ = extract_features(
+        encoder, shards, channels, np.arange(len(shards)), 16, "float32", "test"
+    )
+    labels, _ = labels_of(len(shards))
+    detector = detector_of(labels, features, encoder)
+    sample = np.array([3, 17, 40])
+    table = score_crops(detector, shards, channels, channels[2], 16, "float32", "test", sample)
+    return detector, shards, channels, features, table
+
+
+def test_every_crop_is_scored_by_its_own_features_and_a_sample_is_kept(scored):
+    detector, shards, _, features, (table, kept, moved) = scored
+    assert table["crop_id"].tolist() == shards.index["crop_id"].tolist()
+    np.testing.assert_allclose(table["score"], detector.classifier.scores(features), atol=1e-6)
+    np.testing.assert_allclose(kept, features[[3, 17, 40]], atol=1e-6)
+    assert moved.features < 1e-4 and moved.scores < 0.02  # of the crops that are its reference
+
+
+def test_drift_is_the_shift_in_standard_deviations_and_of_scores():
+    labels, features = labels_of(300)
+    detector = detector_of(labels, features)
+    spread = detector.reference["feature_sd"]
+    scores = detector.classifier.scores(features)
+    moved = drift(detector, detector.reference["feature_mean"] + 0.7 * spread, np.ones(50))
+    assert moved.features == pytest.approx(0.7) and moved.scores == pytest.approx(1)
+    assert drift(detector, detector.reference["feature_mean"], scores).scores < 0.02
+
+
+def test_focus_falls_with_blur_and_not_with_brightness():
+    rng = np.random.default_rng(0)
+    sharp = rng.integers(40, 120, (64, 64)).astype(np.uint8)
+    blurred = cv2.GaussianBlur(sharp, (0, 0), 3)
+    focus = focus_of(np.stack([sharp, sharp * 2, blurred, np.full_like(sharp, 7)]))
+    assert focus[0] == pytest.approx(focus[1], abs=0.05)
+    assert focus[2] < focus[0] - 1 and focus[3] <= focus[2]
+
+
+def test_the_saturated_share_is_that_of_the_worst_channel():
+    crops = np.zeros((2, 3, 10, 10), np.uint8)
+    crops[0, 1, :5] = 255
+    crops[0, 2, :1] = 255
+    assert saturated_share(crops).tolist() == [0.5, 0.0]
+
+
+BLOCKED = """
+import sys
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("snakemake", "solo"):
+            raise ImportError("not here: " + name)
+sys.meta_path.insert(0, Blocked())
+import json, mlflow.pyfunc, numpy as np
+crops = np.load(sys.argv[2])
+model = mlflow.pyfunc.load_model(sys.argv[1])
+told = model.predict({"pixels": crops["pixels"], "nucleus_area_px": crops["areas"]})
+print(json.dumps({"score": told["score"].tolist(), "artefact": told["artefact"].tolist()}))
+"""
+
+
+def test_the_mlflow_model_gives_the_same_scores_where_there_is_no_snakemake(scored, tmp_path):
+    detector, shards, channels, _, (table, _, _) = scored
+    save_detector(detector, tmp_path / "detector")
+    pixels = shards.read_composite(np.arange(10), channels).copy()
+    areas = shards.index["nucleus_area_px"].iloc[:10].to_numpy(np.float32)
+    save_model(tmp_path / "detector", pixels[:2], areas[:2], tmp_path / "model", ["mlflow"])
+    np.savez(tmp_path / "crops.npz", pixels=pixels, areas=areas)
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            BLOCKED,
+            tmp_path / "model",
+            tmp_path / "crops.npz",
+        ],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    told = json.loads(done.stdout.splitlines()[-1])
+    np.testing.assert_allclose(told["score"], table["score"][:10], atol=1e-6)
+    assert told["artefact"] == table["artefact"][:10].tolist()
+    about = mlflow.pyfunc.load_model(str(tmp_path / "model")).metadata
+    assert about.signature.inputs.input_names() == ["pixels", "nucleus_area_px"]
+    assert not list((tmp_path / "model").rglob("*.pkl"))
+    example = mlflow.pyfunc.load_model(str(tmp_path / "model")).input_example
+    assert len(example["pixels"]) == 2

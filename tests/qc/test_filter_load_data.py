@@ -1,0 +1,76 @@
+"""A LoadData table without the bad wells and fields, to the letter as it was otherwise."""
+
+import sys
+
+import pandas as pd
+import pytest
+
+from scripts.qc import filter_load_data
+
+TABLE = """FileName_DNA,Image_Metadata_Plate,Image_Metadata_Well,Image_Metadata_Site,Dose
+a.tif,007,A1,1,0.50
+b.tif,007,A1,2,1e-3
+c.tif,007,B02,1,
+d.tif,007,b2,2,NA
+e.tif,007,C03,1,"1,5"
+f.tif,008,A01,1,2
+"""
+
+
+def filtered(tmp_path, monkeypatch, table="table.csv", plate="007") -> str:
+    wells = pd.DataFrame(
+        {
+            "Metadata_Plate": ["007", "007", "007", "008"],
+            "Metadata_Well": ["A01", "B02", "C03", "A01"],
+            "bad": [False, True, False, True],
+        }
+    )
+    fields = wells.iloc[[0, 0, 2]].assign(Metadata_Site=[1, 2, 1], bad=[True, False, False])
+    wells.to_csv(tmp_path / "wells.csv", index=False)
+    fields.to_csv(tmp_path / "fields.csv", index=False)
+    words = ["filter_load_data.py", "--table", tmp_path / table, "--plate", plate]
+    words += ["--wells", tmp_path / "wells.csv", "--fields", tmp_path / "fields.csv"]
+    words += ["--output", tmp_path / "out.csv", "--record", tmp_path / "run.json"]
+    monkeypatch.setattr(sys, "argv", [str(word) for word in words])
+    filter_load_data.main()
+    return (tmp_path / "out.csv").read_text()
+
+
+def test_bad_wells_and_bad_fields_of_the_plate_are_left_out(tmp_path, monkeypatch):
+    (tmp_path / "table.csv").write_text(TABLE)
+    lines = TABLE.splitlines()
+    assert filtered(tmp_path, monkeypatch).splitlines() == [lines[0], lines[2], lines[5]]
+
+
+def test_a_parquet_table_is_read_as_well(tmp_path, monkeypatch):
+    (tmp_path / "table.csv").write_text(TABLE)
+    table = pd.read_csv(tmp_path / "table.csv", dtype=str, keep_default_na=False)
+    table.to_parquet(tmp_path / "table.parquet")
+    assert "b.tif" in filtered(tmp_path, monkeypatch, "table.parquet")
+
+
+def test_plates_that_parquet_holds_as_numbers_are_found(tmp_path, monkeypatch):
+    table = pd.DataFrame(
+        {"Metadata_Plate": [7.0, 7.0], "Metadata_Well": ["A01", "B02"], "Metadata_Site": [2, 1]}
+    )
+    table.to_parquet(tmp_path / "table.pq")
+    text = filtered(tmp_path, monkeypatch, "table.pq", "7")
+    assert text.splitlines() == [
+        "Metadata_Plate,Metadata_Well,Metadata_Site",
+        "7.0,A01,2",
+        "7.0,B02,1",
+    ]
+
+
+def test_a_plate_without_rows_is_an_error(tmp_path, monkeypatch, capsys):
+    (tmp_path / "table.csv").write_text(TABLE)
+    with pytest.raises(SystemExit):
+        filtered(tmp_path, monkeypatch, plate="009")
+    assert "has no row of plate 009" in capsys.readouterr().err
+
+
+def test_a_table_without_wells_is_an_error(tmp_path, monkeypatch, capsys):
+    (tmp_path / "table.csv").write_text("FileName_DNA,Metadata_Plate\na.tif,007\n")
+    with pytest.raises(SystemExit):
+        filtered(tmp_path, monkeypatch)
+    assert "Metadata_Well" in capsys.readouterr().err

@@ -1,0 +1,187 @@
+"""Quality control in the workflow: the tiny study's screens, labels from the page, next plates."""
+
+import json
+import re
+import shutil
+
+import mlflow.pyfunc
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from mlflow import MlflowClient
+from playwright.sync_api import sync_playwright
+
+from hcsqc.core.schema import read_table
+from hcsqc.crops.shards import Shards
+from hcsqc.labels.match import read_label_file
+from tests.conftest import CHROMIUM, Project, results, study_with
+
+pytestmark = pytest.mark.dag
+STUDY = ("--cores", "2", "--max-threads", "1", "--configfile", "tests/tiny/study.yaml")
+SCREENS = ("tiny022", "tiny021")
+
+
+@pytest.fixture(scope="module")
+def flagged(tiny, tmp_path_factory) -> Project:
+    """The tiny study with quality control of both screens and their pages to label."""
+    project = object.__new__(Project)
+    project.folder = tmp_path_factory.mktemp("flagged") / "project"
+    shutil.copytree(tiny.folder, project.folder, symlinks=True)
+    done = project.run("qc", "label_pages", *STUDY)
+    assert done.returncode == 0, done.stdout[-5000:]
+    return project
+
+
+def table(project: Project, screen: str, name: str) -> pd.DataFrame:
+    return pd.read_csv(results(project) / "qc" / screen / f"{name}.csv")
+
+
+@pytest.mark.parametrize("screen", SCREENS)
+def test_counts_reconcile_to_the_nucleus_with_what_was_found(flagged, screen):
+    cells = read_table(results(flagged) / f"qc/{screen}/cells.parquet", "cells")
+    summaries = sorted((results(flagged) / f"crops/{screen}").glob("*.summary.parquet"))
+    summary = pd.concat([read_table(path, "summary") for path in summaries])
+    assert len(cells) == summary["found"].sum()
+    assert cells["score"].notna().sum() == summary["kept"].sum()
+    assert cells["reason"].notna().sum() == summary["dropped"].sum()
+    assert cells["flagged"].isna().sum() == summary["dropped"].sum()
+    for name in ("fields", "wells", "plates"):
+        counts = table(flagged, screen, name)[["nuclei", "scored", "flagged"]].sum()
+        assert counts["nuclei"] == len(cells), name
+        assert counts["scored"] == cells["score"].notna().sum(), name
+        assert counts["flagged"] == cells["flagged"].sum(), name
+    assert len(table(flagged, screen, "fields")) == len(summary)
+
+
+def test_the_best_encoder_of_the_ranking_is_the_detectors(flagged):
+    about = json.loads((results(flagged) / "qc/detector/detector.json").read_text())
+    ranking = pd.read_csv(results(flagged) / "tables/ranking.csv")
+    rows = ranking[(ranking["probe"] == "logistic") & (ranking["screen"] == "tiny022")]
+    rows = rows[(rows["metric"] == "f1") & (rows["budget"] == 20)]
+    assert about["encoder"] == rows.loc[rows["mean"].idxmax(), "encoder"]
+    assert about["trained_on"] == "labels" and about["study"] == "tiny"
+
+
+def test_planted_artefacts_stand_beside_what_was_found(flagged):
+    planted = table(flagged, "tiny022", "planted").set_index("what")
+    share = planted.loc["share of scored cells with an artefact"]
+    assert share["low"] <= share["planted"] <= share["high"]
+    threshold = json.loads((results(flagged) / "qc/tiny022/threshold.json").read_text())
+    assert threshold["promise"] and threshold["bound"] <= 0.5
+
+
+def test_the_model_in_mlflow_scores_as_the_flags_do(flagged, monkeypatch):
+    monkeypatch.chdir(flagged.folder)  # the study's folder of artifacts is where it ran
+    uri = f"sqlite:///{results(flagged)}/mlflow.db"
+    client = MlflowClient(uri)
+    experiment = client.get_experiment_by_name("tiny/qc").experiment_id
+    found = {run.data.tags["job_key"]: run for run in client.search_runs([experiment])}
+    assert {"qc/detector", "qc/tiny022/scores/1001", "qc/tiny021/flags"} <= set(found)
+    assert found["qc/tiny021/flags"].data.params["screen"] == "tiny021"
+    # Not set_tracking_uri, which changes the environment of all later tests.
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    model = mlflow.pyfunc.load_model(f"runs:/{found['qc/detector'].info.run_id}/model")
+    shards = Shards([results(flagged) / "crops/tiny022/1001.parquet"])
+    rows = np.arange(20)
+    told = model.predict(
+        {
+            "pixels": shards.read_composite(rows, ["w4", "w5", "w1"]),
+            "nucleus_area_px": shards.index["nucleus_area_px"].to_numpy(np.float32)[rows],
+        }
+    )
+    scores = read_table(results(flagged) / "qc/tiny022/scores/1001.parquet", "crop_scores")
+    np.testing.assert_allclose(told["score"], scores["score"][:20], atol=1e-5)
+
+
+def test_a_stricter_promise_sets_thresholds_and_flags_again_and_scores_nothing(flagged):
+    study = flagged.folder / "tests/tiny/study.yaml"
+    text = study.read_text()
+    study.write_text(text.replace("good_cells_lost: 0.5", "good_cells_lost: 0.45"))
+    done = flagged.run("qc", *STUDY, "--dry-run")
+    study.write_text(text)
+    assert done.returncode == 0, done.stdout
+    jobs = re.findall(r"^(\w+) +\d+$", done.stdout.split("Job stats:")[1], re.MULTILINE)
+    again = {"set_threshold", "flag_screen", "check_planted", "make_qc_report", "track_qc", "qc"}
+    assert set(jobs) - {"total"} == again
+
+
+def test_next_months_plates_are_flagged_by_a_saved_detector_without_labels(flagged, tmp_path):
+    project = Project(tmp_path / "next")
+    detector = results(flagged) / "qc/detector"
+    study_with(
+        project,
+        study={"name": "next", "train": "december", "test": []},
+        qc={"detector": str(detector)},
+    )
+    path = project.folder / "tests/tiny/study.yaml"
+    study = yaml.safe_load(path.read_text())
+    entry = study["screens"]["tiny022"] | {"labels": [], "evaluation_wells": []}
+    study["screens"]["december"] = entry | {"pretrain_plates": [], "plates": ["1001"]}
+    path.write_text(yaml.safe_dump(study))
+    done = project.run("qc", *STUDY)
+    assert done.returncode == 0, done.stdout[-5000:]
+    folder = project.folder / "results/next"
+    threshold = json.loads((folder / "qc/december/threshold.json").read_text())
+    own = json.loads((results(flagged) / "qc/tiny022/threshold.json").read_text())
+    assert not threshold["promise"] and "the labels of december set no" in threshold["note"]
+    assert threshold["threshold"] == own["threshold"]
+    # The same seed and wells make the same images; names alone differ.
+    cells = read_table(folder / "qc/december/cells.parquet", "cells")
+    before = read_table(results(flagged) / "qc/tiny022/cells.parquet", "cells")
+    before = before[before["Metadata_Plate"] == "1001"]
+    assert len(cells) == len(before)
+    assert not (folder / "labels").exists() and not (folder / "encoders").exists()
+    page = (folder / "qc/december/report.html").read_text()
+    assert "the labels of december set no threshold" in page
+
+    study["screens"]["december"]["composite"] = ["w5", "w4", "w1"]
+    path.write_text(yaml.safe_dump(study))
+    done = project.run("qc", *STUDY)
+    assert done.returncode != 0
+    assert "its composite is w5, w4, w1, but the detector was trained on" in done.stdout
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
+def test_labels_made_in_the_browser_train_the_next_detector(flagged, tmp_path):
+    project = object.__new__(Project)
+    project.folder = tmp_path / "labelled"
+    shutil.copytree(flagged.folder, project.folder, symlinks=True)
+    page = results(project) / "qc/tiny022/label_page.html"
+    csv = label_by_keyboard(page, project.folder / "labels.csv")
+    rows = read_label_file(csv)
+    assert set(rows["selection"]) == {"random", "diverse", "uncertain"}
+    labelled = read_table(results(project) / "labels/tiny022.parquet", "labels")
+    places = labelled["crop_id"].str.extract(r"x(\d+)y(\d+)$").astype(int)
+    old = set(zip(labelled["plate"], labelled["well"], places[0], places[1], strict=True))
+    new = set(zip(rows["plate"], rows["well"], rows["x_px"], rows["y_px"], strict=True))
+    assert len(new) == len(rows) and not new & old, "never one that is labelled already"
+    study_with(project, qc={"encoder": "image_quality", "good_cells_lost": 0.95})
+    path = project.folder / "tests/tiny/study.yaml"
+    study = yaml.safe_load(path.read_text())
+    study["screens"]["tiny022"]["labels"] = ["labels.csv"]
+    path.write_text(yaml.safe_dump(study))
+    done = project.run("results/tiny/qc/tiny022/report.html", *STUDY)
+    assert done.returncode == 0, done.stdout[-5000:]
+    held = read_table(results(project) / "qc/detector/held_out.parquet", "held_out")
+    assert len(held) == len(rows)
+    assert held["random"].sum() == (rows["selection"] == "random").sum()
+
+
+def label_by_keyboard(page_file, csv):
+    """Label every crop of a page, normal and debris in turn, and download the labels."""
+    with sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        page = browser.new_page()
+        page.goto(page_file.as_uri())
+        page.get_by_label("Your name").fill("alice")
+        page.get_by_label("Your name").press("Tab")
+        page.evaluate("document.activeElement.blur()")
+        total = int(re.search(r"of (\d+)", page.inner_text("body"))[1])
+        for number in range(total):
+            page.keyboard.press("n" if number % 2 else "3")
+        with page.expect_download() as download:
+            page.get_by_role("button", name=re.compile("Download")).click()
+        download.value.save_as(csv)
+        browser.close()
+    return csv
