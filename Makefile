@@ -14,11 +14,12 @@ help:
 	@echo "make bench      each stage's speed against the usual way, on this machine"
 
 # Everything is installed from one lock; solo-learn apart, because its metadata asks for torch 1.9.1.
-.venv/installed: requirements.lock
+.venv/installed: requirements.lock pyproject.toml
 	@$(PYTHON) -c "import ensurepip" || { echo "error: $(PYTHON) with venv is needed (Debian: apt install python3.11-venv make git)"; exit 1; }
 	$(PYTHON) -m venv .venv
 	.venv/bin/pip install --quiet --disable-pip-version-check -r requirements.lock
 	.venv/bin/pip install --quiet --disable-pip-version-check --no-deps solo-learn==1.0.2
+	.venv/bin/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
 demo: .venv/installed
@@ -47,7 +48,7 @@ test-slurm: .venv/installed
 	pytest -m slurm
 
 bench: .venv/installed
-	for name in crops shards recall memory pretrain features evaluation dag tracking qc; do python benchmarks/$$name.py || exit 1; done
+	for name in crops shards recall memory pretrain features evaluation dag tracking qc; do python -m benchmarks.$$name || exit 1; done
 
 # Writes the lock anew from pyproject.toml, without local version suffixes (+cpu) of one machine's torch.
 lock:

@@ -11,8 +11,10 @@ min_version("9.0")
 include: "rules/common.smk"
 
 
-# Used by `--sdm apptainer` alone.
-container: str(PROJECT / "envs" / "hcsqc.sif")
+# For `--sdm apptainer`; Snakemake refuses blanks in its path even where nothing uses it.
+if DEPLOYED:
+
+    container: str(PROJECT / "envs" / "hcsqc.sif")
 
 
 include: "rules/download.smk"

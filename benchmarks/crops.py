@@ -25,13 +25,11 @@ from hcsqc.screens.scale import (
     lookup_tables,
     measure_scale,
 )
-from hcsqc.screens.simulate import (
-    CELL_LINES,
-    SimulationSettings,
-    make_shading,
-    make_textures,
-    simulate_field,
-)
+from hcsqc.screens.simulate.camera import make_shading
+from hcsqc.screens.simulate.cell_lines import CELL_LINES
+from hcsqc.screens.simulate.model import SimulationSettings
+from hcsqc.screens.simulate.plate import simulate_field
+from hcsqc.screens.simulate.textures import make_textures
 
 FIELDS, SHAPE, CELLS, TOUCHING = 48, (520, 696), 45, 0.2
 FEW = 6  # fields for the usual way, which is slow

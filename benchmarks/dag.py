@@ -20,7 +20,7 @@ from benchmarks import common
 
 ROOT = Path(__file__).resolve().parent.parent
 
-LOCAL_RULES = re.compile(r"^localrules:\n((?: +\w+,\n)+)", re.MULTILINE)
+LOCAL_RULE = re.compile(r"^rule (\w+):\n(?:(?: .*)?\n)*?    localrule: True$", re.MULTILINE)
 PLATES, ENCODERS, SEEDS = 200, 20, 10
 TOY = 'rule all:\n    output: "done"\n    shell: "touch done"\n'
 
@@ -86,10 +86,9 @@ def count(printed: str) -> tuple[int, int]:
     rows = [line.split() for line in table.splitlines()[3:] if line.strip()]
     jobs = {name: int(number) for name, number in rows}
     local = {
-        name.strip(" ,")
+        name
         for path in (ROOT / "Snakefile", *(ROOT / "rules").glob("*.smk"))
-        for block in LOCAL_RULES.findall(path.read_text())
-        for name in block.split()
+        for name in LOCAL_RULE.findall(path.read_text())
     }
     # Jobs of a group stand below its line, indented.
     alone = re.findall(r"^rule (\w+):", printed, re.MULTILINE)

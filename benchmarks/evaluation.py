@@ -34,9 +34,9 @@ from hcsqc.encoders.store import Encoder, random_encoder
 from hcsqc.encoders.views import normalise
 from hcsqc.labels.folds import grouped_folds
 from hcsqc.probes.finetune import finetune, finetuned_scores
-from hcsqc.probes.knn import KnnDraw, KnnSettings, knn_scores_by_draw
-from hcsqc.probes.linear import _initial_layers, linear_scores
-from hcsqc.probes.logistic import TOLERANCE, LogisticSettings, fit_logistic
+from hcsqc.probes.frozen.knn import KnnDraw, KnnSettings, knn_scores_by_draw
+from hcsqc.probes.frozen.linear import _initial_layers, linear_scores
+from hcsqc.probes.frozen.logistic import TOLERANCE, LogisticSettings, fit_logistic
 from hcsqc.probes.sgd import SgdSettings
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -7,7 +7,6 @@ with.
 """
 
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 
 import matplotlib
@@ -18,11 +17,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 
-# First of all, because the scripts, which the others put on the path, have a pretrain.py as well.
-from scripts.pretraining.pretrain import Crops, Run, run_of
-
-# isort: split
 from benchmarks import common
+from benchmarks.pretrain import Crops, Run, run_of
 from benchmarks.shards import CHANNELS, write_crops
 from hcsqc.core.devices import choose_device
 from hcsqc.crops.shards import shuffled_order
@@ -57,7 +53,7 @@ def main() -> None:
         crops = Crops(shards, STEPS // EPOCHS * args.batch)
         for method in args.methods:
             run = run_of(method, args, "float32")
-            run = run._replace(training=replace(run.training, epochs=EPOCHS))
+            run = run.with_settings(epochs=EPOCHS)
             fast = {f"ours {kind}": ours(crops, run, kind) for kind in args.precisions}
             curves[method] = {PLAIN: plain(crops, run, 0), **fast, NOISE: plain(crops, run, 1)}
     common.report([apart(method, losses) for method, losses in curves.items()], args.json)
@@ -66,25 +62,26 @@ def main() -> None:
 
 def ours(crops: Crops, run: Run, precision: str) -> np.ndarray:
     """Return the loss of each step of `pretrain`."""
-    training = replace(run.training, precision=precision)
+    recipe = run.with_settings(precision=precision).recipe
     with tempfile.TemporaryDirectory() as folder:
-        result = pretrain(crops, training, run.views, run.own, 0, folder, training.method)
+        result = pretrain(crops, recipe, folder, recipe.settings.method)
     return np.array([point["loss"] for point in result.curves])
 
 
 def plain(crops: Crops, run: Run, seed: int) -> np.ndarray:
     """Return the loss of each step of a loop without anything for speed."""
-    training, place = run.training, choose_device("auto")
-    spec = imagenet_input(training.input_px, len(CHANNELS))
+    settings, place = run.recipe.settings, choose_device("auto")
+    spec = imagenet_input(settings.input_px, len(CHANNELS))
     torch.manual_seed(seed)
-    backbone = build_backbone(training.architecture, len(CHANNELS))
+    backbone = build_backbone(settings.architecture, len(CHANNELS))
     width = feature_width(backbone, spec)
-    method = METHODS[training.method].Method(width, run.own, len(crops)).to(place).train()
+    method = METHODS[settings.method].Method(width, run.recipe.method_settings, len(crops))
+    method.to(place).train()
     backbone.to(place).train()
     optimizer = torch.optim.SGD(
         [*backbone.parameters(), *method.parameters()],
-        momentum=training.momentum,
-        weight_decay=training.weight_decay,
+        momentum=settings.momentum,
+        weight_decay=settings.weight_decay,
     )
     epoch_steps, losses = STEPS // EPOCHS, []
     for step in range(STEPS):
@@ -95,11 +92,11 @@ def plain(crops: Crops, run: Run, seed: int) -> np.ndarray:
         rng = np.random.default_rng((1, seed, epoch, step))
         views = [
             view.contiguous().to(place)
-            for view in two_views(crops.read(rows), run.views, spec, rng)
+            for view in two_views(crops.read(rows), run.recipe.views, spec, rng)
         ]
-        warmup = training.warmup_epochs * epoch_steps
+        warmup = settings.warmup_epochs * epoch_steps
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate_at(step, STEPS, warmup, training.peak_rate)
+            group["lr"] = learning_rate_at(step, STEPS, warmup, settings.peak_rate)
         features = [backbone(view) for view in views]
         loss = method.loss(*features, torch.from_numpy(rows).to(place), epoch)
         optimizer.zero_grad()

@@ -38,9 +38,10 @@ from hcsqc.crops.shards import Shards
 from hcsqc.encoders.models import build_backbone, feature_width, imagenet_input
 from hcsqc.encoders.views import ViewSettings
 from hcsqc.pretraining import loop as pretraining
-from hcsqc.pretraining.loop import PretrainingSettings, pretrain
+from hcsqc.pretraining.loop import pretrain
 from hcsqc.pretraining.methods import METHODS
 from hcsqc.pretraining.methods.base import SelfSupervised
+from hcsqc.pretraining.settings import PretrainingSettings, Recipe
 
 mend_torchvision()
 from torchvision.transforms import v2  # noqa: E402
@@ -111,13 +112,16 @@ def write_both(folder: Path, count: int) -> tuple[Shards, list[Path]]:
 
 
 class Run(NamedTuple):
-    """The settings of pretraining by one method, and what its second epoch is."""
+    """The recipe of pretraining by one method, and what its second epoch is."""
 
-    training: PretrainingSettings
-    views: ViewSettings
-    own: object
+    recipe: Recipe
     warm_up: int  # steps before those that are timed
     crops: int
+
+    def with_settings(self, **changes) -> "Run":
+        """Return the run with some settings of its training changed."""
+        settings = dataclasses.replace(self.recipe.settings, **changes)
+        return self._replace(recipe=dataclasses.replace(self.recipe, settings=settings))
 
 
 def run_of(method: str, args: argparse.Namespace, precision: str) -> Run:
@@ -132,7 +136,7 @@ def run_of(method: str, args: argparse.Namespace, precision: str) -> Run:
     ]
     warm_up = max(1, args.steps // 10)
     steps = max(warm_up + args.steps, math.ceil(values.get("prototypes", 0) / args.batch))
-    return Run(*settings, warm_up, steps * args.batch)
+    return Run(Recipe(*settings, seed=0), warm_up, steps * args.batch)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,9 +157,9 @@ class Crops:
 
 def our_rate(shards: Shards, run: Run, place: torch.device) -> tuple[float, float]:
     """Return the pairs per second of `pretrain`, and the share of time it waits for crops."""
-    crops, name = Crops(shards, run.crops), run.training.method
+    crops, name = Crops(shards, run.crops), run.recipe.settings.method
     with tempfile.TemporaryDirectory() as checkpoints:
-        result = pretrain(crops, run.training, run.views, run.own, 0, checkpoints, name, place.type)
+        result = pretrain(crops, run.recipe, checkpoints, name, place.type)
     return result.curves[-1]["pairs_per_s"], result.stall_share
 
 
@@ -179,7 +183,7 @@ def baseline_rate(pictures: list[Path], run: Run, args, place) -> float:
     on_gpu = place.type == "cuda"
     backbone, method, optimizer = build(run, place)
     scaler = torch.amp.GradScaler(place.type, enabled=on_gpu)
-    dataset = Pictures(pictures, run.crops, run.training.input_px)
+    dataset = Pictures(pictures, run.crops, run.recipe.settings.input_px)
     # One long epoch: workers start once, and are at work to the end of what is timed.
     steps = run.warm_up + args.steps + 2 * args.workers + 1
     loader = DataLoader(
@@ -207,35 +211,35 @@ def baseline_rate(pictures: list[Path], run: Run, args, place) -> float:
 
 def build(run: Run, place: torch.device) -> tuple[nn.Module, SelfSupervised, SGD]:
     """Return the network, the method and the optimizer as a first epoch leaves them."""
-    training = run.training
+    settings = run.recipe.settings
     with place:
-        backbone = build_backbone(training.architecture, len(CHANNELS))
-        width = feature_width(backbone, imagenet_input(training.input_px, len(CHANNELS)))
-        method = METHODS[training.method].Method(width, run.own, run.crops)
+        backbone = build_backbone(settings.architecture, len(CHANNELS))
+        width = feature_width(backbone, imagenet_input(settings.input_px, len(CHANNELS)))
+        method = METHODS[settings.method].Method(width, run.recipe.method_settings, run.crops)
         with torch.no_grad():
-            for rows in torch.arange(run.crops).split(training.batch_size):
+            for rows in torch.arange(run.crops).split(settings.batch_size):
                 method.loss(*torch.randn(2, len(rows), width), rows, 0)
         method.start_epoch(1)
     optimizer = SGD(
         [*backbone.parameters(), *method.parameters()],
-        training.learning_rate,
-        training.momentum,
-        weight_decay=training.weight_decay,
+        settings.learning_rate,
+        settings.momentum,
+        weight_decay=settings.weight_decay,
     )
     return backbone, method, optimizer
 
 
 def limit(run: Run, place, rates: dict[torch.dtype, float], bandwidth: float) -> float:
     """Return the pairs per second of our step at the peaks."""
-    training = run.training
+    settings = run.recipe.settings
     backbone, method, optimizer = build(run, place)
     backbone.to(memory_format=torch.channels_last)
-    shape = training.batch_size, len(CHANNELS), training.input_px, training.input_px
+    shape = settings.batch_size, len(CHANNELS), settings.input_px, settings.input_px
     view = torch.randn(shape, device=place).to(memory_format=torch.channels_last)
-    rows = torch.arange(training.batch_size, device=place)
+    rows = torch.arange(settings.batch_size, device=place)
 
-    def step() -> None:  # as in `pretrain`
-        with torch.autocast(place.type, torch.bfloat16, enabled=training.precision == "bfloat16"):
+    def step() -> None:  # as in `PretrainingRun.training_step`
+        with torch.autocast(place.type, torch.bfloat16, enabled=settings.precision == "bfloat16"):
             features_1, features_2 = backbone(view), backbone(view)
         loss = method.loss(features_1.float(), features_2.float(), rows, 1)
         optimizer.zero_grad(set_to_none=True)
@@ -245,7 +249,7 @@ def limit(run: Run, place, rates: dict[torch.dtype, float], bandwidth: float) ->
     step()  # the optimizer's first makes its buffers
     with Roofline(rates, bandwidth) as roofline:
         step()
-    return training.batch_size / roofline.seconds
+    return settings.batch_size / roofline.seconds
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from hcsqc.core.devices import choose_device, device_name
 from hcsqc.encoders.store import random_encoder
 from hcsqc.encoders.views import normalise
 from hcsqc.features.extract import CPU_IMAGES, embed, extract_features, frozen
-from hcsqc.probes.logistic import LogisticSettings
+from hcsqc.probes.frozen.logistic import LogisticSettings
 from hcsqc.qc.detector import Detector, fit_detector, reference_of
 from hcsqc.qc.scoring import score_crops
 

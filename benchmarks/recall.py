@@ -10,20 +10,14 @@ from benchmarks import common
 from benchmarks.crops import FAST, MATCH_PX, SHAPE, inside
 from hcsqc.crops.nuclei import find_nuclei
 from hcsqc.screens.artefacts import degrade
-from hcsqc.screens.simulate import (
-    CAMERA_OFFSET,
-    CELL_LINES,
-    Cell,
-    SimulationSettings,
-    expose,
-    make_shading,
-    make_textures,
-    optics_of,
-    paint_field,
-    place_cells,
-)
+from hcsqc.screens.simulate.camera import CAMERA_OFFSET, expose, make_shading
+from hcsqc.screens.simulate.cell_lines import CELL_LINES, optics_of
+from hcsqc.screens.simulate.cells import place_cells
+from hcsqc.screens.simulate.model import Cell, SimulationSettings
+from hcsqc.screens.simulate.paint import paint_field
+from hcsqc.screens.simulate.textures import make_textures
 
-METHODS = ("fast", "watershed")
+SEGMENTATION_METHODS = ("fast", "watershed")
 FIELDS = 24
 LINE = CELL_LINES["u2os"]
 # Every third cell of a field is changed, so that it lies among typical ones.
@@ -96,7 +90,7 @@ def main() -> None:
     rows = []
     for number, kind in enumerate(KINDS):
         fields = [make_field(kind, textures, 1000 * number + n) for n in range(FIELDS)]
-        shares = {name: recall(fields, name) for name in METHODS}
+        shares = {name: recall(fields, name) for name in SEGMENTATION_METHODS}
         rows.append({"nuclei": kind, "count": sum(len(c) for _, c, _ in fields), **shares})
     common.report(rows, args.json)
 

@@ -17,13 +17,11 @@ from hcsqc.core.torchvision_mend import mend_torchvision
 from hcsqc.crops.shards import ShardFormat, Shards, ShardWriter, shuffled_batches
 from hcsqc.encoders.models import imagenet_input
 from hcsqc.encoders.views import ViewSettings, two_views
-from hcsqc.screens.simulate import (
-    CELL_LINES,
-    SimulationSettings,
-    make_textures,
-    paint_field,
-    place_cells,
-)
+from hcsqc.screens.simulate.cell_lines import CELL_LINES
+from hcsqc.screens.simulate.cells import place_cells
+from hcsqc.screens.simulate.model import SimulationSettings
+from hcsqc.screens.simulate.paint import paint_field
+from hcsqc.screens.simulate.textures import make_textures
 
 mend_torchvision()
 from torchvision.transforms import v2  # noqa: E402

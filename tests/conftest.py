@@ -31,8 +31,12 @@ os.environ.setdefault("SLURM_CONF", os.devnull)
 class Project:
     """A copy of the project in a folder of its own, where Snakemake may run and code may change."""
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, of: "Project | None" = None):
+        """Copy the checkout, or another project with all of its results."""
         self.folder = folder
+        if of:
+            shutil.copytree(of.folder, folder, symlinks=True)
+            return
         for part in PARTS:
             source, target = ROOT / part, folder / part
             if source.is_dir():
@@ -103,8 +107,4 @@ def tiny(tmp_path_factory) -> Project:
 @pytest.fixture
 def changed(tiny, tmp_path) -> Project:
     """A copy of the finished tiny study, to change."""
-    copy = tmp_path / "project"
-    shutil.copytree(tiny.folder, copy, symlinks=True)
-    project = object.__new__(Project)
-    project.folder = copy
-    return project
+    return Project(tmp_path / "project", of=tiny)

@@ -13,7 +13,7 @@ from hcsqc.pretraining.loop import pretrain
 from hcsqc.pretraining.methods import METHODS
 from hcsqc.probes.finetune import finetune, finetuned_scores
 from hcsqc.probes.sgd import SgdSettings
-from tests.pretraining.test_ssl_pretraining import VIEWS, Cells, Killed, settings_of, state_of
+from tests.pretraining.test_ssl_pretraining import VIEWS, Cells, Killed, recipe_of, state_of
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 
@@ -25,8 +25,7 @@ EPOCHS_OF_SGD = SgdSettings(
 
 
 def run(folder, method, device, source=None):
-    training, of_method = settings_of(method)
-    return pretrain(source or Cells(), training, VIEWS, of_method, 0, folder, method, device)
+    return pretrain(source or Cells(), recipe_of(method), folder, method, device)
 
 
 def without_gpu(monkeypatch):

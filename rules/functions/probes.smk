@@ -1,11 +1,22 @@
 """Settings and inputs of probes."""
 
-FROZEN = ("knn", "linear", "linear_search", "logistic")
+# Probes on frozen features, each kind a module of the library's folder of them.
+FROZEN = [
+    name
+    for name in config["study"]["probes"]
+    if config["probes"][name]["kind"] not in settings.FINETUNING
+]
 
 
-def probe_script(wildcards):
-    """Return the script of a probe on frozen features."""
-    return f"probes/probe_{config['probes'][wildcards.probe]['kind']}.py"
+def probe_kind(wildcards):
+    """Return the kind of a rule's probe."""
+    return config["probes"][wildcards.probe]["kind"]
+
+
+def probe_code(wildcards):
+    """Return the digest of the code of a probe on frozen features, without the other kinds."""
+    kind = f"hcsqc/probes/frozen/{probe_kind(wildcards)}.py"
+    return code_digest("probes/probe_features.py", plugin=kind)
 
 
 def all_features(wildcards):

@@ -7,7 +7,7 @@ from hcsqc.analyses.label_selection import compare_selections, compare_to_random
 from hcsqc.core import cli
 from hcsqc.core.files import atomic
 from hcsqc.core.schema import read_table
-from hcsqc.probes.logistic import LogisticSettings, logistic_scores
+from hcsqc.probes.frozen.logistic import LogisticSettings, logistic_scores
 from hcsqc.probes.task import read_features
 
 

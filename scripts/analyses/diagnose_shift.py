@@ -11,7 +11,7 @@ from hcsqc.core import cli
 from hcsqc.core.errors import InputError
 from hcsqc.core.schema import read_table, write_table
 from hcsqc.labels.splits import largest_budget
-from hcsqc.probes.logistic import LogisticSettings, logistic_scores
+from hcsqc.probes.frozen.logistic import LogisticSettings, logistic_scores
 from hcsqc.probes.task import read_features, tasks
 
 NO_IMAGES = "the encoder is a table of features, which sees no changed images"

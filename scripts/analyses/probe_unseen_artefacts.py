@@ -8,7 +8,7 @@ from hcsqc.core import cli
 from hcsqc.core.files import atomic
 from hcsqc.core.schema import read_table
 from hcsqc.labels.splits import largest_budget
-from hcsqc.probes.logistic import LogisticSettings, logistic_scores
+from hcsqc.probes.frozen.logistic import LogisticSettings, logistic_scores
 from hcsqc.probes.task import read_features
 
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from hcsqc.core import cli
 from hcsqc.core.schema import read_table
-from hcsqc.figures.style import plot_nuclei
+from hcsqc.figures.nuclei import plot_nuclei
 from hcsqc.screens.images.read import UnreadableField, read_field
 from hcsqc.screens.scale import spread
 

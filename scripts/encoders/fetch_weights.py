@@ -1,9 +1,10 @@
 """Find the weights of a trained network once: in a file, an installed package or the model hub."""
 
+import sys
 from pathlib import Path
 
 from hcsqc.core import cli
-from hcsqc.encoders.weights import brought_file, find_weights, save_weights
+from hcsqc.encoders.weights import brought_file, find_weights, kept_from_hub, save_weights
 
 
 def main() -> None:
@@ -20,8 +21,13 @@ def fetch(args, record) -> None:
     """Find the weights that the arguments describe."""
     brought = brought_file(args.architecture)
     file = args.file or (brought if not args.package and brought.exists() else None)
-    weights = find_weights(args.architecture, file, args.package)
-    save_weights(weights, args.output)
+    is_on_hub = not file and not args.package
+    weights = kept_from_hub(args.output, args.architecture) if is_on_hub else None
+    if weights:
+        print(f"{args.output}: kept, it is what the hub had", file=sys.stderr)
+    else:
+        weights = find_weights(args.architecture, file, args.package)
+        save_weights(weights, args.output)
     record.parameters = dict(weights.provenance)
 
 

@@ -14,7 +14,7 @@ from torch import nn
 from hcsqc.core import cli
 from hcsqc.core.errors import InputError
 from hcsqc.core.files import text_digest
-from hcsqc.core.records import job_key
+from hcsqc.core.ids import job_key
 from hcsqc.core.scratch import on_scratch
 from hcsqc.crops.shards import read_format
 from hcsqc.crops.training_crops import training_crops
@@ -22,8 +22,10 @@ from hcsqc.encoders.models import InputSpec
 from hcsqc.encoders.store import Encoder, describe, save_encoder
 from hcsqc.encoders.views import ViewSettings
 from hcsqc.pretraining.digest import pretraining_digest
-from hcsqc.pretraining.loop import Diverged, OutOfTime, PretrainingSettings, pretrain
+from hcsqc.pretraining.loop import Callbacks, OutOfTime, pretrain
 from hcsqc.pretraining.methods import METHODS
+from hcsqc.pretraining.monitor import Diverged
+from hcsqc.pretraining.settings import PretrainingSettings, Recipe
 from hcsqc.tracking.live_curves import live_curves
 
 # What is left of a job's time limit to save and stop in, as a share.
@@ -98,21 +100,23 @@ def train_on(paths: list[Path], args, record, began: float, on_point) -> None:
             encoder_of(copied, input_spec, epoch=epoch), snapshots / f"epoch{epoch:04d}.safetensors"
         )
 
+    recipe = Recipe(
+        settings,
+        cli.settings_from(args, ViewSettings),
+        cli.settings_from(args, METHODS[args.method].Settings),
+        args.seed,
+    )
     deadline = None
     if args.limit_minutes:
         deadline = STOP_AT * 60 * args.limit_minutes - (time.monotonic() - began)
     try:
         result = pretrain(
             crops,
-            settings,
-            cli.settings_from(args, ViewSettings),
-            cli.settings_from(args, METHODS[args.method].Settings),
-            args.seed,
+            recipe,
             args.checkpoints,
             label,
             deadline_s=deadline,
-            on_epoch=keep,
-            on_point=on_point,
+            callbacks=Callbacks(on_epoch=keep, on_point=on_point),
             trained_on=trained_on,
         )
     except OutOfTime as error:

@@ -7,12 +7,13 @@ import pandas as pd
 import torch
 
 from hcsqc.core import cli
+from hcsqc.core.ids import encoder_of
 from hcsqc.core.schema import read_table, write_table
 from hcsqc.crops.shards import Shards
 from hcsqc.encoders.store import load_encoder
 from hcsqc.features.extract import extract_features
 from hcsqc.labels.splits import largest_budget
-from hcsqc.probes.knn import KnnSettings, knn_draws, knn_scores_by_draw
+from hcsqc.probes.frozen.knn import KnnSettings, knn_draws, knn_scores_by_draw
 from hcsqc.probes.metrics import accuracy
 from hcsqc.probes.task import ABNORMAL, tasks
 
@@ -44,7 +45,7 @@ def score(args, record) -> None:
     crops = pd.Index(splits["crop_id"].unique())
     rows = shards.rows_of(crops)
     seed = args.snapshots.parent.name
-    name = args.snapshots.parent.parent.name
+    name = encoder_of(args.snapshots)
     scores = []
     for path in sorted(args.snapshots.glob("*.safetensors")):
         encoder = load_encoder(path)

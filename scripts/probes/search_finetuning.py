@@ -7,8 +7,8 @@ import torch
 
 from hcsqc.core import cli
 from hcsqc.core.files import write_json
+from hcsqc.core.ids import encoder_of, wells_of
 from hcsqc.core.progress import Progress
-from hcsqc.core.schema import wells_of
 from hcsqc.crops.shards import Shards
 from hcsqc.encoders.store import check_composite, load_encoder
 from hcsqc.probes.finetune_search import search_finetuning
@@ -43,7 +43,7 @@ def search(args, record) -> None:
         shards = Shards(args.crops)
         crops = shards.read_composite(shards.rows_of(task.train_crops), args.composite)
         each = args.budget * (settings.folds - 1)  # crops per epoch over all folds
-        name = args.encoder.parent.parent.name
+        name = encoder_of(args.encoder)
         progress = Progress(
             each * sum(chosen.epochs for chosen in settings.grid()),
             "crops",

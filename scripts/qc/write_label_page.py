@@ -1,7 +1,5 @@
 """Choose crops of a screen and write the page on which people label them in a browser."""
 
-import json
-import sys
 from pathlib import Path
 
 import pandas as pd
@@ -15,12 +13,16 @@ from hcsqc.qc.label_page import (
     ContextSource,
     Counts,
     choose_crops,
-    context_pictures,
     page_crops,
     render_label_page,
 )
-
-MOST_PICKED = 0.01  # of the crops, labelled for another reason than chance
+from hcsqc.qc.label_page_inputs import (
+    check_places,
+    contexts,
+    labelled_crops,
+    read_scores,
+    read_threshold,
+)
 
 
 def main() -> None:
@@ -47,21 +49,17 @@ def write_page(args, record) -> None:
     """Write the page that the arguments describe."""
     shards = Shards(args.crops)
     crops = shards.index
-    if crops.duplicated(["field_id", "x_px", "y_px"]).any():
-        raise InputError(
-            f"screen {args.screen} has several crops at one place, as derived screens have: labels "
-            "are by place, so label the screen that it was derived from"
-        )
-    labelled = labelled_crops(args, len(crops))
+    check_places(crops, args.screen)
+    labelled = labelled_crops(args.labels, args.screen, len(crops)) if args.labels else []
     chosen = choose_crops(
         crops["crop_id"][~crops["crop_id"].isin(labelled)],
         cli.settings_from(args, Counts),
         args.seed,
-        read_table(args.cells, "cells").set_index("crop_id")["score"] if args.cells else None,
+        read_scores(args.cells) if args.cells else None,
         read_threshold(args.threshold) if args.threshold else None,
         args.features,
     )
-    pictures = contexts(args, shards, chosen)
+    pictures = contexts(shards, chosen, args.composite, context_source(args))
     page = render_label_page(
         args.screen,
         shards.format.channels,
@@ -79,44 +77,17 @@ def write_page(args, record) -> None:
     print(f"{args.output}: {len(chosen)} crops ({told}), {len(page) / 1e6:.1f} MB")
 
 
-def read_threshold(path: Path) -> float:
-    """Return the detector's threshold."""
-    try:
-        return float(json.loads(path.read_text())["threshold"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path}: has no number 'threshold' ({error!r})") from error
+def context_source(args) -> ContextSource | None:
+    """Return where the images around crops come from, if fields and images are given.
 
-
-def labelled_crops(args, count: int) -> list[str]:
-    """Return the crops that have a label; warn where those not chosen at random are many."""
-    if not args.labels:
-        return []
-    labels = read_table(args.labels, "labels")
-    picked = (labels["selection"] != "random").sum()
-    if picked > MOST_PICKED * count:
-        print(
-            f"warning: {picked} of {count} crops of {args.screen} were labelled because they were "
-            "diverse or uncertain; without them random crops are no longer a sample of the screen. "
-            "Use the random ones of earlier pages to calibrate, or label random crops alone "
-            "(qc.label_diverse: 0, qc.label_uncertain: 0) from the beginning",
-            file=sys.stderr,
-        )
-    return labels["crop_id"].tolist()
-
-
-def contexts(args, shards: Shards, chosen: pd.DataFrame) -> list[bytes | None]:
-    """Return the picture around each crop; none without fields, images or their files."""
+    Raises InputError if the size of a crop is not.
+    """
     if not args.fields or args.images is None:
-        return [None] * len(chosen)
+        return None
     if args.window_px is None:
         raise InputError("the context of crops needs --window-px, their side in source pixels")
     fields = pd.concat([read_table(path, "fields") for path in args.fields], ignore_index=True)
-    source = ContextSource(fields, args.images, args.window_px, args.z_projection)
-    pictures = context_pictures(shards, chosen, args.composite, source)
-    missing = sum(picture is None for picture in pictures)
-    if missing:
-        print(f"{missing} of {len(pictures)} crops have no context: no image in {args.images}")
-    return pictures
+    return ContextSource(fields, args.images, args.window_px, args.z_projection)
 
 
 if __name__ == "__main__":

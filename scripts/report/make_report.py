@@ -7,6 +7,7 @@ import pandas as pd
 
 from hcsqc.core import cli
 from hcsqc.core.files import atomic
+from hcsqc.core.ids import encoder_of
 from hcsqc.core.schema import read_metadata, read_table
 from hcsqc.labels.splits import largest_budget
 from hcsqc.report.page import Evidence, render_report
@@ -58,7 +59,7 @@ def report(args, record) -> None:
         args.figures,
         {path.stem: read_table(path, "labels") for path in args.labels},
         {name: pd.concat(tables) for name, tables in summaries.items()},
-        {path.parent.parent.name: json.loads(path.read_text()) for path in args.encoders},
+        {encoder_of(path): json.loads(path.read_text()) for path in args.encoders},
     )
     with atomic(args.output) as temporary:
         temporary.write_text(page)

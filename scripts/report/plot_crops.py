@@ -5,7 +5,7 @@ from pathlib import Path
 from hcsqc.core import cli
 from hcsqc.core.schema import read_table
 from hcsqc.crops.shards import Shards
-from hcsqc.figures.style import plot_crops
+from hcsqc.figures.crops import plot_crops
 
 
 def main() -> None:

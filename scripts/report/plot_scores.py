@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 
 from hcsqc.core import cli
-from hcsqc.figures.style import plot_budgets, plot_shift
+from hcsqc.figures.scores import plot_budgets, plot_shift
 
 
 def main() -> None:

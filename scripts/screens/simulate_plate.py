@@ -4,7 +4,8 @@ from pathlib import Path
 
 from hcsqc.core import cli
 from hcsqc.core.schema import write_table
-from hcsqc.screens.simulate import SimulationSettings, simulate_plate
+from hcsqc.screens.simulate.model import SimulationSettings
+from hcsqc.screens.simulate.plate import simulate_plate
 
 
 def main() -> None:

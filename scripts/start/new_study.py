@@ -23,7 +23,7 @@ def main() -> None:
     """Read the flags, look at the images, write preview and study."""
     parser = argparse.ArgumentParser(
         description=__doc__,
-        epilog="example: python scripts/new_study.py /data/my_screen --output my_study.yaml",
+        epilog="example: python scripts/start/new_study.py /data/my_screen --output my_study.yaml",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("path", type=Path, help="folder of images, or a LoadData table")

@@ -1,6 +1,6 @@
 """Print a table of a study's runs from the MLflow tracking store: a metric with its interval.
 
-python scripts/compare_runs.py --by encoder --metric test/f1 --uri sqlite:///results/demo/mlflow.db
+python scripts/tracking/compare_runs.py --by encoder --metric test/f1 --uri sqlite:///results/demo/mlflow.db
 """
 
 import argparse

@@ -253,7 +253,7 @@ def test_the_script_takes_the_largest_budget_that_has_predictions(tmp_path, monk
     words += " --misses misses.txt --figure dose.png --record run.json"
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(
-        sys, "argv", ["tabulate_dose_response.py", "--predictions", *paths, *words.split()]
+        sys, "argv", [tabulate_dose_response.__file__, "--predictions", *paths, *words.split()]
     )
     tabulate_dose_response.main()
     table = pd.read_csv("out.csv")
@@ -274,7 +274,7 @@ def test_without_any_predictions_the_script_writes_an_empty_table(tmp_path, monk
     words = "--labels labels.parquet --train-screen s --replicates 50 --seed 0 --output out.csv"
     words += " --misses misses.txt --figure dose.png --record run.json"
     monkeypatch.chdir(tmp_path)
-    script = "tabulate_dose_response.py"
+    script = tabulate_dose_response.__file__
     monkeypatch.setattr(sys, "argv", [script, "--predictions", str(path), *words.split()])
     tabulate_dose_response.main()
     assert pd.read_csv("out.csv").empty and (tmp_path / "misses.txt").read_text() == ""

@@ -220,7 +220,7 @@ def test_the_script_runs_the_logistic_probe(tmp_path, monkeypatch):
     words += " --replicates 20 --seed 0 --output out.csv --differences d.csv --record run.json"
     words += " --penalties 0.01 1 --folds 3"
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["compare_label_selection.py", *words.split()])
+    monkeypatch.setattr(sys, "argv", [compare_label_selection.__file__, *words.split()])
     compare_label_selection.main()
     found = pd.read_csv("out.csv")
     assert list(found) == COLUMNS and len(found) == 4 * 2 * 2 * 3

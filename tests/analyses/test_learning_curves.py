@@ -240,7 +240,7 @@ def test_the_script_writes_curves_drops_and_figure(tmp_path, monkeypatch):
     words += " --curves curves.csv --drops drops.csv --figure f.png"
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(
-        sys, "argv", ["fit_learning_curves.py", *words.split(), "--record", "run.json"]
+        sys, "argv", [fit_learning_curves.__file__, *words.split(), "--record", "run.json"]
     )
     fit_learning_curves.main()
     curves = pd.read_csv("curves.csv")

@@ -29,7 +29,8 @@ from hcsqc.analyses.shift_images import (
     write_variants,
 )
 from hcsqc.core.errors import InputError
-from hcsqc.core.schema import features_schema, wells_of, write_table
+from hcsqc.core.ids import wells_of
+from hcsqc.core.schema import features_schema, write_table
 from hcsqc.features.tables import features_table
 from hcsqc.figures import shift as shift_figures
 from hcsqc.figures.shift import plot_diagnosis, plot_score_histograms
@@ -422,7 +423,7 @@ def write_features(path, crops, matrix):
 
 
 @pytest.mark.skipif(
-    importlib.util.find_spec("hcsqc.probes.logistic") is None, reason="no logistic probe yet"
+    importlib.util.find_spec("hcsqc.probes.frozen.logistic") is None, reason="no logistic probe yet"
 )
 @pytest.mark.parametrize("with_images", [True, False])
 def test_the_script_writes_the_diagnosis_of_every_shift_screen(
@@ -462,7 +463,7 @@ def test_the_script_writes_the_diagnosis_of_every_shift_screen(
     words += ["--variants", *variants] if with_images else []
     words += ["--encoder", "e", "--seed", 0, "--penalties", 0.1, 1, "--folds", 3]
     words += ["--output", tmp_path / "out.parquet", "--record", tmp_path / "run.json"]
-    monkeypatch.setattr(sys, "argv", ["diagnose_shift.py", *map(str, words)])
+    monkeypatch.setattr(sys, "argv", [diagnose_shift.__file__, *map(str, words)])
     diagnose_shift.main()
     assert json.loads((tmp_path / "run.json").read_text())["parameters"]["budget"] == BUDGET
     table = pd.read_parquet(tmp_path / "out.parquet")

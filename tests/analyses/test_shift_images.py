@@ -184,7 +184,7 @@ def run(monkeypatch, tmp_path, plate, encoder, *more: str):
     words += ["--labels", labels, "--crops", plate, "--composite", *CHANNELS]
     words += ["--most-channels", 3, "--batch-size", 2, "--precision", "float32"]
     words += ["--output", tmp_path / "b.parquet", "--record", tmp_path / "run.json", *more]
-    monkeypatch.setattr(sys, "argv", ["embed_shift_variants.py", *map(str, words)])
+    monkeypatch.setattr(sys, "argv", [script.__file__, *map(str, words)])
     script.main()
     return read_variants(tmp_path / "b.parquet")
 

@@ -180,7 +180,7 @@ def test_the_script_runs_the_logistic_probe(tmp_path, monkeypatch):
     words += " --budgets 10 40 350 --draws 2 --seed 0 --output out.csv --record run.json"
     words += " --penalties 0.01 1 --folds 3"
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["probe_unseen_artefacts.py", *words.split()])
+    monkeypatch.setattr(sys, "argv", [probe_unseen_artefacts.__file__, *words.split()])
     probe_unseen_artefacts.main()
     found = pd.read_csv("out.csv")
     assert list(found) == COLUMNS and len(found) == 3 * 2 * 2

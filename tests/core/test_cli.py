@@ -12,6 +12,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from hcsqc.core import cli
+from hcsqc.core.digest import SCRIPTS
 from hcsqc.core.errors import InputError
 
 unhurried = hypothesis_settings(deadline=None)  # a busy machine is no failure
@@ -99,7 +100,7 @@ def test_a_wrong_value_is_named(name, wrong, expected, capsys):
 
 def run(job, tmp_path, monkeypatch, **arguments) -> Path:
     """Run a job as a script's main() does; return where its record goes."""
-    monkeypatch.setattr("sys.argv", ["scripts/report/save_config.py"])
+    monkeypatch.setattr("sys.argv", [str(SCRIPTS / "report" / "save_config.py")])
     path = tmp_path / "runs" / "config" / "run.json"
     cli.run(job, argparse.Namespace(record=path, **arguments))
     return path
@@ -122,6 +123,14 @@ def test_bad_input_is_one_line_and_exit_status_1_and_a_failed_record(tmp_path, m
     record = json.loads((folder / "failed.json").read_text())
     assert (record["status"], record["key"]) == ("FAILED", "config")
     assert "no column 'well'" in record["error"]
+
+
+def test_a_script_of_another_copy_of_the_project_is_refused(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", [str(tmp_path / "scripts" / "report" / "save_config.py")])
+    with pytest.raises(SystemExit):
+        cli.run(raise_(AssertionError()), argparse.Namespace(record=tmp_path / "run.json"))
+    printed = capsys.readouterr().err
+    assert "not of the same copy of the project; start it by the run.sh" in printed
 
 
 def test_a_defect_keeps_its_traceback_and_leaves_a_failed_record(tmp_path, monkeypatch):

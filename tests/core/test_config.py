@@ -18,11 +18,11 @@ from hcsqc.encoders.measures import MEASURES
 from hcsqc.encoders.views import ViewSettings
 from hcsqc.pretraining.loop import PretrainingSettings
 from hcsqc.pretraining.methods import METHODS
-from hcsqc.probes.knn import KnnSettings
-from hcsqc.probes.logistic import LogisticSettings
+from hcsqc.probes.frozen.knn import KnnSettings
+from hcsqc.probes.frozen.logistic import LogisticSettings
 from hcsqc.probes.sgd import SgdSearchSettings, SgdSettings
 from hcsqc.screens.scale import ScaleSettings
-from hcsqc.screens.simulate import SimulationSettings
+from hcsqc.screens.simulate.model import SimulationSettings
 from tests.conftest import ROOT
 
 SCHEMA = yaml.safe_load((ROOT / "rules" / "config.schema.yaml").read_text())

@@ -7,7 +7,12 @@ import pytest
 
 from hcsqc.core import digest
 from hcsqc.core.digest import code_digest
+from hcsqc.core.errors import InputError
+from hcsqc.pretraining.digest import pretraining_digest
 from hcsqc.pretraining.methods import METHODS
+
+PROBE = "probes/probe_features.py"
+KNN = "hcsqc/probes/frozen/knn.py"
 
 
 @pytest.fixture
@@ -21,20 +26,24 @@ def scripts(tmp_path, monkeypatch) -> Path:
     forget()
 
 
+def knn_digest(without=()) -> str:
+    return code_digest(PROBE, KNN, without)
+
+
 def forget() -> None:
-    digest._imports.cache_clear()
-    digest._canonical.cache_clear()
+    for kept in (digest._module, digest._files, digest._known):
+        kept.cache_clear()
 
 
-def after(path: Path, edit, script: str = "probe_knn.py", without=()) -> tuple[str, str]:
+def after(path: Path, edit, script: str | None = None, without=()) -> tuple[str, str]:
     """Return the digest of a script before and after an edit of a file's text."""
-    before = code_digest(script, without)
+    before = code_digest(script) if script else knn_digest(without)
     text = path.read_text()
     changed = edit(text)
     assert changed != text, "the edit must find its place"
     path.write_text(changed)
     forget()
-    return before, code_digest(script, without)
+    return before, code_digest(script) if script else knn_digest(without)
 
 
 def rename_variable(text: str) -> str:
@@ -43,12 +52,12 @@ def rename_variable(text: str) -> str:
 
 def test_it_is_the_same_each_time_and_in_each_folder(scripts):
     original = digest.SCRIPTS
-    first = code_digest("probe_knn.py")
+    first = knn_digest()
     assert len(first) == 16 and int(first, 16) >= 0
     shutil.move(original, original.with_name("elsewhere"))
     digest.SCRIPTS = original.with_name("elsewhere")
     forget()
-    assert code_digest("probe_knn.py") == first
+    assert knn_digest() == first
 
 
 @pytest.mark.parametrize(
@@ -66,17 +75,17 @@ def test_it_is_the_same_each_time_and_in_each_folder(scripts):
     ids=["comment", "comment in code", "module", "class", "function", "blank lines"],
 )
 def test_comments_docstrings_and_layout_do_not_change_it(scripts, edit):
-    before, now = after(scripts / "hcsqc" / "probes" / "knn.py", edit)
+    before, now = after(scripts / "hcsqc" / "probes" / "frozen" / "knn.py", edit)
     assert now == before
 
 
 @pytest.mark.parametrize(
     ("module", "old", "new"),
     [
-        ("probe_knn.py", "settings = cli", "chosen = settings = cli"),
-        ("cli.py", "sys.exit(1)", "sys.exit(2)"),
-        ("hcsqc/probes/knn.py", "neighbours = min(", "neighbours = max("),
-        # Two steps away: probe_knn -> task -> splits.
+        (PROBE, "settings = cli", "chosen = settings = cli"),
+        ("hcsqc/core/cli.py", "sys.exit(1)", "sys.exit(2)"),
+        ("hcsqc/probes/frozen/knn.py", "neighbours = min(", "neighbours = max("),
+        # Two steps away: probe_features -> task -> splits.
         ("hcsqc/labels/splits.py", "total // 2, ", "total // 3, "),
         ("hcsqc/__init__.py", '__version__ = "', '__version__ = "9.'),
     ],
@@ -87,12 +96,14 @@ def test_code_of_the_script_or_of_anything_it_imports_changes_it(scripts, module
 
 
 def test_a_string_that_is_no_docstring_changes_it(scripts):
-    path = scripts / "hcsqc" / "probes" / "knn.py"
+    path = scripts / "hcsqc" / "probes" / "frozen" / "knn.py"
     before, now = after(path, lambda text: text.replace('kind="stable"', 'kind="quicksort"'))
     assert now != before
 
 
-@pytest.mark.parametrize("module", ["metrics", "report", "pretraining", "probes/linear"])
+@pytest.mark.parametrize(
+    "module", ["probes/metrics", "report/page", "pretraining/loop", "probes/frozen/linear"]
+)
 def test_a_module_that_is_not_imported_does_not_change_it(scripts, module):
     path = scripts / "hcsqc" / f"{module}.py"
     before, now = after(path, lambda text: text + "\nADDED = 1\n")
@@ -100,28 +111,33 @@ def test_a_module_that_is_not_imported_does_not_change_it(scripts, module):
 
 
 def test_a_metric_changes_the_scores_and_no_training(scripts):
-    jobs = ["score_predictions.py", "pretrain.py", "finetune.py", "extract_features.py"]
+    jobs = [
+        "probes/score_predictions.py",
+        "pretraining/pretrain.py",
+        "probes/finetune.py",
+        "features/extract_features.py",
+    ]
     before = {job: code_digest(job) for job in jobs}
-    path = scripts / "hcsqc" / "metrics.py"
+    path = scripts / "hcsqc" / "probes" / "metrics.py"
     path.write_text(path.read_text().replace("THRESHOLD = 0.5", "THRESHOLD = 0.4"))
     forget()
-    assert [job for job in jobs if code_digest(job) != before[job]] == ["score_predictions.py"]
+    assert [job for job in jobs if code_digest(job) != before[job]] == [jobs[0]]
 
 
 def test_a_new_import_brings_the_imported_module_in(scripts):
-    path = scripts / "hcsqc" / "probes" / "knn.py"
-    before, linked = after(path, lambda text: text + "\nfrom hcsqc.probes import linear\n")
+    path = scripts / "hcsqc" / "probes" / "frozen" / "knn.py"
+    before, linked = after(path, lambda text: text + "\nfrom hcsqc.probes.frozen import linear\n")
     assert linked != before
-    linear = scripts / "hcsqc" / "probes" / "linear.py"
+    linear = scripts / "hcsqc" / "probes" / "frozen" / "linear.py"
     linked, now = after(linear, lambda text: text.replace("rates * step", "rates / step"))
     assert now != linked
 
 
 def test_an_import_inside_a_function_counts(scripts):
-    path = scripts / "hcsqc" / "probes" / "knn.py"
-    late = "\ndef later():\n    from hcsqc import metrics\n    return metrics\n"
+    path = scripts / "hcsqc" / "probes" / "frozen" / "knn.py"
+    late = "\ndef later():\n    from hcsqc.probes import metrics\n    return metrics\n"
     after(path, lambda text: text + late)
-    metrics = scripts / "hcsqc" / "metrics.py"
+    metrics = scripts / "hcsqc" / "probes" / "metrics.py"
     before, now = after(metrics, lambda text: text.replace("= 0.5", "= 0.6"))
     assert now != before
 
@@ -147,8 +163,8 @@ def test_a_moved_module_changes_it(scripts):
 
 def test_what_is_left_out_does_not_change_it_nor_does_what_only_it_imports(scripts):
     left_out = ["hcsqc/probes/task.py"]
-    whole = code_digest("probe_knn.py")
-    assert code_digest("probe_knn.py", left_out) != whole
+    whole = knn_digest()
+    assert knn_digest(left_out) != whole
     for module, old, new in (
         ("hcsqc/probes/task.py", "ABNORMAL = ", "ABNORMAL = NAME = "),
         ("hcsqc/labels/splits.py", "total // 2, ", "total // 3, "),  # only task.py imports it
@@ -156,19 +172,21 @@ def test_what_is_left_out_does_not_change_it_nor_does_what_only_it_imports(scrip
         path = scripts / module
         before, now = after(path, lambda text, o=old, n=new: text.replace(o, n), without=left_out)
         assert now == before, module
-    path = scripts / "hcsqc" / "probes" / "knn.py"
+    path = scripts / "hcsqc" / "probes" / "frozen" / "knn.py"
     before, now = after(path, rename_variable, without=left_out)
     assert now != before
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_is_part_of_pretraining(scripts, method):
-    path = scripts / "hcsqc" / "methods" / f"{method}.py"
-    before, now = after(path, lambda text: text + "\nADDED = 1\n", "pretrain.py")
+    path = scripts / "hcsqc" / "pretraining" / "methods" / f"{method}.py"
+    before, now = after(path, lambda text: text + "\nADDED = 1\n", "pretraining/pretrain.py")
     assert now != before
 
 
-@pytest.mark.parametrize("script", ["pretrain.py", "finetune.py", "random_encoder.py"])
+@pytest.mark.parametrize(
+    "script", ["pretraining/pretrain.py", "probes/finetune.py", "encoders/random_encoder.py"]
+)
 def test_the_formulas_of_measures_are_no_part_of_training(scripts, script):
     path = scripts / "hcsqc/encoders/image_quality.py"
     before, changed = after(
@@ -176,6 +194,113 @@ def test_the_formulas_of_measures_are_no_part_of_training(scripts, script):
     )
     assert before == changed
     before, changed = after(
-        path, lambda text: text.replace("SCALE_PX = 21", "SCALE_PX = 22"), "fit_measures.py"
+        path,
+        lambda text: text.replace("SCALE_PX = 21", "SCALE_PX = 22"),
+        "encoders/fit_measures.py",
     )
     assert before != changed
+
+
+def test_of_a_registry_only_the_plugin_and_what_it_imports_counts(scripts):
+    methods = scripts / "hcsqc" / "pretraining" / "methods"
+
+    def after_edit(name: str) -> list[str]:
+        (methods / name).write_text((methods / name).read_text() + "\nADDED = 1\n")
+        before = {method: pretraining_digest(method) for method in METHODS}
+        (methods / name).write_text((methods / name).read_text() + "\nADDED = 2\n")
+        forget()
+        return [method for method in METHODS if pretraining_digest(method) != before[method]]
+
+    assert after_edit("swav.py") == ["swav"]
+    assert after_edit("base.py") == list(METHODS)
+    assert after_edit("__init__.py") == []
+
+
+def test_curves_that_only_show_a_training_are_no_part_of_it(scripts):
+    before = pretraining_digest("simclr")
+    path = scripts / "hcsqc" / "tracking" / "live_curves.py"
+    path.write_text(path.read_text() + "\nADDED = 1\n")
+    forget()
+    assert pretraining_digest("simclr") == before
+
+
+def test_what_the_init_of_a_package_imports_counts(scripts):
+    package = scripts / "hcsqc" / "made"
+    package.mkdir()
+    (package / "__init__.py").write_text("from hcsqc.made.one import VALUE\n")
+    (package / "one.py").write_text("VALUE = 1\n")
+    (package / "two.py").write_text("VALUE = 1\n")
+    (scripts / "job.py").write_text("import hcsqc.made.two\n")
+    before, now = after(
+        package / "one.py", lambda text: text.replace("VALUE = 1", "VALUE = 2"), "job.py"
+    )
+    assert now != before
+
+
+@pytest.mark.parametrize("line", ["from . import knn", "from .knn import KnnSettings"])
+def test_a_relative_import_is_refused_by_name_and_line(scripts, line):
+    path = scripts / "hcsqc" / "probes" / "task.py"
+    path.write_text(f'"""About."""\n\n{line}\n')
+    with pytest.raises(InputError, match=r"task\.py, line 3: a relative import.*whole name"):
+        knn_digest()
+
+
+def test_a_declared_data_file_is_code(scripts):
+    page = scripts / "hcsqc" / "report" / "page.html"
+    before, now = after(page, lambda text: text + "<p>", "report/make_report.py")
+    assert now != before
+    other = scripts / "hcsqc" / "report" / "audit.html"
+    before, now = after(other, lambda text: text + "<p>", "report/make_report.py")
+    assert now == before
+
+
+def test_a_declared_data_file_that_is_missing_is_named(scripts):
+    (scripts / "hcsqc" / "report" / "page.html").unlink()
+    with pytest.raises(InputError, match=r"page\.py declares page\.html in DATA_FILES: No such"):
+        code_digest("report/make_report.py")
+
+
+def test_every_data_file_of_the_library_is_declared():
+    library = digest.SCRIPTS / "hcsqc"
+    beside = {
+        path
+        for path in library.rglob("*")
+        if path.is_file() and path.suffix != ".py" and "__pycache__" not in path.parts
+    }
+    declared = {
+        path.parent / name for path in library.rglob("*.py") for name in digest._module(path).data
+    }
+    assert declared == beside
+
+
+def test_what_was_parsed_is_kept_for_the_next_job_and_parsed_anew_after_an_edit(
+    scripts, monkeypatch
+):
+    first = knn_digest()
+    parsed = []
+    parse = digest.ast.parse
+    monkeypatch.setattr(
+        digest.ast, "parse", lambda text, *rest: parsed.append(text) or parse(text, *rest)
+    )
+    forget()
+    assert knn_digest() == first
+    assert not parsed
+    path = scripts / "hcsqc" / "probes" / "frozen" / "knn.py"
+    before, now = after(path, rename_variable)
+    assert now != before == first
+    assert len(parsed) == 1
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null"])
+def test_a_damaged_memory_of_what_was_parsed_is_not_believed(scripts, text):
+    first = knn_digest()
+    digest._kept().write_text(text)
+    forget()
+    assert knn_digest() == first
+
+
+def test_an_installation_that_nobody_may_write_to_gives_the_same(scripts, monkeypatch):
+    first = knn_digest()
+    monkeypatch.setattr(digest, "_kept", lambda: Path("/proc/nowhere/digests.json"))
+    forget()
+    assert knn_digest() == first

@@ -16,9 +16,10 @@ import pytest
 
 from hcsqc.core import records
 from hcsqc.core.digest import SCRIPTS, code_digest
-from hcsqc.core.records import Record, job_key
+from hcsqc.core.ids import job_key
+from hcsqc.core.records import Record
 
-SCRIPT = "save_config.py"
+SCRIPT = "report/save_config.py"
 
 
 def recorded(path: Path, job=lambda record: None, **arguments) -> dict:

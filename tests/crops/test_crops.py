@@ -29,7 +29,8 @@ from hcsqc.crops.resume import PartialPlate
 from hcsqc.crops.shards import ShardFormat, Shards
 from hcsqc.screens.layouts import Source, index_plate
 from hcsqc.screens.scale import PlateImages, ScaleSettings, measure_scale
-from hcsqc.screens.simulate import SimulationSettings, simulate_plate
+from hcsqc.screens.simulate.model import SimulationSettings
+from hcsqc.screens.simulate.plate import simulate_plate
 from tests.conftest import ROOT
 
 SHAPE = 160, 200
@@ -425,10 +426,10 @@ def test_pixels_above_the_range_of_the_sample_are_announced(tmp_path, capsys):
 # Crops the plate in `plate.pickle`; at the field of that number the process kills itself.
 KILLED = """
 import os, pickle, signal, sys
-import hcsqc.crops
+import hcsqc.crops.cut
 plate, cropping, nucleus, shard, kill_at = pickle.load(open("plate.pickle", "rb"))
-hcsqc.crops.CHECKPOINT_FIELDS, hcsqc.crops.AHEAD_FIELDS = 4, 1
-find, calls = hcsqc.crops.find_nuclei, []
+hcsqc.crops.cut.CHECKPOINT_FIELDS, hcsqc.crops.cut.AHEAD_FIELDS = 4, 1
+find, calls = hcsqc.crops.cut.find_nuclei, []
 
 def find_or_die(dna, settings):
     calls.append(1)
@@ -436,8 +437,8 @@ def find_or_die(dna, settings):
         os.kill(os.getpid(), signal.SIGKILL)
     return find(dna, settings)
 
-hcsqc.crops.find_nuclei = find_or_die
-hcsqc.crops.crop_plate(plate, cropping, nucleus, shard, 1, "test")
+hcsqc.crops.cut.find_nuclei = find_or_die
+hcsqc.crops.cut.crop_plate(plate, cropping, nucleus, shard, 1, "test")
 """
 
 
@@ -450,7 +451,7 @@ def crop_and_die(folder, plate, shard, kill_at):
 
 
 def test_killed_job_goes_on_and_ends_with_the_same_bytes(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(hcsqc.crops, "CHECKPOINT_FIELDS", 4)
+    monkeypatch.setattr(hcsqc.crops.cut, "CHECKPOINT_FIELDS", 4)
     plate = make_plate(
         tmp_path / "images", [planes(site, CENTRES[: site % 5]) for site in range(19)]
     )
@@ -479,7 +480,7 @@ def test_killed_job_goes_on_and_ends_with_the_same_bytes(tmp_path, monkeypatch, 
     ids=["journal cut", "no journal", "no pixels"],
 )
 def test_what_a_killed_job_left_in_disorder_is_not_used(tmp_path, monkeypatch, spoil):
-    monkeypatch.setattr(hcsqc.crops, "CHECKPOINT_FIELDS", 4)
+    monkeypatch.setattr(hcsqc.crops.cut, "CHECKPOINT_FIELDS", 4)
     plate = make_plate(tmp_path / "images", [planes(site) for site in range(14)])
     crop(plate, tmp_path / "whole.parquet")
     shard = tmp_path / "p.parquet"
@@ -490,7 +491,7 @@ def test_what_a_killed_job_left_in_disorder_is_not_used(tmp_path, monkeypatch, s
 
 
 def test_what_was_cropped_otherwise_is_not_gone_on_with(tmp_path, monkeypatch):
-    monkeypatch.setattr(hcsqc.crops, "CHECKPOINT_FIELDS", 4)
+    monkeypatch.setattr(hcsqc.crops.cut, "CHECKPOINT_FIELDS", 4)
     plate = make_plate(tmp_path / "images", [planes(site) for site in range(14)])
     shard = tmp_path / "p.parquet"
     assert crop_and_die(tmp_path, plate, shard, kill_at=13) == -signal.SIGKILL

@@ -14,7 +14,8 @@ from hcsqc.crops.shards import ShardFormat, Shards, ShardWriter
 from hcsqc.screens.artefacts import SIMULATED
 from hcsqc.screens.layouts import Source, index_plate
 from hcsqc.screens.scale import PlateImages, ScaleSettings, measure_scale
-from hcsqc.screens.simulate import SimulationSettings, simulate_plate
+from hcsqc.screens.simulate.model import SimulationSettings
+from hcsqc.screens.simulate.plate import simulate_plate
 
 KNEE = 0.9
 WINDOW = 64

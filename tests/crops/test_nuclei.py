@@ -9,14 +9,11 @@ from skimage.draw import disk
 from skimage.measure import label, regionprops
 
 from hcsqc.crops.nuclei import NucleusSettings, find_nuclei
-from hcsqc.screens.simulate import (
-    CELL_LINES,
-    SimulationSettings,
-    expose,
-    make_shading,
-    make_textures,
-    simulate_field,
-)
+from hcsqc.screens.simulate.camera import expose, make_shading
+from hcsqc.screens.simulate.cell_lines import CELL_LINES
+from hcsqc.screens.simulate.model import SimulationSettings
+from hcsqc.screens.simulate.plate import simulate_field
+from hcsqc.screens.simulate.textures import make_textures
 
 SETTINGS = NucleusSettings("fast", nucleus_diameter_px=25, nucleus_smallest_px=80)
 MATCH_PX = 6

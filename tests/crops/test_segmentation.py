@@ -10,7 +10,7 @@ from skimage.draw import disk
 
 from hcsqc.core.errors import InputError
 from hcsqc.crops import segmentation
-from hcsqc.crops.nuclei import METHODS, NucleusSettings, find_nuclei
+from hcsqc.crops.nuclei import SEGMENTATION_METHODS, NucleusSettings, find_nuclei
 
 CENTRES = [(60, 60), (83, 60), (200, 120)]
 
@@ -55,7 +55,7 @@ def test_package_that_is_not_installed_is_named(monkeypatch, method):
 def test_unknown_method_is_refused():
     with pytest.raises(InputError, match="'otsu' is not one of fast, watershed, cellpose"):
         find_nuclei(field(), NucleusSettings("otsu", 25, 80))
-    assert set(METHODS) == {"fast", "watershed", "cellpose", "stardist"}
+    assert set(SEGMENTATION_METHODS) == {"fast", "watershed", "cellpose", "stardist"}
 
 
 def labels_of(image):

@@ -768,7 +768,7 @@ FLAGS = ["--attempts", "3", "--backoff-s", "0.1", "--timeout-s", "5"]
 
 
 def script(name: str, *words: object) -> list[str]:
-    return [sys.executable, str(ROOT / "scripts" / name), *map(str, words)]
+    return [sys.executable, str(ROOT / "scripts" / "download" / name), *map(str, words)]
 
 
 def unpack_words(folder: Path, deletes: bool) -> list[object]:
@@ -804,7 +804,9 @@ def test_a_plate_is_unpacked_by_hand_and_its_archives_stay_or_go(tmp_path, delet
 
 def test_archives_stay_until_the_marker_is_written(tmp_path, monkeypatch):
     path = received_plate(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["unpack_plate.py", *map(str, unpack_words(tmp_path, True))])
+    monkeypatch.setattr(
+        sys, "argv", [unpack_plate.__file__, *map(str, unpack_words(tmp_path, True))]
+    )
 
     def full(value, path):
         raise OSError(errno.ENOSPC, "No space left on device")

@@ -547,6 +547,20 @@ def test_kept_weights_have_no_head_and_say_where_they_come_from(whole, tmp_path)
     assert about["sha256"] == sha256(path)
 
 
+def test_weights_of_the_hub_are_asked_for_once(whole, tmp_path):
+    path = tmp_path / "kept.safetensors"
+    assert weights.kept_from_hub(path, TINY) is None
+    found = find_weights(TINY, write(whole, tmp_path / "own.safetensors"))
+    save_weights(found, path)
+    assert weights.kept_from_hub(path, TINY) is None  # of a file, which may have changed
+    save_weights(replace(found, provenance={"weights": "hub"}), path)
+    kept = weights.kept_from_hub(path, TINY)
+    assert all(torch.equal(kept.tensors[name], found.tensors[name]) for name in found.tensors)
+    assert weights.kept_from_hub(path, "resnet18.tv_in1k") is None
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    assert weights.kept_from_hub(path, TINY) is None  # damaged
+
+
 def test_weights_of_the_hub_are_taken_without_the_head(hub):
     name, revision = "test_resnet.r160_in1k", "0123456789abcdef0123456789abcdef01234567"
     repository = hub / f"models--timm--{name}"

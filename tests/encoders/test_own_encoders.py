@@ -156,13 +156,13 @@ def test_the_commands_write_what_probes_read(tmp_path, monkeypatch):
     shared = ["--table", str(source), "--record", str(tmp_path / "run.json")]
     out = tmp_path / "features.parquet"
     words = [*shared, "--labels", str(tmp_path / "labels.parquet"), "--output", str(out)]
-    monkeypatch.setattr(sys, "argv", ["import_features.py", *words])
+    monkeypatch.setattr(sys, "argv", [import_features.__file__, *words])
     import_features.main()
     crops, vectors = read_features([out])
     assert crops.tolist() == CROPS[:2]
     np.testing.assert_array_equal(vectors, VECTORS[:2])
     about = tmp_path / "encoder.json"
-    monkeypatch.setattr(sys, "argv", ["describe_features.py", *shared, "--output", str(about)])
+    monkeypatch.setattr(sys, "argv", [describe_features.__file__, *shared, "--output", str(about)])
     describe_features.main()
     described = json.loads(about.read_text())
     assert (described["width"], described["trainable"]) == (3, False)

@@ -9,21 +9,24 @@ import pytest
 
 from hcsqc.core.files import atomic
 from hcsqc.crops.shards import ShardFormat, Shards, ShardWriter
-from hcsqc.figures import style as figures
-from hcsqc.figures.style import plot_budgets, plot_crops, plot_nuclei, plot_shift
+from hcsqc.figures.crops import plot_crops
+from hcsqc.figures.nuclei import plot_nuclei
+from hcsqc.figures.scores import plot_budgets, plot_shift
+from hcsqc.figures.style import save_figure
 from hcsqc.report.tables import COLUMNS
 
 
 @pytest.fixture
 def drawn(monkeypatch) -> list:
     """Collect the figures that are saved, and keep them open until the test ends."""
-    seen, save = [], figures.save_figure
+    seen = []
 
     def keep(figure, path):
         seen.append(figure)
-        save(figure, path)
+        save_figure(figure, path)
 
-    monkeypatch.setattr(figures, "save_figure", keep)
+    for module in ("crops", "nuclei", "scores"):
+        monkeypatch.setattr(f"hcsqc.figures.{module}.save_figure", keep)
     return seen
 
 

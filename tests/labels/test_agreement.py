@@ -3,20 +3,13 @@
 import math
 
 import numpy as np
-import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import cohen_kappa_score
 
 from hcsqc.labels.agreement import DISAGREEMENT_COLUMNS, PAIR_COLUMNS, agreement, disagreements
-
-
-def placed(*rows):
-    """Return placed labels from (crop, annotator, label[, artefact])."""
-    rows = [(*row, "")[:4] for row in rows]
-    table = pd.DataFrame(rows, columns=["crop_id", "annotator", "label", "artefact"])
-    return table.assign(source=table["annotator"] + ".csv")
+from tests.labels.made_labels import placed
 
 
 def labelled(annotator, labels):

@@ -1,8 +1,5 @@
 """Labels: files are checked by line, nearest nuclei get them, and the truth is not guessed."""
 
-from argparse import Namespace
-from types import SimpleNamespace
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -19,48 +16,17 @@ from hcsqc.labels.match import (
     read_label_file,
     settle,
 )
-from scripts.labels import label_screen
+from tests.labels.made_labels import HEADER, label_file, label_rows, nuclei_at, truth_at
 
-HEADER = ",".join(FILE_COLUMNS)
 GOOD = "p,B02,1,50,60,abnormal,blur,alice,random"
 MATCH_PX = 12
 WINDOW_PX = 64
-
-
-def label_file(path, *lines, header=HEADER):
-    path.write_text("\n".join([header, *lines]) + "\n")
-    return path
-
-
-def label_rows(*places, label="normal", source="a.csv", **columns):
-    """Return rows of label files at (well, x, y)."""
-    rows = pd.DataFrame(places, columns=["well", "x_px", "y_px"])
-    values = {"plate": "p", "site": 1, "label": label, "artefact": "", "annotator": "alice"}
-    return rows.assign(**(values | {"selection": "random", "source": source} | columns))
 
 
 def placed_and_settled(rows, nuclei, match_px, conflicts="error"):
     """Return the `labels` table of rows, and the rows that find no crop."""
     placed, lost = place_labels(rows, nuclei, match_px)
     return settle(placed, conflicts), lost
-
-
-def nuclei_at(*places, plate="p", site=1):
-    """Return nuclei at (well, x, y, kept)."""
-    rows = pd.DataFrame(places, columns=["well", "x_px", "y_px", "kept"])
-    rows["field_id"] = f"s/{plate}/" + rows["well"] + f"/s{site}"
-    rows["crop_id"] = [
-        f"{row.field_id}/x{row.x_px:04d}y{row.y_px:04d}" for row in rows.itertuples()
-    ]
-    reason = rows["kept"].map({True: None, False: "border"})
-    return rows.assign(plate=plate, site=site, area_px=300, reason=reason)
-
-
-def truth_at(*cells, plate="p", site=1):
-    """Return truth of cells at (well, x, y, artefact)."""
-    rows = pd.DataFrame(cells, columns=["well", "x_px", "y_px", "artefact"])
-    strength = np.where(rows["artefact"] == "none", 0.0, 0.7)
-    return rows.assign(plate=plate, site=site, strength=strength, scope="cell")
 
 
 # Reading a file
@@ -472,163 +438,3 @@ def test_crops_drawn_at_random_keep_the_share_of_abnormal_ones(tmp_path):
 def test_more_crops_at_random_than_there_are_is_all():
     assert len(draw_at_random(candidates(3, 2), 10, seed=0)) == 5
     assert len(draw_at_random(candidates(0, 0), 10, seed=0)) == 0
-
-
-# The command
-
-
-def arguments(folder, nuclei, truth=(), files=(), wells=("B02",)):
-    columns = ["crop_id", "field_id", "x_px", "y_px", "area_px", "kept", "reason"]
-    write_table(nuclei[columns], folder / "nuclei.parquet", "nuclei")
-    return Namespace(
-        screen="s",
-        nuclei=[folder / "nuclei.parquet"],
-        truth=list(truth),
-        label_files=list(files),
-        evaluation_wells=list(wells),
-        output=folder / "labels.parquet",
-        random=folder / "random.parquet",
-        unmatched=folder / "unmatched.csv",
-        disagreements=folder / "disagreements.csv",
-        match_px=12.0,
-        truth_per_class=5,
-        truth_random=12,
-        conflicts="error",
-        window_px=WINDOW_PX,
-    )
-
-
-def run(args):
-    record = SimpleNamespace()
-    label_screen.label(args, record)
-    return read_table(args.output, "labels"), record.metrics
-
-
-def test_screen_without_labels_is_sent_to_the_page_on_labels(tmp_path):
-    args = arguments(tmp_path, nuclei_at(("B02", 50, 50, True)))
-    with pytest.raises(InputError, match=r"screen s has no labels.*docs/labels.md"):
-        run(args)
-
-
-def test_screen_is_labelled_from_files(tmp_path, capsys):
-    nuclei = nuclei_at(("B02", 50, 50, True), ("B02", 150, 50, True), ("C03", 5, 5, False))
-    one = label_file(
-        tmp_path / "a.csv", "p,B02,1,51,50,normal,,a,random", "p,C03,1,5,5,normal,,a,random"
-    )
-    two = label_file(tmp_path / "b.csv", "p,B02,1,149,50,abnormal,dead,b,uncertain")
-    labels, metrics = run(arguments(tmp_path, nuclei, files=[one, two]))
-    assert labels["source"].tolist() == ["a.csv", "b.csv"]
-    assert metrics == {
-        "labels_normal": 1,
-        "labels_abnormal": 1,
-        "labels_unmatched": 1,
-        "labels_random": 1,
-        "labels_disagreeing": 0,
-    }
-    at_random = read_table(tmp_path / "random.parquet", "labels")
-    pd.testing.assert_frame_equal(at_random, labels[labels["selection"] == "random"])
-    listed = pd.read_csv(tmp_path / "disagreements.csv")
-    assert listed.empty and listed.columns[0] == "crop_id"
-    unmatched = pd.read_csv(tmp_path / "unmatched.csv")
-    assert unmatched["reason"].tolist() == ["the nucleus was not cropped"]
-    assert "1 labels find no crop" in capsys.readouterr().err
-
-
-def test_labels_of_another_screen_are_refused(tmp_path):
-    path = label_file(tmp_path / "a.csv", "other,B02,1,51,50,normal,,a,random")
-    args = arguments(tmp_path, nuclei_at(("B02", 50, 50, True)), files=[path])
-    with pytest.raises(InputError, match="none of the labels finds a crop; first: .*'other'"):
-        run(args)
-
-
-def test_labels_of_another_screen_are_refused_though_some_lie_at_a_nucleus_by_chance(tmp_path):
-    nuclei = nuclei_at(("B02", 50, 50, True))
-    near, far = "p,B02,1,51,50,normal,,a,random", "p,B02,1,400,300,normal,,a,random"
-    wrong = [label_file(tmp_path / "a.csv", near, far, far.replace("400", "450"))]
-    with pytest.raises(InputError, match="2 of 3 labels lie at no nucleus; .* another screen"):
-        run(arguments(tmp_path, nuclei, files=wrong))
-    right = [label_file(tmp_path / "b.csv", near, far)]
-    labels, metrics = run(arguments(tmp_path, nuclei, files=right))
-    assert len(labels) == 1 and metrics["labels_unmatched"] == 1
-
-
-def test_label_file_with_its_header_alone_is_refused(tmp_path):
-    path = label_file(tmp_path / "a.csv")
-    args = arguments(tmp_path, nuclei_at(("B02", 50, 50, True)), files=[path])
-    with pytest.raises(InputError, match="none of the labels finds a crop; first: .*no rows"):
-        run(args)
-
-
-def test_simulated_screen_is_labelled_in_evaluation_wells_from_whole_crops(tmp_path):
-    places = [(well, x, 100, True) for well in ("B02", "B03") for x in range(100, 2100, 200)]
-    nuclei = nuclei_at(*places, ("B02", 5, 5, False))
-    cells = [(w, x + 2, y, "blur" if x % 400 == 100 else "none") for w, x, y, _ in places]
-    truth = truth_at(*cells, ("B02", 5, 5, "none"))
-    write_table(truth, tmp_path / "truth.parquet", "truth")
-    labels, metrics = run(arguments(tmp_path, nuclei, truth=[tmp_path / "truth.parquet"]))
-    assert set(labels["well"]) == {"B02"}
-    assert metrics == {
-        "labels_normal": 5,
-        "labels_abnormal": 5,
-        "labels_unmatched": 0,
-        "labels_random": 12,
-    }
-    at_random = read_table(tmp_path / "random.parquet", "labels")
-    assert set(at_random["well"]) == {"B02", "B03"} and set(at_random["selection"]) == {"random"}
-    assert set(at_random["crop_id"]) <= set(nuclei["crop_id"][nuclei["kept"]])
-    assert pd.read_csv(tmp_path / "disagreements.csv").empty
-    x = labels["crop_id"].str.extract(r"x(\d{4})")[0].astype(int)
-    assert ((x % 400 == 100) == (labels["label"] == "abnormal")).all()
-
-
-def test_derived_screen_is_labelled_by_the_names_of_its_crops(tmp_path):
-    nuclei = nuclei_at(("B02", 50, 50, True), ("B02", 90, 50, True))
-    copies = nuclei.assign(crop_id=nuclei["crop_id"] + "/noise")
-    both = pd.concat([nuclei, copies], ignore_index=True)
-    truth = both[["crop_id"]].assign(artefact=["none"] * 2 + ["noise"] * 2, strength=0.0)
-    write_table(truth, tmp_path / "truth.parquet", "crop_truth")
-    labels, metrics = run(arguments(tmp_path, both, truth=[tmp_path / "truth.parquet"]))
-    assert metrics["labels_normal"] == metrics["labels_abnormal"] == 2
-    assert (labels["crop_id"].str.endswith("/noise") == (labels["label"] == "abnormal")).all()
-
-
-def two_annotators(folder):
-    nuclei = nuclei_at(*[("B02", x, 50, True) for x in range(50, 50 + 40 * 8, 40)])
-    places = [f"p,B02,1,{x},50" for x in range(50, 50 + 40 * 8, 40)]
-    one = [f"{place},normal,,=A b,random" for place in places[:4]]
-    one += [f"{place},abnormal,blur,=A b,random" for place in places[4:]]
-    two = [f"{place},normal,,bob,diverse" for place in places[:3]]
-    two += [f"{place},abnormal,,bob,diverse" for place in places[3:7]]
-    files = [label_file(folder / "a.csv", *one), label_file(folder / "b.csv", *two)]
-    return arguments(folder, nuclei, files=files)
-
-
-def test_kappa_is_printed_and_recorded_and_disagreements_are_listed(tmp_path, capsys):
-    args = two_annotators(tmp_path)
-    args.conflicts = "drop"
-    labels, metrics = run(args)
-    assert len(labels) == 7 and metrics["labels_disagreeing"] == 1
-    assert metrics["kappa__A_b-bob"] == pytest.approx(0.72, abs=0.005)
-    assert "agreement of =A b and bob: kappa 0.720, 85.7% of 7 crops" in capsys.readouterr().out
-    listed = pd.read_csv(tmp_path / "disagreements.csv")
-    assert listed["crop_id"].tolist() == ["s/p/B02/s1/x0170y0050"] * 2
-    assert sorted(listed["label"]) == ["abnormal", "normal"]
-
-
-def test_conflict_is_listed_and_printed_before_it_is_an_error(tmp_path, capsys):
-    args = two_annotators(tmp_path)
-    message = r"labels.conflicts to abnormal.* all disagreements: .*disagreements.csv"
-    with pytest.raises(InputError, match=message):
-        run(args)
-    assert len(pd.read_csv(tmp_path / "disagreements.csv")) == 2
-    told = capsys.readouterr().err
-    assert "x0170y0050 is labelled in two ways: normal by =A b (a.csv), abnormal by bob" in told
-    assert not args.output.exists()
-
-
-def test_files_without_random_labels_give_an_empty_random_table(tmp_path):
-    path = label_file(tmp_path / "a.csv", "p,B02,1,51,50,normal,,a,diverse")
-    args = arguments(tmp_path, nuclei_at(("B02", 50, 50, True)), files=[path])
-    labels, metrics = run(args)
-    assert len(labels) == 1 and metrics["labels_random"] == 0
-    assert read_table(args.random, "labels").empty

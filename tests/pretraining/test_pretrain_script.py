@@ -58,7 +58,7 @@ def run(plate, folder, monkeypatch, without=("B03",), **given):
     given_flags = {key: value for key, value in flags.items() if value is not None}
     words = [f"--{key.replace('_', '-')}={value}" for key, value in given_flags.items()]
     lists = ["--crops", str(plate), "--composite", *CHANNELS, "--without-wells", *without]
-    monkeypatch.setattr(sys, "argv", ["pretrain.py", *words, *lists])
+    monkeypatch.setattr(sys, "argv", [script.__file__, *words, *lists])
     script.main()
     return json.loads((folder / "run.json").read_text())
 
@@ -191,7 +191,7 @@ def test_ssl_a_trial_that_diverges_is_a_result_and_an_encoder_that_does_is_an_er
 
 
 def test_ssl_help_lists_the_flags_of_the_method(monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["pretrain.py", "--method", "swav", "--help"])
+    monkeypatch.setattr(sys, "argv", [script.__file__, "--method", "swav", "--help"])
     with pytest.raises(SystemExit):
         script.main()
     assert "--queue-size" in capsys.readouterr().out

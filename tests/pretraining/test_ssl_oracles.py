@@ -24,14 +24,12 @@ from hcsqc.encoders.models import build_backbone, feature_width, imagenet_input
 from hcsqc.encoders.views import ViewSettings, two_views
 from hcsqc.pretraining.methods import METHODS
 from hcsqc.screens.images.read import read_field
-from hcsqc.screens.simulate import (
-    CELL_LINES,
-    SimulationSettings,
-    expose,
-    make_textures,
-    paint_field,
-    place_cells,
-)
+from hcsqc.screens.simulate.camera import expose
+from hcsqc.screens.simulate.cell_lines import CELL_LINES
+from hcsqc.screens.simulate.cells import place_cells
+from hcsqc.screens.simulate.model import SimulationSettings
+from hcsqc.screens.simulate.paint import paint_field
+from hcsqc.screens.simulate.textures import make_textures
 
 mend_torchvision()
 from lightly import loss as lightly  # noqa: E402

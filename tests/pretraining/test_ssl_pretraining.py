@@ -22,9 +22,11 @@ from hcsqc.core.errors import InputError
 from hcsqc.encoders.models import build_backbone, imagenet_input
 from hcsqc.encoders.views import ViewSettings
 from hcsqc.pretraining.collapse import LEAST_SPREAD, feature_rank, feature_spread, is_collapsed
-from hcsqc.pretraining.loop import Diverged, OutOfTime, PretrainingSettings, pretrain
+from hcsqc.pretraining.loop import Callbacks, OutOfTime, pretrain
 from hcsqc.pretraining.methods import METHODS
+from hcsqc.pretraining.monitor import Diverged
 from hcsqc.pretraining.optimizers import build_optimizer, learning_rate_at
+from hcsqc.pretraining.settings import PretrainingSettings, Recipe
 from tests.conftest import ROOT
 
 VIEWS = ViewSettings(0.5, 0.5, 0.5, 0.0625, 0.9, 1.1)
@@ -117,15 +119,14 @@ class Cells:
         return self.crops[rows]
 
 
-def settings_of(method):
-    return replace(TINY, method=method), METHODS[method].Settings(**METHOD_SETTINGS[method])
+def recipe_of(method, seed=0, **changes):
+    settings = replace(TINY, method=method, **changes)
+    return Recipe(settings, VIEWS, METHODS[method].Settings(**METHOD_SETTINGS[method]), seed)
 
 
 def run(folder, method="simclr", source=None, seed=0, changes=None, **options):
-    training, of_method = settings_of(method)
-    training = replace(training, **(changes or {}))
-    source = source or Cells()
-    return pretrain(source, training, VIEWS, of_method, seed, folder, "test", "cpu", **options)
+    recipe = recipe_of(method, seed, **(changes or {}))
+    return pretrain(source or Cells(), recipe, folder, "test", "cpu", **options)
 
 
 def state_of(folder):
@@ -530,21 +531,23 @@ def test_ssl_full_disk_at_a_deadline_is_an_error_and_the_checkpoint_before_resum
 
 def test_ssl_epochs_are_handed_over_as_they_end_also_after_a_resume(tmp_path):
     def weights_at(epochs):
-        return lambda epoch, backbone, spec: epochs.__setitem__(
-            epoch, backbone.state_dict()["conv1.0.weight"].clone()
+        return Callbacks(
+            on_epoch=lambda epoch, backbone, spec: epochs.__setitem__(
+                epoch, backbone.state_dict()["conv1.0.weight"].clone()
+            )
         )
 
     whole, cut = {}, {}
-    run(tmp_path / "whole", changes={"snapshots": 2}, on_epoch=weights_at(whole))
+    run(tmp_path / "whole", changes={"snapshots": 2}, callbacks=weights_at(whole))
     with pytest.raises(Killed):
         run(
             tmp_path / "cut",
             source=Cells(kill_at_read=4),
             changes={"snapshots": 2},
-            on_epoch=weights_at(cut),
+            callbacks=weights_at(cut),
         )
     assert list(cut) == [0, 1]
-    result = run(tmp_path / "cut", changes={"snapshots": 2}, on_epoch=weights_at(cut))
+    result = run(tmp_path / "cut", changes={"snapshots": 2}, callbacks=weights_at(cut))
     assert list(whole) == list(cut) == [0, 1, 2]
     assert all(torch.equal(whole[epoch], cut[epoch]) for epoch in whole)
     assert torch.equal(whole[2], result.backbone.state_dict()["conv1.0.weight"])

@@ -14,10 +14,10 @@ from hcsqc.core.errors import InputError
 from hcsqc.core.schema import features_schema, read_table, write_table
 from hcsqc.features.tables import features_table
 from hcsqc.labels.folds import grouped_folds
-from hcsqc.probes.linear import linear_scores
-from hcsqc.probes.linear_search import search_linear
+from hcsqc.probes.frozen.linear import linear_scores
+from hcsqc.probes.frozen.linear_search import search_linear
 from hcsqc.probes.sgd import SgdSearchSettings, SgdSettings, best_trial
-from scripts.probes import probe_linear_search
+from scripts.probes import probe_features
 
 SETTINGS = SgdSearchSettings(
     epochs=(4, 10),
@@ -188,8 +188,8 @@ def ran(folder: Path, monkeypatch) -> tuple[pd.DataFrame, dict]:
     features, splits, output, record = (str(folder / name) for name in names)
     files = ["--features", features, "--splits", splits, "--output", output, "--record", record]
     flags = [*FLAGS.split(), "--shift-labels", *files]
-    monkeypatch.setattr(sys, "argv", ["probe_linear_search.py", *flags])
-    probe_linear_search.main()
+    monkeypatch.setattr(sys, "argv", [probe_features.__file__, "--kind", "linear_search", *flags])
+    probe_features.main()
     return read_table(output, "predictions"), json.loads(Path(record).read_text())
 
 

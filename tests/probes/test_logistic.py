@@ -17,13 +17,14 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from hcsqc.core.errors import InputError
-from hcsqc.core.schema import features_schema, read_table, wells_of, write_table
+from hcsqc.core.ids import wells_of
+from hcsqc.core.schema import features_schema, read_table, write_table
 from hcsqc.features.tables import features_table
 from hcsqc.labels.folds import grouped_folds
-from hcsqc.probes import logistic as logistic_module
-from hcsqc.probes.logistic import LogisticSettings, fit_logistic
+from hcsqc.probes.frozen import logistic as logistic_module
+from hcsqc.probes.frozen.logistic import LogisticSettings, fit_logistic
 from hcsqc.probes.sgd import TIE
-from scripts.probes import probe_logistic
+from scripts.probes import probe_features
 
 SETTINGS = LogisticSettings((0.001, 0.01, 0.1, 1.0, 10.0), 5)
 
@@ -334,8 +335,8 @@ def run_script(folder: Path, monkeypatch, splits, shift, features, *flags: str, 
     words += ["--seed", "0", "--output", "out.parquet", "--record", "run.json"]
     words += ["--penalties", "0.0001", "0.1", "10", "--folds", "5", *flags]
     monkeypatch.chdir(folder)
-    monkeypatch.setattr(sys, "argv", ["probe_logistic.py", *words])
-    probe_logistic.main()
+    monkeypatch.setattr(sys, "argv", [probe_features.__file__, "--kind", "logistic", *words])
+    probe_features.main()
     return read_table("out.parquet", "predictions"), json.loads(Path("run.json").read_text())
 
 

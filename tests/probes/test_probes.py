@@ -2,13 +2,17 @@
 
 import argparse
 import copy
+import dataclasses
+import inspect
 from dataclasses import asdict, replace
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+import yaml
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
@@ -16,6 +20,7 @@ from sklearn.metrics import roc_auc_score
 from sklearn.neighbors import KNeighborsClassifier
 from torch import nn
 
+from hcsqc.core.config import FINETUNING
 from hcsqc.core.errors import InputError
 from hcsqc.core.files import atomic
 from hcsqc.core.schema import features_schema, write_table
@@ -23,13 +28,15 @@ from hcsqc.crops.shards import ShardFormat, ShardWriter
 from hcsqc.encoders.store import Encoder, random_encoder, save_encoder
 from hcsqc.features.tables import features_table
 from hcsqc.probes import finetune as finetune_module
-from hcsqc.probes import knn as knn_module
+from hcsqc.probes import frozen
 from hcsqc.probes.finetune import finetune, finetuned_scores
-from hcsqc.probes.knn import KnnDraw, KnnSettings, knn_scores, knn_scores_by_draw
-from hcsqc.probes.linear import _initial_layers, linear_logits, linear_scores
+from hcsqc.probes.frozen import knn as knn_module
+from hcsqc.probes.frozen.knn import KnnDraw, KnnSettings, knn_scores, knn_scores_by_draw
+from hcsqc.probes.frozen.linear import _initial_layers, linear_logits, linear_scores
 from hcsqc.probes.sgd import SgdSettings
 from hcsqc.probes.task import read_features, select, tasks
 from scripts.probes import finetune as finetune_script
+from tests.conftest import ROOT
 
 unhurried = hypothesis_settings(deadline=None)  # a busy machine is no failure
 LINEAR = SgdSettings(12, 8, 0.05, 0.9, 0.01, (4, 9), 0.1)
@@ -603,3 +610,20 @@ def test_features_of_different_widths_are_refused(tmp_path):
         InputError, match=r"different widths \[2, 3\]: .*one.parquet, .*two.parquet"
     ):
         read_features([one, two])
+
+
+FROZEN = sorted(path.stem for path in Path(frozen.__path__[0]).glob("[a-z]*.py"))
+
+
+@pytest.mark.parametrize("kind", FROZEN)
+def test_a_probe_on_frozen_features_has_settings_and_classifies(kind):
+    module = import_module(f"hcsqc.probes.frozen.{kind}")
+    assert dataclasses.is_dataclass(module.Settings)
+    parameters = list(inspect.signature(module.classify).parameters)
+    assert parameters == ["crops", "features", "draws", "settings", "seed"]
+
+
+def test_the_config_knows_every_kind_of_probe_and_no_other():
+    schema = yaml.safe_load((ROOT / "rules" / "config.schema.yaml").read_text())
+    kinds = schema["$defs"]["probe"]["properties"]["kind"]["enum"]
+    assert sorted(kinds) == sorted([*FROZEN, *FINETUNING])

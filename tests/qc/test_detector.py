@@ -19,7 +19,7 @@ from hcsqc.crops.shards import ShardFormat, Shards, ShardWriter
 from hcsqc.encoders.store import random_encoder
 from hcsqc.features.extract import extract_features
 from hcsqc.labels.folds import held_out_fold
-from hcsqc.probes.logistic import LogisticSettings, fit_logistic
+from hcsqc.probes.frozen.logistic import LogisticSettings, fit_logistic
 from hcsqc.qc.calibration import calibrate
 from hcsqc.qc.detector import (
     HELD_OUT_FOLDS,

@@ -28,7 +28,7 @@ def filtered(tmp_path, monkeypatch, table="table.csv", plate="007") -> str:
     fields = wells.iloc[[0, 0, 2]].assign(Metadata_Site=[1, 2, 1], bad=[True, False, False])
     wells.to_csv(tmp_path / "wells.csv", index=False)
     fields.to_csv(tmp_path / "fields.csv", index=False)
-    words = ["filter_load_data.py", "--table", tmp_path / table, "--plate", plate]
+    words = [filter_load_data.__file__, "--table", tmp_path / table, "--plate", plate]
     words += ["--wells", tmp_path / "wells.csv", "--fields", tmp_path / "fields.csv"]
     words += ["--output", tmp_path / "out.csv", "--record", tmp_path / "run.json"]
     monkeypatch.setattr(sys, "argv", [str(word) for word in words])

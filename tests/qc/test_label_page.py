@@ -15,7 +15,8 @@ from sklearn.cluster import KMeans
 from sklearn.preprocessing import StandardScaler
 
 from hcsqc.core.errors import InputError
-from hcsqc.core.schema import ARTEFACTS, TABLES, features_schema, split_field_id, write_table
+from hcsqc.core.ids import split_field_id
+from hcsqc.core.schema import ARTEFACTS, TABLES, features_schema, write_table
 from hcsqc.crops.shards import ShardFormat, Shards, ShardWriter
 from hcsqc.features.tables import features_table
 from hcsqc.labels.match import FILE_COLUMNS, place_labels, read_label_file
@@ -377,7 +378,7 @@ def test_derived_screen_is_sent_to_its_source(screen, tmp_path):
 
 
 def test_command_runs_with_its_flags(screen, tmp_path, monkeypatch):
-    words = ["label_page.py", "--screen", "s", "--composite", "dna", "--random", "3"]
+    words = [command.__file__, "--screen", "s", "--composite", "dna", "--random", "3"]
     words += ["--crops", *map(str, screen.paths), "--diverse", "0", "--uncertain", "0"]
     words += ["--seed", "0", "--output", str(tmp_path / "p.html")]
     monkeypatch.setattr(sys, "argv", [*words, "--record", str(tmp_path / "run" / "run.json")])

@@ -710,7 +710,7 @@ def test_the_command_writes_the_page_or_one_line(screen, tmp_path, monkeypatch, 
         flags += f" --features {screen['features']} --detector {tmp_path}/detector.json"
         flags += f" --truth {tmp_path}/truth.csv --output {tmp_path}/qc.html"
         flags += f" --record {tmp_path}/run.json"
-        monkeypatch.setattr(sys, "argv", ["make_qc_report.py", *flags.split()])
+        monkeypatch.setattr(sys, "argv", [make_qc_report.__file__, *flags.split()])
         make_qc_report.main()
 
     run(screen["folder"])

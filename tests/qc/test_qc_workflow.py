@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 
 import mlflow.pyfunc
 import numpy as np
@@ -25,9 +24,7 @@ SCREENS = ("tiny022", "tiny021")
 @pytest.fixture(scope="module")
 def flagged(tiny, tmp_path_factory) -> Project:
     """The tiny study with quality control of both screens and their pages to label."""
-    project = object.__new__(Project)
-    project.folder = tmp_path_factory.mktemp("flagged") / "project"
-    shutil.copytree(tiny.folder, project.folder, symlinks=True)
+    project = Project(tmp_path_factory.mktemp("flagged") / "project", of=tiny)
     done = project.run("qc", "label_pages", *STUDY)
     assert done.returncode == 0, done.stdout[-5000:]
     return project
@@ -144,9 +141,7 @@ def test_next_months_plates_are_flagged_by_a_saved_detector_without_labels(flagg
 
 @pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
 def test_labels_made_in_the_browser_train_the_next_detector(flagged, tmp_path):
-    project = object.__new__(Project)
-    project.folder = tmp_path / "labelled"
-    shutil.copytree(flagged.folder, project.folder, symlinks=True)
+    project = Project(tmp_path / "labelled", of=flagged)
     page = results(project) / "qc/tiny022/label_page.html"
     csv = label_by_keyboard(page, project.folder / "labels.csv")
     rows = read_label_file(csv)

@@ -6,7 +6,7 @@ import pytest
 from hcsqc.core.config import probed
 from hcsqc.core.errors import InputError
 from hcsqc.report.paper_claims import drop_outcome, verdicts
-from hcsqc.report.tables import METHODS
+from hcsqc.report.tables import PAPER_METHODS
 from tests.made_study import MEANS, drops, ranking, study
 
 FROZEN = {"knn", "linear_paper", "linear_searched", "logistic"}  # unshuffled, of the paper's study
@@ -144,7 +144,7 @@ def test_a_claim_that_fails_without_the_missing_method_is_not_supported():
 
 
 def test_without_transfer_encoders_nothing_is_said_of_them():
-    config = study(encoders=list(METHODS), not_run={"vgg16": "no hub"})
+    config = study(encoders=list(PAPER_METHODS), not_run={"vgg16": "no hub"})
     found = verdict("transfer_above_ssl", config)
     assert found["verdict"] == "undecided"
     assert "no transfer encoder was run (left out: vgg16)" in found["why"]

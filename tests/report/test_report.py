@@ -6,7 +6,6 @@ import re
 from html.parser import HTMLParser
 from pathlib import Path
 
-import jinja2
 import numpy as np
 import pandas as pd
 import pytest
@@ -294,22 +293,6 @@ def test_screens_and_the_studys_name_are_not_listed_as_changes(tmp_path):
     assert "study.name" not in text and "screens.sim" not in text
     only = page(study(), tmp_path, changed=changed[:2])
     assert "Nothing." in Reader(only).text
-
-
-def test_a_template_that_asks_for_what_there_is_not_fails(tmp_path):
-    template = tmp_path / "report.html"
-    template.write_text("{{ study.nmae }}")
-    with pytest.raises(jinja2.UndefinedError, match="nmae"):
-        render_report(
-            template,
-            study(),
-            [],
-            evidence(study()),
-            [],
-            {},
-            {"sim": summary()},
-            {},
-        )
 
 
 # Its parts.

@@ -15,14 +15,11 @@ from hcsqc.screens.illumination import (
     load_functions,
     measure_illumination,
 )
-from hcsqc.screens.simulate import (
-    CAMERA_OFFSET,
-    CELL_LINES,
-    SimulationSettings,
-    make_shading,
-    make_textures,
-    simulate_field,
-)
+from hcsqc.screens.simulate.camera import CAMERA_OFFSET, make_shading
+from hcsqc.screens.simulate.cell_lines import CELL_LINES
+from hcsqc.screens.simulate.model import SimulationSettings
+from hcsqc.screens.simulate.plate import simulate_field
+from hcsqc.screens.simulate.textures import make_textures
 
 SHAPE = 260, 348
 CHANNELS = ["w1", "w2"]

@@ -14,17 +14,12 @@ from scipy.spatial import cKDTree
 from hcsqc.core.errors import InputError
 from hcsqc.core.schema import write_table
 from hcsqc.screens.artefacts import REACH_RADII, SIMULATED
-from hcsqc.screens.simulate import (
-    CELL_LINES,
-    SimulationSettings,
-    expose,
-    make_shading,
-    make_textures,
-    optics_of,
-    place_cells,
-    simulate_field,
-    simulate_plate,
-)
+from hcsqc.screens.simulate.camera import expose, make_shading
+from hcsqc.screens.simulate.cell_lines import CELL_LINES, optics_of
+from hcsqc.screens.simulate.cells import place_cells
+from hcsqc.screens.simulate.model import SimulationSettings
+from hcsqc.screens.simulate.plate import simulate_field, simulate_plate
+from hcsqc.screens.simulate.textures import make_textures
 
 U2OS = SimulationSettings(
     cell_line="u2os",
@@ -193,7 +188,7 @@ def test_field_artefact_marks_every_nucleus(textures):
 
 
 def test_debris_of_a_field_marks_the_nuclei_that_have_dirt_in_reach(textures, monkeypatch):
-    monkeypatch.setattr("hcsqc.screens.simulate.SIMULATED", ("debris",))
+    monkeypatch.setattr("hcsqc.screens.simulate.spoil.SIMULATED", ("debris",))
     reach = REACH_RADII * optics_of("u2os").nucleus_radius_px
     shares = []
     dirty = replace(U2OS, artefact_field_share=1.0)

@@ -547,7 +547,9 @@ def test_a_person_at_the_terminal_is_asked(tmp_path, monkeypatch):
     monkeypatch.setattr("builtins.input", lambda _: next(answers))
     monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
     output = tmp_path / "my_study.yaml"
-    monkeypatch.setattr(sys, "argv", ["new_study.py", str(tmp_path / "s"), "--output", str(output)])
+    monkeypatch.setattr(
+        sys, "argv", [new_study.__file__, str(tmp_path / "s"), "--output", str(output)]
+    )
     new_study.main()
     assert not output.exists()
     new_study.main()

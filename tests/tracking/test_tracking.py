@@ -508,7 +508,7 @@ def test_the_command_prints_the_table(store, monkeypatch, capsys):
 @pytest.mark.parametrize("words", [[], ["--uri", "sqlite://", "--where", "budget"]])
 def test_the_command_without_a_store_or_with_half_a_condition_says_so(words, monkeypatch):
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    monkeypatch.setattr(sys, "argv", ["compare_runs.py", *words])
+    monkeypatch.setattr(sys, "argv", [compare_runs.__file__, *words])
     with pytest.raises(SystemExit, match="error: .*(give --uri|name=value)"):
         compare_runs.main()
 

@@ -25,7 +25,7 @@ def runs(uri: str, experiment: str) -> dict:
 def test_what_made_a_study_fail_shows_as_failed_until_it_is_mended(changed):
     edit(
         changed,
-        "scripts/probes/probe_knn.py",
+        "scripts/probes/probe_features.py",
         "    settings = cli",
         "    1 / 0\n    settings = cli",
     )
@@ -38,7 +38,7 @@ def test_what_made_a_study_fail_shows_as_failed_until_it_is_mended(changed):
     told = found[failing].data.tags["error"]
     assert told.endswith("ZeroDivisionError: division by zero\n")
     assert {run.info.status for run in runs(uri, "pretraining").values()} == {"FINISHED"}
-    edit(changed, "scripts/probes/probe_knn.py", "    1 / 0\n", "")
+    edit(changed, "scripts/probes/probe_features.py", "    1 / 0\n", "")
     assert changed.run(prediction, *STUDY).returncode == 0
     assert changed.run(*IMPORT_ALONE, *STUDY).returncode == 0
     assert runs(uri, "knn")[failing].info.status == "FINISHED"

@@ -170,7 +170,7 @@ CHANGES = [
     ),
     Change(
         "a probe's code",
-        code("scripts/hcsqc/probes/knn.py", "    if not draws:", "    if len(draws) == 0:"),
+        code("scripts/hcsqc/probes/frozen/knn.py", "    if not draws:", "    if len(draws) == 0:"),
         {"probe": 18, "score_predictions": 6} | EPOCHS | AFTER_PREDICTIONS,
     ),
     Change(

@@ -152,9 +152,7 @@ def about(job: str, what: str) -> str:
 @pytest.fixture
 def unfinished(cluster, small, tmp_path):
     """A copy of the small study whose encoder is missing, with all that hangs on it."""
-    copy = object.__new__(Project)
-    copy.folder = tmp_path / "project"
-    shutil.copytree(small.folder, copy.folder, symlinks=True)
+    copy = Project(tmp_path / "project", of=small)
     for name in ("encoders", "features", "predictions", "scores", "replicates", "tables"):
         shutil.rmtree(results(copy) / name)
     (results(copy) / LOG).unlink()
@@ -207,9 +205,7 @@ def test_a_job_over_its_time_saves_before_the_end_and_goes_on_in_the_next(unfini
     edit(unfinished, "tests/cluster/small.yaml", "epochs: 400", "epochs: 1500")
     encoder = f"results/tiny/encoders/{SEED}/encoder.safetensors"
     driver = Driver(unfinished, target=encoder, runtime="attempt")
-    alone = object.__new__(Project)
-    alone.folder = unfinished.folder.with_name("alone")
-    shutil.copytree(unfinished.folder, alone.folder, symlinks=True)
+    alone = Project(unfinished.folder.with_name("alone"), of=unfinished)
     done = alone.run(encoder, "--cores", "1", *SMALL)
     assert done.returncode == 0, done.stdout[-3000:]
     driver.ends()

@@ -107,25 +107,58 @@ def test_snakemake_report_is_one_file_without_a_network(tiny):
     assert (tiny.folder / "report.zip").stat().st_size > 100_000
 
 
+# What the tiny study has no use for, and where else it runs.
+RUN_ELSEWHERE = {
+    "crops/derive_plate.py": "the next test",
+    "crops/plot_nuclei.py": "the test of its target",
+    "download/download_file.py": "test_download.py",
+    "download/plan_downloads.py": "test_download.py",
+    "download/unpack_plate.py": "test_download.py",
+    "encoders/describe_features.py": "the test of encoders of one's own",
+    "encoders/import_module.py": "the test of encoders of one's own",
+    "features/import_features.py": "the test of encoders of one's own",
+    "qc/check_planted.py": "test_qc_workflow.py",
+    "qc/filter_load_data.py": "test_filter_load_data.py",
+    "qc/fit_detector.py": "test_qc_workflow.py",
+    "qc/flag_screen.py": "test_qc_workflow.py",
+    "qc/make_qc_report.py": "test_qc_workflow.py",
+    "qc/score_plate.py": "test_qc_workflow.py",
+    "qc/set_threshold.py": "test_qc_workflow.py",
+    "qc/write_label_page.py": "test_qc_workflow.py",
+    "screens/list_plates.py": "the next test",
+    "screens/refresh_plate.py": "test_reruns.py",
+    "start/new_study.py": "test_new_study.py",
+    "tracking/compare_runs.py": "test_tracking.py",
+}
+SCRIPTS_OF_THE_STUDY = {
+    str(path.relative_to(ROOT / "scripts"))
+    for path in (ROOT / "scripts").glob("*/*.py")
+    if path.parent.name != "hcsqc"
+} - set(RUN_ELSEWHERE)
+
+
+def by_hand(project: Project, command: str) -> subprocess.CompletedProcess:
+    """Run a command as Snakemake prints it."""
+    environment = os.environ | {
+        "HCSQC": str(project.folder / "scripts" / "run.sh"),
+        "HCSQC_PYTHON": sys.executable,
+    }
+    return subprocess.run(
+        ["bash", "-c", command],
+        cwd=project.folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+
+
 def test_each_script_runs_by_hand_and_gives_the_same_again(changed):
-    """The commands that Snakemake prints are what a person would type."""
+    """The commands that Snakemake prints are what a person would type, with $HCSQC set once."""
     printed = changed.study("--dry-run", "--forceall", "--printshellcmds").stdout
     # Of all jobs only the one that fetches weights may open a connection.
-    commands = re.findall(r"Shell command: (?:HF_HUB_OFFLINE=0 )?(python scripts/.*)", printed)
+    commands = re.findall(r'Shell command: (?:HCSQC_HUB_OFFLINE=0 )?("\$HCSQC" .*)', printed)
     one_each = {shlex.split(command)[1]: command.split(" 2>&1 |")[0] for command in commands}
-    used = {path.name for path in (ROOT / "scripts").glob("*.py")}
-    used -= {"cli.py", "list_plates.py", "derive_plate.py"}  # by hand in the next test
-    used -= {"plot_nuclei.py"}  # in the test of its target
-    used -= {"compare_runs.py"}  # in test_tracking.py
-    used -= {"refresh_plate.py", "restart_slurm.py"}  # in test_reruns.py and test_slurm.py
-    # In the test of encoders of one's own.
-    used -= {"import_module.py", "describe_features.py", "import_features.py"}
-    # In test_qc_workflow.py, but for the two in test_filter_load_data.py and test_new_study.py.
-    used -= {"fit_detector.py", "score_plate.py", "set_threshold.py", "flag_screen.py"}
-    used -= {"check_planted.py", "make_qc_report.py", "label_page.py"}
-    used -= {"filter_load_data.py", "new_study.py"}
-    used -= {"plan_downloads.py", "download_file.py", "unpack_plate.py"}  # in test_download.py
-    assert {name.removeprefix("scripts/") for name in one_each} == used
+    assert set(one_each) == SCRIPTS_OF_THE_STUDY
     folders = ("predictions", "scores", "replicates", "analyses", "shift", "tables")
     tables = {
         path: path.read_bytes()
@@ -134,8 +167,7 @@ def test_each_script_runs_by_hand_and_gives_the_same_again(changed):
     }
     assert {path.relative_to(results(changed)).parts[0] for path in tables} == {*folders, "search"}
     for command in one_each.values():
-        words = [sys.executable, *shlex.split(command)[1:]]
-        done = subprocess.run(words, cwd=changed.folder, capture_output=True, text=True)
+        done = by_hand(changed, command)
         assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
     assert [path for path, content in tables.items() if path.read_bytes() != content] == []
 
@@ -145,16 +177,15 @@ def test_scripts_that_the_tiny_study_does_not_need_run_by_hand(tiny, tmp_path):
     outputs = {
         name: tmp_path / f"{name}.parquet" for name in ("crops", "nuclei", "summary", "truth")
     }
-    derive = ["derive_plate.py", "--screen", "derived", "--scale-knee", "0.9"]
+    derive = ["crops/derive_plate.py", "--screen", "derived", "--scale-knee", "0.9"]
     derive += ["--parent-crops", str(results(tiny) / parent), "--scale", str(results(tiny) / scale)]
     derive += ["--nucleus-diameter-px", "25", "--record", str(tmp_path / "run.json")]
     for name, path in outputs.items():
         derive += [f"--{name}", str(path)]
     images = str(results(tiny) / "simulated/tiny022/images")
-    plates = ["list_plates.py", "--layout", "bbbc022", "--images", images]
+    plates = ["screens/list_plates.py", "--layout", "bbbc022", "--images", images]
     for command in (derive, plates):
-        words = [sys.executable, f"scripts/{command[0]}", *command[1:]]
-        done = subprocess.run(words, cwd=tiny.folder, capture_output=True, text=True)
+        done = by_hand(tiny, f'"$HCSQC" {shlex.join(command)}')
         assert done.returncode == 0, done.stderr
     assert done.stdout == 'plates: ["1001", "1002"]\n'
     parents = len(pd.read_parquet(results(tiny) / parent))

@@ -13,7 +13,7 @@ from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import StandardScaler
 
 from hcsqc.core.errors import InputError
-from hcsqc.core.schema import wells_of
+from hcsqc.core.ids import wells_of
 from hcsqc.probes.metrics import table_scores
 from hcsqc.probes.resampling import interval
 from hcsqc.probes.task import ABNORMAL, FitScores, select

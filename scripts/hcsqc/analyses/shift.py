@@ -14,7 +14,8 @@ import pyarrow as pa
 
 from hcsqc.analyses.shift_images import MATCHED_PIXEL_SIZE, PERMUTED_CHANNELS
 from hcsqc.core.errors import InputError
-from hcsqc.core.schema import LABELS, TableSchema, wells_of
+from hcsqc.core.ids import screen_of, wells_of
+from hcsqc.core.schema import LABELS, TableSchema
 from hcsqc.labels.splits import class_counts
 from hcsqc.probes.metrics import TABLE_METRICS, table_scores
 from hcsqc.probes.task import ABNORMAL, FitScores, Task, select
@@ -226,7 +227,7 @@ def _targets(labels: pd.DataFrame) -> np.ndarray:
 
 
 def _screen(labels: pd.DataFrame) -> str:
-    return labels["crop_id"].iloc[0].split("/")[0]
+    return screen_of(labels["crop_id"].iloc[0])
 
 
 @dataclass(frozen=True)

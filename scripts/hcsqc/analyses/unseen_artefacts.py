@@ -5,7 +5,7 @@ import pandas as pd
 
 from hcsqc.analyses.dose_response import FALSE_ALARMS, false_alarm_threshold
 from hcsqc.core.errors import InputError
-from hcsqc.core.schema import wells_of
+from hcsqc.core.ids import wells_of
 from hcsqc.labels.splits import class_counts, largest_budget, training_crops
 from hcsqc.probes.metrics import auc
 from hcsqc.probes.task import ABNORMAL, FitScores, select

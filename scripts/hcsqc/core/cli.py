@@ -29,21 +29,6 @@ def parser(about: str, threads: bool = False) -> argparse.ArgumentParser:
     return made
 
 
-def probe_parser(about: str, settings: type) -> argparse.ArgumentParser:
-    """Return a parser with the flags that every probe on frozen features has."""
-    made = parser(about)
-    made.add_argument("--features", type=Path, nargs="+", required=True)
-    made.add_argument("--splits", type=Path, required=True)
-    made.add_argument("--shift-labels", type=Path, nargs="*", required=True)
-    made.add_argument("--budget", type=int, required=True)
-    made.add_argument("--draws", type=int, required=True)
-    made.add_argument("--shuffle-labels", action="store_true", help="of the training crops")
-    made.add_argument("--seed", type=int, required=True, help="kNN needs none")
-    made.add_argument("--output", type=Path, required=True)
-    add_settings(made, settings)
-    return made
-
-
 def add_source(to: argparse.ArgumentParser, layouts: Iterable[str]) -> None:
     """Add the flags that say which plate is meant, where its images lie and how they are named."""
     to.add_argument("--screen", required=True)
@@ -93,9 +78,19 @@ def settings_from(args: argparse.Namespace, settings: type[Settings]) -> Setting
 
 def run(job: Callable[[argparse.Namespace, Record], None], args: argparse.Namespace) -> None:
     """Run a job and write its record; bad input ends with one line and exit status 1."""
-    script = Path(sys.argv[0]).resolve().relative_to(SCRIPTS).as_posix()
-    with _one_line_errors(), Record(args.record, script, vars(args)) as record:
+    with _one_line_errors(), Record(args.record, _script(), vars(args)) as record:
         job(args, record)
+
+
+def _script() -> str:
+    """Return the path, below `scripts/`, of the script that runs."""
+    path = Path(sys.argv[0]).resolve()
+    if not path.is_relative_to(SCRIPTS):
+        raise InputError(
+            f"{path} would use the library in {SCRIPTS}, which is not of the same copy of the "
+            "project; start it by the run.sh in its own folder of scripts"
+        )
+    return path.relative_to(SCRIPTS).as_posix()
 
 
 @contextmanager

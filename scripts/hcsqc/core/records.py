@@ -3,7 +3,6 @@
 import math
 import os
 import platform
-import re
 import resource
 import socket
 import subprocess
@@ -18,6 +17,7 @@ from pathlib import Path
 from hcsqc.core.digest import SCRIPTS, code_digest
 from hcsqc.core.errors import InputError
 from hcsqc.core.files import sha256, text_digest, write_json
+from hcsqc.core.ids import job_key, stage_of
 
 PACKAGES = (
     "snakemake",
@@ -99,7 +99,7 @@ class Record:
         }
         return {
             "key": job_key(self.path),
-            "stage": job_key(self.path).split("/")[0],
+            "stage": stage_of(job_key(self.path)),
             "script": self.script,
             "status": status,
             "started": self.started.isoformat(timespec="seconds"),
@@ -128,13 +128,6 @@ class Record:
             "device": self.device,
             "gpu_memory_mb": self.gpu_memory_mb,
         }
-
-
-def job_key(record: Path) -> str:
-    """Return the job's key: what follows `results/<study>/runs/`, or else the folder's name."""
-    folder = record.parent.as_posix()
-    match = re.search(r"(?:^|/)results/[^/]+/runs/(.+)$", folder)
-    return match[1] if match else record.parent.name
 
 
 def _finite(values: Mapping[str, float]) -> dict[str, float | None]:

@@ -5,11 +5,10 @@ version of its producer.
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -242,17 +241,6 @@ def features_schema(width: int) -> TableSchema:
     """Return the schema of a table of feature vectors of `width` values, float32."""
     vector = _column("vector", pa.list_(pa.float32(), width), "output of the frozen encoder")
     return _table(("crop_id",), _CROP_ID, vector)
-
-
-def wells_of(crop_ids: Iterable[str]) -> np.ndarray:
-    """Return `plate/well` of crops, as an array of strings."""
-    return np.array(["/".join(crop.split("/", 3)[1:3]) for crop in crop_ids], dtype=str)
-
-
-def split_field_id(field_ids: pd.Series) -> pd.DataFrame:
-    """Return plate, well and site (a number) of `screen/plate/well/s1`, with the same index."""
-    place = field_ids.str.extract(r"^[^/]+/(?P<plate>[^/]+)/(?P<well>[^/]+)/s(?P<site>\d+)$")
-    return place.astype({"site": int})
 
 
 def check_columns(table: pd.DataFrame, columns: Sequence[str], name: str) -> None:

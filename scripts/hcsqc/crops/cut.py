@@ -14,6 +14,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from hcsqc.core.digest import code_digest
 from hcsqc.core.errors import InputError
 from hcsqc.core.files import text_digest
+from hcsqc.core.ids import crop_id
 from hcsqc.core.parallel import in_order
 from hcsqc.core.progress import Progress
 from hcsqc.crops.nuclei import Nuclei, NucleusSettings, find_nuclei
@@ -302,11 +303,6 @@ def _nuclei_columns(field_id: str, found: Nuclei, kept: np.ndarray, reason: np.n
         "kept": kept.tolist(),
         "reason": reason.tolist(),
     }
-
-
-def crop_id(field_id: str, x_px: int, y_px: int) -> str:
-    """Return the name of the crop around a nucleus' centre."""
-    return f"{field_id}/x{x_px:04d}y{y_px:04d}"
 
 
 def resample(plane: np.ndarray, factor: float) -> np.ndarray:

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from hcsqc.core.ids import split_field_id
 from hcsqc.core.progress import Progress
-from hcsqc.core.schema import split_field_id
 from hcsqc.crops.shards import ShardFormat, Shards, ShardWriter
 from hcsqc.screens.artefacts import SIMULATED, Optics, degrade
 from hcsqc.screens.scale import apply_scale, lookup_tables, unscale

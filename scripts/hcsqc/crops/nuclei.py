@@ -60,11 +60,10 @@ def find_nuclei(dna: np.ndarray, settings: NucleusSettings) -> Nuclei:
     Those smaller than `nucleus_smallest_px` are left out; no two have the same centre.
     Raises InputError if the method is not known, or its package or weights are not there.
     """
-    if settings.nucleus_method not in METHODS:
-        raise InputError(
-            f"nucleus_method '{settings.nucleus_method}' is not one of {', '.join(METHODS)}"
-        )
-    x, y, area = METHODS[settings.nucleus_method](dna, settings.nucleus_diameter_px)
+    if settings.nucleus_method not in SEGMENTATION_METHODS:
+        known = ", ".join(SEGMENTATION_METHODS)
+        raise InputError(f"nucleus_method '{settings.nucleus_method}' is not one of {known}")
+    x, y, area = SEGMENTATION_METHODS[settings.nucleus_method](dna, settings.nucleus_diameter_px)
     large = area >= settings.nucleus_smallest_px
     height, width = dna.shape
     x = np.clip(np.rint(x[large]), 0, width - 1).astype(np.int32)
@@ -76,10 +75,10 @@ def find_nuclei(dna: np.ndarray, settings: NucleusSettings) -> Nuclei:
     return Nuclei(x[distinct], y[distinct], area[distinct])
 
 
-Found = tuple[np.ndarray, np.ndarray, np.ndarray]
+Regions = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
-def _fast(dna: np.ndarray, diameter: float) -> Found:
+def _fast(dna: np.ndarray, diameter: float) -> Regions:
     """Otsu's threshold of the shrunken field, then a nucleus per peak of the distance transform.
 
     Grey levels above the background are replaced by their square roots, which evens out shot
@@ -212,7 +211,7 @@ def _owners(peaks: Places, pixels: Places, clumps: int, far: int) -> np.ndarray:
     return owner
 
 
-def _none() -> Found:
+def _none() -> Regions:
     return np.empty(0), np.empty(0), np.empty(0)
 
 
@@ -225,7 +224,7 @@ def _slope(shape: tuple[int, int]) -> np.ndarray:
 def _labelled(method: Callable[[np.ndarray, float], np.ndarray]) -> Callable:
     """Return a method that gives centres and areas from one that labels pixels."""
 
-    def find(dna: np.ndarray, diameter: float) -> Found:
+    def find(dna: np.ndarray, diameter: float) -> Regions:
         labels = method(dna, diameter)
         pixels = np.flatnonzero(labels)
         owner = labels.ravel()[pixels].astype(np.int64)
@@ -238,7 +237,7 @@ def _labelled(method: Callable[[np.ndarray, float], np.ndarray]) -> Callable:
     return find
 
 
-METHODS: dict[str, Callable[[np.ndarray, float], Found]] = {
+SEGMENTATION_METHODS: dict[str, Callable[[np.ndarray, float], Regions]] = {
     "fast": _fast,
     "watershed": _labelled(segmentation.watershed),
     "cellpose": _labelled(segmentation.cellpose),

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from hcsqc.core.errors import InputError
+from hcsqc.core.ids import split_field_id
 from hcsqc.crops.shards import Shards
 
 
@@ -47,7 +48,7 @@ def training_crops(
     The same `at_most` crops are drawn each time. Raises InputError if no crop is left.
     """
     shards = Shards(paths)
-    well = shards.index["field_id"].str.split("/").str[2]
+    well = split_field_id(shards.index["field_id"])["well"]
     rows = np.flatnonzero(~well.isin(without_wells))
     if not len(rows):
         raise InputError(

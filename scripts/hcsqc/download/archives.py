@@ -48,7 +48,7 @@ class PlateArchives:
 
 
 @dataclass(frozen=True)
-class Source:
+class ScreenArchives:
     """What is to be fetched for a screen."""
 
     screen: str
@@ -62,7 +62,7 @@ class Source:
         return self.files + tuple(remote for plate in self.plates for remote in plate.archives)
 
 
-def sources(screens: Mapping[str, Mapping]) -> list[Source]:
+def sources(screens: Mapping[str, Mapping]) -> list[ScreenArchives]:
     """Return what is to be fetched for those entries of `screens:` that have archives.
 
     Raises InputError naming the first value that cannot be.
@@ -72,7 +72,7 @@ def sources(screens: Mapping[str, Mapping]) -> list[Source]:
     return found
 
 
-def steps(of: Iterable[Source]) -> dict[Path, Remote | PlateArchives]:
+def steps(of: Iterable[ScreenArchives]) -> dict[Path, Remote | PlateArchives]:
     """Return every receipt and marker with what it is for, in the order in which they are made.
 
     A plate is unpacked before the next one is fetched. Screens that share a folder share steps.
@@ -88,7 +88,7 @@ def steps(of: Iterable[Source]) -> dict[Path, Remote | PlateArchives]:
     return ordered
 
 
-def _source(screen: str, entry: Mapping) -> Source:
+def _source(screen: str, entry: Mapping) -> ScreenArchives:
     where = f"config: screens.{screen}"
     archives = entry["archives"]
     if "images" not in entry:
@@ -127,10 +127,10 @@ def _source(screen: str, entry: Mapping) -> Source:
         if archives["plate"]
     ]
     files = tuple(remote(name, images) for name in archives["files"])
-    return Source(screen, images, files, tuple(plates))
+    return ScreenArchives(screen, images, files, tuple(plates))
 
 
-def _check_shared_folders(found: list[Source]) -> None:
+def _check_shared_folders(found: list[ScreenArchives]) -> None:
     """Refuse two different files under one name: in one screen, or in two that share a folder."""
     urls: dict[Path, str] = {}
     plates: dict[Path, tuple[str, ...]] = {}

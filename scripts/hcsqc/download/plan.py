@@ -6,7 +6,7 @@ from pathlib import Path
 
 from hcsqc.core.errors import InputError
 from hcsqc.core.progress import Progress
-from hcsqc.download.archives import PlateArchives, Remote, Source, steps
+from hcsqc.download.archives import PlateArchives, Remote, ScreenArchives, steps
 from hcsqc.download.obtain import part_of, read_receipt
 from hcsqc.download.sizes import MEGABYTE, duration_in_words, existing_parent, free_bytes, in_words
 from hcsqc.download.transfer import NotServed, TransferSettings, open_session, remote_bytes
@@ -66,7 +66,7 @@ class Disk:
         return self.files + archives + self.images
 
 
-def ask(found: Iterable[Source], settings: TransferSettings) -> dict[Path, FileState]:
+def ask(found: Iterable[ScreenArchives], settings: TransferSettings) -> dict[Path, FileState]:
     """Look at what is here and ask the servers for the size of the rest; returned by receipt.
 
     Raises NotServed naming all files that a server does not have.
@@ -108,7 +108,7 @@ def amount(files: Iterable[FileState], settings: PlanSettings) -> Amount:
 
 
 def disks(
-    found: Iterable[Source], states: Mapping[Path, FileState], settings: PlanSettings
+    found: Iterable[ScreenArchives], states: Mapping[Path, FileState], settings: PlanSettings
 ) -> list[Disk]:
     """Return what each disk has to take: what is to come, and the images still in archives."""
     by_device: dict[int, Disk] = {}
@@ -136,7 +136,7 @@ def disks(
 
 
 def announcement(
-    found: Iterable[Source], states: Mapping[Path, FileState], settings: PlanSettings
+    found: Iterable[ScreenArchives], states: Mapping[Path, FileState], settings: PlanSettings
 ) -> tuple[list[str], dict]:
     """Return the plan as lines for a person, and as a value for JSON."""
     found = list(found)

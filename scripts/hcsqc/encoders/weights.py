@@ -91,6 +91,20 @@ def save_weights(weights: Weights, path: Path) -> None:
     write_json(about, path.with_suffix(path.suffix + ".json"))
 
 
+def kept_from_hub(path: Path, architecture: str) -> Weights | None:
+    """Return weights that were fetched from the hub before, None if `path` holds others or none.
+
+    They are not asked for again: the hub may be out of reach by now.
+    """
+    try:
+        about = json.loads(path.with_suffix(path.suffix + ".json").read_text())
+        is_whole = about["sha256"] == sha256(path)
+    except (OSError, ValueError, KeyError):
+        return None
+    from_hub = about["provenance"]["weights"] == "hub" and about["architecture"] == architecture
+    return load_weights(path) if is_whole and from_hub else None
+
+
 def load_weights(path: Path) -> Weights:
     """Read what `save_weights` wrote.
 

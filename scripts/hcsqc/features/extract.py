@@ -12,7 +12,7 @@ from hcsqc.core.devices import choose_device, precision_on
 from hcsqc.core.errors import InputError
 from hcsqc.core.parallel import in_order
 from hcsqc.core.progress import Progress
-from hcsqc.crops.shards import Shards
+from hcsqc.crops.source import CompositeSource
 from hcsqc.encoders.measures import measure
 from hcsqc.encoders.standardised import StandardisedMeasures
 from hcsqc.encoders.store import Encoder, check_composite
@@ -26,7 +26,7 @@ LEAST_COSINE = 0.999  # of features in bfloat16 and in float32, for `auto` to ch
 
 def extract_features(
     encoder: Encoder,
-    shards: Shards,
+    shards: CompositeSource,
     chosen: Sequence[str],
     rows: np.ndarray,
     batch_size: int,

@@ -2,12 +2,11 @@
 
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
 from hcsqc.analyses.dose_response import MISSED, STRENGTHS, is_missed
-from hcsqc.figures.style import save_figure
+from hcsqc.figures.style import plt, save_figure
 
 # Shades above this are so dark that black numbers would not be read.
 DARK = 0.6

@@ -5,10 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from matplotlib import pyplot as plt
 
 from hcsqc.analyses.learning_curves import Curve
-from hcsqc.figures.style import KIND_STYLE, METRIC_NAME, save_figure
+from hcsqc.figures.style import KIND_STYLE, METRIC_NAME, plt, save_figure
 
 # How far beyond the largest budget the curve is drawn; further, it would be believed too much.
 REACH = 1.5

@@ -2,10 +2,9 @@
 
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import pandas as pd
 
-from hcsqc.figures.style import save_figure
+from hcsqc.figures.style import plt, save_figure
 
 COURSE = {
     "loss": "loss",

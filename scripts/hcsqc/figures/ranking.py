@@ -3,10 +3,9 @@
 from pathlib import Path
 
 import pandas as pd
-from matplotlib import pyplot as plt
 
 from hcsqc.analyses.ranking import CELL, groups
-from hcsqc.figures.style import METRIC_NAME, save_figure
+from hcsqc.figures.style import METRIC_NAME, plt, save_figure
 
 BAR_STEP = 0.03  # between bars, share of the axis
 

@@ -3,12 +3,11 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
 from hcsqc.analyses.shift import AS_IT_IS, SAME_SCREEN
-from hcsqc.figures.style import save_figure
+from hcsqc.figures.style import plt, save_figure
 from hcsqc.probes.metrics import THRESHOLD
 
 BINS = np.linspace(0, 1, 21)

@@ -12,7 +12,7 @@ import pandas as pd
 
 THRESHOLD = 0.5
 CALIBRATION_BINS = 10
-# Table 3 of the paper fits means over batches of so many crops (docs/evaluation.md).
+# Table 3 of the paper fits means over batches of so many crops (docs/probes.md).
 PAPER_BATCH = 32
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import norm, t
 
-from hcsqc.core.schema import wells_of
+from hcsqc.core.ids import wells_of
 from hcsqc.probes.metrics import METRICS, Weighted
 
 

@@ -1,7 +1,7 @@
 """What a probe trains and tests on: the labels of one budget in each draw, on every screen."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +9,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from hcsqc.core.errors import InputError
+from hcsqc.core.ids import screen_of
 from hcsqc.core.schema import TABLES, read_table
 from hcsqc.labels.splits import largest_budget, training_crops
 
@@ -37,6 +38,15 @@ class Task:
         return self.test.assign(draw=self.draw, score=scores.astype(float))
 
 
+@dataclass
+class Classified:
+    """What a probe on frozen features makes of all draws."""
+
+    scores: list[np.ndarray]  # of each draw, one per test crop: the probability of abnormal
+    curves: list[dict[str, float]] = field(default_factory=list)  # a point per draw: the choice
+    trials: dict[str, object] | None = None  # of a search: of each draw, by its number
+
+
 def tasks(
     splits: Path,
     shift_labels: Sequence[Path],
@@ -60,7 +70,7 @@ def tasks(
         train = training_crops(table, draw, budget)
         test = table[(table["draw"] == draw) & (table["part"] == "test")]
         test = pd.concat([test[["crop_id", "label"]], *shifted], ignore_index=True)
-        test.insert(0, "screen", test["crop_id"].str.split("/").str[0])
+        test.insert(0, "screen", test["crop_id"].map(screen_of))
         targets = (train["label"] == ABNORMAL).to_numpy(np.int64)
         if shuffle_labels:
             targets = np.random.default_rng(draw).permutation(targets)

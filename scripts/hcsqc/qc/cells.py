@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 
 from hcsqc.core.errors import InputError
-from hcsqc.core.schema import TABLES, split_field_id
+from hcsqc.core.ids import split_field_id
+from hcsqc.core.schema import TABLES
 from hcsqc.qc.prevalence import at_prevalence
 
 WHY_NOT = {

@@ -18,7 +18,7 @@ from hcsqc.core.errors import InputError
 from hcsqc.core.files import atomic, write_json
 from hcsqc.encoders.store import Encoder, load_encoder, save_encoder
 from hcsqc.labels.folds import held_out_fold
-from hcsqc.probes.logistic import (
+from hcsqc.probes.frozen.logistic import (
     FittedLogistic,
     LogisticSettings,
     fit_logistic,

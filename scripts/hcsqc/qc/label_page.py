@@ -21,7 +21,8 @@ from hcsqc.analyses.label_selection import DIVERSE, RANDOM, UNCERTAIN, choose
 from hcsqc.core.errors import InputError
 from hcsqc.core.files import text_digest
 from hcsqc.core.html import render
-from hcsqc.core.schema import ARTEFACTS, split_field_id
+from hcsqc.core.ids import plate_of, split_field_id
+from hcsqc.core.schema import ARTEFACTS
 from hcsqc.crops.shards import Shards, composite, read_format
 from hcsqc.labels.match import FILE_COLUMNS
 from hcsqc.screens.images.read import UnreadableField, read_field
@@ -262,7 +263,7 @@ def _scales(paths: Sequence[str], channels: Sequence[str]) -> dict[str, np.ndarr
             [scale[name] for name in channels], columns=["low", "high", "top", "knee"]
         )
         field_id = shard.read_row_group(0, columns=["field_id"])["field_id"][0].as_py()
-        tables[field_id.split("/")[1]] = lookup_tables(rows, rows["knee"].iloc[0], "uint8")
+        tables[plate_of(field_id)] = lookup_tables(rows, rows["knee"].iloc[0], "uint8")
     return tables
 
 

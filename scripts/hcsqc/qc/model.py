@@ -7,6 +7,7 @@ Input: `pixels`, composite crops n x C x H x W uint8 scaled as the study scales 
 import os
 import shutil
 import warnings
+from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -65,6 +66,14 @@ def features_of(detector: Detector, pixels: np.ndarray, areas: np.ndarray) -> np
             images = normalise(pixels[few], encoder.input_spec)
             found[few] = embed(backbone, images, "float32")
     return found
+
+
+def installed_pins() -> list[str]:
+    """Return the requirements of an environment that loads a model: the versions installed here.
+
+    Without a build's own name, such as +cpu, which package indexes do not have.
+    """
+    return [f"{package}=={version(package).partition('+')[0]}" for package in PACKAGES]
 
 
 def save_model(

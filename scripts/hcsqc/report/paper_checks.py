@@ -8,7 +8,7 @@ import pandas as pd
 from scipy.stats import binomtest
 
 from hcsqc.core.schema import check_columns
-from hcsqc.report.tables import METHODS, PAPER_COLUMNS
+from hcsqc.report.tables import PAPER_COLUMNS, PAPER_METHODS
 
 PAPER_TEST_CROPS = 130  # paper 3.1
 PAPER_SHIFT_CROPS = 200  # paper 4.3
@@ -162,6 +162,7 @@ def _check_f1(rows: pd.DataFrame) -> dict:
 
 def _check_chance(rows: pd.DataFrame) -> dict:
     lowest = rows.loc[rows["accuracy"].idxmin()]
+    method = PAPER_METHODS.get(lowest["encoder"], lowest["encoder"])
     percent = float(lowest["accuracy"])
     p_values = {}
     for total in (PAPER_TEST_CROPS, PAPER_SHIFT_CROPS):
@@ -172,7 +173,7 @@ def _check_chance(rows: pd.DataFrame) -> dict:
         "name": "below_chance",
         "title": "An accuracy below chance",
         "numbers": {"percent": percent, "p_130": p_few, "p_200": p_many},
-        "found": f"The lowest accuracy is {METHODS.get(lowest['encoder'], lowest['encoder'])}'s in "
+        "found": f"The lowest accuracy is {method}'s in "
         f"table {lowest['table']}, {percent}%. Of two classes alike, an exact "
         "binomial test against one half gives "
         f"p = {p_few:.4f} for {few} of {PAPER_TEST_CROPS} images and p = {p_many:.5f} for {many} "
@@ -212,12 +213,12 @@ def _check_best(rows: pd.DataFrame) -> dict:
 
 
 def _check_frozen_order(rows: pd.DataFrame) -> dict:
-    own = rows[(rows["table"] == 1) & rows["encoder"].isin(METHODS)]
+    own = rows[(rows["table"] == 1) & rows["encoder"].isin(PAPER_METHODS)]
     numbers: dict[str, object] = {}
     for probe, metric in product(("knn", "linear"), ("accuracy", "f1")):
         group = own[own["probe"] == probe]
         best = sorted(group.loc[group[metric] == group[metric].max(), "encoder"])
-        numbers[f"{probe}_{metric}"] = " and ".join(METHODS[name] for name in best)
+        numbers[f"{probe}_{metric}"] = " and ".join(PAPER_METHODS[name] for name in best)
     return {
         "name": "best_frozen_method",
         "title": "The best self-supervised method on frozen features, by the paper's own figures",
@@ -231,11 +232,11 @@ def _check_frozen_order(rows: pd.DataFrame) -> dict:
 
 
 def _check_drops(rows: pd.DataFrame) -> dict:
-    own = rows[(rows["table"] == 2) & rows["encoder"].isin(METHODS)]
+    own = rows[(rows["table"] == 2) & rows["encoder"].isin(PAPER_METHODS)]
     scores = own.pivot(index="encoder", columns="budget", values="f1")
     most, fewest = scores.columns.max(), scores.columns.min()
     drops = (scores[most] - scores[fewest]).sort_values(ascending=False)
-    listed = ", ".join(f"{METHODS[name]} {drop:.2f}" for name, drop in drops.items())
+    listed = ", ".join(f"{PAPER_METHODS[name]} {drop:.2f}" for name, drop in drops.items())
     return {
         "name": "drops",
         "title": "Which self-supervised methods drop with fewer labels, by the paper's own figures",

@@ -9,7 +9,7 @@ from hcsqc.analyses.ranking import ALPHA
 from hcsqc.core.config import probe_budgets, probe_draws, probed, shuffles_labels
 from hcsqc.core.errors import InputError
 from hcsqc.core.schema import check_columns
-from hcsqc.report.tables import FEWEST_DRAWS, METHODS
+from hcsqc.report.tables import FEWEST_DRAWS, PAPER_METHODS
 
 FEW_LABELS = 10  # paper 4.2
 # One crop of 130 is 0.8 points: a drop that is surely below one point is none worth the name.
@@ -70,7 +70,7 @@ ABOVE_RULE = (
 def _transfer_above(config: Mapping, found: Mapping) -> dict:
     transfer = [name for name in config["study"]["encoders"] if _kind(config, name) == "transfer"]
     ssl = [name for name in config["study"]["encoders"] if _kind(config, name) == "ssl"]
-    missing = _methods_missing(config, METHODS)
+    missing = _methods_missing(config, PAPER_METHODS)
     if not transfer:
         missing.insert(0, _nobody(config, "transfer"))
     settings, problems = _frozen(config)
@@ -326,7 +326,7 @@ def _best_pairs(config: Mapping, best: Sequence[str]) -> tuple[list[tuple], list
         if _kind(config, name) == "ssl" and config["encoders"][name].get("method") not in best
     ]
     pairs = [pair for method in best for pair in product(_encoders_of(config, method), rivals)]
-    return pairs, _methods_missing(config, METHODS)
+    return pairs, _methods_missing(config, PAPER_METHODS)
 
 
 def _probes(config: Mapping, kind: str | None = None) -> list[str]:
@@ -357,7 +357,7 @@ def _methods_missing(config: Mapping, methods: Iterable[str]) -> list[str]:
         if not _encoders_of(config, method):
             reasons = [left_out[name] for name in _encoders_of(config, method, left_out)]
             reason = f" ({'; '.join(reasons)})" if reasons else ""
-            found.append(f"{METHODS[method]} was not run{reason}")
+            found.append(f"{PAPER_METHODS[method]} was not run{reason}")
     return found
 
 

@@ -42,7 +42,7 @@ PAPER_TABLES = Path(__file__).with_name(DATA_FILES[0])
 PAPER_SCREENS = {1: "BBBC022", 2: "BBBC022", 3: "BBBC021"}
 PAPER_COLUMNS = ["table", "encoder", "probe", "budget", "screen", "metric", "percent"]
 # The paper's self-supervised methods, by their name in the config.
-METHODS = {
+PAPER_METHODS = {
     "simclr": "SimCLR",
     "barlow_twins": "Barlow Twins",
     "vicreg": "VICReg",

@@ -310,7 +310,7 @@ def _image_root(tables: list[Path], folder: _Folder) -> tuple[Path, str | None]:
         raise InputError(
             f"{table}: its images are neither where it says nor below {folder.path}; first: "
             f"{path}. Put the table above the images, or write the screen's entry yourself "
-            "(docs/own_plates.md, table_prefix)"
+            "(docs/screens.md, table_prefix)"
         )
     shared, end = max((_shared(parts, end), end) for end in ends)
     return Path("/".join(end[:-shared])), "/".join(parts[:-shared]) or None

@@ -153,7 +153,7 @@ def _recognised(folder: Path, paths: Sequence[str]) -> tuple[str, list[_File]]:
         raise InputError(
             f"{folder}: unknown layout: no naming scheme fits {len(unknown)} of {len(paths)} "
             f"images, such as {first_few(unknown)}. Write the screen's entry with a pattern of "
-            "your own (docs/own_plates.md, layout files)"
+            "your own (docs/screens.md, layout files)"
         )
     return best, files
 
@@ -267,6 +267,6 @@ def _check_doubles(
             raise InputError(
                 f"{folder}: {seen[key]} and {file.path} are the same channel of one field; give "
                 "the folder of one plate, or write a pattern that tells them apart "
-                "(docs/own_plates.md, layout files)"
+                "(docs/screens.md, layout files)"
             )
         seen[key] = file.path

@@ -135,8 +135,8 @@ def _header(name: str, output: Path, seen: Survey, examples: Examples) -> list[s
         WIDTH - 10,
     )
     lines = [
-        f"The study of {name}, written by scripts/new_study.py; yours to edit. Defaults that are",
-        "not here stand in config.yaml.",
+        f"The study of {name}, written by scripts/start/new_study.py; yours to edit.",
+        "Defaults that are not here stand in config.yaml.",
         *found,
         "",
         f"Look at {preview_path(output).name} first: are there whole nuclei in the middle, and is",

@@ -9,6 +9,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from hcsqc.core.errors import InputError
+from hcsqc.core.ids import within_field
 from hcsqc.features.tables import read_feature_table
 from hcsqc.qc.phenotypes import MOCK
 from hcsqc.qc.report.figures import (
@@ -130,7 +131,7 @@ def shown_crops(rows: pd.DataFrame, pictures: Mapping[str, bytes]) -> list[dict]
         {
             "crop_id": row.crop_id,
             "place": f"{row.Metadata_Plate} {row.Metadata_Well} s{row.Metadata_Site}",
-            "cell": row.crop_id.rsplit("/", 1)[-1],
+            "cell": within_field(row.crop_id),
             "score": f"{row.score:.3f}",
             "artefact": "" if is_missing(row.artefact) else row.artefact,
             "png": _base64(pictures[row.crop_id]),

@@ -10,9 +10,10 @@ from pathlib import Path
 import pandas as pd
 
 from hcsqc.core.errors import InputError
+from hcsqc.core.ids import field_id
 from hcsqc.screens.layouts import bbbc021, bbbc022, loaddata, ome_zarr
 from hcsqc.screens.layouts import by_pattern as files
-from hcsqc.screens.layouts.base import Found, Image, Source, Treatment, of_plate, one_of
+from hcsqc.screens.layouts.base import FoundImages, Image, Source, Treatment, of_plate, one_of
 
 __all__ = ["LAYOUTS", "Source", "index_plate", "list_channels", "list_plates"]
 
@@ -39,7 +40,12 @@ def index_plate(source: Source, screen: str, plate: str) -> tuple[pd.DataFrame, 
     _check_channels(found, source, screen, plate)
     sizes = _Sizes(of_plate(source.images, plate))
     rows = [
-        {"field_id": f"{screen}/{plate}/{well}/s{site}", "plate": plate, "well": well, "site": site}
+        {
+            "field_id": field_id(screen, plate, well, site),
+            "plate": plate,
+            "well": well,
+            "site": site,
+        }
         | vars(found.treatments.get(well, Treatment()))
         | _image_columns(found, (well, site), source.channels, sizes)
         for well, site in sorted(found.images)
@@ -86,7 +92,7 @@ def _size(path: str) -> int | None:
 
 
 def _image_columns(
-    found: Found, place: tuple[str, int], channels: tuple[str, ...], sizes: _Sizes
+    found: FoundImages, place: tuple[str, int], channels: tuple[str, ...], sizes: _Sizes
 ) -> dict:
     images, problems = [], []
     for channel in channels:
@@ -108,7 +114,7 @@ def _image_columns(
     }
 
 
-def _check_channels(found: Found, source: Source, screen: str, plate: str) -> None:
+def _check_channels(found: FoundImages, source: Source, screen: str, plate: str) -> None:
     if found.channels is None:
         return
     for channel in source.channels:

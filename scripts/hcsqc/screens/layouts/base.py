@@ -49,7 +49,7 @@ class Treatment:
 
 
 @dataclass
-class Found:
+class FoundImages:
     """What a layout finds of a plate.
 
     `images`: by (well, site) and channel. `channels`: those that the plate has, where the layout

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hcsqc.core.errors import InputError
-from hcsqc.screens.layouts.base import Found, Image
+from hcsqc.screens.layouts.base import FoundImages, Image
 
 UUID = r"[0-9A-F]{8}(?:-[0-9A-F]{4}){3}-[0-9A-F]{12}"
 PREFIX = "Image_Metadata_"
@@ -30,12 +30,14 @@ def parse_name(file_name: re.Pattern, name: str) -> ImageName | None:
     return ImageName(match["well"], int(match["site"]), "w" + match["channel"])
 
 
-def find_by_name(file_name: re.Pattern, images: Path, folders: list[Path], plate: str) -> Found:
+def find_by_name(
+    file_name: re.Pattern, images: Path, folders: list[Path], plate: str
+) -> FoundImages:
     """Place the files of some folders below `images` by their names.
 
     Raises InputError if not one of them is named as the pattern says.
     """
-    found = Found()
+    found = FoundImages()
     for folder in folders:
         if not folder.is_dir():
             continue

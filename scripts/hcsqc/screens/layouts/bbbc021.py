@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from hcsqc.core.config import CHANNELS
-from hcsqc.screens.layouts.base import Found, Source, Treatment, of_plate
+from hcsqc.screens.layouts.base import FoundImages, Source, Treatment, of_plate
 from hcsqc.screens.layouts.bbbc import (
     PREFIX,
     UUID,
@@ -21,7 +21,7 @@ FILE_NAME = re.compile(
 PLATE_FOLDER = re.compile(r"(?P<plate>Week\d+_\d+)")
 
 
-def find_images(source: Source, plate: str) -> Found:
+def find_images(source: Source, plate: str) -> FoundImages:
     """Find the images of a plate and the treatments of its wells; raises InputError."""
     images = of_plate(source.images, plate)
     folders = [images / plate, images / plate.split("_")[0] / plate]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from hcsqc.core.errors import InputError
 from hcsqc.screens.layouts.base import (
-    Found,
+    FoundImages,
     Image,
     Source,
     files_below,
@@ -21,7 +21,7 @@ GROUPS = ("plate", "well", "row", "column", "site", "channel")
 _IMAGE_ENDINGS = (".tif", ".tiff", ".png")
 
 
-def find_images(source: Source, plate: str) -> Found:
+def find_images(source: Source, plate: str) -> FoundImages:
     """Find the images of a plate by the names of the files below the images' folder.
 
     Without a group `channel`, each file holds the screen's channels as its pages, in order.
@@ -29,7 +29,7 @@ def find_images(source: Source, plate: str) -> Found:
     """
     pattern = _compile(source.pattern)
     folder = of_plate(source.images, plate)
-    found, others, seen = Found(), set(), []
+    found, others, seen = FoundImages(), set(), []
     if "channel" in pattern.groupindex:
         found.channels = set()
     for path in files_below(folder):
@@ -87,7 +87,9 @@ def _matches(pattern: re.Pattern, folder: Path) -> list[re.Match]:
     return [match for match in matches if match and _place(match.groupdict())]
 
 
-def _add(found: Found, place, channel: str | None, path: str, channels: tuple[str, ...]) -> None:
+def _add(
+    found: FoundImages, place, channel: str | None, path: str, channels: tuple[str, ...]
+) -> None:
     images = found.images[place]
     if found.channels is not None:
         found.channels.add(channel)

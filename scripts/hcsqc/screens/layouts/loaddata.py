@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from hcsqc.core.errors import InputError
 from hcsqc.screens.layouts.base import (
-    Found,
+    FoundImages,
     Image,
     Source,
     of_plate,
@@ -34,12 +34,12 @@ _FRAME, _SERIES = "Frame_", "Series_"
 _ELSEWHERE = re.compile(r"/|[A-Za-z]:/|[a-z0-9]+://")
 
 
-def find_images(source: Source, plate: str) -> Found:
+def find_images(source: Source, plate: str) -> FoundImages:
     """Find the images of a plate in the table; raises InputError naming row and column."""
     table = of_plate(source.table, plate)
     names = _column_names(table)
     _require(table, names, (_PLATE, _WELL, _SITE))
-    found = Found(channels=_channels(names))
+    found = FoundImages(channels=_channels(names))
     parts = [
         prefix + channel
         for channel in source.channels
@@ -74,7 +74,7 @@ def list_channels(source: Source) -> list[str]:
 
 
 def _place(
-    found: Found,
+    found: FoundImages,
     table: Path,
     numbered: tuple[int, dict[str, str]],
     channels: tuple[str, ...],

@@ -7,10 +7,17 @@ from pathlib import Path
 from hcsqc.core.errors import InputError
 from hcsqc.screens.images.ngff import channel_names, ome_attributes
 from hcsqc.screens.images.planes import UnreadableField
-from hcsqc.screens.layouts.base import Found, Image, Source, of_plate, plates_by_path, well_name
+from hcsqc.screens.layouts.base import (
+    FoundImages,
+    Image,
+    Source,
+    of_plate,
+    plates_by_path,
+    well_name,
+)
 
 
-def find_images(source: Source, plate: str) -> Found:
+def find_images(source: Source, plate: str) -> FoundImages:
     """Find the fields of a plate; site is the number of the field in its well, from 1.
 
     Fields and wells that are missing or damaged are listed with their problem.
@@ -19,7 +26,7 @@ def find_images(source: Source, plate: str) -> Found:
     images = of_plate(source.images, plate)
     zarr = _plate_folder(images, plate)
     below = zarr.relative_to(images)
-    found = Found(channels=set())
+    found = FoundImages(channels=set())
     for path in _well_paths(zarr):
         well = _well(path, zarr)
         try:

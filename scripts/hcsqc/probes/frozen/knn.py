@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from hcsqc.core.errors import InputError
-from hcsqc.probes.task import Task, rows_of
+from hcsqc.probes.task import Classified, Task, rows_of
 
 METRICS = ("euclidean", "cosine")
 ROUNDING = np.finfo(np.float32).eps / 2  # largest relative error of one operation
@@ -46,6 +46,16 @@ def knn_scores(
     rows = np.arange(len(train) + len(test))
     draw = KnnDraw(rows[: len(train)], targets, rows[len(train) :])
     return knn_scores_by_draw(np.concatenate([train, test]), [draw], settings)[0]
+
+
+Settings = KnnSettings
+
+
+def classify(
+    crops: pd.Index, features: np.ndarray, draws: Sequence[Task], settings: Settings, seed: int
+) -> Classified:
+    """Classify the test crops of each draw; `features` is a row per crop. Nothing is random."""
+    return Classified(knn_scores_by_draw(features, knn_draws(crops, draws), settings))
 
 
 class KnnDraw(NamedTuple):

@@ -4,12 +4,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 from scipy.optimize import minimize
 from scipy.special import expit
 
 from hcsqc.core.errors import InputError
+from hcsqc.core.ids import wells_of
 from hcsqc.labels.folds import grouped_folds
 from hcsqc.probes.sgd import TIE
+from hcsqc.probes.task import Classified, Task, select
 
 # Norm of the mean loss's gradient at the solution. Probabilities are then right to about 1e-7;
 # scikit-learn's default of 1e-4 leaves them wrong by up to 1e-3.
@@ -26,6 +29,24 @@ class LogisticSettings:
 
     penalties: tuple[float, ...]
     folds: int
+
+
+Settings = LogisticSettings
+
+
+def classify(
+    crops: pd.Index, features: np.ndarray, draws: Sequence[Task], settings: Settings, seed: int
+) -> Classified:
+    """Fit each draw with the penalty that its training labels choose."""
+    made = Classified([], trials={})
+    for task in draws:
+        train = select(crops, features, task.train_crops)
+        wells = wells_of(task.train_crops)
+        fitted = fit_logistic(train, task.train_targets, wells, settings, seed)
+        made.scores.append(fitted.scores(select(crops, features, task.test["crop_id"])))
+        made.curves.append({"step": task.draw, "penalty": fitted.penalty})
+        made.trials[str(task.draw)] = {str(value): loss for value, loss in fitted.trials.items()}
+    return made
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,27 @@
 from collections.abc import Sequence
 
 import numpy as np
+import pandas as pd
 from scipy.special import expit
 
 from hcsqc.probes.sgd import SgdSettings
+from hcsqc.probes.task import Classified, Task, select
+
+Settings = SgdSettings
+
+
+def classify(
+    crops: pd.Index, features: np.ndarray, draws: Sequence[Task], settings: Settings, seed: int
+) -> Classified:
+    """Train a layer for each draw, all side by side; `features` is a row per crop."""
+    scores = linear_scores(
+        [select(crops, features, task.train_crops) for task in draws],
+        [task.train_targets for task in draws],
+        [select(crops, features, task.test["crop_id"]) for task in draws],
+        settings,
+        [np.random.default_rng([seed, task.draw]) for task in draws],
+    )
+    return Classified(scores)
 
 
 def linear_scores(

@@ -1,10 +1,40 @@
 """The linear layer of paper 3.3, its settings chosen by inner folds of the training labels."""
 
-import numpy as np
+from collections.abc import Sequence
 
+import numpy as np
+import pandas as pd
+
+from hcsqc.core.ids import wells_of
 from hcsqc.labels.folds import grouped_folds
-from hcsqc.probes.linear import linear_logits
+from hcsqc.probes.frozen.linear import linear_logits, linear_scores
 from hcsqc.probes.sgd import SgdSearchSettings, SgdSettings, best_trial, trial
+from hcsqc.probes.task import Classified, Task, select
+
+Settings = SgdSearchSettings
+
+
+def classify(
+    crops: pd.Index, features: np.ndarray, draws: Sequence[Task], settings: Settings, seed: int
+) -> Classified:
+    """Choose the settings of each draw by its training labels, and train a layer with them."""
+    made = Classified([], trials={})
+    for task in draws:
+        train, targets = select(crops, features, task.train_crops), task.train_targets
+        wells = wells_of(task.train_crops)
+        chosen, made.trials[str(task.draw)] = search_linear(train, targets, wells, settings, seed)
+        test = select(crops, features, task.test["crop_id"])
+        rng = np.random.default_rng([seed, task.draw])
+        made.scores += linear_scores([train], [targets], [test], chosen, [rng])
+        made.curves.append(
+            {
+                "step": task.draw,
+                "learning_rate": chosen.learning_rate,
+                "weight_decay": chosen.weight_decay,
+                "epochs": chosen.epochs,
+            }
+        )
+    return made
 
 
 def search_linear(

@@ -1,0 +1,189 @@
+"""The labels of a screen, from label files or from its truth, and what is said of them on the way.
+
+`labels.match` gives one label its crop; here these are a whole screen's.
+"""
+
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import pyarrow.parquet as pq
+
+from hcsqc.core.errors import InputError
+from hcsqc.core.files import atomic
+from hcsqc.core.ids import split_field_id
+from hcsqc.core.schema import read_table
+from hcsqc.labels.agreement import agreement, disagreements
+from hcsqc.labels.match import (
+    NOT_CROPPED,
+    draw_at_random,
+    draw_labels,
+    labels_at_random,
+    match_truth,
+    place_labels,
+    read_label_file,
+    settle,
+)
+
+# Printed, because Snakemake may delete the list of a job that fails.
+FIRST_DISAGREEMENTS = 5
+FIRST_UNMATCHED = 5
+MOST_FAR = 0.5  # of the labels: some of another screen's find a nucleus by chance
+
+
+@dataclass(frozen=True)
+class LabelSettings:
+    """Distances in source pixels, labels taken from a truth, and the rule for conflicts."""
+
+    match_px: float
+    truth_per_class: int
+    truth_random: int
+    window_px: float
+    conflicts: str  # one of match.CONFLICTS
+
+
+@dataclass(frozen=True)
+class ScreenLabels:
+    """The labels of a screen, one per crop.
+
+    `labels` and `at_random`, those of crops chosen at random, are `labels` tables. `unmatched` are
+    the labels without a crop, each with the reason. `metrics` say how far annotators agree.
+    """
+
+    labels: pd.DataFrame
+    at_random: pd.DataFrame
+    unmatched: pd.DataFrame
+    metrics: dict[str, float]
+
+    def counts(self) -> dict[str, int]:
+        """Return the number of labels of each class, the more common class first."""
+        return {name: int(n) for name, n in self.labels["label"].value_counts().items()}
+
+
+def read_nuclei(paths: Sequence[Path]) -> pd.DataFrame:
+    """Read the `nuclei` of all plates, with plate, well and site of their fields."""
+    nuclei = pd.concat([read_table(path, "nuclei") for path in paths], ignore_index=True)
+    return nuclei.join(split_field_id(nuclei["field_id"]))
+
+
+def labels_of_truth(
+    paths: Sequence[Path], nuclei: pd.DataFrame, wells: Sequence[str], settings: LabelSettings
+) -> ScreenLabels:
+    """Return labels from the truth of a simulated screen, or of a derived one.
+
+    `nuclei` are those of `read_nuclei`, `wells` the evaluation wells. First as many of each class
+    from these, then crops at random from all wells.
+    """
+    kept = nuclei[nuclei["kept"]]
+    if "crop_id" in pq.read_schema(paths[0]).names:
+        truth = pd.concat([read_table(path, "crop_truth") for path in paths])
+        candidates = kept.merge(truth, on="crop_id", validate="one_to_one")
+    else:
+        truth = pd.concat([read_table(path, "truth") for path in paths])
+        candidates = match_truth(kept, truth, settings.match_px, settings.window_px)
+    evaluated = candidates[candidates["well"].isin(wells)]
+    return ScreenLabels(
+        draw_labels(evaluated, settings.truth_per_class, seed=0),
+        draw_at_random(candidates, settings.truth_random, seed=0),
+        pd.DataFrame(columns=["reason"]),
+        {},
+    )
+
+
+def labels_of_files(
+    screen: str,
+    files: Sequence[Path],
+    nuclei: pd.DataFrame,
+    settings: LabelSettings,
+    disagreements_list: Path,
+    unmatched_list: Path,
+) -> ScreenLabels:
+    """Return labels from label files, and print how far annotators agree and what found no crop.
+
+    `nuclei` are those of `read_nuclei`. Labels of crops that are labelled in several ways are
+    written to `disagreements_list` (CSV), before one of them may be refused; `unmatched_list` is
+    named where labels found no crop.
+    Raises InputError for a file that is none of labels, for a conflict that the settings refuse,
+    and where labels seem to be of another screen.
+    """
+    rows = pd.concat([read_label_file(path) for path in files], ignore_index=True)
+    placed, unmatched = place_labels(rows, nuclei, settings.match_px)
+    differing = disagreements(placed)
+    write_list(differing, disagreements_list)
+    metrics = report_agreement(placed, differing)
+    labels = _settled(placed, settings.conflicts, disagreements_list)
+    check_unmatched(labels, unmatched, screen)
+    report_unmatched(unmatched, unmatched_list)
+    return ScreenLabels(labels, labels_at_random(placed, labels), unmatched, metrics)
+
+
+def write_list(rows: pd.DataFrame, path: Path) -> None:
+    """Write a table for people, as CSV."""
+    with atomic(path) as temporary:
+        rows.to_csv(temporary, index=False)
+
+
+def report_agreement(placed: pd.DataFrame, differing: pd.DataFrame) -> dict[str, float]:
+    """Print kappa of each pair of annotators, warn of crops in two classes, return both as metrics.
+
+    `placed` is what `place_labels` returned, `differing` what `disagreements` made of it. A kappa
+    that is undefined is nan.
+    """
+    in_label = differing[differing["differs"] == "label"]
+    metrics: dict[str, float] = {"labels_disagreeing": in_label["crop_id"].nunique()}
+    for pair in agreement(placed).itertuples():
+        kappa = "undefined (all of one class)" if pd.isna(pair.kappa) else f"{pair.kappa:.3f}"
+        print(
+            f"agreement of {pair.first} and {pair.second}: kappa {kappa}, "
+            f"{100 * pair.agreeing:.1f}% of {pair.crops} crops"
+        )
+        names = re.sub(r"[^A-Za-z0-9_.-]", "_", f"{pair.first}-{pair.second}")
+        metrics[f"kappa_{names}"] = pair.kappa
+    for crop, rows in list(in_label.groupby("crop_id"))[:FIRST_DISAGREEMENTS]:
+        ways = [f"{row.label} by {row.annotator} ({row.source})" for row in rows.itertuples()]
+        _warn(f"{crop} is labelled in two ways: {', '.join(ways)}")
+    return metrics
+
+
+def _settled(placed: pd.DataFrame, conflicts: str, disagreements_list: Path) -> pd.DataFrame:
+    """Return one label per crop; an error says where the disagreements are listed."""
+    try:
+        return settle(placed, conflicts)
+    except InputError as error:
+        raise InputError(f"{error}; all disagreements: {disagreements_list}") from error
+
+
+def check_unmatched(labels: pd.DataFrame, unmatched: pd.DataFrame, screen: str) -> None:
+    """Raise InputError if no label of a screen found a crop, or most of them lie at no nucleus."""
+    if labels.empty:
+        first = dict(unmatched.iloc[0]) if len(unmatched) else "no rows"
+        raise InputError(
+            f"screen {screen}: none of the labels finds a crop; first: {first}. "
+            "Are they labels of another screen?"
+        )
+    far = unmatched[unmatched["reason"] != NOT_CROPPED]
+    total = len(labels) + len(unmatched)
+    if len(far) > MOST_FAR * total:
+        raise InputError(
+            f"screen {screen}: {len(far)} of {total} labels lie at no nucleus; "
+            f"first: {dict(far.iloc[0])}. Are they labels of another screen, or in other pixels "
+            "(labels.match_px)?"
+        )
+
+
+def report_unmatched(unmatched: pd.DataFrame, unmatched_list: Path) -> None:
+    """Warn of labels that found no crop: the first ones, how many, and where all are listed."""
+    for row in unmatched.head(FIRST_UNMATCHED).itertuples():
+        _warn(
+            f"label at {row.plate} {row.well} site {row.site} "
+            f"({row.x_px:.0f}, {row.y_px:.0f}) of {row.source}: {row.reason}"
+        )
+    if len(unmatched):
+        _warn(f"{len(unmatched)} labels find no crop; all are listed in {unmatched_list}")
+
+
+def _warn(text: str) -> None:
+    print(f"warning: {text}", file=sys.stderr)

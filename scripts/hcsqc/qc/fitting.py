@@ -1,0 +1,175 @@
+"""The detector of a study made of its labels: on which encoder, on which crops, and what is told.
+
+`qc.detector` fits numbers to numbers; here these are a study's crops.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from hcsqc.core.errors import InputError
+from hcsqc.core.ids import within_field
+from hcsqc.core.schema import read_table, write_table
+from hcsqc.crops.shards import Shards
+from hcsqc.encoders.store import Encoder
+from hcsqc.features.extract import extract_features
+from hcsqc.probes.frozen.logistic import LogisticSettings
+from hcsqc.qc.detector import Detector, fit_detector, reference_of, save_detector
+from hcsqc.qc.detector_files import HELD_OUT
+
+EXAMPLE_CROPS = 4
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """How a detector sees crops, and how many random ones are its reference."""
+
+    composite: tuple[str, ...]  # channels, in order
+    batch_size: int
+    precision: str  # float32, bfloat16 or auto
+    standardised: int  # crops of the reference
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A detector and what is kept beside it.
+
+    `held_out` is that table. `example` are a few composite crops, n x C x H x W of uint8, and
+    `areas` those of their nuclei, n numbers in pixels.
+    """
+
+    detector: Detector
+    held_out: pd.DataFrame
+    example: np.ndarray
+    areas: np.ndarray
+
+
+def best_encoder(
+    ranking: Path, probe: str, screen: str, encoders: Sequence[str]
+) -> tuple[str, str]:
+    """Return which of `encoders` is best on a screen by a study's ranking, and why.
+
+    That is the one with the highest mean F1 under `probe` at its largest label budget. Raises
+    InputError if the ranking has none of them.
+    """
+    ranked = pd.read_csv(ranking)
+    asked = (ranked["probe"] == probe) & (ranked["screen"] == screen) & (ranked["metric"] == "f1")
+    rows = ranked[asked]
+    rows = rows[rows["budget"] == rows["budget"].max()]
+    rows = rows[rows["encoder"].isin(encoders)]
+    if rows.empty:
+        raise InputError(
+            f"{ranking} ranks no encoder that can score crops under probe {probe}; name "
+            "one in qc.encoder"
+        )
+    best = rows.sort_values("mean", ascending=False).iloc[0]
+    return best["encoder"], (
+        f"highest mean F1 under {probe} with {best['budget']} labels, "
+        f"{100 * best['mean']:.1f}; verdict: {best['verdict']}"
+    )
+
+
+def study_labels(labels: Path, random_labels: Path) -> pd.DataFrame:
+    """Return the rows of two `labels` tables, one per crop, and whether it was chosen at random.
+
+    The column is `random`, true of all crops of `random_labels`.
+    """
+    random = read_table(random_labels, "labels")
+    # The random ones first: a crop chosen in both ways was chosen at random.
+    both = pd.concat([random, read_table(labels, "labels")], ignore_index=True)
+    both = both.drop_duplicates("crop_id", ignore_index=True)
+    return both.assign(random=both["crop_id"].isin(random["crop_id"]))
+
+
+def reference_rows(shards: Shards, count: int) -> np.ndarray:
+    """Return the row numbers of `count` random crops, or of all, always the same ones.
+
+    Degraded copies of a derived screen are none of them: the screen that the detector will be used
+    on has no such crops.
+    """
+    real = np.flatnonzero(["/" not in within_field(crop) for crop in shards.index["crop_id"]])
+    return np.random.default_rng(0).permutation(real)[:count]
+
+
+def fit_to_crops(
+    encoder: Encoder,
+    shards: Shards,
+    labels: pd.DataFrame,
+    embedding: Embedding,
+    settings: LogisticSettings,
+    about: Mapping[str, object],
+) -> Fitted:
+    """Fit a detector to the crops of `labels`, which `study_labels` returns.
+
+    `about` is what `detector.json` says of its origin; `encoder` and `encoder_chosen` are the
+    encoder's name and why it is that one. What comes of fitting is added. Raises InputError if a
+    label's crop is not in `shards`, the composite is not one for the encoder, or all labels are of
+    one class.
+    """
+    reference = reference_rows(shards, embedding.standardised)
+    rows = np.concatenate([shards.rows_of(labels["crop_id"]), reference])
+    features, precision = _features(encoder, shards, rows, embedding, about["encoder"])
+    of_labels, of_reference = features[: len(labels)], features[len(labels) :]
+    classifier, artefacts, scores = fit_detector(labels, of_labels, settings)
+    counts = labels["label"].value_counts()
+    found = {
+        "classifier": "logistic",
+        "penalty": classifier.penalty,
+        "labels_normal": int(counts["normal"]),
+        "labels_abnormal": int(counts["abnormal"]),
+        "window_px": shards.format.size_px,
+        "precision": precision,
+    }
+    known = reference_of(of_reference, classifier.scores(of_reference))
+    detector = Detector(encoder, classifier, artefacts, known, {**about, **found})
+    columns = ["crop_id", "plate", "well", "label", "selection", "random"]
+    held_out = labels[columns].assign(score=scores)
+    return Fitted(detector, held_out, *_examples(shards, rows[:EXAMPLE_CROPS], embedding.composite))
+
+
+def _features(
+    encoder: Encoder, shards: Shards, rows: np.ndarray, embedding: Embedding, name: object
+) -> tuple[np.ndarray, str]:
+    return extract_features(
+        encoder,
+        shards,
+        embedding.composite,
+        rows,
+        embedding.batch_size,
+        embedding.precision,
+        f"detector {name}",
+    )
+
+
+def _examples(
+    shards: Shards, rows: np.ndarray, composite: Sequence[str]
+) -> tuple[np.ndarray, np.ndarray]:
+    crops = shards.read_composite(rows, composite).copy()
+    return crops, shards.index["nucleus_area_px"].iloc[rows].to_numpy(np.float32)
+
+
+def save_fitted(fitted: Fitted, folder: Path) -> None:
+    """Write a detector and its table `held_out` into a folder."""
+    save_detector(fitted.detector, folder)
+    write_table(fitted.held_out, folder / HELD_OUT, "held_out")
+
+
+def fitted_text(fitted: Fitted, folder: Path) -> str:
+    """Return in a line what the detector in `folder` was made of, and which labels it held out."""
+    about = fitted.detector.about
+    return (
+        f"detector: {about['encoder']} ({about['encoder_chosen']}), "
+        f"{about['labels_normal']} normal and {about['labels_abnormal']} abnormal labels, "
+        f"saved in {folder}"
+        f"{_not_held_out_text(fitted.held_out['score'])}"
+    )
+
+
+def _not_held_out_text(scores: pd.Series) -> str:
+    missed = int(scores.isna().sum())
+    if missed == len(scores):
+        return "; too few wells are labelled to hold any out"
+    return f"; {missed} labels were not held out, the others are of one class" if missed else ""

@@ -1,0 +1,74 @@
+"""What a screen's page for labelling is made from: which crops may be on it, and their contexts."""
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from hcsqc.core.errors import InputError
+from hcsqc.core.schema import read_table
+from hcsqc.crops.shards import Shards
+from hcsqc.qc.label_page import ContextSource, context_pictures
+
+MOST_PICKED = 0.01  # of the crops, labelled for another reason than chance
+
+
+def check_places(crops: pd.DataFrame, screen: str) -> None:
+    """Raise InputError if crops (field_id, x_px, y_px) of a screen lie at one place.
+
+    `screen` is its name.
+    """
+    if crops.duplicated(["field_id", "x_px", "y_px"]).any():
+        raise InputError(
+            f"screen {screen} has several crops at one place, as derived screens have: labels "
+            "are by place, so label the screen that it was derived from"
+        )
+
+
+def labelled_crops(path: Path, screen: str, count: int) -> list[str]:
+    """Return the crop_ids of a table of labels; warn where those not chosen at random are many.
+
+    `screen` is the name of a screen, `count` how many crops it has.
+    """
+    labels = read_table(path, "labels")
+    picked = (labels["selection"] != "random").sum()
+    if picked > MOST_PICKED * count:
+        print(
+            f"warning: {picked} of {count} crops of {screen} were labelled because they were "
+            "diverse or uncertain; without them random crops are no longer a sample of the screen. "
+            "Use the random ones of earlier pages to calibrate, or label random crops alone "
+            "(qc.label_diverse: 0, qc.label_uncertain: 0) from the beginning",
+            file=sys.stderr,
+        )
+    return labels["crop_id"].tolist()
+
+
+def read_scores(path: Path) -> pd.Series:
+    """Read the scores of the detector, by crop_id, from a table of cells."""
+    return read_table(path, "cells").set_index("crop_id")["score"]
+
+
+def read_threshold(path: Path) -> float:
+    """Read the detector's threshold; raises InputError if the file holds none."""
+    try:
+        return float(json.loads(path.read_text())["threshold"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: has no number 'threshold' ({error!r})") from error
+
+
+def contexts(
+    shards: Shards, chosen: pd.DataFrame, composite: Sequence[str], source: ContextSource | None
+) -> list[bytes | None]:
+    """Return the picture around each chosen crop, and say how many have none for want of an image.
+
+    They are those of `context_pictures`. Without a source there are none.
+    """
+    if source is None:
+        return [None] * len(chosen)
+    pictures = context_pictures(shards, chosen, composite, source)
+    missing = sum(picture is None for picture in pictures)
+    if missing:
+        print(f"{missing} of {len(pictures)} crops have no context: no image in {source.images}")
+    return pictures

@@ -1,0 +1,210 @@
+"""The flags of a whole screen: what is planted is found, told, counted and written."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from hcsqc.core.errors import InputError
+from hcsqc.core.schema import read_table, write_table
+from hcsqc.qc.flags import FIELD_COLUMNS, PLATE_COLUMNS, WELL_COLUMNS, FlagSettings
+from hcsqc.qc.phenotypes import COLUMNS
+from hcsqc.qc.screen_flags import (
+    DriftSettings,
+    ScoredScreen,
+    counts,
+    flag_screen,
+    read_scored,
+    told,
+)
+from scripts.qc import flag_screen as command
+
+SETTINGS = FlagSettings(
+    empty_share=0.1,
+    focus_sds=4,
+    focus_drop=0.3,
+    saturated_share=0.05,
+    well_share=0.2,
+    well_sds=4,
+    well_majority=0.5,
+    confidence=0.95,
+)
+DRIFT = DriftSettings(drift_features=0.5, drift_scores=0.2)
+THRESHOLD = {"threshold": 0.5, "assumed_prevalence": 0.1, "training_share": 0.5}
+WELLS = [f"{row}{column:02d}" for row in "ABCD" for column in range(1, 7)]
+CELLS = 20  # of a field
+# A treatment of each plate's third and fourth columns; the others hold control wells.
+TREATED = {"03": "toxin", "04": "sugar"}
+
+
+def plate(name: str, bad_well: str | None = None) -> dict[str, pd.DataFrame]:
+    """Return the tables of a plate of 24 wells with two fields each.
+
+    Cells of the toxin are flagged for blur, of `bad_well` for debris, one of 20 elsewhere; the last
+    nucleus of each field lies at the border. The second field of D06 has no nucleus.
+    """
+    places = [(well, site) for well in WELLS for site in (1, 2)]
+    fields = pd.DataFrame(places, columns=["well", "site"]).assign(
+        plate=name, concentration_um=1.0, image_page=None, problem=None
+    )
+    fields["field_id"] = [f"s/{name}/{well}/s{site}" for well, site in places]
+    fields["compound"] = fields["well"].str[1:].map(TREATED)
+    fields["role"] = np.where(fields["compound"].isna(), "mock", "compound")
+    fields["image_path"] = [["a.tif"]] * len(fields)
+    fields["image_page"] = [[None]] * len(fields)
+    fields["image_bytes"] = [[1]] * len(fields)
+    present = fields[(fields["well"] != "D06") | (fields["site"] == 1)]
+    nuclei = present.loc[present.index.repeat(CELLS)].reset_index(drop=True)
+    number = np.arange(len(nuclei)) % CELLS
+    nuclei["x_px"], nuclei["y_px"], nuclei["area_px"] = number * 10, 7, 200
+    nuclei["crop_id"] = [f"{row.field_id}/x{row.x_px:04d}y0007" for row in nuclei.itertuples()]
+    nuclei["kept"] = number < CELLS - 1
+    nuclei["reason"] = np.where(nuclei["kept"], None, "border")
+    toxic, dirty = nuclei["compound"] == "toxin", nuclei["well"] == bad_well
+    nuclei["score"] = np.where(toxic | dirty | (number == 0), 0.9, 0.1)
+    nuclei["artefact"] = np.where(dirty, "debris", "blur")
+    summary = fields[["field_id", "plate", "well", "site"]].assign(
+        found=CELLS, kept=CELLS - 1, dropped=1, status="ok", reason=None
+    )
+    summary["image_digest"] = [["f"]] * len(fields)
+    scores = nuclei[nuclei["kept"]][["crop_id", "score", "artefact"]]
+    return {
+        "scores": scores.assign(focus=0.5, saturated=0.0),
+        "nuclei": nuclei[["crop_id", "field_id", "x_px", "y_px", "area_px", "kept", "reason"]],
+        "summary": summary,
+        "fields": fields,
+    }
+
+
+def written(folder: Path, shifts=(0.1, 0.1)) -> dict[str, list[Path]]:
+    """Write the tables of two plates; P2 has a bad well and shifts of its own."""
+    schemas = {"scores": "crop_scores", "nuclei": "nuclei", "summary": "summary"}
+    paths: dict[str, list[Path]] = {}
+    for name, bad_well, (features, scores) in (("P1", None, (0, 0)), ("P2", "B02", shifts)):
+        for kind, table in plate(name, bad_well).items():
+            path = folder / kind / f"{name}.parquet"
+            about = {"feature_shift": features, "score_shift": scores} if kind == "scores" else {}
+            write_table(table, path, schemas.get(kind, kind), about)
+            paths.setdefault(kind, []).append(path)
+    return paths
+
+
+def scored(folder: Path, shifts=(0.1, 0.1)) -> ScoredScreen:
+    paths = written(folder, shifts)
+    return read_scored(paths["scores"], paths["nuclei"], paths["summary"], paths["fields"])
+
+
+def test_tables_of_all_plates_are_read_with_the_shifts_of_each(tmp_path):
+    screen = scored(tmp_path, shifts=(0.4, 0.3))
+    assert len(screen.fields) == len(screen.summary) == 96
+    assert len(screen.nuclei) == 2 * 47 * CELLS and len(screen.scores) == 2 * 47 * (CELLS - 1)
+    for table in (screen.scores, screen.nuclei, screen.summary, screen.fields):
+        assert table.index.is_unique
+    shifts = screen.shifts.set_index("Metadata_Plate")[["feature_shift", "score_shift"]]
+    assert shifts.to_numpy().tolist() == [[0, 0], [0.4, 0.3]] and list(shifts.index) == ["P1", "P2"]
+
+
+def test_what_was_planted_in_a_screen_is_bad_told_and_counted(tmp_path):
+    flags = flag_screen(scored(tmp_path), THRESHOLD, "old", SETTINGS, DRIFT)
+    assert (list(flags.fields), list(flags.wells), list(flags.plates), list(flags.compounds)) == (
+        FIELD_COLUMNS,
+        WELL_COLUMNS,
+        PLATE_COLUMNS,
+        COLUMNS,
+    )
+    bad = flags.fields[flags.fields["bad"]]
+    empty = bad[bad["empty"]]
+    assert empty[["Metadata_Well", "Metadata_Site"]].to_numpy().tolist() == [["D06", 2]] * 2
+    dirty = flags.wells.set_index(["Metadata_Plate", "Metadata_Well"])
+    assert dirty.loc[("P2", "B02"), "bad"] and not dirty.loc[("P1", "B02"), "bad"]
+    warned = flags.compounds.set_index("compound")["warned"]
+    assert warned.to_dict() == {"toxin": True, "sugar": False}
+    assert counts(flags) == {
+        "nuclei": 2 * 47 * CELLS,
+        "scored": 2 * 47 * (CELLS - 1),
+        # 16 fields of the toxin and two of B02, and a cell of each other field.
+        "flagged": 18 * (CELLS - 1) + (94 - 18),
+        # These 18 fields and an empty one of each plate; their wells.
+        "bad_fields": 18 + 2,
+        "bad_wells": 8 + 1,
+        "warned_compounds": 1,
+    }
+    lines = told("s", flags)
+    assert lines[-2:] == [
+        "s: Compounds are compared with 32 control wells of the same plates.",
+        "warning: s: cells of toxin are flagged far more often than those of control wells: an "
+        "effect of the compound, not an artefact?",
+    ]
+
+
+def test_drift_is_told_beside_what_else_is_wrong_with_a_plate(tmp_path):
+    near = flag_screen(scored(tmp_path / "a"), THRESHOLD, "old", SETTINGS, DRIFT)
+    far = flag_screen(scored(tmp_path / "b", (0.6, 0.1)), THRESHOLD, "old", SETTINGS, DRIFT)
+    before, after = near.plates["warning"].tolist(), far.plates["warning"].tolist()
+    assert before[0] == after[0]
+    drifted = "its cells look different (features lie 0.60 standard deviations from those of old"
+    assert drifted not in before[1] and drifted in after[1]
+    assert after[1].startswith(f"{before[1]}; its cells" if before[1] else "its cells")
+    assert f"warning: s, plate P2: {after[1]}" in told("s", far)
+
+
+def test_plates_without_a_warning_are_not_told(tmp_path):
+    flags = flag_screen(scored(tmp_path), THRESHOLD, "old", SETTINGS, DRIFT)
+    quiet = flags.plates.assign(warning=["", "something"])
+    flags = type(flags)(flags.cells, flags.fields, flags.wells, quiet, flags.compounds.iloc[:0])
+    assert told("s", flags) == [
+        "warning: s, plate P2: something",
+        "s: Compounds are compared with 32 control wells of the same plates.",
+    ]
+
+
+def test_scores_of_another_screen_are_an_error(tmp_path):
+    paths = written(tmp_path)
+    screen = read_scored(paths["scores"][:1], paths["nuclei"], paths["summary"], paths["fields"])
+    with pytest.raises(InputError, match="893 cropped nuclei have no score .* score the plates ag"):
+        flag_screen(screen, THRESHOLD, "old", SETTINGS, DRIFT)
+
+
+def test_scores_that_are_none_are_named(tmp_path):
+    paths = written(tmp_path)
+    (tmp_path / "bad.parquet").write_text("no table")
+    with pytest.raises(InputError, match="bad.parquet: cannot be read as Parquet"):
+        read_scored([tmp_path / "bad.parquet"], paths["nuclei"], paths["summary"], paths["fields"])
+
+
+def test_command_writes_all_tables_and_tells_the_counts(tmp_path, monkeypatch, capsys):
+    paths = written(tmp_path)
+    (tmp_path / "detector.json").write_text('{"screen": "old"}')
+    (tmp_path / "threshold.json").write_text(json.dumps(THRESHOLD))
+    words = [command.__file__, "--screen", "s", "--detector", tmp_path]
+    words += ["--threshold", tmp_path / "threshold.json", "--output", tmp_path / "flags"]
+    for flag in ("scores", "nuclei", "summary", "fields"):
+        words += ["--summaries" if flag == "summary" else f"--{flag}", *paths[flag]]
+    for name, value in (vars(SETTINGS) | vars(DRIFT)).items():
+        words += ["--" + name.replace("_", "-"), value]
+    words += ["--record", tmp_path / "run" / "run.json"]
+    monkeypatch.setattr(sys, "argv", [str(word) for word in words])
+    command.main()
+    flags = flag_screen(
+        read_scored(paths["scores"], paths["nuclei"], paths["summary"], paths["fields"]),
+        THRESHOLD,
+        "old",
+        SETTINGS,
+        DRIFT,
+    )
+    folder = tmp_path / "flags"
+    cells = read_table(folder / "cells.parquet", "cells").astype({"flagged": "boolean"})
+    pd.testing.assert_frame_equal(cells, flags.cells)
+    for name in ("fields", "wells", "plates", "compounds"):
+        lines = (folder / f"{name}.csv").read_text().splitlines()
+        table = getattr(flags, name)
+        assert lines[0] == ",".join(table) and len(lines) == 1 + len(table)
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert record["metrics"] == counts(flags)
+    assert capsys.readouterr().out.splitlines() == [
+        *told("s", flags),
+        "flags of s: " + ", ".join(f"{n:g} {name}" for name, n in counts(flags).items()),
+    ]

@@ -1,0 +1,138 @@
+"""Ways to start the workflow: from elsewhere, as a module of another, without its environment."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT, Project
+
+pytestmark = pytest.mark.dag
+# Made by the first two jobs of a study; the second reads tables, which bare Pythons cannot.
+TARGET = "results/tiny/screens/tiny022/1001.fields.parquet"
+JOBS = ("simulate_plate", "index_plate")
+# Without the folder of the environment's Python.
+BARE_PATH = os.pathsep.join(
+    folder
+    for folder in os.environ["PATH"].split(os.pathsep)
+    if Path(folder).resolve() != Path(sys.executable).parent.resolve()
+)
+SNAKEMAKE = Path(sys.executable).with_name("snakemake")
+MODULE = """
+module hcsqc:
+    snakefile: {snakefile!r}
+    config: config["quality"]
+
+
+use rule * from hcsqc as hcsqc_*
+
+
+rule all:
+    default_target: True
+    input:
+        {target!r},
+    output:
+        "done.txt",
+    shell:
+        "python3 --version > {{output}}"
+"""
+
+
+@pytest.fixture
+def elsewhere(tmp_path) -> Project:
+    """A copy of the project in a folder whose name must be quoted."""
+    return Project(tmp_path / "else where" / "hcsqc")
+
+
+def start(work: Path, *words: object, **environment: str) -> subprocess.CompletedProcess:
+    """Run the environment's Snakemake in a folder, with nothing of it on the PATH."""
+    work.mkdir(parents=True, exist_ok=True)
+    return subprocess.run(
+        [SNAKEMAKE, "--cores", "2", *map(str, words)],
+        cwd=work,
+        env=os.environ | {"PATH": BARE_PATH, "MLFLOW_DISABLE_TELEMETRY": "true"} | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def test_the_path_of_these_tests_lacks_what_the_jobs_need():
+    """Or they could not fail: jobs once started whatever Python the PATH had."""
+    found = shutil.which("python", path=BARE_PATH) or shutil.which("python3", path=BARE_PATH)
+    done = subprocess.run([found, "-c", "import snakemake"], capture_output=True)
+    assert done.returncode != 0
+
+
+def test_snakemake_runs_where_the_project_does_not_lie(elsewhere, tmp_path):
+    work = tmp_path / "my work"
+    study = elsewhere.folder / "tests/tiny/study.yaml"
+    words = ("-s", elsewhere.folder / "Snakefile", "-d", work, "--configfile", study)
+    done = start(tmp_path / "third", TARGET, *words)
+    assert done.returncode == 0, done.stdout
+    assert (work / TARGET).is_file()
+    assert not (elsewhere.folder / "results").exists()
+    assert not (tmp_path / "third" / "results").exists()
+    assert "Nothing to be done" in start(tmp_path / "third", TARGET, *words).stdout
+
+
+def test_another_workflow_imports_it_as_a_module(elsewhere, tmp_path):
+    work = tmp_path / "work"
+    work.mkdir()
+    snakefile = str(elsewhere.folder / "Snakefile")
+    (work / "Snakefile").write_text(MODULE.format(snakefile=snakefile, target=TARGET))
+    study = (ROOT / "tests/tiny/study.yaml").read_text()
+    # Only what differs from config.yaml, below a key of the importing workflow.
+    indented = "".join(f"  {line}\n" for line in study.splitlines())
+    (work / "study.yaml").write_text(f"quality:\n{indented}")
+    done = start(work, "--configfile", "study.yaml", "--printshellcmds")
+    assert done.returncode == 0, done.stdout
+    assert (work / TARGET).is_file() and (work / "done.txt").is_file()
+    assert all(f"rule hcsqc_{job}:" in done.stdout for job in JOBS), done.stdout
+    assert "localrules directive specifies rules that are not" not in done.stdout
+    assert "Nothing to be done" in start(work, "--configfile", "study.yaml").stdout
+
+
+def test_a_module_that_is_given_a_wrong_config_says_so(elsewhere, tmp_path):
+    work = tmp_path / "work"
+    work.mkdir()
+    snakefile = str(elsewhere.folder / "Snakefile")
+    (work / "Snakefile").write_text(MODULE.format(snakefile=snakefile, target=TARGET))
+    done = start(work, "--config", "quality={study: {nmae: tiny}}")
+    assert done.returncode != 0
+    assert "nmae" in done.stdout and "Traceback" not in done.stdout
+
+
+def test_snakemake_needs_no_activated_environment(elsewhere):
+    words = (TARGET, "--configfile", "tests/tiny/study.yaml")
+    done = start(elsewhere.folder, *words)
+    assert done.returncode == 0, done.stdout
+    assert (elsewhere.folder / TARGET).is_file()
+
+
+def test_a_project_that_moves_runs_nothing_again(elsewhere, tmp_path):
+    words = (TARGET, "--configfile", "tests/tiny/study.yaml")
+    assert start(elsewhere.folder, *words).returncode == 0
+    moved = tmp_path / "moved"
+    elsewhere.folder.rename(moved)
+    assert "Nothing to be done" in start(moved, *words).stdout
+
+
+def test_jobs_run_the_code_beside_the_snakefile_whatever_is_installed(elsewhere):
+    """The tests' environment has the library of another copy of the project installed."""
+    script = elsewhere.folder / "scripts/hcsqc/screens/layouts/__init__.py"
+    script.write_text('raise SystemExit("the code of the copy")\n')
+    done = start(elsewhere.folder, TARGET, "--configfile", "tests/tiny/study.yaml")
+    assert done.returncode != 0 and "the code of the copy" in done.stdout
+
+
+def test_the_library_imports_in_a_notebook_anywhere(tmp_path):
+    code = "from hcsqc.qc.profiles import with_flags; print(with_flags.__module__)"
+    clean = {name: text for name, text in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=clean, capture_output=True, text=True
+    )
+    assert done.stdout == "hcsqc.qc.profiles\n", done.stderr
