@@ -1,7 +1,6 @@
 """Train a backbone on unlabelled crops by a self-supervised method."""
 
 import argparse
-import copy
 import json
 import shutil
 import sys
@@ -26,6 +25,7 @@ from hcsqc.pretraining.loop import Callbacks, OutOfTime, pretrain
 from hcsqc.pretraining.methods import METHODS
 from hcsqc.pretraining.monitor import Diverged
 from hcsqc.pretraining.settings import PretrainingSettings, Recipe
+from hcsqc.pretraining.snapshots import Snapshots
 from hcsqc.tracking.live_curves import live_curves
 
 # What is left of a job's time limit to save and stop in, as a share.
@@ -73,51 +73,27 @@ def train_on(paths: list[Path], args, record, began: float, on_point) -> None:
     crops = training_crops(paths, args.composite, args.without_wells, args.at_most_crops)
     if args.choice:
         vars(args).update(json.loads(args.choice.read_text())["chosen"])
-    settings = cli.settings_from(args, PretrainingSettings)
     record.parameters = {
         "kind": "ssl",
         "crops": len(crops),
         "crops_digest": text_digest("\n".join(crops.crop_ids)),
     }
-    trained_on = record.parameters | {
-        "composite": list(crops.chosen),
-        "shards": [f"{read_format(path)} {file_state(path)}" for path in crops.shards.paths],
-        "code": pretraining_digest(args.method),
-    }
     provenance = {"weights": "self-supervised", "method": args.method, "seed": args.seed}
     provenance |= record.parameters
-    snapshots = args.checkpoints / "epochs"
-    label = " ".join(["pretrain", *args.record.parent.parts[-2:]])
 
-    def encoder_of(backbone: nn.Module, input_spec: InputSpec, **about) -> Encoder:
+    def describe_encoder(backbone: nn.Module, input_spec: InputSpec, **about) -> Encoder:
         return describe(backbone, "ssl", args.architecture, input_spec, provenance | about)
 
-    def keep(epoch: int, backbone: nn.Module, input_spec: InputSpec) -> None:
-        if epoch == 0:
-            shutil.rmtree(snapshots, ignore_errors=True)  # of a run with other settings
-        copied = copy.deepcopy(backbone).to("cpu", memory_format=torch.contiguous_format)
-        save_encoder(
-            encoder_of(copied, input_spec, epoch=epoch), snapshots / f"epoch{epoch:04d}.safetensors"
-        )
-
-    recipe = Recipe(
-        settings,
-        cli.settings_from(args, ViewSettings),
-        cli.settings_from(args, METHODS[args.method].Settings),
-        args.seed,
-    )
-    deadline = None
-    if args.limit_minutes:
-        deadline = STOP_AT * 60 * args.limit_minutes - (time.monotonic() - began)
+    snapshots = Snapshots(args.checkpoints / "epochs", describe_encoder)
     try:
         result = pretrain(
             crops,
-            recipe,
+            recipe_of(args),
             args.checkpoints,
-            label,
-            deadline_s=deadline,
-            callbacks=Callbacks(on_epoch=keep, on_point=on_point),
-            trained_on=trained_on,
+            label=" ".join(["pretrain", *args.record.parent.parts[-2:]]),
+            deadline_s=seconds_left(args.limit_minutes, began),
+            callbacks=Callbacks(on_epoch=snapshots.keep, on_point=on_point),
+            trained_on=record.parameters | identity_of(crops, args.method),
         )
     except OutOfTime as error:
         raise InputError(str(error)) from error
@@ -130,26 +106,39 @@ def train_on(paths: list[Path], args, record, began: float, on_point) -> None:
         shutil.rmtree(args.checkpoints, ignore_errors=True)
         return
     if args.output:
-        encoder = encoder_of(result.backbone, result.input_spec, collapsed=result.collapsed)
-        save_encoder(encoder, args.output)
+        trained = describe_encoder(result.backbone, result.input_spec, collapsed=result.collapsed)
+        save_encoder(trained, args.output)
     if args.snapshots_output:
-        snapshots.mkdir(exist_ok=True)  # there may be none
-        shutil.rmtree(args.snapshots_output, ignore_errors=True)
-        # Copied: should this be killed before its end, the next start still has them.
-        shutil.copytree(snapshots, args.snapshots_output)
+        snapshots.copy_to(args.snapshots_output)
     shutil.rmtree(args.checkpoints, ignore_errors=True)
     record.parameters |= {"precision": result.precision}
-    record.curves = result.curves
-    record.device = result.device
-    record.gpu_memory_mb = result.gpu_memory_mb
-    record.metrics = {
-        "loss": result.curves[-1]["loss"],
-        "feature_std": result.feature_std,
-        "feature_rank": result.feature_rank,
-        "pairs_per_s": result.steps * settings.batch_size / result.seconds,
-        "stall_share": result.stall_share,
-        "collapsed": float(result.collapsed),
-        "diverged": 0.0,
+    record.curves, record.metrics = result.curves, result.metrics | {"diverged": 0.0}
+    record.device, record.gpu_memory_mb = result.device, result.gpu_memory_mb
+
+
+def recipe_of(args) -> Recipe:
+    """Return what to train and how."""
+    return Recipe(
+        cli.settings_from(args, PretrainingSettings),
+        cli.settings_from(args, ViewSettings),
+        cli.settings_from(args, METHODS[args.method].Settings),
+        args.seed,
+    )
+
+
+def seconds_left(limit_minutes: float | None, began: float) -> float | None:
+    """Return the seconds until the job must stop, None without a limit."""
+    if not limit_minutes:
+        return None
+    return STOP_AT * 60 * limit_minutes - (time.monotonic() - began)
+
+
+def identity_of(crops, method: str) -> dict[str, object]:
+    """Return what decides the course of a training beside its settings and number of crops."""
+    return {
+        "composite": list(crops.chosen),
+        "shards": [f"{read_format(path)} {file_state(path)}" for path in crops.shards.paths],
+        "code": pretraining_digest(method),
     }
 
 

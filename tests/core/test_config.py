@@ -16,8 +16,8 @@ from hcsqc.crops.cut import CropSettings
 from hcsqc.crops.nuclei import NucleusSettings
 from hcsqc.encoders.measures import MEASURES
 from hcsqc.encoders.views import ViewSettings
-from hcsqc.pretraining.loop import PretrainingSettings
 from hcsqc.pretraining.methods import METHODS
+from hcsqc.pretraining.settings import PretrainingSettings
 from hcsqc.probes.frozen.knn import KnnSettings
 from hcsqc.probes.frozen.logistic import LogisticSettings
 from hcsqc.probes.sgd import SgdSearchSettings, SgdSettings

@@ -14,7 +14,7 @@ from hcsqc.pretraining.methods.base import projector
 from hcsqc.pretraining.methods.deepcluster_v2 import nearest, spherical_kmeans
 from hcsqc.pretraining.sololearn import SinkhornKnopp
 
-# Not an import statement: solo imports only after hcsqc.sololearn, and sorting could move it.
+# Not an import statement: solo imports only after our `sololearn`, and sorting could move it.
 KMeans = import_module("solo.utils.kmeans").KMeans
 
 WIDTH, N, CROPS = 12, 16, 48
@@ -338,7 +338,7 @@ def test_ssl_projector_ends_in_a_plain_linear_layer(batch_norm, expected):
 
 def test_ssl_sololearn_imports_without_lightning():
     code = (
-        "import sys, hcsqc.sololearn; "
+        "import sys, hcsqc.pretraining.sololearn; "
         "print([n for n in sys.modules if n in ('pytorch_lightning', 'pl_bolts', 'wandb')])"
     )
     out = subprocess.run(

@@ -44,6 +44,11 @@ def within_field(crop: str) -> str:
     return crop.split("/", 4)[4]
 
 
+def is_copy(crop: str) -> bool:
+    """Return whether a crop of a derived screen is a degraded copy of another."""
+    return crop.count("/") > 4
+
+
 def wells_of(keys: Iterable[str]) -> np.ndarray:
     """Return `plate/well` of fields or crops, as an array of strings."""
     return np.array(["/".join(key.split("/", 3)[1:3]) for key in keys], dtype=str)
@@ -51,19 +56,10 @@ def wells_of(keys: Iterable[str]) -> np.ndarray:
 
 def encoder_of(path: Path) -> str:
     """Return the encoder whose result a path below `{encoder}/seed{seed}/` is."""
-    return _encoder_and_seed(path)[1]
-
-
-def seed_of(path: Path) -> int:
-    """Return the seed of the result that a path below `{encoder}/seed{seed}/` is."""
-    return int(_encoder_and_seed(path)[2])
-
-
-def _encoder_and_seed(path: Path) -> re.Match:
-    found = re.search(r"(?:^|/)([^/]+)/seed(\d+)/[^/]", path.as_posix())
+    found = re.match(r"(?:.*/)?([^/]+)/seed\d+/[^/]", path.as_posix())
     if not found:
         raise ValueError(f"{path} is not below a folder {{encoder}}/seed{{seed}}")
-    return found
+    return found[1]
 
 
 def job_key(record: Path) -> str:

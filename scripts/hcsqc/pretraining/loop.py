@@ -23,7 +23,7 @@ from hcsqc.pretraining.collapse import is_collapsed
 from hcsqc.pretraining.monitor import Throughput, check_finite, curve_point, log, warn_of_collapse
 from hcsqc.pretraining.result import PretrainingResult, evaluate
 from hcsqc.pretraining.run import PretrainingRun
-from hcsqc.pretraining.settings import PretrainingSettings, Recipe
+from hcsqc.pretraining.settings import Recipe
 from hcsqc.pretraining.stop_signal import stop_signal
 
 LOGGED_STEPS = 1000  # about as many points has a curve, however long the run
@@ -84,7 +84,7 @@ def train(
     run: PretrainingRun, checkpoints: Checkpoints, deadline_s: float | None, callbacks: Callbacks
 ) -> None:
     """Take the steps that are left, and save on the way; raises what `pretrain` does."""
-    settings: PretrainingSettings = run.recipe.settings
+    settings = run.recipe.settings
     batch_size, total_steps = settings.batch_size, run.total_steps
     log_every = max(1, total_steps // LOGGED_STEPS)
     progress = Progress(total_steps * batch_size, "pairs", run.label, start=run.step * batch_size)
@@ -108,7 +108,8 @@ def train(
             loss, features = run.training_step(batch)
 
             late = deadline_s is not None and time.monotonic() - run.began > deadline_s
-            interrupted = stop.number is not None or (late and run.step < total_steps)
+            signalled = stop.number  # once: a signal that comes later is seen at the next step
+            interrupted = signalled is not None or (late and run.step < total_steps)
             due = time.monotonic() - saved_at >= 60 * settings.checkpoint_minutes
             saving = interrupted or run.step == total_steps or due
             logging = (run.step - 1) % log_every == 0 or run.step == total_steps
@@ -122,8 +123,8 @@ def train(
             if saving:
                 save(run, checkpoints, required=interrupted)
                 saved_at = time.monotonic()
-            if stop.number is not None:
-                raise SystemExit(128 + stop.number)
+            if signalled is not None:
+                raise SystemExit(128 + signalled)
             if interrupted:
                 raise OutOfTime(
                     f"{run.label}: {deadline_s:g} s have passed at step {run.step} of "

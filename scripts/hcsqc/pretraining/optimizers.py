@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from hcsqc.core.torchvision_mend import import_timm
+from hcsqc.core.torchvision_mend import mend_torchvision
 
 # What solo-learn's published recipes give its LARS (`--eta_lars 0.02 --grad_clip_lars
 # --exclude_bias_n_norm`). timm's is the same bit for bit, if vectors have no weight decay.
@@ -27,7 +27,10 @@ def build_optimizer(
         {"params": [p for p in trained if p.ndim > 1], "weight_decay": weight_decay},
         {"params": [p for p in trained if p.ndim == 1], "weight_decay": 0.0},
     ]
-    return import_timm().optim.Lars(groups, lr=0.0, momentum=momentum, **LARS)
+    mend_torchvision()
+    from timm.optim import Lars
+
+    return Lars(groups, lr=0.0, momentum=momentum, **LARS)
 
 
 def learning_rate_at(

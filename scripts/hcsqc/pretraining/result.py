@@ -27,6 +27,7 @@ class PretrainingResult:
     input_spec: InputSpec
     curves: list[dict[str, float]]  # a point per logged step: see `pretrain`
     steps: int
+    batch_size: int  # pairs of views per step
     seconds: float  # of all calls that it took
     device: str
     precision: str  # float32 or bfloat16
@@ -35,6 +36,18 @@ class PretrainingResult:
     feature_std: float  # see `feature_spread`; both of the trained encoder, in eval mode
     feature_rank: float
     collapsed: bool
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """What a record of the training holds beside its curves."""
+        return {
+            "loss": self.curves[-1]["loss"],
+            "feature_std": self.feature_std,
+            "feature_rank": self.feature_rank,
+            "pairs_per_s": self.steps * self.batch_size / self.seconds,
+            "stall_share": self.stall_share,
+            "collapsed": float(self.collapsed),
+        }
 
 
 def evaluate(run: PretrainingRun) -> PretrainingResult:
@@ -57,6 +70,7 @@ def evaluate(run: PretrainingRun) -> PretrainingResult:
         input_spec=run.input_spec,
         curves=run.curves,
         steps=run.total_steps,
+        batch_size=run.recipe.settings.batch_size,
         seconds=run.seconds,
         device=device_name(run.device),
         precision=run.precision,

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from hcsqc.core.errors import InputError
-from hcsqc.core.ids import within_field
+from hcsqc.core.ids import is_copy
 from hcsqc.core.schema import read_table, write_table
 from hcsqc.crops.shards import Shards
 from hcsqc.encoders.store import Encoder
@@ -90,7 +90,7 @@ def reference_rows(shards: Shards, count: int) -> np.ndarray:
     Degraded copies of a derived screen are none of them: the screen that the detector will be used
     on has no such crops.
     """
-    real = np.flatnonzero(["/" not in within_field(crop) for crop in shards.index["crop_id"]])
+    real = np.flatnonzero([not is_copy(crop) for crop in shards.index["crop_id"]])
     return np.random.default_rng(0).permutation(real)[:count]
 
 
