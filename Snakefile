@@ -12,7 +12,7 @@ include: "rules/common.smk"
 
 
 # For `--sdm apptainer`; Snakemake refuses blanks in its path even where nothing uses it.
-if DEPLOYED:
+if DeploymentMethod.APPTAINER in DEPLOYED:
 
     container: str(PROJECT / "envs" / "hcsqc.sif")
 
@@ -99,4 +99,5 @@ rule tables:
 
 # The study's own job of this waits for all others: of a study that fails, MLflow shows what there is.
 onerror:
-    shell('"$HCSQC" tracking/track_runs.py {TRACKING} || true')
+    # By the Python that runs Snakemake: this is no job, and in no environment of one.
+    shell('HCSQC_PYTHON={sys.executable:q} "$HCSQC" tracking/track_runs.py {TRACKING} || true')

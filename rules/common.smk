@@ -10,6 +10,7 @@ from pathlib import Path
 
 import yaml
 from snakemake.exceptions import WorkflowError
+from snakemake.settings.types import DeploymentMethod
 from snakemake.utils import update_config
 
 # Where the project lies: Snakemake may run elsewhere, and this may be a module of another workflow.
@@ -37,11 +38,12 @@ with open(PROJECT / "rules" / "config.schema.yaml") as schema_file:
         raise WorkflowError(str(error)) from None
 
 # Every command starts with "$HCSQC", which runs a script of this project by the Python that runs
-# Snakemake, or by that of the environment that the job is deployed in. It is no part of the
+# Snakemake, or by that of the job's conda environment or container. It is no part of the
 # command's text, so that a project that moves runs nothing again.
-DEPLOYED = workflow.deployment_settings and workflow.deployment_settings.deployment_method
+DEPLOYED = getattr(workflow.deployment_settings, "deployment_method", set())
+OWN_PYTHON = {DeploymentMethod.CONDA, DeploymentMethod.APPTAINER} & set(DEPLOYED)
 os.environ.update(
-    HCSQC=str(SCRIPTS / "run.sh"), HCSQC_PYTHON="python" if DEPLOYED else sys.executable
+    HCSQC=str(SCRIPTS / "run.sh"), HCSQC_PYTHON="python" if OWN_PYTHON else sys.executable
 )
 
 STUDY = f"results/{config['study']['name']}"
@@ -50,8 +52,6 @@ TRACKING_URI = (
     or os.environ.get("MLFLOW_TRACKING_URI")
     or f"sqlite:///{STUDY}/mlflow.db"
 )
-# Jobs on nodes show live curves on a server alone: many writers would break a database file.
-TRACKING_SERVER = TRACKING_URI if TRACKING_URI.startswith("http") else ""
 TRAIN = config["study"]["train"]
 TEST = config["study"]["test"]
 SCREENS = settings.chosen_screens(config)
@@ -79,11 +79,6 @@ def encoders_of(*kinds):
     return [
         name for name in config["study"]["encoders"] if config["encoders"][name]["kind"] in kinds
     ]
-
-
-def probes_of(kind):
-    """Return the study's probes of a kind."""
-    return [name for name in config["study"]["probes"] if config["probes"][name]["kind"] == kind]
 
 
 def encoders_with(key):
@@ -150,7 +145,6 @@ def pick_given(values, *names):
 
 # The analyses beside the tables train one kind of probe, the converged one.
 DIAGNOSTIC_PROBE = flags(pick(config["evaluation"], "penalties", "folds"))
-DIAGNOSTIC_DRAWS = min(config["evaluation"]["draws"], config["study"]["draws"])
 
 
 def screen_entry(wildcards):

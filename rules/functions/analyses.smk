@@ -1,5 +1,7 @@
 """Settings of the analyses."""
 
+DIAGNOSTIC_DRAWS = min(config["evaluation"]["draws"], config["study"]["draws"])
+
 
 def pixel_factor_flag(wildcards):
     """Return the flag with a screen's pixel size over the training screen's, if both are known."""

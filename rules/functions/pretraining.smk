@@ -2,6 +2,8 @@
 
 from hcsqc.pretraining.digest import pretraining_digest
 
+# Jobs on nodes show live curves on a server alone: many writers would break a database file.
+TRACKING_SERVER = TRACKING_URI if TRACKING_URI.startswith("http") else ""
 SEARCHED = [name for name in encoders_of("ssl") if settings.search_trials(config, name)]
 
 

@@ -1,5 +1,11 @@
 """Settings and inputs of probes."""
 
+
+def probes_of(kind):
+    """Return the study's probes of a kind."""
+    return [name for name in config["study"]["probes"] if config["probes"][name]["kind"] == kind]
+
+
 # Probes on frozen features, each kind a module of the library's folder of them.
 FROZEN = [
     name

@@ -7,7 +7,7 @@ import torch
 from hcsqc.analyses.shift_images import changed_images, write_variants
 from hcsqc.core import cli
 from hcsqc.core.devices import choose_device, device_name
-from hcsqc.core.ids import encoder_of
+from hcsqc.core.ids import encoder_label
 from hcsqc.core.schema import read_table
 from hcsqc.crops.shards import Shards
 from hcsqc.encoders.store import load_encoder
@@ -43,7 +43,7 @@ def embed(args, record) -> None:
     made, not_made = changed_images(shards, args.composite, args.most_channels, args.pixel_factor)
     variants, precision = {}, "nothing computed"
     for name, (changed, chosen) in made.items():
-        label = f"{encoder_of(args.encoder)} {args.output.stem}, {name}"
+        label = f"{encoder_label(args.encoder)} {args.output.stem}, {name}"
         variants[name], precision = extract_features(
             encoder, changed, chosen, rows, args.batch_size, args.precision, label
         )

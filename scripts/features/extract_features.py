@@ -7,7 +7,7 @@ import torch
 
 from hcsqc.core import cli
 from hcsqc.core.devices import choose_device, device_name
-from hcsqc.core.ids import encoder_of
+from hcsqc.core.ids import encoder_label
 from hcsqc.core.schema import features_schema, read_table, write_table
 from hcsqc.crops.shards import Shards
 from hcsqc.encoders.store import load_encoder
@@ -39,7 +39,7 @@ def extract(args, record) -> None:
         labelled = shards.rows_of(read_table(args.labels, "labels", ["crop_id"])["crop_id"])
         sample = np.random.default_rng(0).permutation(len(shards))[: args.sample]
         rows = np.union1d(labelled, sample)
-    label = f"features {encoder_of(args.encoder)} {args.output.stem}"
+    label = f"features {encoder_label(args.encoder)} {args.output.stem}"
     features, precision = extract_features(
         encoder, shards, args.composite, rows, args.batch_size, args.precision, label
     )

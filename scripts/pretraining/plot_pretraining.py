@@ -6,6 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from hcsqc.core import cli
+from hcsqc.core.ids import names_of
 from hcsqc.figures.pretraining import plot_course
 
 
@@ -20,8 +21,9 @@ def main() -> None:
 def plot(args, record) -> None:
     """Draw the curves of the record that the arguments name."""
     pretraining = json.loads(args.pretraining.read_text())
-    _, encoder, seed = pretraining["key"].split("/")
-    plot_course(pd.DataFrame(pretraining["curves"]), f"{encoder}, {seed}", args.output)
+    names = names_of(pretraining["key"])
+    title = f"{names['encoder']}, seed{names['seed']}"
+    plot_course(pd.DataFrame(pretraining["curves"]), title, args.output)
 
 
 if __name__ == "__main__":

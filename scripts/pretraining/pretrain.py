@@ -12,10 +12,8 @@ from torch import nn
 
 from hcsqc.core import cli
 from hcsqc.core.errors import InputError
-from hcsqc.core.files import text_digest
 from hcsqc.core.ids import job_key
 from hcsqc.core.scratch import on_scratch
-from hcsqc.crops.shards import read_format
 from hcsqc.crops.training_crops import training_crops
 from hcsqc.encoders.models import InputSpec
 from hcsqc.encoders.store import Encoder, describe, save_encoder
@@ -73,11 +71,7 @@ def train_on(paths: list[Path], args, record, began: float, on_point) -> None:
     crops = training_crops(paths, args.composite, args.without_wells, args.at_most_crops)
     if args.choice:
         vars(args).update(json.loads(args.choice.read_text())["chosen"])
-    record.parameters = {
-        "kind": "ssl",
-        "crops": len(crops),
-        "crops_digest": text_digest("\n".join(crops.crop_ids)),
-    }
+    record.parameters = {"kind": "ssl", "crops": len(crops), "crops_digest": crops.digest}
     provenance = {"weights": "self-supervised", "method": args.method, "seed": args.seed}
     provenance |= record.parameters
 
@@ -93,7 +87,7 @@ def train_on(paths: list[Path], args, record, began: float, on_point) -> None:
             label=" ".join(["pretrain", *args.record.parent.parts[-2:]]),
             deadline_s=seconds_left(args.limit_minutes, began),
             callbacks=Callbacks(on_epoch=snapshots.keep, on_point=on_point),
-            trained_on=record.parameters | identity_of(crops, args.method),
+            trained_on=crops.state | {"code": pretraining_digest(args.method)},
         )
     except OutOfTime as error:
         raise InputError(str(error)) from error
@@ -131,21 +125,6 @@ def seconds_left(limit_minutes: float | None, began: float) -> float | None:
     if not limit_minutes:
         return None
     return STOP_AT * 60 * limit_minutes - (time.monotonic() - began)
-
-
-def identity_of(crops, method: str) -> dict[str, object]:
-    """Return what decides the course of a training beside its settings and number of crops."""
-    return {
-        "composite": list(crops.chosen),
-        "shards": [f"{read_format(path)} {file_state(path)}" for path in crops.shards.paths],
-        "code": pretraining_digest(method),
-    }
-
-
-def file_state(path: str) -> str:
-    """Return what changes when a file is written anew: its size and its time."""
-    found = Path(path).stat()
-    return f"{found.st_size} bytes, {found.st_mtime_ns} ns"
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import pandas as pd
 import torch
 
 from hcsqc.core import cli
-from hcsqc.core.ids import encoder_of
+from hcsqc.core.ids import encoder_of, seed_of
 from hcsqc.core.schema import read_table, write_table
 from hcsqc.crops.shards import Shards
 from hcsqc.encoders.store import load_encoder
@@ -44,12 +44,11 @@ def score(args, record) -> None:
     draws = list(tasks(args.splits, [], args.draws, budget))
     crops = pd.Index(splits["crop_id"].unique())
     rows = shards.rows_of(crops)
-    seed = args.snapshots.parent.name
-    name = encoder_of(args.snapshots)
+    name, seed = encoder_of(args.snapshots), seed_of(args.snapshots)
     scores = []
     for path in sorted(args.snapshots.glob("*.safetensors")):
         encoder = load_encoder(path)
-        label = f"epochs {name} {seed} {path.stem}"
+        label = f"epochs {name} seed{seed} {path.stem}"
         features, _ = extract_features(
             encoder, shards, args.composite, rows, args.batch_size, args.precision, label
         )
@@ -58,7 +57,7 @@ def score(args, record) -> None:
             abnormal = (task.test["label"] == ABNORMAL).to_numpy(int)
             scores.append((encoder.provenance["epoch"], task.draw, accuracy(abnormal, values)))
     table = pd.DataFrame(scores, columns=["epoch", "draw", "accuracy"])
-    table["encoder"], table["seed"] = name, int(seed.removeprefix("seed"))
+    table["encoder"], table["seed"] = name, seed
     write_table(table.astype({"epoch": np.int32, "draw": np.int32}), args.output, "epoch_scores")
     means = table.groupby("epoch")["accuracy"].mean()
     record.curves = [

@@ -7,7 +7,7 @@ import torch
 
 from hcsqc.core import cli
 from hcsqc.core.errors import InputError
-from hcsqc.core.ids import encoder_of
+from hcsqc.core.ids import encoder_label
 from hcsqc.core.progress import Progress
 from hcsqc.core.schema import write_table
 from hcsqc.encoders.store import load_encoder
@@ -54,7 +54,7 @@ def probe(args, record) -> None:
         args.crops, {screen: names.split(",") for screen, names in composites.items()}
     )
     pixels.check(encoder)
-    label = f"finetune {encoder_of(args.encoder)} at {args.budget} labels"
+    label = f"finetune {encoder_label(args.encoder)} at {args.budget} labels"
     progress = Progress(args.draws * settings.epochs * args.budget, "crops", label)
     predictions = finetuned_predictions(
         encoder,

@@ -3,22 +3,25 @@
 import argparse
 from importlib import import_module
 from pathlib import Path
+from pkgutil import iter_modules
+from types import ModuleType
 
 from hcsqc.core import cli
 from hcsqc.core.schema import write_table
+from hcsqc.probes import frozen
 from hcsqc.probes.task import all_predictions, read_features, tasks
+
+KINDS = [module.name for module in iter_modules(frozen.__path__)]
 
 
 def main() -> None:
     """Read the flags and features, write the predictions of all draws."""
     # The kind decides which further flags there are, so it is looked up first.
     kind = argparse.ArgumentParser(add_help=False)
-    kind.add_argument("--kind", required=True, help="a module of hcsqc.probes.frozen")
+    kind.add_argument("--kind", choices=KINDS)
     chosen, _ = kind.parse_known_args()
-    # This one alone: a job then imports no other probe's libraries.
-    module = import_module(f"hcsqc.probes.frozen.{chosen.kind}")
     parser = cli.parser(__doc__)
-    parser.add_argument("--kind", required=True)
+    parser.add_argument("--kind", choices=KINDS, required=True)
     parser.add_argument("--features", type=Path, nargs="+", required=True)
     parser.add_argument("--splits", type=Path, required=True)
     parser.add_argument("--shift-labels", type=Path, nargs="*", required=True)
@@ -27,12 +30,20 @@ def main() -> None:
     parser.add_argument("--shuffle-labels", action="store_true", help="of the training crops")
     parser.add_argument("--seed", type=int, required=True, help="kNN needs none")
     parser.add_argument("--output", type=Path, required=True)
-    cli.add_settings(parser, module.Settings)
-    cli.run(lambda args, record: probe(args, record, module), parser.parse_args())
+    if chosen.kind:
+        cli.add_settings(parser, module_of(chosen.kind).Settings)
+    args = parser.parse_args()
+    cli.run(probe, args, plugin=f"hcsqc/probes/frozen/{args.kind}.py")
 
 
-def probe(args, record, module) -> None:
+def module_of(kind: str) -> ModuleType:
+    """Return the module of a kind, it alone: a job imports no other probe's libraries."""
+    return import_module(f"{frozen.__name__}.{kind}")
+
+
+def probe(args, record) -> None:
     """Run the probe that the arguments describe; record what it chose."""
+    module = module_of(args.kind)
     settings = cli.settings_from(args, module.Settings)
     crops, features = read_features(args.features)
     draws = list(

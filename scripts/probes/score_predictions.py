@@ -5,6 +5,7 @@ from pathlib import Path
 import pandas as pd
 
 from hcsqc.core import cli
+from hcsqc.core.ids import probe_job
 from hcsqc.core.progress import Progress
 from hcsqc.core.schema import read_table, write_table
 from hcsqc.probes.metrics import METRICS, score_predictions
@@ -31,12 +32,8 @@ def score(args, record) -> None:
     progress = Progress(len(args.predictions), "predictions", f"score {args.encoder}")
     for path in args.predictions:
         predictions = read_table(path, "predictions")
-        about = {
-            "encoder": args.encoder,
-            "seed": args.seed,
-            "probe": path.parent.name,
-            "budget": int(path.stem.removeprefix("budget")),
-        }
+        job = probe_job(path)
+        about = job._replace(encoder=args.encoder, seed=args.seed)._asdict()
         scores.append(score_predictions(predictions).assign(**about))
         resampled = bootstrap_scores(predictions, list(METRICS), args.replicates, seed=0)
         replicates.append(resampled.assign(**about))

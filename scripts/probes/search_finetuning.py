@@ -7,7 +7,7 @@ import torch
 
 from hcsqc.core import cli
 from hcsqc.core.files import write_json
-from hcsqc.core.ids import encoder_of, wells_of
+from hcsqc.core.ids import encoder_label, wells_of
 from hcsqc.core.progress import Progress
 from hcsqc.crops.shards import Shards
 from hcsqc.encoders.store import check_composite, load_encoder
@@ -43,7 +43,7 @@ def search(args, record) -> None:
         shards = Shards(args.crops)
         crops = shards.read_composite(shards.rows_of(task.train_crops), args.composite)
         each = args.budget * (settings.folds - 1)  # crops per epoch over all folds
-        name = encoder_of(args.encoder)
+        name = encoder_label(args.encoder)
         progress = Progress(
             each * sum(chosen.epochs for chosen in settings.grid()),
             "crops",

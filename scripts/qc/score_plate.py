@@ -7,6 +7,7 @@ import torch
 
 from hcsqc.core import cli
 from hcsqc.core.devices import choose_device, device_name
+from hcsqc.core.ids import screen_and_plate
 from hcsqc.core.schema import features_schema, write_table
 from hcsqc.crops.shards import Shards
 from hcsqc.features.tables import features_table
@@ -35,7 +36,7 @@ def score(args, record) -> None:
     torch.set_num_threads(args.threads)
     detector = load_detector(args.detector)
     shards = Shards([args.crops])
-    screen, plate = args.crops.parent.name, args.crops.stem
+    screen, plate = screen_and_plate(args.crops)
     check_screen(detector.about, screen, args.composite, shards.format.size_px, args.window_um)
     sample = np.sort(np.random.default_rng(0).permutation(len(shards))[: args.sample])
     table, features, drift = score_crops(

@@ -7,7 +7,7 @@ import pandas as pd
 
 from hcsqc.core import cli
 from hcsqc.core.files import atomic
-from hcsqc.core.ids import encoder_of
+from hcsqc.core.ids import encoder_of, screen_and_plate
 from hcsqc.core.schema import read_metadata, read_table
 from hcsqc.labels.splits import largest_budget
 from hcsqc.report.page import Evidence, render_report
@@ -39,7 +39,7 @@ def report(args, record) -> None:
     saved = json.loads(args.config.read_text())
     summaries: dict[str, list] = {}
     for path in args.summaries:
-        summaries.setdefault(path.parent.name, []).append(read_table(path, "summary"))
+        summaries.setdefault(screen_and_plate(path)[0], []).append(read_table(path, "summary"))
     evidence = Evidence(
         tables={number: pd.read_csv(path) for number, path in enumerate(args.tables, start=1)},
         metrics=pd.read_csv(args.metrics),
@@ -68,7 +68,7 @@ def report(args, record) -> None:
 
 def _by_encoder(paths: list[Path]) -> pd.DataFrame:
     """Return tables of the form {encoder}/seed{n}.csv in one, with the encoder's name."""
-    return pd.concat([pd.read_csv(path).assign(encoder=path.parent.name) for path in paths])
+    return pd.concat([pd.read_csv(path).assign(encoder=encoder_of(path)) for path in paths])
 
 
 if __name__ == "__main__":

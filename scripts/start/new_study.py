@@ -12,8 +12,7 @@ import yaml
 
 from hcsqc.core.errors import InputError
 from hcsqc.screens.layouts import LAYOUTS
-from hcsqc.start import study_file
-from hcsqc.start import survey as guided_start
+from hcsqc.start import study_file, survey
 from hcsqc.start.find import find_screen
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -54,16 +53,16 @@ def new_study(args, asks: bool) -> None:
     study_file.refuse_existing(args.output)
     name = args.name or study_file.name_from(args.path, config)
     study_file.check_name(name, config)
-    seen = guided_start.survey(find_screen(args.path, args.layout), config["crops"])
-    print("\n".join(guided_start.describe(seen)))
+    seen = survey.survey(find_screen(args.path, args.layout), config["crops"])
+    print("\n".join(survey.describe(seen)))
     nucleus = nucleus_channel(args, seen, asks)
     composite = (
-        guided_start.checked_channels(seen, args.composite, "--composite")
+        survey.checked_channels(seen, args.composite, "--composite")
         if args.composite
-        else guided_start.choose_composite(seen, nucleus)
+        else survey.choose_composite(seen, nucleus)
     )
     print(f"composite: {', '.join(composite)}")
-    examples = guided_start.find_examples(seen, nucleus, config["crops"])
+    examples = survey.find_examples(seen, nucleus, config["crops"])
     print(
         f"nuclei:   {examples.nuclei_per_field:.0f} per field, {examples.crops_per_field:.0f} of "
         f"them with a whole crop, by {len(seen.sample)} fields"
@@ -71,7 +70,7 @@ def new_study(args, asks: bool) -> None:
     text = study_file.study_text(name, seen, examples, nucleus, composite, args.output, config)
     study_file.check_study(text, config, schema)
     preview = study_file.preview_path(args.output)
-    guided_start.draw_preview(examples, seen.channels, composite, nucleus, preview)
+    survey.draw_preview(examples, seen.channels, composite, nucleus, preview)
     print(f"preview:  {preview}")
     if asks and input(f"Write {args.output}? [Y/n] ").strip().lower() not in ("", "y", "yes"):
         print("nothing written but the preview")
@@ -91,8 +90,8 @@ def defaults() -> tuple[dict, dict]:
 def nucleus_channel(args, seen, asks: bool) -> str:
     """Return the channel of the nuclei: given, found, or asked for."""
     if args.nucleus_channel:
-        return guided_start.checked_channels(seen, [args.nucleus_channel], "--nucleus-channel")[0]
-    channel, why = guided_start.nucleus_channel(seen)
+        return survey.checked_channels(seen, [args.nucleus_channel], "--nucleus-channel")[0]
+    channel, why = survey.nucleus_channel(seen)
     if channel:
         print(f"nuclei in channel: {channel}, {why}")
         return channel
@@ -103,7 +102,7 @@ def nucleus_channel(args, seen, asks: bool) -> str:
         )
     print(f"Which channel shows the nuclei? Share of round outlines: {why}")
     answer = input("channel: ").strip()
-    return guided_start.checked_channels(seen, [answer], "--nucleus-channel")[0]
+    return survey.checked_channels(seen, [answer], "--nucleus-channel")[0]
 
 
 if __name__ == "__main__":

@@ -1,6 +1,5 @@
 """Diagnosis of shift: a planted cause is named, none is named where there is none."""
 
-import importlib.util
 import json
 import sys
 
@@ -422,9 +421,6 @@ def write_features(path, crops, matrix):
     return path
 
 
-@pytest.mark.skipif(
-    importlib.util.find_spec("hcsqc.probes.frozen.logistic") is None, reason="no logistic probe yet"
-)
 @pytest.mark.parametrize("with_images", [True, False])
 def test_the_script_writes_the_diagnosis_of_every_shift_screen(
     draws, tmp_path, monkeypatch, with_images

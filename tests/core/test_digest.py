@@ -1,5 +1,7 @@
 """Digests of code: what must change them, and what must not."""
 
+import errno
+import os
 import shutil
 from pathlib import Path
 
@@ -299,8 +301,24 @@ def test_a_damaged_memory_of_what_was_parsed_is_not_believed(scripts, text):
     assert knn_digest() == first
 
 
-def test_an_installation_that_nobody_may_write_to_gives_the_same(scripts, monkeypatch):
+@pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES, errno.ENOSPC])
+def test_an_installation_that_nobody_may_write_to_gives_the_same(scripts, monkeypatch, number):
     first = knn_digest()
-    monkeypatch.setattr(digest, "_kept", lambda: Path("/proc/nowhere/digests.json"))
+    digest._kept().unlink()
     forget()
+
+    def refuse(*_, **__):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(Path, "write_text", refuse)
+    monkeypatch.setattr(Path, "unlink", refuse)
     assert knn_digest() == first
+
+
+def test_what_was_parsed_by_another_version_of_the_digest_is_not_believed(scripts, monkeypatch):
+    knn_digest()
+    other = scripts / "digest.py"
+    other.write_text(Path(digest.__file__).read_text() + "# Another version.\n")
+    before = digest._kept()
+    monkeypatch.setattr(digest, "__file__", str(other))
+    assert digest._kept() != before

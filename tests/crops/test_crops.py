@@ -1,6 +1,5 @@
 """From fields to crops: every pixel, every nucleus and every failure is accounted for."""
 
-import os
 import pickle
 import re
 import signal
@@ -31,7 +30,6 @@ from hcsqc.screens.layouts import Source, index_plate
 from hcsqc.screens.scale import PlateImages, ScaleSettings, measure_scale
 from hcsqc.screens.simulate.model import SimulationSettings
 from hcsqc.screens.simulate.plate import simulate_plate
-from tests.conftest import ROOT
 
 SHAPE = 160, 200
 WINDOW = 32
@@ -446,8 +444,7 @@ def crop_and_die(folder, plate, shard, kill_at):
     """Crop in a process of its own that kills itself; return how it ended."""
     with open(folder / "plate.pickle", "wb") as file:
         pickle.dump((plate, CROPPING, NUCLEUS, shard, kill_at), file)
-    environment = os.environ | {"PYTHONPATH": str(ROOT / "scripts")}
-    return subprocess.run([sys.executable, "-c", KILLED], cwd=folder, env=environment).returncode
+    return subprocess.run([sys.executable, "-c", KILLED], cwd=folder).returncode
 
 
 def test_killed_job_goes_on_and_ends_with_the_same_bytes(tmp_path, monkeypatch, capsys):

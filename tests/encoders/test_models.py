@@ -18,8 +18,7 @@ from hcsqc.encoders.models import (
     timm,
 )
 
-# Not an import statement: timm may import only after hcsqc.models, and sorting could move it.
-adapt_to_chs = import_module("timm.data.loader").adapt_to_chs
+adapt_to_chs = import_module("timm.data.loader").adapt_to_chs  # once torchvision is mended
 
 
 @pytest.mark.parametrize(

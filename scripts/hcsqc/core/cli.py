@@ -76,9 +76,16 @@ def settings_from(args: argparse.Namespace, settings: type[Settings]) -> Setting
     return settings(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
 
 
-def run(job: Callable[[argparse.Namespace, Record], None], args: argparse.Namespace) -> None:
-    """Run a job and write its record; bad input ends with one line and exit status 1."""
-    with _one_line_errors(), Record(args.record, _script(), vars(args)) as record:
+def run(
+    job: Callable[[argparse.Namespace, Record], None],
+    args: argparse.Namespace,
+    plugin: str | None = None,
+) -> None:
+    """Run a job and write its record; bad input ends with one line and exit status 1.
+
+    `plugin` is the module that the script imports by its name, as `code_digest` has it.
+    """
+    with _one_line_errors(), Record(args.record, _script(), vars(args), plugin) as record:
         job(args, record)
 
 

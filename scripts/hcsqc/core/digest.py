@@ -7,14 +7,15 @@ A module declares the data files that it reads, beside it, in a constant of lite
 import ast
 import hashlib
 import json
-import os
 import sys
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 
 from hcsqc.core.errors import InputError
+from hcsqc.core.files import atomic
 
 SCRIPTS = Path(__file__).resolve().parents[2]
 
@@ -54,8 +55,8 @@ class _Module:
 
     text: str
     code: str
-    imports: tuple[str, ...]
-    data: tuple[str, ...]
+    imports: list[str]
+    data: list[str]
 
 
 def _closure(wanted: list[Path], skipped: set[Path]) -> set[Path]:
@@ -85,9 +86,9 @@ def _module(path: Path) -> _Module:
     text, key = hashlib.sha256(content).hexdigest(), path.relative_to(SCRIPTS).as_posix()
     known = _known().get(key)
     if known and known["text"] == text:
-        return _Module(text, known["code"], tuple(known["imports"]), tuple(known["data"]))
+        return _Module(**known)
     tree = ast.parse(content)
-    imports, data = tuple(_imports(tree, path)), tuple(_declared_data(tree))
+    imports, data = list(_imports(tree, path)), list(_declared_data(tree))
     code = hashlib.sha256(_without_docstrings(tree).encode()).hexdigest()
     made = _Module(text, code, imports, data)
     _new[key] = asdict(made)
@@ -129,12 +130,14 @@ def _without_docstrings(tree: ast.Module) -> str:
 
 
 # Syntax trees cost a second in every job of a cluster. What they said is kept where Python keeps
-# its own bytecode: by Python's version, because trees differ, and by the digests of the texts.
+# its own bytecode: by the digests of the texts.
 _new: dict[str, dict] = {}
 
 
 def _kept() -> Path:
-    return SCRIPTS / "__pycache__" / f"code_digests.{sys.implementation.cache_tag}.json"
+    """Return the file, another one for each version of Python and of this module."""
+    own = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:8]
+    return SCRIPTS / "__pycache__" / f"code_digests.{sys.implementation.cache_tag}.{own}.json"
 
 
 @cache
@@ -151,10 +154,8 @@ def _remember() -> None:
         return
     _known().update(_new)
     _new.clear()
-    part = _kept().with_suffix(f".{os.getpid()}")
-    try:
-        part.parent.mkdir(exist_ok=True)
-        part.write_text(json.dumps(_known()))
-        part.replace(_kept())
-    except OSError:  # an installation that jobs may not write to: slower, nothing else
-        part.unlink(missing_ok=True)
+    # An installation that jobs may not write to is slower, nothing else.
+    with suppress(OSError):
+        _kept().parent.mkdir(exist_ok=True)
+        with atomic(_kept()) as temporary:
+            temporary.write_text(json.dumps(_known()))

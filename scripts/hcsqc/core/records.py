@@ -50,8 +50,15 @@ class Record:
     files among the arguments.
     """
 
-    def __init__(self, path: Path, script: str, arguments: Mapping[str, object]):
-        self.path, self.script, self.arguments = path, script, arguments
+    def __init__(
+        self,
+        path: Path,
+        script: str,
+        arguments: Mapping[str, object],
+        plugin: str | None = None,
+    ):
+        """Record a job of `script`, and of the plugin that it runs, as `code_digest` has them."""
+        self.path, self.script, self.arguments, self.plugin = path, script, arguments, plugin
         self.parameters: dict[str, object] = {}
         self.metrics: dict[str, float] = {}
         self.curves: list[dict[str, float]] = []
@@ -64,7 +71,7 @@ class Record:
         self.inputs = _input_digests(self.arguments)
         self.input_times = {path: Path(path).stat().st_mtime_ns for path in self.inputs}
         # Of the code that runs, whatever is edited meanwhile.
-        self.git, self.code_digest = _git(), code_digest(self.script)
+        self.git, self.code_digest = _git(), code_digest(self.script, self.plugin)
         self.failed = self.path.with_name("failed.json")
         write_json(self._as_json("RUNNING"), self.failed)
         return self

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from hcsqc.core.errors import InputError
+from hcsqc.core.files import text_digest
 from hcsqc.core.ids import split_field_id
-from hcsqc.crops.shards import Shards
+from hcsqc.crops.shards import Shards, read_format
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,20 @@ class TrainingCrops:
     def crop_ids(self) -> list[str]:
         """Names of the crops, in their order."""
         return self.shards.index["crop_id"].iloc[self.rows].tolist()
+
+    @property
+    def digest(self) -> str:
+        """Digest of the names of the crops, in their order."""
+        return text_digest("\n".join(self.crop_ids))
+
+    @property
+    def state(self) -> dict[str, object]:
+        """What changes when other crops, or the same ones written anew, are to be learned from."""
+        return {
+            "crops_digest": self.digest,
+            "composite": list(self.chosen),
+            "shards": [f"{read_format(path)} {_state(path)}" for path in self.shards.paths],
+        }
 
     def read(self, rows: np.ndarray) -> np.ndarray:
         """Return composite crops: uint8, n x channels x H x W."""
@@ -59,3 +74,8 @@ def training_crops(
         picked = np.random.default_rng(0).permutation(len(rows))[:at_most]
         rows = rows[np.sort(picked)]
     return TrainingCrops(shards, rows, chosen)
+
+
+def _state(path: str | Path) -> str:
+    found = Path(path).stat()
+    return f"{found.st_size} bytes, {found.st_mtime_ns} ns"

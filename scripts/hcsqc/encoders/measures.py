@@ -56,7 +56,7 @@ def fit_measures(name: str, crops: TrainingCrops) -> StandardisedMeasures:
 
 
 def measured_encoder(name: str, kind: str, crops: TrainingCrops) -> Encoder:
-    """Return an encoder that measures, standardised over `crops`: see `hcsqc.measures`.
+    """Return an encoder that measures, standardised over `crops`: see the module.
 
     Nothing of it can be trained.
     """

@@ -43,8 +43,8 @@ def _kappa(first: pd.Series, second: pd.Series) -> tuple[float, float]:
 def disagreements(placed: pd.DataFrame) -> pd.DataFrame:
     """Return all labels of the crops whose labels differ, one row per label, sorted by crop.
 
-    `placed` is what `labels.place_labels` returns. Column differs says in what: "label" (normal and
-    abnormal), and otherwise "artefact" (abnormal, but of two kinds).
+    `placed` is what `labels.match.place_labels` returns. Column differs says in what: "label"
+    (normal and abnormal), and otherwise "artefact" (abnormal, but of two kinds).
     """
     kinds = placed.assign(artefact=placed["artefact"].replace("", None)).groupby("crop_id")
     label, artefact = (kinds[name].transform("nunique") > 1 for name in ("label", "artefact"))

@@ -9,7 +9,7 @@ import pandas as pd
 from torch import nn
 
 from hcsqc.core.errors import InputError
-from hcsqc.core.ids import screen_of
+from hcsqc.core.ids import screen_and_plate, screen_of
 from hcsqc.crops.shards import Shards
 from hcsqc.encoders.store import Encoder, check_composite
 from hcsqc.probes.finetune import finetune, finetuned_scores
@@ -28,10 +28,11 @@ class CompositeCrops:
         `composites` lists the channels of each, in order. Raises InputError if a screen has no
         shard, or shards that differ.
         """
-        self.screens = {
-            screen: (Shards([path for path in paths if path.parent.name == screen]), chosen)
-            for screen, chosen in composites.items()
+        own = {
+            screen: [path for path in paths if screen_and_plate(path)[0] == screen]
+            for screen in composites
         }
+        self.screens = {screen: (Shards(own[screen]), composites[screen]) for screen in composites}
 
     def check(self, encoder: Encoder) -> None:
         """Raise InputError if a screen's composite is not one for the encoder."""

@@ -9,7 +9,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from hcsqc.core.errors import InputError
-from hcsqc.core.ids import screen_of
+from hcsqc.core.ids import probe_job, screen_of
 from hcsqc.core.schema import TABLES, read_table
 from hcsqc.labels.splits import largest_budget, training_crops
 
@@ -91,11 +91,11 @@ def largest_predictions(paths: Iterable[Path]) -> dict[tuple[str, str], pd.DataF
     """
     budgets: dict[tuple[str, str], dict[int, list[pd.DataFrame]]] = {}
     for path in paths:
-        probe, seed, encoder = (path.parents[level].name for level in range(3))
-        own = budgets.setdefault((encoder, probe), {})
-        rows = read_table(path, "predictions").assign(seed=int(seed.removeprefix("seed")))
+        job = probe_job(path)
+        own = budgets.setdefault((job.encoder, job.probe), {})
+        rows = read_table(path, "predictions").assign(seed=job.seed)
         if len(rows):  # a budget that the labels do not carry has none
-            own.setdefault(int(path.stem.removeprefix("budget")), []).append(rows)
+            own.setdefault(job.budget, []).append(rows)
     return {key: pd.concat(own[max(own)]) for key, own in budgets.items() if own}
 
 

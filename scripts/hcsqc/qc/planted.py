@@ -22,7 +22,7 @@ def planted_and_found(
     """Return rows of what, planted, found, and the interval low to high of what was found.
 
     `truth` has the cells that were made, `cells` the nuclei found. Nuclei are matched to cells, and
-    doubtful ones left out, as `labels.match_truth` does for labels. A field is spoilt by an
+    doubtful ones left out, as `labels.match.match_truth` does for labels. A field is spoilt by an
     artefact of the whole field that at least half of its cells have, a well if all of its fields
     are, and they are mostly good if less than half of their cells have any artefact; `fields` and
     `wells` are the tables of flags.

@@ -11,7 +11,7 @@ from hcsqc.crops.shards import Shards
 from hcsqc.features.extract import FeatureBatches
 from hcsqc.qc.detector import Detector
 
-WHITE = 255  # what the camera's saturation became (hcsqc.scale)
+WHITE = 255  # what the camera's saturation became (hcsqc.screens.scale)
 BLANK = 1e-4  # relative variance of the Laplacian that stands for no contrast at all
 
 

@@ -1,6 +1,5 @@
 """The audit: the paper's figures beside ours, checks on its own figures, its claims on our data."""
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import pandas as pd
 from hcsqc.core.config import describe_data, shuffles_labels
 from hcsqc.core.errors import InputError
 from hcsqc.core.html import render
+from hcsqc.core.ids import probe_job, stage_of
 from hcsqc.core.schema import check_columns
 from hcsqc.probes.metrics import TABLE_METRICS
 from hcsqc.report.paper_checks import paper_checks
@@ -34,11 +34,10 @@ def costs_of_records(records: Iterable[Mapping]) -> pd.DataFrame:
     rows = []
     for record in records:
         key = str(record.get("key"))
-        found = re.fullmatch(r"probes/([^/]+)/seed\d+/([^/]+)/budget(\d+)", key)
-        if not found:
+        if stage_of(key) != "probes":
             raise InputError(f"record '{key}': not of a probe; give runs/probes/**/run.json alone")
-        cost = record["cost"]
-        rows.append((found[1], found[2], int(found[3]), float(cost["wall_s"]), cost["device"]))
+        job, cost = probe_job(key), record["cost"]
+        rows.append((job.encoder, job.probe, job.budget, float(cost["wall_s"]), cost["device"]))
     return pd.DataFrame(rows, columns=COST_COLUMNS)
 
 

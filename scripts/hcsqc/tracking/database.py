@@ -1,7 +1,7 @@
 """Runs put into a database of MLflow's, many in one transaction, through MLflow's own tables.
 
 MLflow's client reads before each thing it writes, which is three times as slow. What the client
-reads afterwards is the same (tests/test_tracking.py).
+reads afterwards is the same (tests/tracking/test_tracking.py).
 """
 
 import uuid

@@ -13,6 +13,8 @@ import time
 from collections.abc import Mapping
 from contextlib import contextmanager
 
+from hcsqc.core.ids import stage_of
+
 EXPERIMENT = "pretraining"
 EVERY_S = 2.0
 # MLflow's limits per batch, and of one parameter.
@@ -73,7 +75,7 @@ class LiveCurves:
         name = f"{self.study}/{EXPERIMENT}"
         found = client.get_experiment_by_name(name)
         number = found.experiment_id if found else client.create_experiment(name)
-        tags = {"job_key": self.key, "stage": self.key.split("/")[0], "live": "true"}
+        tags = {"job_key": self.key, "stage": stage_of(self.key), "live": "true"}
         run = client.create_run(number, tags=tags, run_name=self.key).info.run_id
         params = [Param(name, str(value)[:LONGEST_PARAM]) for name, value in self.params.items()]
         client.log_batch(run, params=params[:PARAMS_PER_BATCH])

@@ -16,6 +16,7 @@ import pandas as pd
 
 from hcsqc.core.errors import InputError
 from hcsqc.core.files import sha256, text_digest
+from hcsqc.core.ids import ProbeJob, names_of, probe_job
 from hcsqc.core.schema import read_table
 from hcsqc.probes.metrics import METRICS, THRESHOLD
 
@@ -115,8 +116,8 @@ def tracked_runs(results: Path, train_screen: str) -> list[TrackedRun]:
     about = _encoders(records, summary)
     runs = []
     for record in records:
-        names = _names(record["key"])
-        own, of_job = by_job.get(_probe_job(names)), None
+        names = names_of(record["key"])
+        own, of_job = by_job.get(_scored_job(record)), None
         if own is not None:
             of_job = intervals.get((names["encoder"], names["probe"], int(names["budget"])))
         runs.append(_run(record, names, results, own, of_job, about, train_screen))
@@ -169,9 +170,9 @@ def _encoders(records: list[dict], summary: pd.DataFrame) -> dict[str, dict[str,
             about.setdefault(encoder, {})["kind"] = kind
     for record in records:
         if record["stage"] == "pretrain" and "method" in record["parameters"]:
-            about.setdefault(_names(record["key"])["encoder"], {})["method"] = record["parameters"][
-                "method"
-            ]
+            about.setdefault(names_of(record["key"])["encoder"], {})["method"] = record[
+                "parameters"
+            ]["method"]
     return about
 
 
@@ -228,31 +229,8 @@ def _note(record: dict, results: Path) -> str:
     return "  \n".join(lines)
 
 
-def _names(key: str) -> dict[str, str]:
-    """Return what a job's key says: encoder, seed, probe, budget, or screen and plate."""
-    parts = key.split("/")
-    stage, rest = parts[0], parts[1:]
-    names = {"stage": stage}
-    if stage == "search":
-        names |= dict(zip(("encoder", "trial"), rest, strict=False))
-    elif stage == "qc":
-        known = ("screen", "part", "plate") if rest[0] != "detector" else ("part",)
-        names |= dict(zip(known, rest, strict=False))
-    elif stage in ("simulate", "index", "scale", "crops"):
-        names |= dict(zip(("screen", "plate"), rest, strict=False))
-    elif len(rest) > 1 and rest[1].startswith("seed"):
-        names |= {"encoder": rest[0], "seed": rest[1].removeprefix("seed")}
-        more = ("probe", "budget") if stage == "probes" else ("screen", "plate")
-        names |= dict(zip(more, rest[2:], strict=False))
-    if "budget" in names:
-        names["budget"] = names["budget"].removeprefix("budget")
-    return names
-
-
-def _probe_job(names: Mapping[str, str]) -> tuple[str, int, str, int] | None:
-    if names["stage"] != "probes":
-        return None
-    return names["encoder"], int(names["seed"]), names["probe"], int(names["budget"])
+def _scored_job(record: Mapping) -> ProbeJob | None:
+    return probe_job(record["key"]) if record["stage"] == "probes" else None
 
 
 def _points(record, scores, intervals, train_screen) -> Iterator[Point]:
@@ -300,8 +278,7 @@ def _with_interval(names: list[str], row, step: int) -> Iterator[Point]:
 def _artifacts(record, names, results, scores):
     """Return what makes the artifacts of a run, and a text that changes with what it makes."""
     if scores is not None:
-        job = f"{names['encoder']}/seed{names['seed']}/{names['probe']}/budget{names['budget']}"
-        predictions = results / "predictions" / f"{job}.parquet"
+        predictions = results / "predictions" / f"{probe_job(record['key']).path}.parquet"
         if predictions.exists():
             # Predictions are written together with the record, whose start and cost stand for them.
             made_from = text_digest(repr(list(scores.values())))
@@ -357,7 +334,7 @@ def _summaries(summary, records, about, results, train_screen) -> Iterator[Track
         return
     times = {}
     for record in records:
-        encoder = _names(record["key"]).get("encoder")
+        encoder = names_of(record["key"]).get("encoder")
         if encoder:
             times.setdefault(encoder, []).append(record)
     for encoder, rows in summary.groupby("encoder"):

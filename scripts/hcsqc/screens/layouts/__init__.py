@@ -11,8 +11,7 @@ import pandas as pd
 
 from hcsqc.core.errors import InputError
 from hcsqc.core.ids import field_id
-from hcsqc.screens.layouts import bbbc021, bbbc022, loaddata, ome_zarr
-from hcsqc.screens.layouts import by_pattern as files
+from hcsqc.screens.layouts import bbbc021, bbbc022, by_pattern, loaddata, ome_zarr
 from hcsqc.screens.layouts.base import FoundImages, Image, Source, Treatment, of_plate, one_of
 
 __all__ = ["LAYOUTS", "Source", "index_plate", "list_channels", "list_plates"]
@@ -21,7 +20,7 @@ LAYOUTS = {
     "bbbc022": bbbc022,
     "bbbc021": bbbc021,
     "loaddata": loaddata,
-    "files": files,
+    "files": by_pattern,
     "ome_zarr": ome_zarr,
 }
 
