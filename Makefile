@@ -4,14 +4,18 @@ SHELL := /bin/bash
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: help demo demo-full test test-fast test-slurm bench lint lock clean
+.PHONY: help demo demo-full test test-unit test-workflow test-all test-rest-unit test-rest-workflow test-slurm bench lint docs release lock clean
 
 help:
 	@echo "make demo       the whole study and quality control of two simulated screens, ending in reports"
 	@echo "make demo-full  the same without the demo's reductions (hours on a laptop)"
-	@echo "make test       lint, unit tests, the tiny study twice"
+	@echo "make test       lint, types, unit tests, the tiny study twice"
+	@echo "make test-unit  the unit tests alone; make test-workflow those that run Snakemake"
+	@echo "make test-all   the same, and what needs a browser, a server or many repeats"
 	@echo "make test-slurm the tiny study on a real SLURM, with faults (root; Debian: slurm-wlm munge slurmdbd mariadb-server)"
 	@echo "make bench      each stage's speed against the usual way, on this machine"
+	@echo "make docs       the site of docs/, into site/index.html"
+	@echo "make release VERSION=0.2.0  commits and tags a version (CONTRIBUTING.md)"
 
 # Everything is installed from one lock; solo-learn apart, because its metadata asks for torch 1.9.1.
 .venv/installed: requirements.lock pyproject.toml
@@ -36,19 +40,45 @@ lint: .venv/installed
 	ruff check .
 	ruff format --check .
 	snakefmt --check Snakefile rules
+	codespell
+	mypy
 	snakemake --lint --configfile profiles/demo/study.yaml
 
-test: lint
-	pytest -m "not slurm"
+# What needs a browser, a server or many repeats runs in test-all; tests on SLURM run in test-slurm.
+QUICK := not browser and not server and not statistics and not slurm
 
-test-fast: .venv/installed
-	pytest -m "not dag and not slurm"
+# Side by side: the workflow's tests leave half of two cores idle.
+test: lint
+	@$(MAKE) --no-print-directory --jobs 2 --output-sync test-unit test-workflow
+
+test-unit: .venv/installed
+	pytest -m "not dag and $(QUICK)"
+
+test-workflow: .venv/installed
+	pytest -m "dag and $(QUICK)"
+
+test-all: test
+	@$(MAKE) --no-print-directory --jobs 2 --output-sync test-rest-unit test-rest-workflow
+
+test-rest-unit: .venv/installed
+	pytest -m "not dag and not slurm and not ($(QUICK))"
+
+test-rest-workflow: .venv/installed
+	pytest -m "dag and not slurm and not ($(QUICK))"
 
 test-slurm: .venv/installed
 	pytest -m slurm
 
 bench: .venv/installed
 	for name in crops shards recall memory pretrain features evaluation dag tracking qc; do python -m benchmarks.$$name || exit 1; done
+
+# Loads nothing from elsewhere: drawings stay text unless MERMAID=FILE names a copy of Mermaid's script.
+docs: .venv/installed
+	mkdocs build
+
+# Checks, sets the version, moves the changelog's entries, commits and tags; pushes nothing.
+release:
+	@$(PYTHON) .github/release.py $(VERSION)
 
 # Writes the lock anew from pyproject.toml, without local version suffixes (+cpu) of one machine's torch.
 lock:

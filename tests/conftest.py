@@ -24,6 +24,13 @@ PARTS = (
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 
+
+def in_browser(test):
+    """Mark a test that opens a page in Chromium."""
+    missing = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
+    return pytest.mark.browser(missing(test))
+
+
 # Each start of Snakemake asks SLURM for its settings: nine seconds where it is there but stopped.
 os.environ.setdefault("SLURM_CONF", os.devnull)
 
@@ -32,8 +39,10 @@ class Project:
     """A copy of the project in a folder of its own, where Snakemake may run and code may change."""
 
     def __init__(self, folder: Path, of: "Project | None" = None):
-        """Copy the checkout, or another project with all of its results."""
+        """Copy the checkout, or another project with all of its results; or take what is there."""
         self.folder = folder
+        if (folder / "Snakefile").exists():
+            return
         if of:
             shutil.copytree(of.folder, folder, symlinks=True)
             return
@@ -96,9 +105,16 @@ def study_with(project: Project, **changes) -> None:
 
 
 @pytest.fixture(scope="session")
-def tiny(tmp_path_factory) -> Project:
+def studies(tmp_path_factory) -> Path:
+    """The folder of finished studies; several runs of pytest share that of HCSQC_STUDIES."""
+    given = os.environ.get("HCSQC_STUDIES")
+    return Path(given) if given else tmp_path_factory.mktemp("studies")
+
+
+@pytest.fixture(scope="session")
+def tiny(studies) -> Project:
     """The tiny study, run once to its end; tests that change the project copy it."""
-    project = Project(tmp_path_factory.mktemp("tiny"))
+    project = Project(studies / "tiny")
     done = project.study()
     assert done.returncode == 0, done.stdout[-6000:]
     return project

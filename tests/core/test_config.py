@@ -161,6 +161,11 @@ def test_no_unknown_key_of_the_study_passes(key):
     assert f"study: unknown key '{key}'" in message(config)
 
 
+def test_a_number_that_is_not_of_the_list_is_named_with_those_that_are():
+    expected = "config: screens.BBBC022.bits: unknown value '10'; known: 8, 12, 16"
+    assert message(edited(screens__BBBC022__bits=10)).startswith(expected)
+
+
 @pytest.mark.parametrize(
     ("path", "value", "expected"),
     [

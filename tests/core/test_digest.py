@@ -267,7 +267,7 @@ def test_every_data_file_of_the_library_is_declared():
     beside = {
         path
         for path in library.rglob("*")
-        if path.is_file() and path.suffix != ".py" and "__pycache__" not in path.parts
+        if path.is_file() and path.suffix not in (".py", ".pyc", ".typed", ".json")
     }
     declared = {
         path.parent / name for path in library.rglob("*.py") for name in digest._module(path).data

@@ -31,9 +31,7 @@ from hcsqc.qc.label_page import (
     render_label_page,
 )
 from scripts.qc import write_label_page as command
-from tests.conftest import CHROMIUM
-
-in_browser = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
+from tests.conftest import CHROMIUM, in_browser
 
 CHANNELS = ("dna", "<i>actin", "tubulin", "er")
 COMPOSITE = ["tubulin", "<i>actin", "dna"]

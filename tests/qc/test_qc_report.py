@@ -29,7 +29,7 @@ from hcsqc.qc.report.plate_maps import (
 )
 from hcsqc.qc.report.results import COLUMNS, read_results, read_truth
 from scripts.qc import make_qc_report
-from tests.conftest import CHROMIUM
+from tests.conftest import CHROMIUM, in_browser
 
 EVIL = "<script>alert('x')</script>"
 CHANNELS = ("w1", "w2", "w3")
@@ -723,7 +723,7 @@ def test_the_command_writes_the_page_or_one_line(screen, tmp_path, monkeypatch, 
     assert len(said) == 1 and "cells.parquet: cannot be read as Parquet" in said[0]
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
+@in_browser
 def test_the_page_fits_narrow_and_wide_windows_and_all_pictures_are_seen(screen, tmp_path):
     from playwright.sync_api import sync_playwright
 

@@ -14,17 +14,17 @@ from playwright.sync_api import sync_playwright
 from hcsqc.core.schema import read_table
 from hcsqc.crops.shards import Shards
 from hcsqc.labels.match import read_label_file
-from tests.conftest import CHROMIUM, Project, results, study_with
+from tests.conftest import CHROMIUM, Project, in_browser, results, study_with
 
 pytestmark = pytest.mark.dag
 STUDY = ("--cores", "2", "--max-threads", "1", "--configfile", "tests/tiny/study.yaml")
 SCREENS = ("tiny022", "tiny021")
 
 
-@pytest.fixture(scope="module")
-def flagged(tiny, tmp_path_factory) -> Project:
+@pytest.fixture(scope="session")
+def flagged(tiny, studies) -> Project:
     """The tiny study with quality control of both screens and their pages to label."""
-    project = Project(tmp_path_factory.mktemp("flagged") / "project", of=tiny)
+    project = Project(studies / "flagged", of=tiny)
     done = project.run("qc", "label_pages", *STUDY)
     assert done.returncode == 0, done.stdout[-5000:]
     return project
@@ -139,7 +139,7 @@ def test_next_months_plates_are_flagged_by_a_saved_detector_without_labels(flagg
     assert "its composite is w5, w4, w1, but the detector was trained on" in done.stdout
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
+@in_browser
 def test_labels_made_in_the_browser_train_the_next_detector(flagged, tmp_path):
     project = Project(tmp_path / "labelled", of=flagged)
     page = results(project) / "qc/tiny022/label_page.html"

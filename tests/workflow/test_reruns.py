@@ -18,13 +18,11 @@ from tests.conftest import ROOT, Project, edit, results, study_with
 pytestmark = pytest.mark.dag
 
 Jobs = dict[str, int]
-ENCODERS = ["efficientnet_lite0", "simclr", "deepcluster_v2", "random_resnet18"]
-ENCODERS += ["intensity_and_size", "image_quality"]
-PROBES = ["knn", "linear_paper", "linear_searched", "logistic", "finetune_paper"]
-PROBES += ["finetune_searched", "knn_shuffled"]
-# Of one encoder: four probes at two budgets and the control at one; two that are fine-tuned at one.
-FROZEN_JOBS = 9
-EPOCHS = {"score_epochs": 2, "plot_epochs": 1}
+ENCODERS = ["efficientnet_lite0", "simclr", "random_resnet18", "image_quality"]
+PROBES = ["knn", "logistic", "finetune_searched", "knn_shuffled"]
+# Of one encoder: two probes at two budgets and the control at one; one that is fine-tuned at one.
+FROZEN_JOBS = 5
+EPOCHS = {"score_epochs": 1, "plot_epochs": 1}
 ANALYSES = ("diagnose_shift", "probe_unseen_artefacts", "compare_label_selection")
 # What follows when scores change.
 AFTER_SCORES = {
@@ -43,7 +41,7 @@ ONE_ENCODER = {
     "extract_features": 2,
     "embed_shift_variants": 1,
     "probe": FROZEN_JOBS,
-    "finetune": 2,
+    "finetune": 1,
     "search_finetuning": 1,
     "score_predictions": 1,
     "probe_unseen_artefacts": 1,
@@ -166,17 +164,17 @@ CHANGES = [
     Change(
         "metric code",
         code("scripts/hcsqc/probes/metrics.py", "THRESHOLD = 0.5", "THRESHOLD = 0.4"),
-        dict.fromkeys(("score_predictions", *ANALYSES), 6) | EPOCHS | AFTER_PREDICTIONS,
+        dict.fromkeys(("score_predictions", *ANALYSES), 4) | EPOCHS | AFTER_PREDICTIONS,
     ),
     Change(
         "a probe's code",
         code("scripts/hcsqc/probes/frozen/knn.py", "    if not draws:", "    if len(draws) == 0:"),
-        {"probe": 18, "score_predictions": 6} | EPOCHS | AFTER_PREDICTIONS,
+        {"probe": 4 * 3, "score_predictions": 4} | EPOCHS | AFTER_PREDICTIONS,
     ),
     Change(
         "a probe's settings",
-        config(probes={"linear_paper": {"epochs": 21, "milestones": [10]}}),
-        {"probe": 12, "score_predictions": 6, "save_config": 1} | AFTER_OTHERS,
+        config(probes={"logistic": {"penalties": [0.5, 2.0]}}),
+        {"probe": 4 * 2, "score_predictions": 4, "save_config": 1} | AFTER_OTHERS,
     ),
     Change(
         "one more encoder",
@@ -186,18 +184,18 @@ CHANGES = [
     Change(
         "one more probe",
         config(probes={"loose": LOGISTIC}, study={"probes": [*PROBES, "loose"]}),
-        {"probe": 12, "score_predictions": 6, "save_config": 1} | AFTER_OTHERS,
+        {"probe": 4 * 2, "score_predictions": 4, "save_config": 1} | AFTER_OTHERS,
     ),
     Change(
         "one more budget",
         config(study={"budgets": [20, 14, 10]}),
-        {"probe": 6 * 4},
+        {"probe": 4 * 2},
         never=("split_labels", "extract_features", "finetune", "pretrain", "score_epochs"),
     ),
     Change(
         "one more seed",
         config(study={"seeds": [0, 1]}),
-        {"pretrain": 2, "random_encoder": 1, "probe": 3 * FROZEN_JOBS, "extract_features": 6},
+        {"pretrain": 1, "random_encoder": 1, "probe": 2 * FROZEN_JOBS, "extract_features": 4},
         never=("import_encoder", "fit_measures", "split_labels", "crop_plate"),
     ),
     Change(
@@ -209,19 +207,19 @@ CHANGES = [
     Change(
         "more labels",
         config(labels={"truth_per_class": 41}),
-        {"label_screen": 2, "split_labels": 1, "extract_features": 12, "finetune": 8},
+        {"label_screen": 2, "split_labels": 1, "extract_features": 8, "finetune": 3},
         never=("pretrain", "pretrain_trial", "crop_plate", "fit_measures", "import_encoder"),
     ),
     Change(
         "the window of the crops, or their scale",
         config(crops={"window_px": 34, "scale_fields": 4, "failed_fields": 0.5}),
-        {"crop_plate": 3, "pretrain": 2},
+        {"crop_plate": 3, "pretrain": 1},
         never=("simulate_plate", "index_plate", "measure_scale", "fetch_weights"),
     ),
     Change(
         "crop code",
         code("scripts/hcsqc/crops/cut.py", "def _crop_bytes(", "def _crop_bytes_of("),
-        {"crop_plate": 3, "pretrain": 2},
+        {"crop_plate": 3, "pretrain": 1},
         never=("simulate_plate", "index_plate", "measure_scale", "fetch_weights"),
     ),
     Change(
@@ -264,7 +262,7 @@ CHANGES = [
     Change(
         "another study's name",
         config(study={"name": "other"}),
-        {"simulate_plate": 3, "index_plate": 3, "pretrain": 2},
+        {"simulate_plate": 3, "index_plate": 3, "pretrain": 1},
         never=("fetch_weights",),
     ),
     Change(
@@ -275,13 +273,13 @@ CHANGES = [
     Change(
         "an image that is replaced, after `snakemake refresh`",
         replace_image,
-        {"measure_scale": 1, "crop_plate": 1, "pretrain": 2, "extract_features": 10},
+        {"measure_scale": 1, "crop_plate": 1, "pretrain": 1, "extract_features": 6},
         never=("simulate_plate", "index_plate", "fetch_weights"),
     ),
     Change(
         "an image that is deleted, after `snakemake refresh`",
         delete_image,
-        {"measure_scale": 1, "crop_plate": 1, "pretrain": 2},
+        {"measure_scale": 1, "crop_plate": 1, "pretrain": 1},
         never=("simulate_plate", "index_plate", "fetch_weights"),
     ),
     Change("an image that is touched, after `snakemake refresh`", touch_images, {}),

@@ -21,14 +21,12 @@ from tests.conftest import ROOT, Project, edit, results, study_with
 
 pytestmark = pytest.mark.dag
 
-PROBES = {"knn", "linear_paper", "linear_searched", "logistic", "knn_shuffled"}
-PROBES |= {"finetune_paper", "finetune_searched"}
+PROBES = {"knn", "logistic", "finetune_searched", "knn_shuffled"}
 
 
 def test_tables_have_a_row_for_every_encoder_probe_budget_screen_and_metric(tiny):
-    encoders = {"efficientnet_lite0", "simclr", "deepcluster_v2", "random_resnet18", "vgg16"}
-    encoders |= {"intensity_and_size", "image_quality"}
-    frozen = PROBES - {"finetune_paper", "finetune_searched"}
+    encoders = {"efficientnet_lite0", "simclr", "random_resnet18", "image_quality", "vgg16"}
+    frozen = PROBES - {"finetune_searched"}
     metrics = ("accuracy", "f1", "auc")
     every = PROBES
     expected = {
@@ -44,7 +42,8 @@ def test_tables_have_a_row_for_every_encoder_probe_budget_screen_and_metric(tiny
         assert len(keys) == len(rows)
         assert {tuple(key) for key in keys} == rows
         assert set(table[table["encoder"] == "vgg16"]["reason"]) == {"no hub in tests"}
-        tuned = table[(table["encoder"] == "image_quality") & (table["probe"] == "finetune_paper")]
+        measured = table[table["encoder"] == "image_quality"]
+        tuned = measured[measured["probe"] == "finetune_searched"]
         assert tuned["reason"].str.contains("no network to fine-tune").all()
         run = table[table["status"] == "run"]
         assert run["percent"].between(0, 100).all()
@@ -88,17 +87,14 @@ def test_ssl_pretraining_goes_on_with_the_trial_that_its_search_chose(tiny):
 
 
 def test_ssl_epochs_are_scored_on_the_same_draws_from_random_weights_on(tiny):
-    for encoder in ("simclr", "deepcluster_v2"):
-        table = pd.read_parquet(results(tiny) / f"scores/epochs/{encoder}/seed0.parquet")
-        assert set(zip(table["epoch"], table["draw"], strict=True)) == set(
-            product(range(3), range(5))
-        )
-        assert table["accuracy"].between(0, 1).all()
-        last = table[table["epoch"] == 2].set_index("draw")["accuracy"]
-        scores = pd.read_parquet(results(tiny) / f"scores/{encoder}/seed0.parquet")
-        own = scores[(scores["probe"] == "knn") & (scores["budget"] == 20)]
-        own = own[(own["metric"] == "accuracy") & (own["screen"] == "tiny022")]
-        assert last.to_dict() == pytest.approx(own.set_index("draw")["value"].to_dict())
+    table = pd.read_parquet(results(tiny) / "scores/epochs/simclr/seed0.parquet")
+    assert set(zip(table["epoch"], table["draw"], strict=True)) == set(product(range(3), range(5)))
+    assert table["accuracy"].between(0, 1).all()
+    last = table[table["epoch"] == 2].set_index("draw")["accuracy"]
+    scores = pd.read_parquet(results(tiny) / "scores/simclr/seed0.parquet")
+    own = scores[(scores["probe"] == "knn") & (scores["budget"] == 20)]
+    own = own[(own["metric"] == "accuracy") & (own["screen"] == "tiny022")]
+    assert last.to_dict() == pytest.approx(own.set_index("draw")["value"].to_dict())
 
 
 def test_snakemake_report_is_one_file_without_a_network(tiny):
@@ -193,6 +189,14 @@ def test_scripts_that_the_tiny_study_does_not_need_run_by_hand(tiny, tmp_path):
     assert (pd.read_parquet(outputs["truth"])["artefact"] == "none").sum() == parents
 
 
+def test_fine_tuning_without_a_search_is_given_the_settings_of_the_config(changed):
+    study_with(changed, study={"probes": ["finetune_paper"]})
+    printed = changed.study("--dry-run", "--printshellcmds").stdout
+    commands = re.findall(r'"\$HCSQC" probes/finetune\.py .*', printed)
+    assert len(commands) == 3  # of three networks
+    assert all("--epochs 2" in command and "--choice" not in command for command in commands)
+
+
 def test_nuclei_are_pictured_for_every_plate_that_has_images(changed):
     command = "nuclei_figures", "--cores", "2", "--configfile", "tests/tiny/study.yaml"
     done = changed.run(*command)
@@ -258,22 +262,22 @@ def test_a_network_and_a_table_of_ones_own_are_encoders_like_any_other(changed):
         "torch.nn.Conv2d(3, 8, 5), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())\n"
     )
     for screen in ("tiny022", "tiny021"):
-        source = results(changed) / f"features/intensity_and_size/seed0/{screen}.parquet"
+        source = results(changed) / f"features/image_quality/seed0/{screen}.parquet"
         pd.read_parquet(source).to_parquet(changed.folder / f"own_{screen}.parquet")
     own = {
         "mine": {"kind": "transfer", "module": "my_nets:make", "input_px": 32},
         "table": {"kind": "transfer", "features": "own_{screen}.parquet"},
     }
-    study_with(changed, encoders=own, study={"encoders": ["intensity_and_size", *own]})
+    study_with(changed, encoders=own, study={"encoders": ["image_quality", *own]})
     done = changed.study()
     assert done.returncode == 0, done.stdout[-3000:]
     scores = results(changed) / "scores"
     same, other = (
         pd.read_parquet(scores / f"{name}/seed0.parquet").set_index(["probe", "draw", "metric"])
-        for name in ("table", "intensity_and_size")
+        for name in ("table", "image_quality")
     )
     assert same["value"].tolist() == other["value"].tolist()
-    assert "finetune_paper" not in same.index.get_level_values("probe")
+    assert "finetune_searched" not in same.index.get_level_values("probe")
     mine = pd.read_parquet(scores / "mine/seed0.parquet")
     assert set(mine["probe"]) == PROBES
     edit(changed, "my_nets.py", "8, 5", "9, 5")

@@ -11,13 +11,16 @@ import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from hcsqc.core.digest import SCRIPTS
 from hcsqc.core.errors import InputError
 from hcsqc.core.records import Record
 
-Settings = TypeVar("Settings")
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Settings = TypeVar("Settings", bound="DataclassInstance")
 
 
 def parser(about: str, threads: bool = False) -> argparse.ArgumentParser:

@@ -403,7 +403,7 @@ def _expand(path: str, where: str) -> str:
 
 
 def _leaves(
-    errors: Iterator[jsonschema.ValidationError],
+    errors: Iterable[jsonschema.ValidationError],
 ) -> Iterator[jsonschema.ValidationError]:
     for error in errors:
         if error.context:
@@ -415,13 +415,18 @@ def _leaves(
 def _describe(error: jsonschema.ValidationError, inside: str) -> str:
     path = [str(part) for part in error.absolute_path]
     where = ".".join([inside, *path] if inside else path) or "top level"
-    if error.validator == "additionalProperties":
-        known = error.schema.get("properties", {})
-        key = min(key for key in error.instance if key not in known)
+    schema, instance, allowed = error.schema, error.instance, error.validator_value
+    if (
+        error.validator == "additionalProperties"
+        and isinstance(schema, Mapping)
+        and isinstance(instance, Mapping)
+    ):
+        known = schema.get("properties", {})
+        key = min(key for key in instance if key not in known)
         return f"config: {where}: unknown key '{key}'{_near(key, known)}"
-    if error.validator == "enum":
-        near = _near(error.instance, error.validator_value)
-        return f"config: {where}: unknown value '{error.instance}'{near}"
+    if error.validator == "enum" and isinstance(allowed, Iterable):
+        near = _near(instance, [str(value) for value in allowed])
+        return f"config: {where}: unknown value '{instance}'{near}"
     if error.validator == "required":
         return f"config: {where}: {error.message.replace(' is a required property', ' is missing')}"
     return f"config: {where}: {error.message}"

@@ -152,7 +152,7 @@ def _input_digests(arguments: Mapping[str, object]) -> dict[str, dict[str, objec
         v for value in arguments.values() for v in (value if isinstance(value, list) else [value])
     ]
     files = [value for value in values if isinstance(value, Path) and value.is_file()]
-    digests = {}
+    digests: dict[str, dict[str, object]] = {}
     for path in files:
         size = path.stat().st_size
         digests[str(path)] = {

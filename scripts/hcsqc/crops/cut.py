@@ -87,8 +87,10 @@ def crop_plate(
     """
     _check_locations(plate, settings.failed_fields, label)
     scale = {
-        row.channel: [row.low, row.high, row.top, settings.scale_knee]
-        for row in plate.scale.itertuples()
+        channel: [low, high, top, settings.scale_knee]
+        for channel, low, high, top in plate.scale[["channel", "low", "high", "top"]].itertuples(
+            index=False
+        )
     }
     shard_format = ShardFormat(tuple(plate.channels), settings.window_px, settings.dtype, scale)
     partial = PartialPlate(shard, shard_format, _identity(plate, settings, nucleus))
@@ -284,7 +286,9 @@ class _Cutter:
         kept = ~outside if settings.border == "reflect" else inside & ~outside
         if settings.border == "reflect" and not inside[kept].all():
             pixels, x, y = reflect(pixels, side // 2), x + side // 2, y + side // 2
-        reason = np.where(outside, "outside", np.where(kept, None, "border"))
+        reason = np.full(len(found), "border", object)
+        reason[kept] = None
+        reason[outside] = "outside"
         return (
             _nuclei_columns(field_id, found, kept, reason),
             cut_windows(pixels, x[kept], y[kept], side),

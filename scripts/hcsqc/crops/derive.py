@@ -84,13 +84,13 @@ def derived_tables(crops: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
         ["crop_id", "field_id", "x_px", "y_px", "area_px"]
     ].assign(kept=True, reason=None)
     counts = crops.groupby("field_id").size()
-    summary = split_field_id(counts.index.to_series(index=range(len(counts)))).assign(
+    summary = split_field_id(counts.index.to_series(index=pd.RangeIndex(len(counts)))).assign(
         field_id=counts.index,
         found=counts.to_numpy(),
         kept=counts.to_numpy(),
         dropped=0,
         status="ok",
         reason=None,
-        image_digest=[[] for _ in range(len(counts))],
+        image_digest=pd.Series([[] for _ in range(len(counts))], dtype=object),
     )
     return nuclei, summary

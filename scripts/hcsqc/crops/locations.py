@@ -61,19 +61,20 @@ def read_locations(table: Path, plate: str) -> dict[tuple[str, int], Nuclei]:
     nuclei = pd.DataFrame(numbers).round().astype(np.int32).assign(well=wells)
     nuclei = nuclei.drop_duplicates(["well", "site", "x_px", "y_px"])
     return {
-        place: Nuclei(
+        (group["well"].iloc[0], int(group["site"].iloc[0])): Nuclei(
             group["x_px"].to_numpy(),
             group["y_px"].to_numpy(),
             group["area_px"].to_numpy(),
         )
-        for place, group in nuclei.groupby(["well", "site"])
+        for _, group in nuclei.groupby(["well", "site"])
     }
 
 
 def _check(table: Path, given: pd.Series, good: pd.Series, why_not: str) -> None:
     if not good.all():
-        row = good.idxmin()
-        raise InputError(f"{table}: row {row + 1}: {given.name} is '{given[row]}', {why_not}")
+        place = int(good.argmin())
+        row, value = given.index[place] + 1, given.iloc[place]
+        raise InputError(f"{table}: row {row}: {given.name} is '{value}', {why_not}")
 
 
 def _read(table: Path) -> pd.DataFrame:

@@ -105,11 +105,12 @@ def _fast(dna: np.ndarray, diameter: float) -> Regions:
         height + width,
     )
     # The last owner has the pixels of clumps that are too thin for a peak.
-    area, x, y = (
+    area, sum_x, sum_y = (
         np.bincount(owner, weights, len(peaks) + 1)[:-1] for weights in (None, columns, rows)
     )
     found = area > 0
-    area, x, y = area[found], x[found] / area[found], y[found] / area[found]
+    area = area[found]
+    x, y = sum_x[found] / area, sum_y[found] / area
     step_x, step_y = dna.shape[1] / width, dna.shape[0] / height
     return (x + 0.5) * step_x - 0.5, (y + 0.5) * step_y - 0.5, area * (step_x * step_y)
 

@@ -9,7 +9,7 @@ import fcntl
 import json
 import os
 import shutil
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import compress
 from pathlib import Path
 
@@ -33,7 +33,8 @@ class PartialPlate:
         """Take up what an earlier job has left, if it fits."""
         self.shard, self.format, self.identity = shard, shard_format, identity
         self.folder = shard.with_name(f".{shard.name}.partial")
-        self._nuclei, self._summaries = _no_nuclei(), []
+        self._nuclei = _no_nuclei()
+        self._summaries: list[dict] = []
         self.folder.mkdir(parents=True, exist_ok=True)
         self._lock = self._locked()
         journal = self._read_journal()
@@ -45,7 +46,8 @@ class PartialPlate:
         self._session = journal["session"] + 1 if journal else 0
         self._writer = ShardWriter(self._file(self._session), shard_format)
         # Waiting for the disk is left to a thread of its own.
-        self._saver, self._saving = ThreadPoolExecutor(1), None
+        self._saver = ThreadPoolExecutor(1)
+        self._saving: Future[None] | None = None
         if journal:
             self._copy(self._file(journal["session"]), journal["groups"])
             write_json(self._journal(), self._journal_path)
@@ -62,6 +64,8 @@ class PartialPlate:
         for name, values in nuclei.items():
             self._nuclei[name] += values
         if summary["kept"]:
+            if crops is None:
+                raise ValueError(f"{summary['field_id']}: crops are kept, but none is given")
             kept = nuclei["kept"]
             columns = {name: list(compress(values, kept)) for name, values in nuclei.items()}
             self._writer.add(columns | {"nucleus_area_px": columns["area_px"]}, crops)
@@ -82,7 +86,7 @@ class PartialPlate:
     def tables(self) -> tuple[pd.DataFrame, pd.DataFrame]:
         """Return the plate's `nuclei` and `summary` tables up to the last checkpoint."""
         self._saved()
-        return tuple(
+        nuclei, summary = (
             pd.concat(
                 [
                     pd.DataFrame(columns=TABLES[name].columns.names),
@@ -92,6 +96,7 @@ class PartialPlate:
             ).astype({"kept": bool} if name == "nuclei" else {})
             for name in ("nuclei", "summary")
         )
+        return nuclei, summary
 
     def finish(self) -> None:
         """Put the shard in its place and remove the rest."""
@@ -175,7 +180,7 @@ class PartialPlate:
         """Write the crops of an earlier session anew, in the same row groups."""
         nuclei, _ = self.tables()
         kept = nuclei[nuclei["kept"]].rename(columns={"area_px": "nucleus_area_px"})
-        content = np.memmap(earlier, np.uint8, "r") if groups else None
+        content = np.memmap(earlier, np.uint8, "r") if groups else np.empty(0, np.uint8)
         done = 0
         for begin, count in groups:
             pixels = content[begin : begin + count * self.format.row_bytes]

@@ -7,7 +7,7 @@ memory map, by address. Where a file's layout is another, pyarrow reads it.
 
 import json
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -206,7 +206,7 @@ class Shards:
                     f"{self.paths[0]} has {self.format.channels} {self.format.size_px} px "
                     f"{self.format.dtype}; crop all plates of a screen alike"
                 )
-        self._maps = [memoryview(np.memmap(path, np.uint8, "r")) for path in self.paths]
+        self._maps = [np.memmap(path, np.uint8, "r").data for path in self.paths]
         addresses = [row_addresses(path) for path in self.paths]
         self._in_place = [found is not None for found in addresses]
         lengths = [pq.read_metadata(path).num_rows for path in self.paths]
@@ -243,13 +243,13 @@ class Shards:
         shape = len(rows), *self.format.shape
         if out is None:
             out = np.empty(shape, self.format.dtype)
-        elif (out.shape, out.dtype) != (shape, self.format.dtype) or not out.flags.c_contiguous:
+        elif out.shape != shape or out.dtype != self.format.dtype or not out.flags.c_contiguous:
             raise ValueError(
                 f"out is {out.shape} {out.dtype}, not contiguous {shape} {self.format.dtype}"
             )
         rows, row_bytes = np.asarray(rows, np.intp), self.format.row_bytes
         files, addresses = self._file[rows].tolist(), self._address[rows].tolist()
-        target = memoryview(out.reshape(-1).view(np.uint8))
+        target = out.reshape(-1).view(np.uint8).data
         begins = range(0, len(target), row_bytes)
         for begin, file, address in zip(begins, files, addresses, strict=True):
             if self._in_place[file]:
@@ -268,7 +268,7 @@ class Shards:
         pixels = self.read(rows, scratch[: len(rows)])
         return composite(pixels, self.format.channels, chosen)
 
-    def rows_of(self, crop_ids: Sequence[str]) -> np.ndarray:
+    def rows_of(self, crop_ids: Collection[str]) -> np.ndarray:
         """Return the row numbers of crops.
 
         Raises InputError naming those that are not in the shards.
@@ -341,7 +341,7 @@ def _page_bytes(content: np.ndarray, offset: int) -> int | None:
 
     A header starts with three 32-bit fields: type, uncompressed size and compressed size.
     """
-    value = None
+    value = 0
     for _ in range(3):
         if content[offset] != 0x15:
             return None

@@ -1,7 +1,8 @@
 """Features: the output of a frozen encoder for crops, or what is measured of them."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, suppress
+from typing import Generic, TypeVar, overload
 
 import numpy as np
 import torch
@@ -22,6 +23,8 @@ from hcsqc.encoders.views import normalise
 CPU_IMAGES = 16
 MOST_THREADS_AHEAD = 8
 LEAST_COSINE = 0.999  # of features in bfloat16 and in float32, for `auto` to choose bfloat16
+
+Beside = TypeVar("Beside")
 
 
 def extract_features(
@@ -48,13 +51,31 @@ def extract_features(
     return features, batches.precision
 
 
-class FeatureBatches:
+class FeatureBatches(Generic[Beside]):
     """The features of crops, batch by batch, so that a whole plate's need not fit into memory.
 
     Arguments and errors are those of `extract_features`. Iterating gives the place of a batch
     (a slice into `rows`), its n x width float32 features and what `beside` makes of its composite
     crops. `precision` is what the networks compute in.
     """
+
+    @overload
+    def __init__(
+        self: "FeatureBatches[None]", encoder, shards, chosen, rows, batch_size, precision, label
+    ) -> None: ...
+
+    @overload
+    def __init__(
+        self,
+        encoder,
+        shards,
+        chosen,
+        rows,
+        batch_size,
+        precision,
+        label,
+        beside: Callable[[np.ndarray], Beside],
+    ) -> None: ...
 
     def __init__(
         self,
@@ -65,7 +86,7 @@ class FeatureBatches:
         batch_size,
         precision,
         label,
-        beside: Callable[[np.ndarray], object] = lambda crops: None,
+        beside=lambda crops: None,
     ):
         check_composite(encoder, chosen, label)
         self.encoder, self.shards, self.chosen = encoder, shards, chosen
@@ -74,7 +95,7 @@ class FeatureBatches:
         self.measured = isinstance(encoder.backbone, StandardisedMeasures)
         self.precision = "float32" if self.measured else precision
 
-    def __iter__(self) -> Iterator[tuple[slice, np.ndarray, object]]:
+    def __iter__(self) -> Iterator[tuple[slice, np.ndarray, Beside]]:
         device = choose_device("auto")
         backbone = None if self.measured else frozen(self.encoder.backbone, device)
         progress = Progress(len(self.rows), "crops", self.label)
@@ -87,7 +108,7 @@ class FeatureBatches:
                 progress.update(len(features))
         progress.close()
 
-    def _batches(self, device) -> Iterator[tuple[slice, Iterable, object]]:
+    def _batches(self, device) -> Generator[tuple[slice, Iterable, Beside], None, None]:
         """Yield the place of each batch, inputs for `_embed` of its parts, and what `beside` made.
 
         A GPU sees a whole batch at a time, which threads have brought to it by then.

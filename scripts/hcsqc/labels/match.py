@@ -60,12 +60,12 @@ def read_label_file(path: Path) -> pd.DataFrame:
         numbers = pd.to_numeric(rows[name], errors="coerce")
         wrong = ~np.isfinite(numbers)
         if wrong.any():
-            place = wrong.idxmax()
-            value = rows[name][place]
+            place = int(wrong.argmax())
+            value = rows[name].iloc[place]
             why = f"is no number ({name})"
             if re.fullmatch(r"-?\d+,\d+", value.strip()):
                 why = f"has a decimal comma ({name}); {_SAVE_AS}"
-            raise InputError(f"{path}, line {place + 2}: '{value}' {why}")
+            raise InputError(f"{path}, line {rows.index[place] + 2}: '{value}' {why}")
         rows[name] = numbers
     for name, known in (
         ("label", LABELS),
@@ -74,14 +74,16 @@ def read_label_file(path: Path) -> pd.DataFrame:
     ):
         wrong = ~rows[name].isin(known)
         if wrong.any():
-            place = wrong.idxmax()
+            place = int(wrong.argmax())
+            value = rows[name].iloc[place]
             raise InputError(
-                f"{path}, line {place + 2}: unknown {name} '{rows[name][place]}'; "
+                f"{path}, line {rows.index[place] + 2}: unknown {name} '{value}'; "
                 f"known: {', '.join(word for word in known if word)}"
             )
     wrong = (rows["label"] == "normal") & (rows["artefact"] != "")
     if wrong.any():
-        raise InputError(f"{path}, line {wrong.idxmax() + 2}: a normal crop has no artefact")
+        line = rows.index[int(wrong.argmax())] + 2
+        raise InputError(f"{path}, line {line}: a normal crop has no artefact")
     return rows.assign(source=path.name)
 
 

@@ -16,7 +16,7 @@ from hcsqc.core.errors import InputError
 from hcsqc.core.files import atomic
 from hcsqc.core.ids import split_field_id
 from hcsqc.core.schema import read_table
-from hcsqc.labels.agreement import agreement, disagreements
+from hcsqc.labels.agreement import PAIR_COLUMNS, agreement, disagreements
 from hcsqc.labels.match import (
     NOT_CROPPED,
     draw_at_random,
@@ -60,7 +60,7 @@ class ScreenLabels:
 
     def counts(self) -> dict[str, int]:
         """Return the number of labels of each class, the more common class first."""
-        return {name: int(n) for name, n in self.labels["label"].value_counts().items()}
+        return {str(name): int(n) for name, n in self.labels["label"].value_counts().items()}
 
 
 def read_nuclei(paths: Sequence[Path]) -> pd.DataFrame:
@@ -134,14 +134,15 @@ def report_agreement(placed: pd.DataFrame, differing: pd.DataFrame) -> dict[str,
     """
     in_label = differing[differing["differs"] == "label"]
     metrics: dict[str, float] = {"labels_disagreeing": in_label["crop_id"].nunique()}
-    for pair in agreement(placed).itertuples():
-        kappa = "undefined (all of one class)" if pd.isna(pair.kappa) else f"{pair.kappa:.3f}"
+    pairs = agreement(placed)[PAIR_COLUMNS]
+    for first, second, crops, agreeing, kappa in pairs.itertuples(index=False):
+        told = "undefined (all of one class)" if pd.isna(kappa) else f"{kappa:.3f}"
         print(
-            f"agreement of {pair.first} and {pair.second}: kappa {kappa}, "
-            f"{100 * pair.agreeing:.1f}% of {pair.crops} crops"
+            f"agreement of {first} and {second}: kappa {told}, "
+            f"{100 * agreeing:.1f}% of {crops} crops"
         )
-        names = re.sub(r"[^A-Za-z0-9_.-]", "_", f"{pair.first}-{pair.second}")
-        metrics[f"kappa_{names}"] = pair.kappa
+        names = re.sub(r"[^A-Za-z0-9_.-]", "_", f"{first}-{second}")
+        metrics[f"kappa_{names}"] = kappa
     for crop, rows in list(in_label.groupby("crop_id"))[:FIRST_DISAGREEMENTS]:
         ways = [f"{row.label} by {row.annotator} ({row.source})" for row in rows.itertuples()]
         _warn(f"{crop} is labelled in two ways: {', '.join(ways)}")

@@ -89,8 +89,8 @@ def _held_out(labels, smallest, test_crops, draw, seed) -> pd.DataFrame:
         wells.add(name)
     in_wells = labels["place"].isin(wells)
     test = _shuffled(labels, labels["may_test"] & in_wells, counts, draw, "test", rng)
-    test = [places[: counts[label]] for label, places in test.items()]
-    return _divided(labels, np.concatenate(test), ~in_wells, smallest, draw, rng)
+    chosen = [places[: counts[label]] for label, places in test.items()]
+    return _divided(labels, np.concatenate(chosen), ~in_wells, smallest, draw, rng)
 
 
 def _fold(labels, smallest, draw, seed) -> pd.DataFrame:

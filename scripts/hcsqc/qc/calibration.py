@@ -41,6 +41,8 @@ def held_out_of(
     """
     trained_on = about["screen"] == screen and about["study"] == study
     if labels is not None and not trained_on:
+        if random is None:
+            raise ValueError(f"screen {screen}: labels without those chosen at random")
         # The random ones first: a crop chosen in both ways was chosen at random.
         both = pd.concat([random, labels], ignore_index=True).drop_duplicates("crop_id")
         both["random"] = both["crop_id"].isin(random["crop_id"])

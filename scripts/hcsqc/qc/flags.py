@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 from scipy.special import ndtr, stdtrit
 
 from hcsqc.core.errors import InputError
@@ -173,7 +174,7 @@ def without_bad_wells(table: pd.DataFrame, wells_or_fields: pd.DataFrame) -> pd.
     return table[np.array(kept, bool)]
 
 
-def angle(flagged: np.ndarray, scored: np.ndarray) -> np.ndarray:
+def angle(flagged: ArrayLike, scored: ArrayLike) -> np.ndarray:
     """Return shares of flagged cells as angles, of a variance that hardly depends on the share.
 
     Anscombe 1948, Biometrika 35:246. nan where nothing was scored.
@@ -239,13 +240,13 @@ def _raised(table: pd.DataFrame, settings: FlagSettings) -> tuple[pd.Series, pd.
     centre, spread = _usual(angles, plates)
     # What the numbers of cells let shares vary by is in the interval already.
     chance = angle_variance(table["scored"]).groupby(plates).transform("median")
-    spread = np.sqrt(np.maximum(spread**2 - chance, 0))
+    beyond_chance = np.sqrt(np.maximum(spread**2 - chance, 0))
     known = angles.notna().groupby(plates).transform("sum")
     # Among all of a plate; and a spread that few show is less sure (Student's t).
     tail = (1 - settings.confidence) / 2 / np.maximum(known, 1)
     low, _ = exact_bounds(table["flagged"], table["scored"], tail)
     sds = stdtrit(np.maximum(known - 1, 1), ndtr(settings.well_sds))
-    limit = np.sin(np.minimum(centre + sds * spread, np.pi / 2)) ** 2
+    limit = np.sin(np.minimum(centre + sds * beyond_chance, np.pi / 2)) ** 2
     raised = (low > limit) & (table["flagged_share"] >= settings.well_share)
     expected = table["flagged_share"].groupby(plates).transform("median")
     # On a plate whose wells vary much none could be raised, however spoilt.
@@ -275,12 +276,14 @@ def _judged(
 
 
 def _plate_warning(plate: str, table: pd.DataFrame, settings: FlagSettings) -> str:
-    own, others = table.loc[plate], table.drop(index=plate)["flagged_share"].dropna()
+    own = table.loc[[plate]].iloc[0]
+    others = table.drop(index=plate)["flagged_share"].dropna()
     parts = []
     if own["scored"] == 0:
         parts.append("no cell was scored")
     elif own["flagged_share"] >= settings.well_share and (
-        others.empty or own["low"] > others.median() + settings.well_sds * robust_spread(others)
+        others.empty
+        or own["low"] > others.median() + settings.well_sds * robust_spread(others.to_numpy())
     ):
         usual = "" if others.empty else f", the other plates usually {others.median():.0%}"
         parts.append(f"{own['flagged_share']:.0%} of its cells are flagged{usual}")

@@ -83,12 +83,12 @@ def choose_crops(
     already. Where there are too few crops, all are taken.
     Raises InputError if there is none, or scores or features are missing.
     """
-    crops = np.asarray(crops, dtype=object)
-    if not len(crops):
+    pool = np.asarray(crops, dtype=object)
+    if not len(pool):
         raise InputError("no crop is left to label: there are none, or all of them have a label")
     state = np.random.default_rng([seed, 0])
-    chosen = {RANDOM: state.permutation(crops)[: counts.random]}
-    left = _without(crops, chosen[RANDOM])
+    chosen = {RANDOM: state.permutation(pool)[: counts.random]}
+    left = _without(pool, chosen[RANDOM])
     if counts.uncertain:
         if scores is None or threshold is None:
             raise InputError("uncertain crops need a detector's cells and threshold: give both")
@@ -161,8 +161,14 @@ def diverse(
     matrix = np.concatenate([_vectors(paths[file], own) for file, own in pool.groupby("file")])
     names, nobody = pool["crop_id"].to_numpy(), np.zeros(len(pool), np.int64)
     # Of all strategies the diverse one alone is used: it sees no label, and nothing is fitted.
-    picked = choose(matrix, nobody, names, count, None, state)[DIVERSE]
+    picked = choose(matrix, nobody, names, count, _fit_nothing, state)[DIVERSE]
     return names[picked]
+
+
+def _fit_nothing(
+    features: np.ndarray, targets: np.ndarray, wells: np.ndarray, tests: Sequence[np.ndarray]
+) -> Sequence[np.ndarray]:
+    raise NotImplementedError("labels of one class, of which nothing can be learned")
 
 
 def _vectors(path: Path, pool: pd.DataFrame) -> np.ndarray:
@@ -187,16 +193,18 @@ def page_crops(
     rows = shards.rows_of(chosen["crop_id"])
     about = shards.index.iloc[rows].reset_index(drop=True)
     about = about.join(split_field_id(about["field_id"])).assign(selection=chosen["selection"])
-    for row, crop, context in zip(rows, about.itertuples(), contexts, strict=True):
+    told = about[["plate", "well", "site", "x_px", "y_px", "selection"]].itertuples(index=False)
+    for row, crop, context in zip(rows, told, contexts, strict=True):
+        plate, well, site, x_px, y_px, selection = crop
         channels = shards.format.channels
         pixels = composite(shards.read([row]), channels, channels)
         yield {
-            "plate": crop.plate,
-            "well": crop.well,
-            "site": int(crop.site),
-            "x_px": int(crop.x_px),
-            "y_px": int(crop.y_px),
-            "selection": crop.selection,
+            "plate": plate,
+            "well": well,
+            "site": int(site),
+            "x_px": int(x_px),
+            "y_px": int(y_px),
+            "selection": selection,
             "pixels": _base64(zlib.compress(pixels.tobytes(), 9)),
             "context": None if context is None else _base64(context),
         }
@@ -218,7 +226,7 @@ def context_pictures(
     for field_id, crops in about.groupby("field_id"):
         if field_id not in fields.index:
             continue
-        field = fields.loc[field_id]
+        field = fields.loc[[field_id]].iloc[0]
         try:
             planes = read_field(
                 Path(str(source.images).replace("{plate}", field["plate"])),
@@ -231,9 +239,8 @@ def context_pictures(
         if len({plane.shape for plane in planes}) > 1:
             continue
         pixels = apply_scale(planes, tables[field["plate"]])
-        for crop in crops.itertuples():
-            window = cut_context(pixels, crop.x_px, crop.y_px, source.window_px)
-            pictures[crop.Index] = _jpeg(window)
+        for place, x_px, y_px in crops[["x_px", "y_px"]].itertuples():
+            pictures[place] = _jpeg(cut_context(pixels, x_px, y_px, source.window_px))
     return pictures
 
 

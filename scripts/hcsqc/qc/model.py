@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 import torch
 from mlflow.models import ModelSignature
+from mlflow.pyfunc import PythonModel
 from mlflow.types import ColSpec, Schema, TensorSpec
 
 from hcsqc.encoders.measures import measure
@@ -28,12 +29,22 @@ from hcsqc.qc.detector import Detector, load_detector
 
 LIBRARY = Path(__file__).resolve().parents[1]
 CODE = Path(__file__).with_name("model_code.py")
-PACKAGES = ("torch", "timm", "torchvision", "numpy", "pandas", "scipy", "opencv-python-headless")
-PACKAGES += ("pyarrow", "safetensors", "mlflow")
+PACKAGES = (
+    "torch",
+    "timm",
+    "torchvision",
+    "numpy",
+    "pandas",
+    "scipy",
+    "opencv-python-headless",
+    "pyarrow",
+    "safetensors",
+    "mlflow",
+)
 CROPS_AT_ONCE = 64
 
 
-class DetectorModel(mlflow.pyfunc.PythonModel):
+class DetectorModel(PythonModel):
     """The detector of the artifact `detector`, a folder."""
 
     def load_context(self, context) -> None:

@@ -8,6 +8,7 @@ and a compound that lies there each time, cannot be told from a phenotype.
 """
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
@@ -19,6 +20,7 @@ from hcsqc.qc.flags import PLATE, angle, angle_variance, most_common_artefact, r
 COLUMNS = ["compound", "concentration_um", "wells", "scored", "flagged_share", "control_share"]
 COLUMNS += ["p_value", "adjusted_p", "warned", "artefact"]
 MOCK = "mock"
+Name = TypeVar("Name")
 FEWEST_RAISED = 2  # wells of a compound, because one may be an artefact
 RAISED = 0.999  # of control wells lie below a raised one
 
@@ -168,7 +170,9 @@ def _raised_controls(wells: _Wells, least_share: float) -> tuple[int, int]:
     return raised, int(wells.mock.sum())
 
 
-def _chances(compared: dict[str, _Compared], mock_raised: int, mock_wells: int) -> dict[str, float]:
+def _chances(
+    compared: dict[Name, _Compared], mock_raised: int, mock_wells: int
+) -> dict[Name, float]:
     """Return for each compound the chance of as many raised wells, if they lie anywhere.
 
     The rate comes from control wells and from other compounds, but for those all of whose wells

@@ -9,6 +9,7 @@ Methodology 24:193.
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.special import betaincinv, stdtrit
 
 from hcsqc.core.errors import InputError
@@ -57,7 +58,7 @@ def clustered_share(hits: np.ndarray, wells: np.ndarray, confidence: float) -> S
 
 
 def exact_bounds(
-    count: np.ndarray | float, n: np.ndarray | float, tail: float
+    count: ArrayLike, n: ArrayLike, tail: np.ndarray | float
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return Clopper and Pearson's bounds of a share, each missed with a chance of `tail` at most.
 

@@ -9,6 +9,8 @@ from collections.abc import Collection, Sequence
 import numpy as np
 import pandas as pd
 from matplotlib import colormaps
+from matplotlib.artist import Artist
+from numpy.typing import ArrayLike
 from scipy.stats import binomtest, t
 from sklearn.decomposition import PCA
 
@@ -113,7 +115,7 @@ def plot_rates(
     ticks: Sequence[str],
     xlabel: str,
     overall: float,
-    special: Sequence[bool] | None = None,
+    special: ArrayLike | None = None,
     special_name: str = "",
     joined: bool = False,
 ) -> bytes:
@@ -126,13 +128,13 @@ def plot_rates(
     figure, axis = plt.subplots(figsize=SIZE_INCHES, layout="constrained")
     places = np.arange(len(table))
     share, low, high = (100 * table[name].to_numpy(float) for name in ("share", "low", "high"))
-    special = np.zeros(len(table), bool) if special is None else np.asarray(special, bool)
+    marked = np.zeros(len(table), bool) if special is None else np.asarray(special, bool)
     if joined:
         axis.plot(places, share, color=PALE, linewidth=1, zorder=1)
     axis.vlines(places, low, high, color=DARK, linewidth=1.4, zorder=2)
     for chosen, marker, face, name in (
-        (~special, "o", "white", None),
-        (special, "D", ACCENT, special_name),
+        (~marked, "o", "white", None),
+        (marked, "D", ACCENT, special_name),
     ):
         if chosen.any():
             axis.plot(
@@ -264,10 +266,12 @@ def plot_map(
             -counts[place],
         ),
     )
-    handles = {}
+    handles: dict[int, Artist] = {}
     for place in order:
+        x, y = points[groups.codes == place].T
         handles[place] = axis.scatter(
-            *points[groups.codes == place].T,
+            x,
+            y,
             s=size,
             marker=MARKERS[place % len(MARKERS)],
             color=colours[place],

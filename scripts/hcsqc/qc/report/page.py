@@ -147,7 +147,7 @@ def promise(threshold: Mapping) -> str:
 
 
 def _short_percent(share: float | None) -> str:
-    return "–" if is_missing(share) else f"{100 * share:.3g}%"
+    return "–" if share is None or is_missing(share) else f"{100 * share:.3g}%"
 
 
 def estimates(threshold: Mapping) -> list[dict]:

@@ -66,29 +66,31 @@ def plate_maps(wells: pd.DataFrame, plates: pd.DataFrame, shape: tuple[int, int]
         name: colour_limits(values, from_zero) for name, (values, from_zero) in measures.items()
     }
     drawn = []
-    for plate in plates.head(MOST_PLATES).itertuples():
-        own = wells["Metadata_Plate"] == plate.Metadata_Plate
+    shown = plates[["Metadata_Plate", "flagged_share", "warning"]].head(MOST_PLATES)
+    for plate, share, warning in shown.itertuples(index=False):
+        own = wells["Metadata_Plate"] == plate
         names, bad = wells.loc[own, "Metadata_Well"], wells.loc[own, "bad"]
         listed = ", ".join(names[bad]) or "none"
         pictures = []
         for name, (values, _) in measures.items():
             values = values[own].astype(float)
             known = values.dropna()
-            extremes = (
-                f"from {known.min():.3g} in {names[known.idxmin()]} to {known.max():.3g} in "
-                f"{names[known.idxmax()]}"
-                if len(known)
-                else "no well has a value"
-            )
+            extremes = "no well has a value"
+            if len(known):
+                least, most = known.index[int(known.argmin())], known.index[int(known.argmax())]
+                extremes = (
+                    f"from {known.min():.3g} in {names[least]} to {known.max():.3g} in "
+                    f"{names[most]}"
+                )
             image = draw_plate_map(names, values, bad, shape, limits[name], name)
-            alt = f"Plate {plate.Metadata_Plate}, {name} by well: {extremes}; bad wells: {listed}"
+            alt = f"Plate {plate}, {name} by well: {extremes}; bad wells: {listed}"
             pictures.append(_picture(image, alt))
         drawn.append(
             {
-                "plate": plate.Metadata_Plate,
-                "share": percent(plate.flagged_share),
+                "plate": plate,
+                "share": percent(share),
                 "bad_wells": list(names[bad]),
-                "warning": "" if is_missing(plate.warning) else plate.warning,
+                "warning": "" if is_missing(warning) else warning,
                 "pictures": pictures,
             }
         )
@@ -98,14 +100,12 @@ def plate_maps(wells: pd.DataFrame, plates: pd.DataFrame, shape: tuple[int, int]
 def galleries(results: Results) -> list[dict]:
     """Return kind, title, text and rows of cells of every row of crops."""
     cells = results.cells
-    found = [
-        {"kind": "artefact", "title": kind, "rows": [rows]}
-        for kind, rows in worst_of_each_artefact(cells, PER_ARTEFACT).items()
-    ]
     flagged = cells["flagged"].astype("boolean").fillna(False).astype(bool)
     totals = cells.loc[flagged, "artefact"].fillna("of no known kind").astype(str).value_counts()
-    for gallery in found:
-        gallery["total"] = int(totals[gallery["title"]])
+    found: list[dict] = [
+        {"kind": "artefact", "title": kind, "rows": [rows], "total": int(totals[kind])}
+        for kind, rows in worst_of_each_artefact(cells, PER_ARTEFACT).items()
+    ]
     above, below = borderline(cells, PER_SIDE)
     found.append({"kind": "borderline", "title": "just flagged", "rows": [above]})
     found.append({"kind": "borderline", "title": "just passed", "rows": [below]})
@@ -127,16 +127,17 @@ def galleries(results: Results) -> list[dict]:
 
 def shown_crops(rows: pd.DataFrame, pictures: Mapping[str, bytes]) -> list[dict]:
     """Return what the page says of each crop of a row, with its picture."""
+    columns = ["crop_id", "Metadata_Plate", "Metadata_Well", "Metadata_Site", "score", "artefact"]
     return [
         {
-            "crop_id": row.crop_id,
-            "place": f"{row.Metadata_Plate} {row.Metadata_Well} s{row.Metadata_Site}",
-            "cell": within_field(row.crop_id),
-            "score": f"{row.score:.3f}",
-            "artefact": "" if is_missing(row.artefact) else row.artefact,
-            "png": _base64(pictures[row.crop_id]),
+            "crop_id": crop,
+            "place": f"{plate} {well} s{site}",
+            "cell": within_field(crop),
+            "score": f"{score:.3f}",
+            "artefact": "" if is_missing(artefact) else artefact,
+            "png": _base64(pictures[crop]),
         }
-        for row in rows.itertuples()
+        for crop, plate, well, site, score, artefact in rows[columns].itertuples(index=False)
     ]
 
 
@@ -150,7 +151,7 @@ def drift(results: Results) -> list[dict]:
     names = [plain(name) for name in plates["Metadata_Plate"]]
     by_plate = plates.rename(columns={"flagged_share": "share"})
     warned = plates["warning"].fillna("").ne("")
-    highest = plates.loc[plates["flagged_share"].idxmax(), "Metadata_Plate"]
+    highest = plates["Metadata_Plate"].iloc[int(plates["flagged_share"].argmax())]
     figures = [
         _picture(
             plot_rates(
@@ -193,9 +194,9 @@ def drift(results: Results) -> list[dict]:
 
 
 def _rates_in_words(table: pd.DataFrame) -> str:
-    return ", ".join(
-        f"{int(row[0])}: {percent(row.share)}" for row in table.head(16).itertuples(index=False)
-    )
+    first = table.head(16)
+    shares = zip(first.iloc[:, 0], first["share"], strict=True)
+    return ", ".join(f"{int(key)}: {percent(share)}" for key, share in shares)
 
 
 def edge_effect(wells: pd.DataFrame, shape: tuple[int, int]) -> dict | None:
@@ -207,19 +208,19 @@ def edge_effect(wells: pd.DataFrame, shape: tuple[int, int]) -> dict | None:
         return None
     overall = table["flagged"].sum() / table["scored"].sum()
     ticks = [
-        f"{row.distance}{' (edge)' if row.distance == 0 else ''}\n{counted(row.clusters, 'well')}"
-        for row in table.itertuples()
+        f"{apart}{' (edge)' if apart == 0 else ''}\n{counted(clusters, 'well')}"
+        for apart, clusters in table[["distance", "clusters"]].itertuples(index=False)
     ]
     image = plot_rates(table, ticks, "wells between it and the plate's edge", overall)
-    inner = rates(placed.assign(edge=placed["distance"] == 0), "edge").set_index("edge")
+    inner = rates(placed.assign(edge=placed["distance"] == 0), "edge")
     text = ""
     if len(inner) == 2:
-        edge, rest = inner.loc[True], inner.loc[False]
-        apart = edge["low"] > rest["high"] or edge["high"] < rest["low"]
+        edge, rest = inner[inner["edge"]].iloc[0], inner[~inner["edge"]].iloc[0]
+        differ = edge["low"] > rest["high"] or edge["high"] < rest["low"]
         text = (
             f"{percent(edge['share'])} of cells are flagged in wells at the edge, "
             f"{percent(rest['share'])} in the others: "
-            + ("the two differ." if apart else "no clear difference.")
+            + ("the two differ." if differ else "no clear difference.")
         )
     alt = "Share of flagged cells by distance from the edge, with 95% intervals: "
     return _picture(
@@ -240,7 +241,8 @@ def score_histogram(
             cells[["crop_id", "score"]].dropna(), on="crop_id", validate="one_to_one"
         )
     level = threshold.get("threshold")
-    image = plot_scores(scores, None if is_missing(level) else float(level), labelled)
+    drawn = None if level is None or is_missing(level) else float(level)
+    image = plot_scores(scores, drawn, labelled)
     quantiles = scores.quantile([0.05, 0.5, 0.95])
     alt = (
         f"Histogram of {len(scores):,} scores: median {quantiles[0.5]:.2f}, 90% between "

@@ -1,7 +1,7 @@
 """Maps of a plate: a square per well in the colour of a number; bad ones crossed, empty hatched."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -23,7 +23,7 @@ NOT_IMAGED = {"facecolor": "white", "edgecolor": "0.85", "hatch": "////", "linew
 NO_VALUE = {"facecolor": "0.93", "edgecolor": "0.35", "hatch": "....", "linewidth": 0.0}
 
 
-def places(wells: Sequence[str]) -> pd.DataFrame:
+def places(wells: Iterable[str]) -> pd.DataFrame:
     """Return row and column, from 0, of wells named like B02 or AF48; -1 for any other name."""
     found = [_place(well) for well in wells]
     return pd.DataFrame(found, columns=["row", "column"], dtype=int)
@@ -36,7 +36,7 @@ def _place(well: str) -> tuple[int, int]:
     return (26 if match[1] else 0) + ord(match[2]) - ord("A"), int(match[3]) - 1
 
 
-def plate_shape(wells: Sequence[str]) -> tuple[int, int]:
+def plate_shape(wells: Iterable[str]) -> tuple[int, int]:
     """Return rows and columns of the smallest plate of 96 wells or more that has these wells.
 
     A plate of 24 wells is one of which at least half occur and no other well does.
@@ -53,7 +53,7 @@ def plate_shape(wells: Sequence[str]) -> tuple[int, int]:
     return max(rows, SHAPES[-1][0]), max(columns, SHAPES[-1][1])
 
 
-def edge_distance(wells: Sequence[str], shape: tuple[int, int]) -> np.ndarray:
+def edge_distance(wells: Iterable[str], shape: tuple[int, int]) -> np.ndarray:
     """Return how many wells lie between each well and the plate's edge: 0 at the edge, else more.
 
     `shape` is rows and columns of the plate. A name that is no well's has -1.
@@ -75,9 +75,9 @@ def colour_limits(values: pd.Series, from_zero: bool) -> tuple[float, float]:
 
 
 def draw_plate_map(
-    wells: Sequence[str],
-    values: Sequence[float],
-    bad: Sequence[bool],
+    wells: Iterable[str],
+    values: Iterable[float],
+    bad: Iterable[bool],
     shape: tuple[int, int],
     limits: tuple[float, float],
     title: str,

@@ -6,7 +6,7 @@ import pandas as pd
 
 def percent(share: float | None) -> str:
     """Return a share, 0 to 1, as percent: `3.1%`; a dash where there is none."""
-    return "–" if is_missing(share) else f"{100 * share:.1f}%"
+    return "–" if share is None or is_missing(share) else f"{100 * share:.1f}%"
 
 
 def number(value: object) -> str:
