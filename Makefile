@@ -1,5 +1,9 @@
 # The two commands a newcomer needs: make demo, make test.
-PYTHON ?= python3.11
+# The first of these that can make an environment; PYTHON=python3.13 chooses another.
+PYTHONS := python3.11 python3.12 python3.13
+ifndef PYTHON
+PYTHON := $(shell for name in $(PYTHONS); do $$name -c "import ensurepip" 2> /dev/null && echo $$name && break; done)
+endif
 SHELL := /bin/bash
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export MLFLOW_DISABLE_TELEMETRY := true
@@ -19,7 +23,8 @@ help:
 
 # Everything is installed from one lock; solo-learn apart, because its metadata asks for torch 1.9.1.
 .venv/installed: requirements.lock pyproject.toml
-	@$(PYTHON) -c "import ensurepip" || { echo "error: $(PYTHON) with venv is needed (Debian: apt install python3.11-venv make git)"; exit 1; }
+	@$(or $(PYTHON),false) -c "import ensurepip" 2> /dev/null \
+	  || { echo "error: Python 3.11, 3.12 or 3.13 with venv is needed (Debian: apt install python3-venv make git)"; exit 1; }
 	$(PYTHON) -m venv .venv
 	.venv/bin/pip install --quiet --disable-pip-version-check -r requirements.lock
 	.venv/bin/pip install --quiet --disable-pip-version-check --no-deps solo-learn==1.0.2
@@ -80,7 +85,7 @@ docs: .venv/installed
 release:
 	@$(PYTHON) .github/release.py $(VERSION)
 
-# Writes the lock anew from pyproject.toml, without local version suffixes (+cpu) of one machine's torch.
+# Writes the lock anew from pyproject.toml, by the oldest Python, without local version suffixes (+cpu) of one machine's torch.
 lock:
 	python3.11 -m venv .venv-lock
 	.venv-lock/bin/pip install --quiet --upgrade pip

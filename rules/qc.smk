@@ -19,6 +19,7 @@ DETECTOR_FILES = [
 # Labels, or what stands for them, to train a detector on.
 HAS_DETECTOR = bool(QC["detector"] or config["screens"][TRAIN]["labels"])
 LOGISTIC = [probe for probe in JUDGED if config["probes"][probe]["kind"] == "logistic"]
+RANKED_BY = (LOGISTIC or JUDGED or ["none"])[0]
 
 
 rule qc:
@@ -61,7 +62,7 @@ rule fit_detector:
         study=config["study"]["name"],
         screen=TRAIN,
         ranking=(
-            f"--ranking {STUDY}/tables/ranking.csv --probe {(LOGISTIC or JUDGED or ['none'])[0]}"
+            f"--ranking {STUDY}/tables/ranking.csv --probe {RANKED_BY}"
             if QC["encoder"] == "best"
             else ""
         ),

@@ -62,6 +62,15 @@ def test_it_is_the_same_each_time_and_in_each_folder(scripts):
     assert knn_digest() == first
 
 
+def test_it_is_the_same_in_every_version_of_python(scripts):
+    # What differs: fields of definitions, nested formats, and which characters are known.
+    (scripts / "one.py").write_text(
+        'class One:\n    """A class."""\n\n\n'
+        'def two(a, /, *b, c=None):\n    return f"{a:<{c}}", "\u2ffc", {**c}, lambda: b[::2]\n'
+    )
+    assert code_digest("one.py") == "4cf93074ca8b8e8a"
+
+
 @pytest.mark.parametrize(
     "edit",
     [

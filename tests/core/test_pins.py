@@ -1,5 +1,6 @@
 """One set of pins: pyproject.toml, the lock and the conda environments say the same."""
 
+import re
 import tomllib
 
 import pytest
@@ -32,6 +33,20 @@ def test_conda_environments_have_the_lock_s_pins(name):
     packages = environment["dependencies"][-1]["pip"]
     assert len(pins(packages)) == len(packages)
     assert pins(packages).items() <= LOCK.items()
+
+
+def test_the_pythons_are_the_same_everywhere():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    bounds = re.fullmatch(r">=3\.(\d+),<3\.(\d+)", project["project"]["requires-python"])
+    oldest, beyond = map(int, bounds.groups())
+    make = (ROOT / "Makefile").read_text()
+    candidates = " ".join(f"python3.{minor}" for minor in range(oldest, beyond))
+    assert f"PYTHONS := {candidates}\n" in make
+    assert project["tool"]["ruff"]["target-version"] == f"py3{oldest}"
+    for name in ("core", "torch", "tracking"):
+        environment = yaml.safe_load((ROOT / f"envs/{name}.yaml").read_text())
+        assert f"python=3.{oldest}" in environment["dependencies"]
+    assert f"From: python:3.{oldest}-" in (ROOT / "envs/hcsqc.def").read_text()
 
 
 def test_solo_learn_is_installed_alike_everywhere():

@@ -14,6 +14,7 @@ from hcsqc.tracking.runs import TrackedRun
 from hcsqc.tracking.store import mirror
 from tests.tracking.servers import MlflowServer
 
+pytestmark = pytest.mark.server
 KEY = "pretrain/simclr/seed0"
 PARAMS = {"method": "simclr", "epochs": "3"}
 

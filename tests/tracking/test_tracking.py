@@ -3,21 +3,22 @@
 import html
 import json
 import sys
+from collections import Counter
 from hashlib import sha256
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from mlflow import MlflowClient
-from mlflow.entities import ViewType
+from mlflow.entities import Dataset, DatasetInput, ViewType
 
 from hcsqc.core.errors import InputError
 from hcsqc.core.schema import write_table
-from hcsqc.tracking import database as tracking_database
 from hcsqc.tracking import store as tracking
 from hcsqc.tracking.runs import UNENDED, tracked_runs
 from hcsqc.tracking.store import compared_runs, connect, mirror
 from scripts.tracking import compare_runs, track_runs
+from tests.conftest import ROOT
 from tests.tracking.made_records import made_record
 
 PROBE = "probes/simclr/seed0/knn/budget25"
@@ -191,13 +192,12 @@ def test_a_failed_attempt_beside_a_good_one_does_not_count(store):
     assert store.all()[CROPS].info.status == "FINISHED"
 
 
-def test_an_import_killed_in_the_middle_is_done_again(store, monkeypatch):
+@pytest.mark.parametrize("call", ["log_inputs", "set_terminated", "log_batch", "set_tag"])
+def test_an_import_killed_in_the_middle_is_done_again(store, monkeypatch, call):
     def killed(*args):
         raise KeyboardInterrupt
 
-    # What a server is told one by one, whose last call never comes.
-    monkeypatch.setattr(tracking, "is_database", lambda client: False)
-    monkeypatch.setattr(tracking.MlflowClient, "log_batch", killed)
+    monkeypatch.setattr(tracking.MlflowClient, call, killed)
     with pytest.raises(KeyboardInterrupt):
         store.mirror()
     monkeypatch.undo()
@@ -209,21 +209,63 @@ def test_an_import_killed_in_the_middle_is_done_again(store, monkeypatch):
     assert half.info.run_id not in {run.info.run_id for run in runs.values()}
 
 
-def test_a_transaction_that_fails_leaves_no_run_behind(store, monkeypatch):
-    def killed(*args):
-        raise KeyboardInterrupt
+class Watched:
+    """A client of MLflow that remembers which of its calls were made, and with what."""
 
-    monkeypatch.setattr(tracking_database, "_insert_datasets", killed)
-    with pytest.raises(KeyboardInterrupt):
-        store.mirror()
-    monkeypatch.undo()
-    assert store.all() == {}
-    assert store.mirror() == {"new": 3}
+    def __init__(self, client: MlflowClient):
+        self.client, self.calls = client, []
+
+    def __getattr__(self, name: str):
+        def call(*args, **named):
+            self.calls.append((name, args))
+            return getattr(self.client, name)(*args, **named)
+
+        return call
 
 
-def test_a_database_holds_in_bulk_what_mlflows_own_calls_would_write(store, tmp_path, monkeypatch):
+def test_a_run_takes_a_few_of_mlflows_public_calls_however_many_values_it_has(store):
+    write_predictions(store)
     store.write_metrics()
-    store.record(CROPS, metrics={"loss": float("inf"), "crops": 3})
+    client = store.client = Watched(store.client)
+    assert store.mirror() == {"new": 4}
+    counts = Counter(name for name, _ in client.calls)
+    assert not [name for name in counts if name.startswith("_")]
+    told = dict.fromkeys(("create_run", "set_terminated", "log_batch", "set_tag"), 4)
+    told |= {"log_inputs": 3, "log_artifacts": 2}  # of the records; of the probe and the summary
+    per_experiment = {"search_experiments", "create_experiment", "search_runs"}
+    assert {name: n for name, n in counts.items() if name not in per_experiment} == told
+
+
+def test_nothing_of_mlflow_is_imported_but_what_it_documents():
+    words = [
+        line.split()[1]
+        for folder in ("scripts/hcsqc/tracking", "scripts/tracking")
+        for path in (ROOT / folder).glob("*.py")
+        for line in path.read_text().splitlines()
+        if line.strip().startswith(("import mlflow", "from mlflow"))
+    ]
+    assert set(words) == {"mlflow", "mlflow.entities", "mlflow.exceptions"}
+
+
+@pytest.mark.parametrize("points", [3, 899, 900, 901, 1000, 1900])
+def test_many_values_are_logged_within_mlflows_limits_and_the_digest_after_them(store, points):
+    curve = [{"step": i, "loss": 1.0} for i in range(points - 2)]  # and two of the cost
+    many = {f"p{i}": i for i in range(150)}
+    store.record(PRETRAIN, curves=curve, metrics={}, parameters=many)
+    client = store.client = Watched(store.client)
+    store.mirror()
+    run_id = store.all()[PRETRAIN].info.run_id
+    calls = [(name, args) for name, args in client.calls if args and args[0] == run_id]
+    batches = [args for name, args in calls if name == "log_batch"]
+    assert sum(len(metrics) for _, metrics, _ in batches) == points
+    for _, metrics, params in batches:
+        assert len(params) <= 100 and len(metrics) + len(params) <= 1000
+    assert (
+        [name for name, args in calls if "record_digest" in args] == [calls[-1][0]] == ["set_tag"]
+    )
+
+
+def write_predictions(store) -> None:
     predictions = pd.DataFrame(
         [(0, "sim", f"c{i}", label, 0.4) for i, label in enumerate(("normal", "abnormal"))],
         columns=["draw", "screen", "crop_id", "label", "score"],
@@ -231,14 +273,45 @@ def test_a_database_holds_in_bulk_what_mlflows_own_calls_would_write(store, tmp_
     path = store.folder / "predictions/simclr/seed0/knn/budget25.parquet"
     path.parent.mkdir(parents=True)
     write_table(predictions, path, "predictions")
+
+
+def log_value_by_value(client: MlflowClient, number: str, run, folder: Path) -> None:
+    """Log a run by MLflow's usual calls."""
+    began = client.create_run(number, run.started_ms, {"mlflow.user": "me"}, run.key)
+    made = began.info.run_id
+    for name, value in run.params.items():
+        client.log_param(made, name, value)
+    for name, value, step in run.points:
+        client.log_metric(made, name, value, run.ended_ms, step)
+    for name, digest, path in run.datasets:
+        client.log_inputs(made, [DatasetInput(Dataset(name, digest[:36], "local", path))])
+    for name, content in run.artifacts().items():
+        (folder / name).write_text(content)
+        client.log_artifact(made, str(folder / name))
+    client.set_terminated(made, run.status, run.ended_ms)
+    tags = run.tags | {"mlflow.source.type": "JOB", "record_digest": run.digest}
+    for name, value in tags.items():
+        client.set_tag(made, name, value)
+
+
+def test_a_store_holds_what_a_call_per_value_would_have_written(store, tmp_path, monkeypatch):
+    monkeypatch.setenv("USER", "me")
+    store.write_metrics()
+    store.record(CROPS, metrics={"loss": float("inf"), "crops": 3})
+    write_predictions(store)
     empty = (tmp_path / "mlflow.db").read_bytes()
     store.mirror()
-    bulk = told_of(store)
+    at_once = told_of(store)
     (tmp_path / "other.db").write_bytes(empty)
     store.client = MlflowClient(f"sqlite:///{tmp_path / 'other.db'}")
-    monkeypatch.setattr(tracking, "is_database", lambda client: False)
-    store.mirror()
-    assert told_of(store) == bulk and len(bulk) == 4
+    place = (tmp_path / "others").as_uri()
+    numbers = {
+        name: store.client.create_experiment(f"study/{name}", artifact_location=f"{place}/{name}")
+        for name in sorted({"crops", "knn", "pretraining", "summary"})
+    }
+    for run in tracked_runs(store.folder, "sim"):
+        log_value_by_value(store.client, numbers[run.experiment], run, tmp_path)
+    assert told_of(store) == at_once and len(at_once) == 4
 
 
 def told_of(store) -> dict:

@@ -18,6 +18,7 @@ from tests.conftest import ROOT
 from tests.tracking.made_records import made_record
 from tests.tracking.servers import POSTGRES, MlflowServer, PostgresServer
 
+pytestmark = pytest.mark.server
 RUNS = 40
 
 

@@ -13,6 +13,7 @@ from tests.tracking.servers import MlflowServer
 
 pytestmark = [
     pytest.mark.dag,
+    pytest.mark.browser,
     pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed"),
 ]
 PATIENCE_MS = 60_000

@@ -13,7 +13,7 @@ STUDY = ("--cores", "2", "--max-threads", "1", "--configfile", "tests/tiny/study
 # Without what else a changed job would run again.
 IMPORT_ALONE = ("results/tiny/mlflow.receipt.json", "--force", "--rerun-triggers", "mtime")
 IMPORT_ALONE += ("--allowed-rules", "track_runs")
-KEY = "pretrain/deepcluster_v2/seed0"
+KEY = "pretrain/simclr/seed0"
 
 
 def runs(uri: str, experiment: str) -> dict:
@@ -55,6 +55,7 @@ def test_another_store_runs_the_import_again_and_nothing_else(changed):
     assert jobs == {"all", "track_runs", "total"}
 
 
+@pytest.mark.server
 def test_a_pretraining_shows_its_curves_on_a_server_and_the_import_completes_it(changed, tmp_path):
     encoder = f"results/tiny/encoders/{KEY.removeprefix('pretrain/')}/encoder.safetensors"
     before = (changed.folder / encoder).read_bytes()

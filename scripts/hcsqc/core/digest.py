@@ -126,7 +126,24 @@ def _without_docstrings(tree: ast.Module) -> str:
     for node in ast.walk(tree):
         if isinstance(node, documented) and ast.get_docstring(node, clean=False) is not None:
             node.body.pop(0)
-    return ast.dump(tree)
+    return _dump(tree)
+
+
+def _dump(node: object) -> str:
+    """Return what `ast.dump` does, the same in every version of Python.
+
+    Empty fields are left out: which there are, and whether `ast.dump` has them, differs. So are the
+    empty strings that Python 3.12 puts into nested formats.
+    """
+    if isinstance(node, list):
+        return f"[{', '.join(map(_dump, node))}]"
+    if not isinstance(node, ast.AST):
+        return ascii(node)
+    fields = dict(ast.iter_fields(node))
+    if isinstance(node, ast.JoinedStr):
+        fields["values"] = [part for part in node.values if getattr(part, "value", None) != ""]
+    said = [f"{name}={_dump(value)}" for name, value in fields.items() if value not in (None, [])]
+    return f"{type(node).__name__}({', '.join(said)})"
 
 
 # Syntax trees cost a second in every job of a cluster. What they said is kept where Python keeps

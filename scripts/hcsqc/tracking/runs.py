@@ -4,7 +4,7 @@ Nothing here knows MLflow; `hcsqc.tracking` makes a store hold these runs.
 """
 
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -304,16 +304,17 @@ def _model_artifacts(model: Path, files: list[Path]) -> dict[str, Path]:
 
 
 def _probe_artifacts(predictions: Path, scores: dict) -> dict[str, str]:
-    rows = read_table(predictions, "predictions")
+    rows = read_table(predictions, "predictions", ["screen", "label", "score"])
     said = np.where(rows["score"] > THRESHOLD, "abnormal", "normal")
-    counts = rows.assign(said=said).groupby(["screen", "label", "said"]).size()
+    counts = Counter(zip(rows["screen"], rows["label"], said, strict=True))
+    crops = [f"{','.join(names)},{count}\n" for names, count in sorted(counts.items())]
     draws = [
         f"{screen},{metric},{draw},{value}\n"
         for (screen, metric), values in scores.items()
         for draw, value in values
     ]
     return {
-        "confusion_matrix.csv": counts.rename("crops").reset_index().to_csv(index=False),
+        "confusion_matrix.csv": "screen,label,said,crops\n" + "".join(crops),
         "draws.csv": "screen,metric,draw,value\n" + "".join(draws),
     }
 

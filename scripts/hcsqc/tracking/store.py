@@ -2,14 +2,14 @@
 
 A run is found by its `job_key`; the digest of what it was made from is a tag that is written last,
 so that an import killed in the middle leaves runs that the next one replaces. Parameters of a run
-cannot change, so a changed job gets a new run, and the old one is deleted. A server is told run by
-run; a database gets many runs in one transaction.
+cannot change, so a changed job gets a new run, and the old one is deleted. Every kind of store is
+told by the same few calls of MLflow's client: those that it documents, with all values of a run at
+once.
 """
 
 import math
 import os
 import socket
-import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,30 +20,27 @@ from urllib.parse import urlparse
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+# Two lines per run that nobody reads, and of a server each run would be read for them.
+os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 
 import pandas as pd
 from mlflow import MlflowClient
-from mlflow.entities import Dataset, DatasetInput, Metric, Param, Run, RunTag, ViewType
+from mlflow.entities import Dataset, DatasetInput, Metric, Param, Run, ViewType
 from mlflow.exceptions import MlflowException
-from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
-from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
-from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
 from hcsqc.core.errors import InputError
 from hcsqc.core.progress import Progress
-from hcsqc.tracking.database import insert_runs
 from hcsqc.tracking.runs import TrackedRun
 
-# MLflow's limits per batch, and of one parameter, tag and dataset digest.
-METRICS_PER_BATCH = 1000
+# MLflow takes 1000 values at once, of them 100 parameters.
+METRICS_PER_BATCH = 900
 PARAMS_PER_BATCH = 100
+# MLflow's limits of one parameter, tag and dataset digest.
 LONGEST_PARAM = 6000
 LONGEST_TAG = 8000
 LONGEST_DIGEST = 36
-# Runs per transaction of a database: an import that is killed has lost no more.
-RUNS_PER_TRANSACTION = 50
 CONNECT_S = 5.0
 DEFAULT_PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "mssql": 1433}
 
@@ -51,11 +48,6 @@ DEFAULT_PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "m
 def is_server(uri: str) -> bool:
     """Return whether a tracking URI is an http server's."""
     return urlparse(uri).scheme in ("http", "https")
-
-
-def is_database(client: MlflowClient) -> bool:
-    """Return whether a client writes into a database itself."""
-    return isinstance(client._tracking_client.store, SqlAlchemyStore)
 
 
 def connect(uri: str) -> MlflowClient:
@@ -125,7 +117,11 @@ def mirror(runs: list[TrackedRun], client: MlflowClient, study: str, artifacts: 
         else:
             changed.append((run, found))
             counts["replaced" if found else "new"] += 1
-    _import(client, experiments, changed, progress)
+    for run, found in changed:
+        for old in found:
+            client.delete_run(old.info.run_id)
+        _log_run(client, experiments[run.experiment], run)
+        progress.update()
     for left in known.values():
         for old in left:
             counts["stale"] += 1
@@ -174,89 +170,42 @@ def _runs(client: MlflowClient, experiment: str) -> Iterator[Run]:
             return
 
 
-def _import(
-    client: MlflowClient,
-    experiments: dict[str, str],
-    changed: list[tuple[TrackedRun, list[Run]]],
-    progress: Progress,
-) -> None:
-    """Import runs, each in place of those that were found of it."""
-    in_bulk = is_database(client)
-    at_once = RUNS_PER_TRANSACTION if in_bulk else 1
-    places = {}
-    for name in {run.experiment for run, _ in changed}:
-        places[name] = client.get_experiment(experiments[name]).artifact_location
-    for first in range(0, len(changed), at_once):
-        batch = changed[first : first + at_once]
-        for _, found in batch:
-            for old in found:
-                client.delete_run(old.info.run_id)
-        if not in_bulk:
-            for run, _ in batch:
-                _log_run(client, _told(run, experiments[run.experiment]), run)
-        else:
-            told = []
-            for run, _ in batch:
-                made = uuid.uuid4().hex
-                place = f"{places[run.experiment]}/{made}/artifacts"
-                _keep_artifacts(client, place, run)
-                told.append(_told(run, experiments[run.experiment]))
-                told[-1] |= {"run_id": made, "artifact_uri": place}
-            insert_runs(client, told)
-        progress.update(len(batch))
+def _log_run(client: MlflowClient, experiment: str, run: TrackedRun) -> None:
+    """Log one run, its digest last.
 
-
-def _told(run: TrackedRun, experiment: str) -> dict:
-    """Return what MLflow is told of a run, in its terms and within its limits."""
+    Each call reads what there is of the run, so its metrics, the most, come as late as they can.
+    """
     user = os.environ.get("USER") or os.environ.get("LOGNAME") or "unknown"
     tags = {name: value[:LONGEST_TAG] for name, value in run.tags.items()}
-    tags |= {"mlflow.user": user, "mlflow.source.type": "JOB", "record_digest": run.digest}
-    return {
-        "experiment_id": experiment,
-        "name": run.key,
-        "user": user,
-        "status": run.status,
-        "start_time": run.started_ms,
-        "end_time": run.ended_ms,
-        "metrics": [Metric(name, value, run.ended_ms, step) for name, value, step in run.points],
-        "params": [Param(name, value[:LONGEST_PARAM]) for name, value in run.params.items()],
-        "tags": [RunTag(name, value) for name, value in tags.items()],
-        "datasets": [
-            DatasetInput(Dataset(name, digest[:LONGEST_DIGEST], "local", path))
-            for name, digest, path in run.datasets
-        ],
-    }
+    tags |= {"mlflow.user": user, "mlflow.source.type": "JOB"}
+    made = client.create_run(experiment, run.started_ms, tags, run.key).info.run_id
+    _log_artifacts(client, made, run)
+    if run.datasets:
+        client.log_inputs(made, [_dataset(*one) for one in run.datasets])
+    client.set_terminated(made, run.status, run.ended_ms)
+    _log_values(client, made, run)
+    # A call of its own: MLflow does not promise in which order it writes the parts of a batch.
+    client.set_tag(made, "record_digest", run.digest)
 
 
-def _log_run(client: MlflowClient, told: dict, run: TrackedRun) -> None:
-    """Log one run by MLflow's calls, its digest last."""
-    *tags, digest = told["tags"]
-    begun = {tag.key: tag.value for tag in tags}
-    info = client.create_run(told["experiment_id"], told["start_time"], begun, told["name"]).info
-    if told["datasets"]:
-        client.log_inputs(info.run_id, told["datasets"])
-    _keep_artifacts(client, info.artifact_uri, run)
-    client.set_terminated(info.run_id, told["status"], told["end_time"])
-    metrics, params = told["metrics"], told["params"]
-    while len(metrics) > METRICS_PER_BATCH or len(params) > PARAMS_PER_BATCH:
-        client.log_batch(info.run_id, metrics[:METRICS_PER_BATCH], params[:PARAMS_PER_BATCH])
-        metrics, params = metrics[METRICS_PER_BATCH:], params[PARAMS_PER_BATCH:]
-    # Of a batch the tags are written last.
-    client.log_batch(info.run_id, metrics, params, [digest])
-
-
-def _keep_artifacts(client: MlflowClient, place: str, run: TrackedRun) -> None:
+def _log_artifacts(client: MlflowClient, made: str, run: TrackedRun) -> None:
     found = run.artifacts()
-    if not found:
-        return
-    repository = get_artifact_repository(place, client.tracking_uri)
-    if isinstance(repository, LocalArtifactRepository):
-        Path(repository.artifact_dir).mkdir(parents=True, exist_ok=True)
-        _write(found, Path(repository.artifact_dir))
-        return
-    with TemporaryDirectory() as folder:
-        _write(found, Path(folder))
-        repository.log_artifacts(folder)
+    if found:
+        with TemporaryDirectory() as folder:
+            _write(found, Path(folder))
+            client.log_artifacts(made, folder)
+
+
+def _dataset(name: str, digest: str, path: str) -> DatasetInput:
+    return DatasetInput(Dataset(name, digest[:LONGEST_DIGEST], "local", path))
+
+
+def _log_values(client: MlflowClient, made: str, run: TrackedRun) -> None:
+    metrics = [Metric(name, value, run.ended_ms, step) for name, value, step in run.points]
+    params = [Param(name, value[:LONGEST_PARAM]) for name, value in run.params.items()]
+    while metrics or params:
+        client.log_batch(made, metrics[:METRICS_PER_BATCH], params[:PARAMS_PER_BATCH])
+        metrics, params = metrics[METRICS_PER_BATCH:], params[PARAMS_PER_BATCH:]
 
 
 def _write(artifacts: Mapping[str, str | Path], folder: Path) -> None:
