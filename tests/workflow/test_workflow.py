@@ -364,7 +364,7 @@ def test_the_slurm_profile_plans_the_study_with_gpus_where_they_are_used(tmp_pat
     jobs = re.split(r"\n *(?:local)?rule ", done.stdout)  # those of a group are indented
     pretraining = [text for text in jobs if text.startswith("pretrain:")]
     cropping = [text for text in jobs if text.startswith("crop_plate:")]
-    assert len(pretraining) == 2 and len(cropping) == 3
+    assert len(pretraining) == 1 and len(cropping) == 3
     assert all("gpu=1" in text and "runtime=720" in text for text in pretraining)
     assert not any("gpu=" in text for text in cropping)
 
@@ -381,7 +381,7 @@ def test_the_slurm_profile_is_found_by_its_bare_name_after_the_documented_step(t
     assert "Using profile slurm" in done.stdout
     groups = re.findall(r"Group job (\w+)", done.stdout)
     assert groups.count("plate") == 3 and groups.count("scores") == 1
-    assert len([name for name in groups if name.startswith("probes_")]) == 6
+    assert len([name for name in groups if name.startswith("probes_")]) == 4
 
 
 def test_the_papers_study_plans_without_its_images_and_each_plate_then_says_what_it_lacks(tmp_path):
