@@ -8,7 +8,7 @@ import pandas as pd
 from hcsqc.core.config import describe_data, shuffles_labels
 from hcsqc.core.errors import InputError
 from hcsqc.core.html import render
-from hcsqc.core.ids import probe_job, stage_of
+from hcsqc.core.ids import ProbeJob, probe_job, stage_of
 from hcsqc.core.schema import check_columns
 from hcsqc.probes.metrics import TABLE_METRICS
 from hcsqc.report.paper_checks import paper_checks
@@ -33,12 +33,19 @@ def costs_of_records(records: Iterable[Mapping]) -> pd.DataFrame:
     """
     rows = []
     for record in records:
-        key = str(record.get("key"))
-        if stage_of(key) != "probes":
-            raise InputError(f"record '{key}': not of a probe; give runs/probes/**/run.json alone")
-        job, cost = probe_job(key), record["cost"]
+        job, cost = _job_of(record), record["cost"]
         rows.append((job.encoder, job.probe, job.budget, float(cost["wall_s"]), cost["device"]))
     return pd.DataFrame(rows, columns=COST_COLUMNS)
+
+
+def _job_of(record: Mapping) -> ProbeJob:
+    key = str(record.get("key"))
+    try:
+        if stage_of(key) == "probes":
+            return probe_job(key)
+    except InputError:
+        pass
+    raise InputError(f"record '{key}': not of a probe; give runs/probes/**/run.json alone")
 
 
 def cells(
