@@ -14,12 +14,7 @@ pytestmark = pytest.mark.dag
 # Made by the first two jobs of a study; the second reads tables, which bare Pythons cannot.
 TARGET = "results/tiny/screens/tiny022/1001.fields.parquet"
 JOBS = ("simulate_plate", "index_plate")
-# Without the folder of the environment's Python.
-BARE_PATH = os.pathsep.join(
-    folder
-    for folder in os.environ["PATH"].split(os.pathsep)
-    if Path(folder).resolve() != Path(sys.executable).parent.resolve()
-)
+BARE_PATH = os.defpath  # the system's own commands: /bin and /usr/bin
 SNAKEMAKE = Path(sys.executable).with_name("snakemake")
 MODULE = """
 module hcsqc:
@@ -37,7 +32,7 @@ rule all:
     output:
         "done.txt",
     shell:
-        "python3 --version > {{output}}"
+        "touch {{output}}"
 """
 
 
@@ -62,9 +57,11 @@ def start(work: Path, *words: object, **environment: str) -> subprocess.Complete
 
 def test_the_path_of_these_tests_lacks_what_the_jobs_need():
     """Or they could not fail: jobs once started whatever Python the PATH had."""
-    found = shutil.which("python", path=BARE_PATH) or shutil.which("python3", path=BARE_PATH)
-    done = subprocess.run([found, "-c", "import snakemake"], capture_output=True)
-    assert done.returncode != 0
+    for name in ("python", "python3"):
+        found = shutil.which(name, path=BARE_PATH)
+        if found:
+            done = subprocess.run([found, "-c", "import snakemake"], capture_output=True)
+            assert done.returncode != 0
 
 
 def test_snakemake_runs_where_the_project_does_not_lie(elsewhere, tmp_path):
