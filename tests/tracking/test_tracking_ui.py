@@ -65,10 +65,11 @@ def test_the_summarys_charts_are_drawn_from_the_reports_link(page, server, tiny)
 
 
 def test_pretrainings_are_compared_side_by_side(page, server):
+    """A pretraining beside a trial of its search."""
     client, number = MlflowClient(server.uri), experiments(server)["pretraining"]
-    runs = client.search_runs([number], "tags.stage = 'pretrain'")
-    ids = [run.info.run_id for run in runs]
-    assert len(ids) == 2
+    (whole,) = client.search_runs([number], "tags.stage = 'pretrain'")
+    trial = client.search_runs([number], "tags.job_key LIKE 'search/simclr/lr%'")[0]
+    ids = [run.info.run_id for run in (whole, trial)]
     where = f"runs={quote(json.dumps(ids))}&experiments={quote(json.dumps([number]))}"
     page.goto(f"{server.uri}/#/compare-runs?{where}")
     page.get_by_text("Comparing 2 Runs").wait_for()
