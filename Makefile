@@ -2,7 +2,7 @@
 # The first of these that can make an environment; PYTHON=python3.13 chooses another.
 PYTHONS := python3.11 python3.12 python3.13
 ifndef PYTHON
-PYTHON := $(shell for name in $(PYTHONS); do $$name -c "import ensurepip" 2> /dev/null && echo $$name && break; done)
+PYTHON := $(shell for name in .venv/bin/python $(PYTHONS); do $$name -c "import ensurepip" 2> /dev/null && echo $$name && break; done)
 endif
 SHELL := /bin/bash
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
@@ -25,7 +25,7 @@ help:
 .venv/installed: requirements.lock pyproject.toml
 	@$(or $(PYTHON),false) -c "import ensurepip" 2> /dev/null \
 	  || { echo "error: Python 3.11, 3.12 or 3.13 with venv is needed (Debian: apt install python3-venv make git)"; exit 1; }
-	$(PYTHON) -m venv .venv
+	[ "$$(.venv/bin/python -V 2>&1)" = "$$($(PYTHON) -V)" ] || $(PYTHON) -m venv --clear .venv
 	.venv/bin/pip install --quiet --disable-pip-version-check -r requirements.lock
 	.venv/bin/pip install --quiet --disable-pip-version-check --no-deps solo-learn==1.0.2
 	.venv/bin/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
