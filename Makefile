@@ -8,7 +8,7 @@ SHELL := /bin/bash
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: help demo demo-full test test-unit test-workflow test-all test-rest-unit test-rest-workflow test-slurm bench lint docs release lock clean
+.PHONY: help demo demo-full test test-unit test-workflow test-all test-rest-unit test-rest-workflow test-slurm bench lint config docs release lock clean
 
 help:
 	@echo "make demo       the whole study and quality control of two simulated screens, ending in reports"
@@ -19,6 +19,7 @@ help:
 	@echo "make test-slurm the tiny study on a real SLURM, with faults (root; Debian: slurm-wlm munge slurmdbd mariadb-server)"
 	@echo "make bench      each stage's speed against the usual way, on this machine"
 	@echo "make docs       the site of docs/, into site/index.html"
+	@echo "make config     rules/config.schema.yaml and docs/config.md from the config's models and config.yaml"
 	@echo "make release VERSION=0.2.0  commits and tags a version (CONTRIBUTING.md)"
 
 # Everything is installed from one lock; solo-learn apart, because its metadata asks for torch 1.9.1.
@@ -76,6 +77,9 @@ test-slurm: .venv/installed
 
 bench: .venv/installed
 	for name in crops shards recall memory pretrain features evaluation dag tracking qc; do python -m benchmarks.$$name || exit 1; done
+
+config: .venv/installed
+	python .github/config_reference.py
 
 # Loads nothing from elsewhere: drawings stay text unless MERMAID=FILE names a copy of Mermaid's script.
 docs: .venv/installed

@@ -31,11 +31,15 @@ with open(PROJECT / "config.yaml") as defaults_file:
 given, config = config, deepcopy(DEFAULTS)
 update_config(config, given)
 
-with open(PROJECT / "rules" / "config.schema.yaml") as schema_file:
-    try:
-        settings.check_config(config, yaml.safe_load(schema_file))
-    except InputError as error:
-        raise WorkflowError(str(error)) from None
+try:
+    if workflow.is_main_process:
+        from hcsqc.core.config_check import check_config
+
+        check_config(config)
+    else:  # a job of a workflow whose config has passed
+        settings.expand_paths(config)
+except InputError as error:
+    raise WorkflowError(str(error)) from None
 
 # Every command starts with "$HCSQC", which runs a script of this project by the Python that runs
 # Snakemake, or by that of the job's conda environment or container. It is no part of the

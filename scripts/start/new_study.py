@@ -49,7 +49,7 @@ def main() -> None:
 
 def new_study(args, asks: bool) -> None:
     """Write the study that the arguments describe; raises InputError."""
-    config, schema = defaults()
+    config = defaults()
     study_file.refuse_existing(args.output)
     name = args.name or study_file.name_from(args.path, config)
     study_file.check_name(name, config)
@@ -68,7 +68,7 @@ def new_study(args, asks: bool) -> None:
         f"them with a whole crop, by {len(seen.sample)} fields"
     )
     text = study_file.study_text(name, seen, examples, nucleus, composite, args.output, config)
-    study_file.check_study(text, config, schema)
+    study_file.check_study(text, config)
     preview = study_file.preview_path(args.output)
     survey.draw_preview(examples, seen.channels, composite, nucleus, preview)
     print(f"preview:  {preview}")
@@ -79,12 +79,9 @@ def new_study(args, asks: bool) -> None:
     print(f"study:    {args.output}; next: snakemake qc --cores all --configfile {args.output}")
 
 
-def defaults() -> tuple[dict, dict]:
-    """Return config.yaml and its schema."""
-    return tuple(
-        yaml.safe_load((ROOT / path).read_text())
-        for path in ("config.yaml", "rules/config.schema.yaml")
-    )
+def defaults() -> dict:
+    """Return config.yaml."""
+    return yaml.safe_load((ROOT / "config.yaml").read_text())
 
 
 def nucleus_channel(args, seen, asks: bool) -> str:

@@ -1,8 +1,11 @@
-"""The config's check: good studies pass, wrong ones name key and place, schema and code agree."""
+"""The config's check: good studies pass, wrong ones name key and place, model and code agree."""
 
 import copy
 import dataclasses
+import runpy
+from typing import get_args
 
+import jsonschema
 import pytest
 import yaml
 from hypothesis import given
@@ -11,6 +14,9 @@ from hypothesis import strategies as st
 from snakemake.utils import update_config
 
 from hcsqc.core import config as settings
+from hcsqc.core import config_model
+from hcsqc.core.config_check import check_config
+from hcsqc.core.config_model import METHODS as METHOD_MODELS
 from hcsqc.core.errors import InputError
 from hcsqc.crops.cut import CropSettings
 from hcsqc.crops.nuclei import NucleusSettings
@@ -25,8 +31,8 @@ from hcsqc.screens.scale import ScaleSettings
 from hcsqc.screens.simulate.model import SimulationSettings
 from tests.conftest import ROOT
 
-SCHEMA = yaml.safe_load((ROOT / "rules" / "config.schema.yaml").read_text())
 DEFAULTS = yaml.safe_load((ROOT / "config.yaml").read_text())
+GENERATED = runpy.run_path(str(ROOT / ".github" / "config_reference.py"))["files"]()
 unhurried = hypothesis_settings(deadline=None)  # a busy machine is no failure
 PROBE_SETTINGS = {
     "knn": KnnSettings,
@@ -47,7 +53,7 @@ def read(*files: str) -> dict:
 
 
 def check(config: dict) -> None:
-    settings.check_config(config, SCHEMA)
+    check_config(config)
 
 
 def message(config: dict) -> str:
@@ -383,6 +389,66 @@ def test_pretraining_without_plates_is_refused_and_given_weights_need_none():
     check(config)
 
 
+@pytest.mark.parametrize(
+    ("layout", "needed", "foreign"),
+    [
+        ("files", {"pattern": "x", "channels": ["w1"]}, "table"),
+        ("loaddata", {"table": "x.csv", "channels": ["w1"]}, "image_csv"),
+        ("ome_zarr", {"channels": ["w1"]}, "pattern"),
+        ("bbbc021", {"image_csv": "x.csv"}, "channels"),
+    ],
+)
+def test_a_layout_needs_its_own_keys_and_refuses_those_of_others(layout, needed, foreign):
+    entry = {key: DEFAULTS["screens"]["BBBC022"][key] for key in config_model.Screen.model_fields}
+    entry |= {"layout": layout, "images": "images"}
+    text = message(edited(screens__own=entry))
+    assert text == f"config: screens.own: '{next(iter(needed))}' is missing"
+    check(edited(screens__own=entry | needed))
+    text = message(edited(screens__own=entry | needed | {foreign: "x"}))
+    assert text.startswith(f"config: screens.own: unknown key '{foreign}'")
+    text = message(edited(screens__own=entry | needed | {"layout": layout[:-1]}))
+    assert text.startswith(f"config: screens.own.layout: unknown value '{layout[:-1]}'")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize(
+    "path", ["qc__good_cells_lost", "crops__window_um", "presets__paper__vicreg__variance_weight"]
+)
+def test_a_number_that_is_none_is_refused(path, value):
+    assert f"{path.replace('__', '.')}: {value}" in message(edited(**{path: value}))
+
+
+def test_an_absent_key_is_not_null():
+    assert "screens.BBBC022.bits: unknown value 'None'" in message(
+        edited(screens__BBBC022__bits=None)
+    )
+    assert "presets.paper.simclr: None is not of type 'object'" in message(
+        edited(presets__paper__simclr=None)
+    )
+
+
+def test_a_word_that_is_no_section_is_named():
+    assert message(edited(crops="none")) == "config: crops: 'none' is not of type 'object'"
+    assert message(edited(probes__knn=5)) == "config: probes.knn: 5 is not of type 'object'"
+    screens = {"a/b": DEFAULTS["screens"]["BBBC022"]}
+    assert message(edited(screens=screens)).startswith("config: screens: 'a/b' does not match")
+
+
+@pytest.mark.parametrize("path", GENERATED, ids=str)
+def test_the_schema_and_the_reference_are_those_of_the_model(path):
+    """If not: `make config`."""
+    assert (ROOT / path).read_text() == GENERATED[path]
+
+
+@pytest.mark.parametrize("files", [(), ("demo/study.yaml",), ("smoke/study.yaml",)])
+def test_the_schema_allows_what_the_check_allows(files):
+    schema = yaml.safe_load((ROOT / "rules/config.schema.yaml").read_text())
+    validator = jsonschema.Draft202012Validator(schema)
+    assert list(validator.iter_errors(read(*files))) == []
+    for path, value in (("study__draws", 0), ("qc__encodr", 1), ("probes__knn__kind", "svm")):
+        assert list(validator.iter_errors(edited(**{path: value})))
+
+
 # What an encoder and a probe get.
 
 
@@ -425,28 +491,25 @@ def test_a_probe_gets_exactly_what_its_classifier_reads(probe):
     assert set(settings.probe_settings(DEFAULTS, probe)) == fields(PROBE_SETTINGS[kind])
 
 
-# The schema knows the same keys as the code.
+# The model knows the same keys as the code.
 
 
-def test_the_schemas_pretraining_keys_are_those_of_the_code():
-    keys = set(SCHEMA["$defs"]["pretraining"]["properties"])
+def keys(model: type, *beside: str) -> set[str]:
+    """Return the required keys of a section but for some; what may be absent is no setting."""
+    return {key for key, field in model.model_fields.items() if field.is_required()} - set(beside)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_models_method_keys_are_those_of_the_code(method):
+    model = METHOD_MODELS[method]
     # The method is chosen by the encoder, not by the preset.
-    assert keys == fields(PretrainingSettings, ViewSettings) - {"method"}
-    assert set(SCHEMA["$defs"]["pretraining"]["required"]) == keys
+    needed = fields(PretrainingSettings, ViewSettings, METHODS[method].Settings) - {"method"}
+    assert keys(model) == set(model.model_fields) == needed
 
 
-def test_the_schemas_method_keys_are_those_of_the_methods():
-    for name, module in METHODS.items():
-        rules = SCHEMA["$defs"][f"method_{name}"]
-        assert set(rules["properties"]) == set(rules["required"]) == fields(module.Settings)
-    ssl = SCHEMA["$defs"]["encoder"]["allOf"][-1]["then"]
-    assert set(ssl["properties"]["method"]["enum"]) == set(METHODS)
-
-
-def test_the_schemas_measures_are_those_of_the_code():
-    branches = [branch["then"]["properties"] for branch in SCHEMA["$defs"]["encoder"]["allOf"]]
-    named = [branch["measures"]["enum"] for branch in branches if "measures" in branch]
-    assert named == [list(MEASURES)] * 2
+def test_the_models_methods_and_measures_are_those_of_the_code():
+    assert list(METHOD_MODELS) == list(METHODS) == list(get_args(config_model.Method))
+    assert list(get_args(config_model.Measures)) == list(MEASURES)
 
 
 @pytest.mark.parametrize(
@@ -501,32 +564,23 @@ def test_budgets_may_be_the_largest_of_the_study():
 
 
 @pytest.mark.parametrize("kind", PROBE_SETTINGS)
-def test_the_schemas_probe_keys_are_those_of_the_probes(kind):
-    branches = SCHEMA["$defs"]["probe"]["allOf"]
-    rules = [
-        branch["then"]
-        for branch in branches
-        if kind in (about := branch["if"]["properties"]["kind"]).get("enum", [about.get("const")])
-    ]
-    assert len(rules) == 1
-    assert set(rules[0]["properties"]) - {"kind", "budgets", "draws", "shuffle_labels"} == fields(
-        PROBE_SETTINGS[kind]
-    )
-    assert set(rules[0]["required"]) == fields(PROBE_SETTINGS[kind])
-    assert kind in SCHEMA["$defs"]["probe"]["properties"]["kind"]["enum"]
+def test_the_models_probe_keys_are_those_of_the_probes(kind):
+    (model,) = {
+        member.__origin__
+        for member in get_args(get_args(config_model.AnyProbe)[0])
+        if kind in get_args(member.__origin__.model_fields["kind"].annotation)
+    }
+    assert keys(model, "kind") == fields(PROBE_SETTINGS[kind])
 
 
-def test_the_schemas_crop_keys_are_those_of_the_code():
-    keys = set(SCHEMA["properties"]["crops"]["properties"])
+def test_the_models_crop_keys_are_those_of_the_code():
     # The rules make the resolution of a screen's crops from window_um and its pixels.
     settings = fields(CropSettings, NucleusSettings, ScaleSettings) - {"crop_px_per_px"}
-    assert keys == settings | {"window_um"}
+    assert keys(config_model.Crops) == settings | {"window_um"}
 
 
-def test_the_schemas_simulation_keys_are_those_of_the_code():
-    simulate = SCHEMA["$defs"]["simulate"]
-    assert set(simulate["properties"]) == fields(SimulationSettings)
-    assert set(simulate["required"]) == fields(SimulationSettings)
+def test_the_models_simulation_keys_are_those_of_the_code():
+    assert keys(config_model.Simulation) == fields(SimulationSettings)
 
 
 def test_every_method_of_a_preset_is_one_of_the_code():

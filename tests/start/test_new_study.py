@@ -16,6 +16,7 @@ import yaml
 from snakemake.utils import update_config
 
 from hcsqc.core import config as settings
+from hcsqc.core.config_check import check_config
 from hcsqc.core.errors import InputError
 from hcsqc.screens.layouts import Source, index_plate, list_plates
 from hcsqc.start import survey as guided_start
@@ -33,7 +34,6 @@ from scripts.start import new_study
 from tests.conftest import ROOT
 from tests.screens.ngff import write_plate
 
-SCHEMA = yaml.safe_load((ROOT / "rules" / "config.schema.yaml").read_text())
 DEFAULTS = yaml.safe_load((ROOT / "config.yaml").read_text())
 CROPS = DEFAULTS["crops"]
 UUID = "64FBEEF7-F77C-4892-86F5-72D0160D4FB2"
@@ -49,7 +49,7 @@ draw_preview = guided_start.draw_preview
 def without_waiting(monkeypatch):
     """Spare most tests the drawing and the reading of config.yaml, longer than all the rest."""
     monkeypatch.setattr(guided_start, "draw_preview", lambda *_: None)
-    monkeypatch.setattr(new_study, "defaults", lambda: (DEFAULTS, SCHEMA))
+    monkeypatch.setattr(new_study, "defaults", lambda: DEFAULTS)
 
 
 def pixels(channel, number=0, top=4000, radius=13):
@@ -121,10 +121,8 @@ def written(path, tmp_path, *words):
 def merged(text):
     """Return config.yaml with the study merged into it as Snakemake does, checked."""
     config, study = copy.deepcopy(DEFAULTS), yaml.safe_load(text)
-    if "qc" not in SCHEMA["properties"]:
-        study.pop("qc")
     update_config(config, study)
-    settings.check_config(config, SCHEMA)
+    check_config(config)
     return config
 
 
@@ -362,7 +360,7 @@ def test_the_third_step_gives_a_study_that_passes(tmp_path):
     config["study"]["train"] = "mine"
     config["screens"]["mine"]["labels"] = ["alice.csv"]
     config["screens"]["mine"]["pretrain_plates"] = config["screens"]["mine"]["plates"]
-    settings.check_config(config, SCHEMA)
+    check_config(config)
 
 
 def test_an_existing_study_is_never_overwritten(tmp_path):

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from hcsqc.core.config import CHANNELS, check_config
+from hcsqc.core.config import CHANNELS
+from hcsqc.core.config_check import check_config
 from hcsqc.core.errors import InputError
 from hcsqc.core.files import atomic
 from hcsqc.start.survey import Examples, Survey, evaluation_wells
@@ -171,7 +172,7 @@ def _images(seen: Survey, examples: Examples, config: Mapping) -> list[str]:
     return [_entry(key, value, 4) for key, value in given.items() if value is not None]
 
 
-def check_study(text: str, config: Mapping, schema: Mapping) -> None:
+def check_study(text: str, config: Mapping) -> None:
     """Check a study merged into `config`, that of config.yaml, as Snakemake will.
 
     Raises InputError as the config's check does.
@@ -179,7 +180,7 @@ def check_study(text: str, config: Mapping, schema: Mapping) -> None:
     merged = copy.deepcopy(dict(config))
     study = yaml.safe_load(text)
     _merge(merged, study)
-    check_config(merged, schema)
+    check_config(merged)
 
 
 def write_study(text: str, output: Path) -> None:

@@ -1,0 +1,283 @@
+"""The check of a config: what each key may hold, and whether its names agree with each other.
+
+Imports pydantic, so only the process that builds the DAG first imports this, not its jobs.
+"""
+
+import ast
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from hcsqc.core.config import (
+    TRANSFER_CHANNELS,
+    channel_mode,
+    channels,
+    chosen_screens,
+    encoder_settings,
+    expand_paths,
+    lookup,
+    near,
+    probe_budgets,
+    qc_screens,
+)
+from hcsqc.core.config_model import METHODS, Config, Section
+from hcsqc.core.errors import InputError
+
+# What pydantic finds -> the rest of "config: place: value ..."; `{x}` are its context.
+MESSAGES = {
+    "greater_than_equal": "is less than the minimum of {ge}",
+    "greater_than": "is less than or equal to the minimum of {gt}",
+    "less_than_equal": "is greater than the maximum of {le}",
+    "less_than": "is greater than or equal to the maximum of {lt}",
+    "multiple_of": "is not a multiple of {multiple_of}",
+    "string_pattern_mismatch": "does not match '{pattern}'",
+    "too_short": "should be non-empty",
+    "repeated": "has non-unique elements",
+    "finite_number": "is not a finite number",
+    "int_type": "is not of type 'integer'",
+    "float_type": "is not of type 'number'",
+    "bool_type": "is not of type 'boolean'",
+    "string_type": "is not of type 'string'",
+    "list_type": "is not of type 'array'",
+    "dict_type": "is not of type 'object'",
+    "model_type": "is not of type 'object'",
+}
+# An error that explains others comes first.
+FIRST = ("unknown_kind", "unknown_key")
+
+
+def check_config(config: dict) -> None:
+    """Check `config` against its model and its names against each other.
+
+    Expands environment variables in its paths, in place. Raises InputError naming the first key
+    that is wrong and its place.
+    """
+    _validate(Config, config, "")
+    _check_study(config)
+    expand_paths(config)
+    for name in chosen_screens(config):
+        _check_screen(config, name)
+    _check_qc(config)
+    _check_composites(config)
+    if config["crops"]["scale_low"] >= config["crops"]["scale_high"]:
+        raise InputError("config: crops.scale_low must be below crops.scale_high")
+    for preset, parts in config["presets"].items():
+        for method in (part for part in parts if part != "common"):
+            merged = parts["common"] | parts[method]
+            _validate(METHODS[method], merged, f"presets.{preset}.{method}")
+    for name in config["study"]["encoders"]:
+        _check_encoder(config, name)
+    for name in config["study"]["probes"]:
+        beyond = set(probe_budgets(config, name)) - set(config["study"]["budgets"])
+        if beyond:
+            raise InputError(
+                f"config: probes.{name}.budgets: {max(beyond)} is not one of study.budgets"
+            )
+
+
+def _validate(model: type[Section], value: object, where: str) -> None:
+    try:
+        model.model_validate(value)
+    except ValidationError as error:
+        errors = error.errors(include_url=False)
+        first = min(errors, key=lambda found: found["type"] not in FIRST)
+        raise InputError(_describe(first, value, where)) from None
+
+
+def _describe(error: ErrorDetails, value: object, where: str) -> str:
+    """Return the one line that says what is wrong: its place, then the problem."""
+    kind, given, context = error["type"], error["input"], error.get("ctx", {})
+    place = [where] if where else []
+    for part in _keys(error["loc"], value, kind == "missing"):
+        place.append(str(part))
+    if kind == "unknown_kind" and isinstance(given, Mapping):
+        key = context["key"]
+        if key in given:
+            place.append(key)
+            problem = f"unknown value '{given[key]}'{near(given[key], context['known'])}"
+        else:
+            problem = f"'{key}' is missing"
+    elif kind == "missing":
+        problem = f"'{error['loc'][-1]}' is missing"
+    elif kind in ("unknown_key", "absent"):
+        problem = error["msg"]
+    elif kind == "literal_error":
+        problem = _about_literal(given, context["expected"])
+    else:
+        kind = "model_type" if kind == "unknown_kind" else kind
+        rest = MESSAGES[kind].format(**context) if kind in MESSAGES else f": {error['msg']}"
+        problem = f"{given!r} {rest}"
+    return f"config: {'.'.join(place) or 'top level'}: {problem}"
+
+
+def _keys(loc: Sequence[int | str], value: Any, is_missing: bool) -> Iterable[int | str]:
+    """Yield those parts of an error's place that are keys of the config, not members of a union."""
+    known = loc[:-1] if is_missing else loc[:-2] if loc[-1:] == ("[key]",) else loc
+    for part in known:
+        inside = dict(enumerate(value)) if isinstance(value, list) else value
+        if isinstance(inside, Mapping) and part in inside:
+            value = inside[part]
+            yield part
+
+
+def _about_literal(given: object, expected: str) -> str:
+    """Return what is wrong with a value that is none of pydantic's `'a', 'b' or 'c'`."""
+    values = ast.literal_eval(f"[{expected.replace(' or ', ', ')}]")
+    if len(values) == 1:
+        return f"{values[0]!r} was expected"
+    return f"unknown value '{given}'{near(given, values)}"
+
+
+def _check_study(config: Mapping) -> None:
+    """Check that the study's names are those of screens, encoders and probes."""
+    study = config["study"]
+    for kind, names in (
+        ("screens", [study["train"], *study["test"]]),
+        ("encoders", [*study["encoders"], *study["not_run"]]),
+        ("probes", study["probes"]),
+    ):
+        for name in names:
+            lookup(config[kind], name, f"study: {kind}")
+    both = set(study["encoders"]) & set(study["not_run"])
+    if both:
+        raise InputError(f"config: encoder '{min(both)}' is in study.encoders and in study.not_run")
+    if study["train"] in study["test"]:
+        raise InputError(
+            f"config: study.test: '{study['train']}' is the training screen; its own test set is "
+            "always scored, list other screens here"
+        )
+    if not config["screens"][study["train"]]["evaluation_wells"] and not config["qc"]["detector"]:
+        raise InputError(
+            f"config: screens.{study['train']}.evaluation_wells is empty; labels that test come "
+            "from these wells, list some"
+        )
+
+
+def _check_screen(config: Mapping, name: str) -> None:
+    entry = config["screens"][name]
+    where = f"config: screens.{name}"
+    parent = entry.get("derived_from")
+    if parent:
+        if config["screens"][parent].get("derived_from"):
+            raise InputError(f"{where}: '{parent}' is itself derived; derive from an imaged screen")
+        for plate in entry["plates"]:
+            if plate not in config["screens"][parent]["plates"]:
+                raise InputError(f"{where}.plates: '{plate}' is not a plate of {parent}")
+    if entry.get("illumination", "retrospective") != "retrospective":
+        try:
+            entry["illumination"].format(plate="", channel="")
+        except (LookupError, ValueError) as error:
+            raise InputError(
+                f"{where}.illumination: '{entry['illumination']}' is neither retrospective nor a "
+                "path with {plate} and {channel}"
+            ) from error
+    if not parent and config["crops"]["window_um"] is not None and "pixel_um" not in entry:
+        raise InputError(f"{where}: crops.window_um needs the size of its pixels, pixel_um")
+    if "archives" in entry and "{plate}" in entry.get("images", ""):
+        raise InputError(
+            f"{where}.images: a screen with archives has one folder, without {{plate}}"
+        )
+    if entry["labels"] == "truth" and not parent and "simulate" not in entry:
+        raise InputError(
+            f"{where}.labels: only a simulated or derived screen has a truth; give label files"
+        )
+    known = channels(config, name)
+    for channel in [entry["nucleus_channel"], *entry["composite"]]:
+        if channel not in known:
+            raise InputError(f"{where}: channel '{channel}' is not one of {', '.join(known)}")
+    for plate in entry["pretrain_plates"]:
+        if plate not in entry["plates"]:
+            raise InputError(f"{where}.pretrain_plates: '{plate}' is not one of its plates")
+
+
+def _check_qc(config: Mapping) -> None:
+    entry = config["qc"]
+    for name in qc_screens(config) if entry["screens"] == "all" else entry["screens"]:
+        if "derived_from" in config["screens"][name]:
+            raise InputError(
+                f"config: qc.screens: '{name}' is derived and has no images of its own to flag; "
+                f"name {config['screens'][name]['derived_from']}"
+            )
+    encoder = entry["encoder"]
+    if encoder != "best":
+        if encoder not in config["study"]["encoders"]:
+            raise InputError(
+                f"config: qc.encoder: '{encoder}' is not one of study.encoders"
+                f"{near(encoder, ['best', *config['study']['encoders']])}"
+            )
+        if "features" in config["encoders"][encoder]:
+            raise InputError(
+                f"config: qc.encoder: '{encoder}' is a table of features and cannot see other crops"
+            )
+
+
+def _check_composites(config: Mapping) -> None:
+    """Check that an encoder of the training screen can be used on the others."""
+    train = config["study"]["train"]
+    wanted = len(config["screens"][train]["composite"])
+    for name in config["study"]["test"]:
+        found = len(config["screens"][name]["composite"])
+        if found != wanted:
+            raise InputError(
+                f"config: screens.{train}.composite and screens.{name}.composite differ in length, "
+                f"{wanted} and {found}; an encoder sees both screens, list as many channels"
+            )
+
+
+def _check_encoder(config: Mapping, name: str) -> None:
+    entry = config["encoders"][name]
+    if "{screen}" not in entry.get("features", "{screen}"):
+        raise InputError(
+            f"config: encoders.{name}.features: '{entry['features']}' holds no {{screen}}; each "
+            "screen has a table of its own"
+        )
+    train = config["study"]["train"]
+    channels = len(config["screens"][train]["composite"])
+    composite = "architecture" in entry and channel_mode(entry) == "composite"
+    composite = composite and entry["kind"] == "transfer"
+    if composite and channels != TRANSFER_CHANNELS:
+        raise InputError(
+            f"config: weights of encoder '{name}' are for three channels, but "
+            f"screens.{train}.composite has {channels}; state channels: each or channels: adapted "
+            f"in encoders.{name}, list three channels, or leave it out of study.encoders"
+        )
+    if entry["kind"] == "ssl":
+        merged = encoder_settings(config, name)
+        method = merged["method"]
+        values = {key: merged[key] for key in merged if key not in ("kind", "method")}
+        _validate(METHODS[method], values, f"encoders.{name}")
+        _check_course(values, method, f"encoders.{name}")
+        crops = entry.get("search", values | {"crops": values["batch_size"]})["crops"]
+        if crops < values["batch_size"]:
+            raise InputError(
+                f"config: encoders.{name}.search.crops is {crops}, less than a batch of "
+                f"{values['batch_size']}"
+            )
+    learns = entry["kind"] == "ssl" or "measures" in entry
+    if learns and not config["screens"][train]["pretrain_plates"] and not config["qc"]["detector"]:
+        raise InputError(
+            f"config: encoder '{name}' trains on crops, but screens.{train}.pretrain_plates "
+            "is empty; list plates there"
+        )
+
+
+def _check_course(values: Mapping, method: str, where: str) -> None:
+    """Check what an encoder's pretraining would only stumble over when it runs."""
+    for wrong, problem in (
+        (
+            values["warmup_epochs"] > values["epochs"],
+            f"warmup_epochs is {values['warmup_epochs']}, more than epochs, {values['epochs']}",
+        ),
+        (
+            values["scale_min"] > values["scale_max"],
+            f"scale_min is {values['scale_min']}, above scale_max, {values['scale_max']}",
+        ),
+        (
+            method == "deepcluster_v2" and values["epochs"] < 2,
+            "epochs is 1, but deepcluster_v2 learns from the second on",
+        ),
+    ):
+        if wrong:
+            raise InputError(f"config: {where}: {problem}")
