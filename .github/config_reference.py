@@ -119,6 +119,8 @@ def encoders(values: Mapping, notes: Mapping) -> Iterator[str]:
         model.UntrainedEncoder,
         model.MeasuringControl,
         model.MeasuringEncoder,
+        model.PooledEncoder,
+        model.JoinedEncoder,
     ):
         yield f"{about(section)}\n"
         yield table(section, {}, notes)

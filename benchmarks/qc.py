@@ -114,7 +114,7 @@ def bare(encoder, shards, rows: np.ndarray, place, precision: str) -> None:
     images = normalise(crops, encoder.input_spec, place)
     with torch.inference_mode():
         for _ in range(0, len(rows), at_once):
-            embed(backbone, images, precision)
+            embed(backbone, images, precision=precision)
 
 
 if __name__ == "__main__":

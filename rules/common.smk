@@ -78,23 +78,25 @@ def one_of(names):
     return "|".join(names) if names else "(?!)"
 
 
+# The study's, and those that they are made of.
+ENCODERS = settings.built_encoders(config)
+
+
 def encoders_of(*kinds):
-    """Return the study's encoders of these kinds."""
-    return [
-        name for name in config["study"]["encoders"] if config["encoders"][name]["kind"] in kinds
-    ]
+    """Return the encoders of these kinds, of the study or a part of one."""
+    return [name for name in ENCODERS if config["encoders"][name]["kind"] in kinds]
 
 
 def encoders_with(key):
-    """Return the study's encoders whose entry has a key."""
-    return [name for name in config["study"]["encoders"] if key in config["encoders"][name]]
+    """Return the encoders whose entry has a key, of the study or a part of one."""
+    return [name for name in ENCODERS if key in config["encoders"][name]]
 
 
 MEASURED = encoders_with("measures")
 # A table of features of one's own sees no crops.
 EMBEDDING = [name for name in config["study"]["encoders"] if name not in encoders_with("features")]
 # Only what is trained or drawn at random has seeds; weights that are given are seed 0.
-SEEDED = [name for name in encoders_of("ssl", "control") if name not in MEASURED]
+SEEDED = [name for name in ENCODERS if settings.is_seeded(config, name)]
 ENCODER_SEEDS = [
     (encoder, seed)
     for encoder in config["study"]["encoders"]
@@ -105,7 +107,7 @@ ENCODER_SEEDS = [
 wildcard_constraints:
     screen=one_of(SCREENS),
     plate="[^/]+",
-    encoder=one_of(config["study"]["encoders"]),
+    encoder=one_of(ENCODERS),
     probe=one_of(config["study"]["probes"]),
     seed=r"\d+",
     budget=r"\d+",

@@ -169,3 +169,48 @@ rule fit_measures:
         " --composite {params.composite} --without-wells {params.wells:q}"
         " --at-most-crops {params.standardised}"
         " --output {output.weights:q} --record {output.record:q} 2>&1 | tee {log:q}"
+
+
+rule pool_encoder:
+    """Make an encoder with the network of another and other features of it."""
+    input:
+        encoder=part_encoders,
+    output:
+        weights=f"{STUDY}/encoders/{{encoder}}/seed{{seed}}/encoder.safetensors",
+        about=f"{STUDY}/encoders/{{encoder}}/seed{{seed}}/encoder.json",
+        record=f"{STUDY}/runs/encoders/{{encoder}}/seed{{seed}}/run.json",
+    log:
+        f"{STUDY}/logs/encoders/{{encoder}}/seed{{seed}}.log",
+    wildcard_constraints:
+        encoder=one_of(encoders_of("pooled")),
+    localrule: True
+    conda:
+        "../envs/torch.yaml"
+    params:
+        settings=lambda wc: flags(pick(encoder_settings(wc), "pool", "region")),
+        code=code_digest("encoders/pool_encoder.py"),
+    shell:
+        '"$HCSQC" encoders/pool_encoder.py --encoder {input.encoder:q} {params.settings}'
+        " --output {output.weights:q} --record {output.record:q} 2>&1 | tee {log:q}"
+
+
+rule join_encoders:
+    """Make an encoder of several, whose features stand side by side."""
+    input:
+        encoders=part_encoders,
+    output:
+        weights=f"{STUDY}/encoders/{{encoder}}/seed{{seed}}/encoder.safetensors",
+        about=f"{STUDY}/encoders/{{encoder}}/seed{{seed}}/encoder.json",
+        record=f"{STUDY}/runs/encoders/{{encoder}}/seed{{seed}}/run.json",
+    log:
+        f"{STUDY}/logs/encoders/{{encoder}}/seed{{seed}}.log",
+    wildcard_constraints:
+        encoder=one_of(encoders_of("joined")),
+    localrule: True
+    conda:
+        "../envs/torch.yaml"
+    params:
+        code=code_digest("encoders/join_encoders.py"),
+    shell:
+        '"$HCSQC" encoders/join_encoders.py --encoders {input.encoders:q}'
+        " --output {output.weights:q} --record {output.record:q} 2>&1 | tee {log:q}"

@@ -19,3 +19,11 @@ def weights_file(wildcards):
     """Return the file of a network's weights as an input, unless it is missing: as for images."""
     path = WEIGHTS[wildcards.weights].get("file")
     return path if path and Path(path).exists() else []
+
+
+def part_encoders(wildcards):
+    """Return the encoders that an encoder is made of; those that have no seeds are seed 0."""
+    return [
+        f"{STUDY}/encoders/{part}/seed{wildcards.seed if part in SEEDED else 0}/encoder.safetensors"
+        for part in settings.parts(config, wildcards.encoder)
+    ]

@@ -13,6 +13,7 @@ def main() -> None:
     parser = cli.parser(__doc__)
     parser.add_argument("--measures", choices=MEASURES, required=True)
     parser.add_argument("--kind", choices=("control", "classical"), required=True)
+    parser.add_argument("--region", choices=("window", "cell"), default="window")
     parser.add_argument("--crops", type=Path, nargs="+", required=True)
     parser.add_argument("--composite", nargs="+", required=True, help="channels, in order")
     parser.add_argument("--without-wells", nargs="*", required=True, help="never looked at")
@@ -24,7 +25,7 @@ def main() -> None:
 def fit(args, record) -> None:
     """Fit the measures that the arguments name."""
     crops = training_crops(args.crops, args.composite, args.without_wells, args.at_most_crops)
-    encoder = measured_encoder(args.measures, args.kind, crops)
+    encoder = measured_encoder(args.measures, args.kind, crops, args.region)
     save_encoder(encoder, args.output)
     record.parameters = {"crops": len(crops)}
     record.metrics = {"width": encoder.width}

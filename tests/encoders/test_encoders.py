@@ -167,6 +167,7 @@ def test_the_json_beside_the_weights_says_all_that_follows_asks(tmp_path):
     assert json.loads(path.with_suffix(".json").read_text()) == {
         "kind": "control",
         "architecture": TINY,
+        "pooling": {"pool": "last", "region": "window"},
         "input": {
             "size_px": 32,
             "mean": list(IMAGENET_MEAN),

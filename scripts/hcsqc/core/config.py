@@ -69,7 +69,7 @@ def expand_paths(config: dict) -> None:
     """
     for kind, names, keys in (
         ("screens", chosen_screens(config), SCREEN_PATHS),
-        ("encoders", config["study"]["encoders"], ENCODER_PATHS),
+        ("encoders", built_encoders(config), ENCODER_PATHS),
     ):
         for name in names:
             entry = config[kind][name]
@@ -139,6 +139,36 @@ def encoder_settings(config: Mapping, name: str) -> dict:
     return inherited | entry
 
 
+def parts(config: Mapping, name: str) -> list[str]:
+    """Return the encoders that an encoder is made of: one that is pooled, or several joined."""
+    entry = config["encoders"][name]
+    if entry["kind"] == "joined":
+        return entry["encoders"]
+    return [entry["encoder"]] if entry["kind"] == "pooled" else []
+
+
+def built_encoders(config: Mapping) -> list[str]:
+    """Return the study's encoders and before each those that it is made of."""
+    found: dict[str, None] = {}
+
+    def add(name: str) -> None:
+        for part in parts(config, name):
+            add(part)
+        found[name] = None
+
+    for name in config["study"]["encoders"]:
+        add(name)
+    return list(found)
+
+
+def is_seeded(config: Mapping, name: str) -> bool:
+    """Return whether an encoder, or one that it is made of, is trained or drawn at random."""
+    own, of = config["encoders"][name], parts(config, name)
+    if of:
+        return any(is_seeded(config, part) for part in of)
+    return own["kind"] in ("ssl", "control") and "measures" not in own
+
+
 def search_trials(config: Mapping, name: str) -> dict[str, dict]:
     """Return what each trial of an encoder's line search changes, by the trial's name.
 
@@ -196,8 +226,9 @@ def channel_mode(entry: Mapping) -> str:
 
 
 def is_trainable(config: Mapping, encoder: str) -> bool:
-    """Return whether an encoder can be fine-tuned: not where there is no network."""
-    return not {"measures", "features"} & set(config["encoders"][encoder])
+    """Return whether an encoder can be fine-tuned: one with a network of its own."""
+    entry = config["encoders"][encoder]
+    return not ({"measures", "features"} & set(entry) or parts(config, encoder))
 
 
 def probed(config: Mapping, encoder: str, probe: str) -> bool:

@@ -12,13 +12,16 @@ from pydantic_core import ErrorDetails
 
 from hcsqc.core.config import (
     TRANSFER_CHANNELS,
+    built_encoders,
     channel_mode,
     channels,
     chosen_screens,
     encoder_settings,
     expand_paths,
+    is_trainable,
     lookup,
     near,
+    parts,
     probe_budgets,
     qc_screens,
 )
@@ -63,11 +66,11 @@ def check_config(config: dict) -> None:
     _check_composites(config)
     if config["crops"]["scale_low"] >= config["crops"]["scale_high"]:
         raise InputError("config: crops.scale_low must be below crops.scale_high")
-    for preset, parts in config["presets"].items():
-        for method in (part for part in parts if part != "common"):
-            merged = parts["common"] | parts[method]
+    for preset, values in config["presets"].items():
+        for method in (part for part in values if part != "common"):
+            merged = values["common"] | values[method]
             _validate(METHODS[method], merged, f"presets.{preset}.{method}")
-    for name in config["study"]["encoders"]:
+    for name in built_encoders(config):
         _check_encoder(config, name)
     for name in config["study"]["probes"]:
         beyond = set(probe_budgets(config, name)) - set(config["study"]["budgets"])
@@ -140,6 +143,8 @@ def _check_study(config: Mapping) -> None:
     ):
         for name in names:
             lookup(config[kind], name, f"study: {kind}")
+    for name in study["encoders"]:
+        _check_parts(config, name, ())
     both = set(study["encoders"]) & set(study["not_run"])
     if both:
         raise InputError(f"config: encoder '{min(both)}' is in study.encoders and in study.not_run")
@@ -153,6 +158,26 @@ def _check_study(config: Mapping) -> None:
             f"config: screens.{study['train']}.evaluation_wells is empty; labels that test come "
             "from these wells, list some"
         )
+
+
+def _check_parts(config: Mapping, name: str, within: tuple[str, ...]) -> None:
+    """Check that the encoders that one is made of are there, can be, and are not itself."""
+    if name in within:
+        raise InputError(f"config: encoders.{name} is made of itself: {' -> '.join(within)}")
+    key = "encoders" if config["encoders"][name]["kind"] == "joined" else "encoder"
+    for part in parts(config, name):
+        entry = lookup(config["encoders"], part, f"encoders.{name}.{key}")
+        if key == "encoder" and not is_trainable(config, part):
+            raise InputError(
+                f"config: encoders.{name}.encoder: '{part}' has no network of its own whose maps "
+                "could be pooled"
+            )
+        if "features" in entry:
+            raise InputError(
+                f"config: encoders.{name}.encoders: '{part}' is a table of features and cannot "
+                "see other crops"
+            )
+        _check_parts(config, part, (*within, name))
 
 
 def _check_screen(config: Mapping, name: str) -> None:

@@ -73,7 +73,8 @@ Share = Annotated[float, Field(gt=0, lt=1)]
 Percentile = Annotated[float, Field(ge=0, le=100)]
 Diameter = Annotated[float, Field(gt=2)]
 Precision = Literal["auto", "float32", "bfloat16"]
-Measures = Literal["intensity_and_size", "image_quality"]
+Measures = Literal["intensity_and_size", "image_quality", "nucleus_and_ring"]
+Region = Literal["window", "cell"]
 Method = Literal["simclr", "barlow_twins", "vicreg", "deepcluster_v2", "swav"]
 
 Distinct = AfterValidator(_distinct)
@@ -271,6 +272,7 @@ class MeasuringControl(Section):
 
     kind: Literal["control"]
     measures: Measures
+    region: Region = _may("what is measured; absent: the whole window")
 
 
 class MeasuringEncoder(Section):
@@ -278,6 +280,25 @@ class MeasuringEncoder(Section):
 
     kind: Literal["classical"]
     measures: Measures
+    region: Region = _may("what is measured; absent: the whole window")
+
+
+class PooledEncoder(Section):
+    """Another encoder's network with other features of it."""
+
+    kind: Literal["pooled"]
+    encoder: str = Field(description="a name of `encoders`, one with a network")
+    pool: Literal["last", "stages"] = Field(
+        description="mean of the last map, or mean and standard deviation of every stage's map"
+    )
+    region: Region = Field(description="over the window, or the cell in the middle alone")
+
+
+class JoinedEncoder(Section):
+    """The features of several encoders side by side."""
+
+    kind: Literal["joined"]
+    encoders: SomeNames = Field(description="names of `encoders` that see crops")
 
 
 class Search(Section):
@@ -473,7 +494,7 @@ def _encoder_kind(given: Mapping) -> Any:
 
 
 LAYOUTS = ("bbbc022", "bbbc021", "loaddata", "files", "ome_zarr")
-ENCODER_KINDS = ("transfer", "ssl", "control", "classical")
+ENCODER_KINDS = ("transfer", "ssl", "control", "classical", "pooled", "joined")
 PROBE_KINDS = ("knn", "linear", "linear_search", "logistic", "finetune", "finetune_search")
 AnyScreen = Annotated[
     Annotated[BbbcScreen, Tag("bbbc022")]
@@ -491,7 +512,9 @@ AnyEncoder = Annotated[
     | Annotated[PretrainedEncoder, Tag("ssl")]
     | Annotated[UntrainedEncoder, Tag("control")]
     | Annotated[MeasuringControl, Tag("control measures")]
-    | Annotated[MeasuringEncoder, Tag("classical")],
+    | Annotated[MeasuringEncoder, Tag("classical")]
+    | Annotated[PooledEncoder, Tag("pooled")]
+    | Annotated[JoinedEncoder, Tag("joined")],
     _chosen_by("kind", _encoder_kind, ENCODER_KINDS),
 ]
 AnyProbe = Annotated[

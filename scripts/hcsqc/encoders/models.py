@@ -1,6 +1,7 @@
 """Network architectures: timm backbones without their classifier, and their input."""
 
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from difflib import get_close_matches
 from importlib import import_module
@@ -76,6 +77,25 @@ class PooledFeatures(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map N x C x H x W to N x 512."""
         return self.features(x).mean(dim=(2, 3))
+
+    @property
+    def feature_info(self) -> list[nn.Module]:
+        """What there is one of for each stage, as timm's networks have it: what halves the side."""
+        return [layer for layer in self.features if isinstance(layer, nn.MaxPool2d)]
+
+    def forward_intermediates(
+        self, x: Tensor, indices: int | Sequence[int], **_: object
+    ) -> list[Tensor]:
+        """Return the maps of stages, of the last `indices` or of those with these numbers, as timm.
+
+        A stage's map is what the next one begins with.
+        """
+        maps = []
+        for layer in self.features:
+            x = layer(x)
+            if isinstance(layer, nn.MaxPool2d):
+                maps.append(x)
+        return maps[-indices:] if isinstance(indices, int) else [maps[one] for one in indices]
 
 
 class EachChannel(nn.Module):
@@ -159,17 +179,18 @@ def build_for_input(architecture: str, input_spec: InputSpec) -> nn.Module:
     return build_backbone(architecture, input_spec.channels, input_spec.size_px)
 
 
-def feature_width(backbone: nn.Module, input_spec: InputSpec) -> int:
+def feature_width(backbone: nn.Module, input_spec: InputSpec, *beside: Tensor) -> int:
     """Return the number of features that `backbone` gives for a crop of its input.
 
-    Raises InputError if it cannot see crops of that size.
+    `beside` is what else it asks for of one crop. Raises InputError if it cannot see crops of that
+    size.
     """
     training = backbone.training
     backbone.eval()
     side = input_spec.size_px
     with no_grad():
         try:
-            width = backbone(zeros(1, input_spec.channels, side, side)).shape[1]
+            width = backbone(zeros(1, input_spec.channels, side, side), *beside).shape[1]
         except (AssertionError, RuntimeError, ValueError) as error:
             raise InputError(f"the network cannot see crops of {side} px ({error})") from error
     backbone.train(training)

@@ -6,7 +6,7 @@ input, feature width and provenance. What follows asks only what `encoder.json` 
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -17,12 +17,16 @@ from torch import nn
 from hcsqc.core.errors import InputError
 from hcsqc.core.files import atomic, sha256, write_json
 from hcsqc.encoders.models import InputSpec, build_for_input, feature_width, imagenet_input
-from hcsqc.encoders.standardised import StandardisedMeasures
+from hcsqc.encoders.pooling import UNKNOWN, PooledNetwork, Pooling
+from hcsqc.encoders.standardised import MEASURED, StandardisedMeasures
 
 
 @dataclass(frozen=True)
 class Encoder:
-    """A backbone and what is known of it."""
+    """A backbone and what is known of it.
+
+    One that joins others has them as `parts`, and their backbones as a list for its own.
+    """
 
     backbone: nn.Module  # or StandardisedMeasures, which are no network
     kind: str
@@ -31,6 +35,8 @@ class Encoder:
     width: int
     trainable: bool
     provenance: Mapping[str, object]
+    pooling: Pooling = Pooling()
+    parts: tuple["Encoder", ...] = ()
 
 
 def describe(
@@ -43,6 +49,38 @@ def describe(
     """Return the encoder of a backbone; its width is found by a forward pass."""
     width = feature_width(backbone, input_spec)
     return Encoder(backbone, kind, architecture, input_spec, width, True, provenance)
+
+
+def pooled_encoder(encoder: Encoder, pooling: Pooling) -> Encoder:
+    """Return an encoder with the same network and other features of it; it is not fine-tuned.
+
+    Raises InputError if it has no network, or one that shows no maps of its stages.
+    """
+    if not encoder.trainable:
+        raise InputError(f"{encoder.architecture}: has no network whose maps could be pooled")
+    network = PooledNetwork(encoder.backbone, pooling)
+    width = feature_width(network, encoder.input_spec, torch.full((1,), UNKNOWN))
+    return replace(encoder, width=width, pooling=pooling, trainable=False)
+
+
+def joined_encoder(parts: Sequence[Encoder]) -> Encoder:
+    """Return an encoder whose features are those of others side by side; it is not fine-tuned.
+
+    Raises InputError if they are for composites of different numbers of channels.
+    """
+    channels = {part.input_spec.channels for part in parts}
+    if len(channels) > 1:
+        raise InputError(f"joined encoders are for composites of {sorted(channels)} channels")
+    return Encoder(
+        nn.ModuleList([part.backbone for part in parts]),
+        "joined",
+        " + ".join(part.architecture for part in parts),
+        parts[0].input_spec,
+        sum(part.width for part in parts),
+        False,
+        {"weights": "joined"},
+        parts=tuple(parts),
+    )
 
 
 def random_encoder(architecture: str, input_px: int, channels: int, seed: int) -> Encoder:
@@ -62,7 +100,9 @@ def save_encoder(encoder: Encoder, weights: Path) -> None:
 
     Raises InputError if they cannot be written, as on a full disk; what was there before stays.
     """
-    tensors = {name: value.contiguous() for name, value in encoder.backbone.state_dict().items()}
+    own = encoder.backbone.state_dict()
+    # Copies: joined encoders may share a network, which a file holds once for each.
+    tensors = {name: value.contiguous().clone() for name, value in own.items()}
     with atomic(weights) as temporary:
         try:
             save_file(tensors, temporary)
@@ -70,18 +110,22 @@ def save_encoder(encoder: Encoder, weights: Path) -> None:
             raise InputError(
                 f"{weights}: cannot be written ({error}); make room and start again"
             ) from error
-    write_json(
-        {
-            "kind": encoder.kind,
-            "architecture": encoder.architecture,
-            "input": encoder.input_spec.as_json(),
-            "width": encoder.width,
-            "trainable": encoder.trainable,
-            "provenance": dict(encoder.provenance),
-            "sha256": sha256(weights),
-        },
-        weights.with_suffix(".json"),
-    )
+    write_json(_about(encoder) | {"sha256": sha256(weights)}, weights.with_suffix(".json"))
+
+
+def _about(encoder: Encoder) -> dict[str, object]:
+    """Return what encoder.json says, but for the digest of the weights."""
+    if encoder.parts:
+        own: dict[str, object] = {"parts": [_about(part) for part in encoder.parts]}
+    else:
+        own = {"input": encoder.input_spec.as_json(), "pooling": asdict(encoder.pooling)}
+    return own | {
+        "kind": encoder.kind,
+        "architecture": encoder.architecture,
+        "width": encoder.width,
+        "trainable": encoder.trainable,
+        "provenance": dict(encoder.provenance),
+    }
 
 
 def check_composite(encoder: Encoder, chosen: Sequence[str], where: str) -> None:
@@ -108,21 +152,24 @@ def load_encoder(weights: Path) -> Encoder:
         tensors = load_file(weights)
     except Exception as error:  # safetensors raises its own, unexported kinds
         raise InputError(f"{weights}: cannot be read as an encoder ({error})") from error
-    input_spec = InputSpec.from_json(about["input"])
-    if not about["trainable"]:
+    encoder = _empty(about)
+    load_tensors(encoder.backbone, tensors, str(weights))
+    encoder.backbone.eval()
+    return encoder
+
+
+def _empty(about: Mapping) -> Encoder:
+    """Return the encoder that `_about` described, with weights of no meaning."""
+    if "parts" in about:
+        return joined_encoder([_empty(part) for part in about["parts"]])
+    spec, pooling = InputSpec.from_json(about["input"]), Pooling(**about.get("pooling", {}))
+    if about["provenance"]["weights"] == MEASURED:
         backbone: nn.Module = StandardisedMeasures(about["architecture"], about["width"])
     else:
-        backbone = build_for_input(about["architecture"], input_spec)
-    load_tensors(backbone, tensors, str(weights))
-    return Encoder(
-        backbone.eval(),
-        about["kind"],
-        about["architecture"],
-        input_spec,
-        about["width"],
-        about["trainable"],
-        about["provenance"],
-    )
+        backbone = build_for_input(about["architecture"], spec)
+    names = ("kind", "architecture", "width", "trainable", "provenance")
+    known = {name: about[name] for name in names}
+    return Encoder(backbone=backbone, input_spec=spec, pooling=pooling, **known)
 
 
 def load_tensors(backbone: nn.Module, tensors: Mapping[str, torch.Tensor], source: str) -> None:

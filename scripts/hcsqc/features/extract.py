@@ -1,5 +1,6 @@
 """Features: the output of a frozen encoder for crops, or what is measured of them."""
 
+import copy
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, suppress
 from typing import Generic, TypeVar, overload
@@ -7,7 +8,8 @@ from typing import Generic, TypeVar, overload
 import numpy as np
 import torch
 from torch import nn
-from torch.fx.experimental.optimization import fuse
+from torch.fx import symbolic_trace
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from hcsqc.core.devices import choose_device, precision_on
 from hcsqc.core.errors import InputError
@@ -15,6 +17,7 @@ from hcsqc.core.parallel import in_order
 from hcsqc.core.progress import Progress
 from hcsqc.crops.source import CompositeSource
 from hcsqc.encoders.measures import measure
+from hcsqc.encoders.pooling import PooledNetwork, nucleus_diameters
 from hcsqc.encoders.standardised import StandardisedMeasures
 from hcsqc.encoders.store import Encoder, check_composite
 from hcsqc.encoders.views import normalise
@@ -89,47 +92,48 @@ class FeatureBatches(Generic[Beside]):
         beside=lambda crops: None,
     ):
         check_composite(encoder, chosen, label)
-        self.encoder, self.shards, self.chosen = encoder, shards, chosen
+        self.shards, self.chosen = shards, chosen
         self.rows, self.batch_size, self.label = rows, batch_size, label
         self.beside = beside
-        self.measured = isinstance(encoder.backbone, StandardisedMeasures)
-        self.precision = "float32" if self.measured else precision
+        self.device = choose_device("auto")
+        self.embedder = Embedder(encoder, self.device, precision)
+
+    @property
+    def precision(self) -> str:
+        """What the networks compute in."""
+        return self.embedder.precision
 
     def __iter__(self) -> Iterator[tuple[slice, np.ndarray, Beside]]:
-        device = choose_device("auto")
-        backbone = None if self.measured else frozen(self.encoder.backbone, device)
         progress = Progress(len(self.rows), "crops", self.label)
-        with closing(self._batches(device)) as batches:
+        with closing(self._batches()) as batches:
             for place, inputs, made_beside in batches:
-                with torch.inference_mode():
-                    features = np.concatenate([self._embed(backbone, few) for few in inputs])
+                features = self.embedder.features(inputs)
                 self._check(features, self.rows[place])
                 yield place, features, made_beside
                 progress.update(len(features))
         progress.close()
 
-    def _batches(self, device) -> Generator[tuple[slice, Iterable, Beside], None, None]:
-        """Yield the place of each batch, inputs for `_embed` of its parts, and what `beside` made.
+    def _batches(self) -> Generator[tuple[slice, list, Beside], None, None]:
+        """Yield the place of each batch, inputs for the embedder, and what `beside` made.
 
         A GPU sees a whole batch at a time, which threads have brought to it by then.
         """
-        at_once = self.batch_size if device.type == "cuda" else CPU_IMAGES
-        threads = 0 if self.measured else threads_ahead(device)
+        on_gpu = self.device.type == "cuda"
+        at_once = self.batch_size if on_gpu else CPU_IMAGES
+        threads = threads_ahead(self.device) if self.embedder.has_networks else 0
+        areas = self.shards.index["nucleus_area_px"].to_numpy()
         places = [
             slice(start, start + self.batch_size)
             for start in range(0, len(self.rows), self.batch_size)
         ]
 
         def prepared(place: slice):
-            crops = self.shards.read_composite(self.rows[place], self.chosen)
-            if self.measured:
-                index = self.shards.index.iloc[self.rows[place]]
-                return place, [(crops, index)], self.beside(crops)
-            images = (
-                normalise(crops[first : first + at_once], self.encoder.input_spec, device)
-                for first in range(0, len(crops), at_once)
-            )
-            return place, list(images) if threads else images, self.beside(crops)
+            rows = self.rows[place]
+            crops = self.shards.read_composite(rows, self.chosen)
+            inputs = self.embedder.inputs(crops, areas[rows], at_once)
+            if threads:
+                inputs = [list(few) for few in inputs]
+            return place, inputs, self.beside(crops)
 
         if not threads:
             yield from map(prepared, places)
@@ -137,18 +141,89 @@ class FeatureBatches(Generic[Beside]):
         with closing(in_order(prepared, places, threads, threads)) as batches:
             yield from batches
 
-    def _embed(self, backbone: nn.Module | None, inputs) -> np.ndarray:
-        if self.measured:
-            return measure(self.encoder.backbone, *inputs)
-        if self.precision == "auto":
-            self.precision = precision_for(backbone, inputs[:CPU_IMAGES])
-        return embed(backbone, inputs, self.precision)
-
     def _check(self, features: np.ndarray, batch: np.ndarray) -> None:
         bad = ~np.isfinite(features).all(axis=1)
         if bad.any():
             crop = self.shards.index["crop_id"].iloc[batch[bad.argmax()]]
             raise InputError(f"{self.label}: the features of crop {crop} are not finite numbers")
+
+
+class Embedder:
+    """Frozen encoders on a device: crops to inputs, which another thread may make, to features.
+
+    Of a joined encoder every part is one of them.
+    """
+
+    def __init__(self, encoder: Encoder, device: torch.device, precision: str):
+        self.parts = [
+            _Measured(part)
+            if isinstance(part.backbone, StandardisedMeasures)
+            else _Network(part, device, precision)
+            for part in encoder.parts or (encoder,)
+        ]
+
+    @property
+    def has_networks(self) -> bool:
+        """Whether any of the encoders is a network."""
+        return any(isinstance(part, _Network) for part in self.parts)
+
+    @property
+    def precision(self) -> str:
+        """What the networks compute in: that of the first, or float32 where there is none."""
+        networks = (part for part in self.parts if isinstance(part, _Network))
+        return next((part.precision for part in networks), "float32")
+
+    def inputs(self, crops: np.ndarray, area_px: np.ndarray, at_once: int) -> list[Iterable]:
+        """Return the inputs of each encoder for uint8 crops and the areas of their nuclei.
+
+        They are made when they are asked for, `at_once` crops at a time.
+        """
+        return [part.inputs(crops, area_px, at_once) for part in self.parts]
+
+    def features(self, inputs: list[Iterable]) -> np.ndarray:
+        """Return n x width float32."""
+        with torch.inference_mode():
+            found = [
+                np.concatenate([part.embed(*few) for few in own])
+                for part, own in zip(self.parts, inputs, strict=True)
+            ]
+        return np.concatenate(found, axis=1) if len(found) > 1 else found[0]
+
+
+class _Measured:
+    """An encoder that measures crops."""
+
+    def __init__(self, encoder: Encoder):
+        self.fitted, self.region = encoder.backbone, encoder.pooling.region
+
+    def inputs(self, crops: np.ndarray, area_px: np.ndarray, at_once: int) -> Iterable:
+        return [(crops, area_px)]
+
+    def embed(self, crops: np.ndarray, area_px: np.ndarray) -> np.ndarray:
+        return measure(self.fitted, crops, area_px, self.region)
+
+
+class _Network:
+    """A network, with its own features or pooled ones."""
+
+    def __init__(self, encoder: Encoder, device: torch.device, precision: str):
+        self.spec, self.device, self.precision = encoder.input_spec, device, precision
+        network = frozen(encoder.backbone, device)
+        self.is_plain = encoder.pooling.is_plain
+        self.network = network if self.is_plain else PooledNetwork(network, encoder.pooling)
+
+    def inputs(self, crops: np.ndarray, area_px: np.ndarray, at_once: int) -> Iterable:
+        diameters = torch.from_numpy(nucleus_diameters(area_px, crops.shape[3]))
+        for first in range(0, len(crops), at_once):
+            few = slice(first, first + at_once)
+            images = normalise(crops[few], self.spec, self.device)
+            yield (images,) if self.is_plain else (images, diameters[few].to(self.device))
+
+    def embed(self, *inputs: torch.Tensor) -> np.ndarray:
+        if self.precision == "auto":
+            first = [part[:CPU_IMAGES] for part in inputs]
+            self.precision = precision_for(self.network, *first)
+        return embed(self.network, *inputs, precision=self.precision)
 
 
 def threads_ahead(device: torch.device) -> int:
@@ -159,30 +234,46 @@ def threads_ahead(device: torch.device) -> int:
     return min(MOST_THREADS_AHEAD, torch.get_num_threads()) if device.type == "cuda" else 0
 
 
-def embed(backbone: nn.Module, images: torch.Tensor, precision: str) -> np.ndarray:
+def embed(network: nn.Module, *inputs: torch.Tensor, precision: str) -> np.ndarray:
     """Return the float32 features of images, computed in float32 or bfloat16."""
     half = precision == "bfloat16"
-    with torch.autocast(images.device.type, torch.bfloat16, enabled=half):
-        return backbone(images).float().cpu().numpy()
+    with torch.autocast(inputs[0].device.type, torch.bfloat16, enabled=half):
+        return network(*inputs).float().cpu().numpy()
 
 
-def precision_for(backbone: nn.Module, images: torch.Tensor) -> str:
+def precision_for(network: nn.Module, *inputs: torch.Tensor) -> str:
     """Return bfloat16 if it is fast on the device and changes no features of images, or float32."""
-    if precision_on(images.device, "auto") == "float32":
+    if precision_on(inputs[0].device, "auto") == "float32":
         return "float32"
-    usual, fast = (embed(backbone, images, precision) for precision in ("float32", "bfloat16"))
+    usual, fast = (embed(network, *inputs, precision=one) for one in ("float32", "bfloat16"))
     lengths = np.linalg.norm(usual, axis=1) * np.linalg.norm(fast, axis=1)
     alike = ((usual * fast).sum(axis=1) >= LEAST_COSINE * lengths).all()
     return "bfloat16" if alike else "float32"
 
 
 def frozen(backbone: nn.Module, device: torch.device) -> nn.Module:
-    """Return a network for features alone, on a device: channels last, BatchNorm in evaluation.
+    """Return a copy of a network for features alone, on a device: channels last, in evaluation.
 
     BatchNorm is folded into the convolution before it, unless the network's way depends on its
     input, so that torch cannot trace it.
     """
-    backbone.eval()
+    network = copy.deepcopy(backbone).eval()
     with suppress(Exception):  # one's own network may do and raise anything when it is traced
-        backbone = fuse(backbone)
-    return backbone.to(device, memory_format=torch.channels_last)
+        _fold_batchnorm(network)
+    return network.to(device, memory_format=torch.channels_last)
+
+
+def _fold_batchnorm(network: nn.Module) -> None:
+    """Fold each BatchNorm into the convolution that it alone follows, in place."""
+    modules = dict(network.named_modules())
+    for node in symbolic_trace(network).graph.nodes:
+        if node.op != "call_module" or type(modules[node.target]) is not nn.BatchNorm2d:
+            continue
+        before = node.args[0]
+        if before.op != "call_module" or len(before.users) > 1:
+            continue
+        convolution = modules[before.target]
+        if type(convolution) is nn.Conv2d:
+            folded = fuse_conv_bn_eval(convolution, modules[node.target])
+            network.set_submodule(before.target, folded)
+            network.set_submodule(node.target, nn.Identity())

@@ -21,10 +21,7 @@ from mlflow.models import ModelSignature
 from mlflow.pyfunc import PythonModel
 from mlflow.types import ColSpec, Schema, TensorSpec
 
-from hcsqc.encoders.measures import measure
-from hcsqc.encoders.standardised import StandardisedMeasures
-from hcsqc.encoders.views import normalise
-from hcsqc.features.extract import embed, frozen
+from hcsqc.features.extract import Embedder
 from hcsqc.qc.detector import Detector, load_detector
 
 LIBRARY = Path(__file__).resolve().parents[1]
@@ -66,17 +63,8 @@ class DetectorModel(PythonModel):
 
 def features_of(detector: Detector, pixels: np.ndarray, areas: np.ndarray) -> np.ndarray:
     """Return the n x width features of crops in memory, on the CPU in float32."""
-    encoder = detector.encoder
-    if isinstance(encoder.backbone, StandardisedMeasures):
-        return measure(encoder.backbone, pixels, pd.DataFrame({"nucleus_area_px": areas}))
-    backbone = frozen(encoder.backbone, torch.device("cpu"))
-    found = np.empty((len(pixels), encoder.width), np.float32)
-    with torch.inference_mode():
-        for first in range(0, len(pixels), CROPS_AT_ONCE):
-            few = slice(first, first + CROPS_AT_ONCE)
-            images = normalise(pixels[few], encoder.input_spec)
-            found[few] = embed(backbone, images, "float32")
-    return found
+    embedder = Embedder(detector.encoder, torch.device("cpu"), "float32")
+    return embedder.features(embedder.inputs(pixels, areas, CROPS_AT_ONCE))
 
 
 def installed_pins() -> list[str]:

@@ -1,0 +1,208 @@
+"""Pooled and joined encoders: known answers, the network's own features, files, messages."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from hcsqc.core.errors import InputError
+from hcsqc.crops.shards import ShardFormat, Shards, ShardWriter
+from hcsqc.crops.training_crops import training_crops
+from hcsqc.encoders import pooling
+from hcsqc.encoders.given import CHANNEL_MODES
+from hcsqc.encoders.measures import measured_encoder
+from hcsqc.encoders.models import EachChannel, build_backbone
+from hcsqc.encoders.pooling import PooledNetwork, Pooling, nucleus_diameters
+from hcsqc.encoders.store import (
+    joined_encoder,
+    load_encoder,
+    pooled_encoder,
+    random_encoder,
+    save_encoder,
+)
+from hcsqc.features.extract import extract_features
+
+CHANNELS = ("w1", "w4", "w5")
+SIDE, COUNT = 64, 9
+TINY = "test_resnet"
+PLAIN, STAGES, CELL = Pooling(), Pooling("stages"), Pooling("stages", "cell")
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory) -> Shards:
+    """Return noisy crops whose nuclei differ in size."""
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 255, (COUNT, 3, SIDE, SIDE), np.uint8)
+    path = tmp_path_factory.mktemp("crops") / "p1.parquet"
+    writer = ShardWriter(path, ShardFormat(CHANNELS, SIDE, "uint8", {}))
+    rows = np.arange(COUNT)
+    names = [f"s/p1/B0{row % 3}/s1/x{row:04d}y0000" for row in rows]
+    fields = [name.rpartition("/")[0] for name in names]
+    numbers = {"x_px": rows, "y_px": rows, "nucleus_area_px": 100 + 60 * rows}
+    writer.add({"crop_id": names, "field_id": fields, **numbers}, pixels)
+    writer.close()
+    return Shards([path])
+
+
+class Steps(nn.Module):
+    """A network whose two stages are its input and the input at half the size."""
+
+    feature_info = (None, None)
+
+    def forward_intermediates(self, x, indices, **_):
+        """Return the maps of stages as timm does."""
+        maps = [x, nn.functional.avg_pool2d(x, 2)]
+        return maps[-indices:] if isinstance(indices, int) else [maps[one] for one in indices]
+
+
+def embed(encoder, shards, rows=None, batch=4, precision="float32"):
+    rows = np.arange(len(shards)) if rows is None else rows
+    return extract_features(encoder, shards, CHANNELS, rows, batch, precision, "test")[0]
+
+
+def test_stages_over_the_window_are_mean_and_deviation_of_every_map():
+    images = torch.randn(5, 3, 16, 16)
+    found = PooledNetwork(Steps(), STAGES)(images, torch.full((5,), 0.25))
+    half = nn.functional.avg_pool2d(images, 2)
+    expected = [
+        part
+        for one in (images, half)
+        for part in (one.mean((2, 3)), one.flatten(2).std(2, correction=0))
+    ]
+    torch.testing.assert_close(found, torch.cat(expected, 1))
+
+
+def test_the_last_map_over_the_window_is_what_a_network_gives_itself():
+    """Of a ResNet, whose last layer is the mean of its last map."""
+    backbone = build_backbone("resnet18", 3).eval()
+    images = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        pooled = PooledNetwork(backbone, Pooling("last"))(images, torch.full((2,), 0.25))
+        torch.testing.assert_close(pooled, backbone(images))
+
+
+def test_over_the_cell_pixels_count_by_a_gaussian_as_wide_as_the_nucleus():
+    images = torch.rand(3, 2, 32, 32)
+    diameters = torch.tensor([0.125, 0.25, 0.5])
+    found = PooledNetwork(Steps(), Pooling("last", "cell"))(images, diameters)
+    half = nn.functional.avg_pool2d(images, 2).numpy()
+    place = (np.arange(16) + 0.5) / 16 - 0.5
+    for image, diameter, row in zip(half, diameters.tolist(), found.numpy(), strict=True):
+        squared = place[:, None] ** 2 + place[None] ** 2
+        weights = np.exp(-squared / (2 * (pooling.CELL_SDS * diameter) ** 2))
+        expected = [np.average(channel, weights=weights) for channel in image]
+        np.testing.assert_allclose(row, expected, rtol=1e-5)
+
+
+def test_what_lies_beside_the_cell_counts_for_little_over_the_cell_and_fully_over_the_window():
+    images = torch.zeros(1, 1, 64, 64)
+    beside = images.clone()
+    beside[..., :8] = 1
+    small = torch.tensor([0.125])
+    window, cell = (
+        PooledNetwork(Steps(), Pooling("last", region)) for region in ("window", "cell")
+    )
+    assert window(beside, small).item() == pytest.approx(1 / 8)
+    assert cell(beside, small).item() < 1e-6
+
+
+def test_nuclei_are_circles_within_bounds_and_a_quarter_where_nothing_is_known():
+    areas = np.array([0, np.pi * 16**2, 1, 10**6])
+    assert nucleus_diameters(areas, 128).tolist() == [0.25, 0.25, 0.125, 0.5]
+
+
+@pytest.mark.parametrize(
+    ("architecture", "width"),
+    [
+        ("resnet18", 2 * (64 + 64 + 128 + 256 + 512)),
+        ("tf_efficientnet_lite0", 2 * (16 + 24 + 40 + 112 + 320)),
+        ("convnext_atto", 2 * (40 + 80 + 160 + 320)),
+        ("vgg11", 2 * (64 + 128 + 256 + 512 + 512)),
+        ("vit_tiny_patch16_224", 2 * 4 * 192),
+    ],
+)
+def test_the_stages_of_any_network_of_timm_can_be_pooled(architecture, width):
+    encoder = random_encoder(architecture, 64, 3, seed=0)
+    pooled = pooled_encoder(encoder, CELL)
+    assert (pooled.width, pooled.trainable) == (width, False)
+    assert pooled.backbone is encoder.backbone, "no second network"
+
+
+@pytest.mark.parametrize("kind", [STAGES, CELL, Pooling("last", "cell")], ids=str)
+def test_features_do_not_depend_on_the_batch_and_survive_the_file(kind, shards, tmp_path):
+    encoder = pooled_encoder(random_encoder(TINY, 32, 3, seed=0), kind)
+    path = tmp_path / "encoder.safetensors"
+    save_encoder(encoder, path)
+    read = load_encoder(path)
+    assert (read.pooling, read.width) == (kind, encoder.width)
+    whole = embed(encoder, shards, batch=COUNT)
+    np.testing.assert_allclose(embed(read, shards, batch=2), whole, rtol=1e-4, atol=1e-5)
+    some = embed(read, shards, np.array([7, 2]))
+    np.testing.assert_allclose(some, whole[[7, 2]], rtol=1e-4, atol=1e-5)
+
+
+def test_the_size_of_the_nucleus_is_read_from_the_shard(shards):
+    encoder = pooled_encoder(random_encoder(TINY, 32, 3, seed=0), CELL)
+    before = embed(encoder, shards)
+    shards.index["nucleus_area_px"] *= 4
+    after = embed(encoder, shards)
+    shards.index["nucleus_area_px"] //= 4
+    assert not np.allclose(before, after, rtol=1e-3)
+    plain = pooled_encoder(random_encoder(TINY, 32, 3, seed=0), STAGES)
+    assert not np.allclose(embed(plain, shards), before, rtol=1e-3)
+
+
+def test_features_of_each_channel_are_pooled_channel_by_channel():
+    network = build_backbone(TINY, 3).eval()
+    images, diameters = torch.rand(2, 4, 32, 32), torch.full((2,), 0.25)
+    with torch.no_grad():
+        together = PooledNetwork(EachChannel(network), CELL)(images, diameters)
+        single = [
+            PooledNetwork(network, CELL)(images[:, [one]].repeat(1, 3, 1, 1), diameters)
+            for one in range(4)
+        ]
+    torch.testing.assert_close(together, torch.cat(single, 1))
+    assert "each" in CHANNEL_MODES
+
+
+def test_joined_features_are_those_of_the_parts_side_by_side(shards, tmp_path):
+    network = random_encoder(TINY, 32, 3, seed=0)
+    crops = training_crops(shards.paths, CHANNELS, [])
+    parts = [
+        pooled_encoder(network, CELL),
+        measured_encoder("nucleus_and_ring", "classical", crops, "window"),
+        measured_encoder("image_quality", "classical", crops, "cell"),
+        network,
+    ]
+    encoder = joined_encoder(parts)
+    found = embed(encoder, shards)
+    np.testing.assert_array_equal(found, np.hstack([embed(part, shards) for part in parts]))
+    assert encoder.width == found.shape[1]
+    save_encoder(encoder, tmp_path / "encoder.safetensors")
+    read = load_encoder(tmp_path / "encoder.safetensors")
+    np.testing.assert_array_equal(embed(read, shards), found)
+    assert [part.architecture for part in read.parts] == [part.architecture for part in parts]
+
+
+def test_encoders_for_other_numbers_of_channels_are_not_joined():
+    with pytest.raises(InputError, match=r"composites of \[2, 3\] channels"):
+        joined_encoder([random_encoder(TINY, 32, channels, seed=0) for channels in (3, 2)])
+
+
+def test_what_has_no_maps_is_not_pooled(shards):
+    crops = training_crops(shards.paths, CHANNELS, [])
+    measured = measured_encoder("image_quality", "classical", crops, "window")
+    with pytest.raises(InputError, match="image_quality: has no network"):
+        pooled_encoder(measured, STAGES)
+    with pytest.raises(InputError, match="shows no maps of its stages"):
+        PooledNetwork(nn.Linear(3, 2), STAGES)
+
+
+def test_an_encoder_that_was_saved_before_there_was_pooling_is_read(tmp_path):
+    path: Path = tmp_path / "encoder.safetensors"
+    save_encoder(random_encoder(TINY, 32, 3, seed=0), path)
+    about = path.with_suffix(".json")
+    about.write_text(about.read_text().replace('"pooling"', '"formerly"'))
+    assert load_encoder(path).pooling == PLAIN
