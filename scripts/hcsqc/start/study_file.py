@@ -15,7 +15,8 @@ from hcsqc.core.errors import InputError
 from hcsqc.core.files import atomic
 from hcsqc.start.survey import Examples, Survey, evaluation_wells
 
-TEMPLATE = Path(__file__).with_name("study.yaml.j2")
+DATA_FILES = ("study.yaml.j2",)
+TEMPLATE = Path(__file__).with_name(DATA_FILES[0])
 NAME = re.compile(r"[A-Za-z0-9_-]+")
 # Budgets to choose from, how many of them, and the shares of the expected labels to count on: wells
 # differ in the number of their cells.
