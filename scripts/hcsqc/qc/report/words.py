@@ -23,6 +23,6 @@ def is_missing(value: object) -> bool:
     return value is None or value is pd.NA or (isinstance(value, float) and not np.isfinite(value))
 
 
-def counted(value: int, noun: str) -> str:
+def counted(value: int, noun: str, plural: str | None = None) -> str:
     """Return how many there are of what: `1 well`, `2,000 wells`."""
-    return f"{int(value):,} {noun if value == 1 else noun + 's'}"
+    return f"{int(value):,} {noun if value == 1 else plural or noun + 's'}"
