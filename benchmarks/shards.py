@@ -14,7 +14,7 @@ from PIL import Image
 
 from benchmarks import common
 from hcsqc.core.torchvision_mend import mend_torchvision
-from hcsqc.crops.shards import ShardFormat, Shards, ShardWriter, shuffled_batches
+from hcsqc.crops.shards import ShardFormat, Shards, ShardWriter, shuffled_order
 from hcsqc.encoders.models import imagenet_input
 from hcsqc.encoders.views import ViewSettings, two_views
 from hcsqc.screens.simulate.cell_lines import CELL_LINES
@@ -114,15 +114,15 @@ def read_picture(path: Path) -> np.ndarray:
         return np.asarray(picture).transpose(2, 0, 1)
 
 
+def epoch_batches(count: int, epoch: int) -> np.ndarray:
+    """Return the rows of an epoch's full batches, those that pretraining reads."""
+    return shuffled_order(count, 0, epoch)[: count // BATCH * BATCH].reshape(-1, BATCH)
+
+
 def shuffled_reads(shards, bare, pictures, rounds: int, quality: str) -> dict:
     """Time epochs in random order."""
     order = np.random.default_rng(2).permutation(FEW)
-    batches = [
-        rows
-        for epoch in range(EPOCHS)
-        for rows in shuffled_batches(len(shards), BATCH, 0, epoch)
-        if len(rows) == BATCH
-    ]
+    batches = [rows for epoch in range(EPOCHS) for rows in epoch_batches(len(shards), epoch)]
     out = np.empty((BATCH, *shards.format.shape), np.uint8)
     times = common.seconds(
         {
@@ -142,7 +142,7 @@ def disk_to_two_views(shards, pictures, rounds: int) -> dict:
 
     def ours() -> None:
         rng = np.random.default_rng(3)
-        for rows in list(shuffled_batches(len(shards), BATCH, 0, 0))[:8]:
+        for rows in epoch_batches(len(shards), 0)[:8]:
             crops = shards.read_composite(rows, CHANNELS)
             two_views(crops, VIEWS, INPUT, rng)
 

@@ -80,7 +80,7 @@ def test_it_is_the_same_in_every_version_of_python(scripts):
         ),
         lambda text: text.replace('"""k nearest neighbours', '"""The k nearest neighbours'),
         lambda text: text.replace('"""Number of neighbours', '"""How many neighbours'),
-        lambda text: text.replace('"""Return for each row', '"""For each row'),
+        lambda text: text.replace('"""Return for each draw', '"""For each draw'),
         lambda text: text.replace("    return abnormal", "\n\n    return abnormal"),
     ],
     ids=["comment", "comment in code", "module", "class", "function", "blank lines"],

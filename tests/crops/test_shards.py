@@ -1,9 +1,7 @@
 """Shards: what is written is what pyarrow, pandas, duckdb and the reading in place give back."""
 
-import pickle
 import tempfile
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
-from multiprocessing import get_context
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import duckdb
@@ -23,7 +21,7 @@ from hcsqc.crops.shards import (
     composite,
     read_format,
     row_addresses,
-    shuffled_batches,
+    shuffled_order,
 )
 
 SCALE = {"w1": [100.0, 2000.0, 4095.0], "w2": [150.5, 1800.25, 4095.0]}
@@ -345,44 +343,9 @@ def test_flushed_crops_are_in_the_file_before_it_is_closed(tmp_path):
     writer.close()
 
 
-def sums_of_batches(work):
-    """Return the sum of each batch of one of two workers; runs in another process."""
-    crops, worker = work
-    batches = shuffled_batches(len(crops), 16, seed=3, epoch=1, worker=worker, workers=2)
-    return [int(crops.read(rows).sum()) for rows in batches]
-
-
-def test_worker_processes_share_an_epoch_and_read_the_same_pixels(tmp_path):
-    pixels = write_shard(tmp_path / "p.parquet", FORMAT, 300)
-    more = write_shard(tmp_path / "q.parquet", FORMAT, 100, seed=1, first=300)
-    crops, pixels = Shards([tmp_path / "p.parquet", tmp_path / "q.parquet"]), [*pixels, *more]
-    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
-        first, second = pool.map(sums_of_batches, [(crops, 0), (crops, 1)])
-    alone = [rows.tolist() for rows in shuffled_batches(400, 16, seed=3, epoch=1)]
-    expected = [sum(int(pixels[row].sum()) for row in rows) for rows in alone]
-    assert first == expected[::2] and second == expected[1::2]
-
-
-def test_what_travels_to_a_worker_is_small(tmp_path):
-    write_shard(tmp_path / "p.parquet", FORMAT, 600)
-    assert len(pickle.dumps(Shards([tmp_path / "p.parquet"]))) < 500
-
-
-@settings(max_examples=50, deadline=None)
-@given(st.integers(0, 300), st.integers(1, 40), st.integers(1, 5), st.integers(0, 9))
-def test_every_crop_comes_once_an_epoch_whoever_reads_it(count, batch_size, workers, epoch):
-    batches = [
-        rows
-        for worker in range(workers)
-        for rows in shuffled_batches(count, batch_size, 7, epoch, worker, workers)
-    ]
-    assert sorted(row for rows in batches for row in rows.tolist()) == list(range(count))
-    assert sum(len(rows) < batch_size for rows in batches) <= 1
-
-
 def test_epochs_are_shuffled_anew_and_globally():
-    first, second = (np.concatenate(list(shuffled_batches(9000, 128, 0, e))) for e in (0, 1))
-    assert (first == second).mean() < 0.01
+    first, second = (shuffled_order(9000, 0, epoch) for epoch in (0, 1))
+    assert sorted(first.tolist()) == list(range(9000)) and (first == second).mean() < 0.01
     # Neighbours of an epoch come from anywhere: on average a third of the whole lies between.
     assert np.abs(np.diff(first)).mean() == pytest.approx(3000, rel=0.05)
 

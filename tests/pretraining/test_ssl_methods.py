@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from hcsqc.core.errors import InputError
-from hcsqc.pretraining.methods import METHODS
+from hcsqc.pretraining.methods import METHODS, deepcluster_v2
 from hcsqc.pretraining.methods.base import projector
 from hcsqc.pretraining.methods.deepcluster_v2 import nearest, spherical_kmeans
 from hcsqc.pretraining.sololearn import SinkhornKnopp
@@ -278,7 +278,8 @@ def test_ssl_deepcluster_leaves_out_crops_that_an_epoch_did_not_see():
 
 
 @pytest.mark.parametrize("chunk", [1, 7, 500])
-def test_ssl_kmeans_in_chunks_equals_sololearns(chunk):
+def test_ssl_kmeans_in_chunks_equals_sololearns(chunk, monkeypatch):
+    monkeypatch.setattr(deepcluster_v2, "CHUNK", chunk)
     generator = torch.Generator().manual_seed(0)
     centres = F.normalize(torch.randn(9, 16, generator=generator), dim=1)
     noise = 0.4 * torch.randn(500, 16, generator=generator)
@@ -289,10 +290,10 @@ def test_ssl_kmeans_in_chunks_equals_sololearns(chunk):
     expected, expected_centroids = kmeans.cluster_memory(rows, vectors[None])
     torch.manual_seed(1)
     first = vectors[torch.randperm(500)[:30]]
-    clusters, centroids = spherical_kmeans(vectors, first, 10, chunk)
+    clusters, centroids = spherical_kmeans(vectors, first, 10)
     assert torch.equal(clusters, expected[0])
     assert torch.allclose(centroids, expected_centroids[0], atol=1e-6)
-    assert torch.equal(nearest(vectors, first, chunk), (vectors @ first.T).argmax(1))
+    assert torch.equal(nearest(vectors, first), (vectors @ first.T).argmax(1))
 
 
 def test_ssl_kmeans_keeps_the_centroid_of_an_empty_cluster():

@@ -31,7 +31,7 @@ from hcsqc.probes import finetune as finetune_module
 from hcsqc.probes import frozen
 from hcsqc.probes.finetune import finetune, finetuned_scores
 from hcsqc.probes.frozen import knn as knn_module
-from hcsqc.probes.frozen.knn import KnnDraw, KnnSettings, knn_scores, knn_scores_by_draw
+from hcsqc.probes.frozen.knn import KnnDraw, KnnSettings, knn_scores_by_draw
 from hcsqc.probes.frozen.linear import _initial_layers, linear_logits, linear_scores
 from hcsqc.probes.sgd import SgdSettings
 from hcsqc.probes.task import read_features, select, tasks
@@ -59,6 +59,13 @@ def rngs(*draws: int) -> list[np.random.Generator]:
 
 
 METRICS = pytest.mark.parametrize("metric", knn_module.METRICS)
+
+
+def knn_scores(train, targets, test, settings: KnnSettings) -> np.ndarray:
+    """Return the scores of a single draw, whose crops have their features apart."""
+    rows = np.arange(len(train) + len(test))
+    draw = KnnDraw(rows[: len(train)], targets, rows[len(train) :])
+    return knn_scores_by_draw(np.concatenate([train, test]), [draw], settings)[0]
 
 
 def scikit_learns(train, targets, test, k: int, metric: str) -> np.ndarray:

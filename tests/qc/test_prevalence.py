@@ -30,7 +30,7 @@ def test_labels_of_wells_of_their_own_are_worth_themselves():
     found = prevalence(hits.astype(int), np.arange(40).astype(str))
     oracle = binomtest(3, 40).proportion_ci(0.95, method="exact")
     assert (found.low, found.high) == pytest.approx((oracle.low, oracle.high))
-    assert (found.share, found.n, found.effective_n) == (3 / 40, 40, 40)
+    assert (found.share, found.effective_n) == (3 / 40, 40)
 
 
 def test_labels_that_wells_share_completely_are_worth_one_each():
@@ -97,7 +97,7 @@ def test_a_classifier_of_one_class_has_no_probabilities():
 
 def test_precision_falls_with_the_prevalence():
     def share(value: float) -> Share:
-        return Share(value, value * 0.8, min(value * 1.2, 1), 100, 100.0)
+        return Share(value, value * 0.8, min(value * 1.2, 1), 100.0)
 
     even, _, _ = precision_at(share(0.5), share(0.9), share(0.05))
     rare, low, high = precision_at(share(0.02), share(0.9), share(0.05))
@@ -105,7 +105,7 @@ def test_precision_falls_with_the_prevalence():
     assert rare == pytest.approx(0.018 / (0.018 + 0.98 * 0.05))
     assert low == pytest.approx(0.016 * 0.72 / (0.016 * 0.72 + 0.984 * 0.06))
     assert low < rare < high
-    none = Share(0.0, 0.0, 0.0, 9, 9.0)
+    none = Share(0.0, 0.0, 0.0, 9.0)
     assert np.isnan(precision_at(share(0.02), none, none)[0])
 
 

@@ -18,7 +18,7 @@ from hcsqc.probes.metrics import table_scores
 from hcsqc.probes.resampling import interval
 from hcsqc.probes.task import ABNORMAL, FitScores, select
 
-RANDOM, DIVERSE, TYPICAL, UNCERTAIN = STRATEGIES = ("random", "diverse", "typical", "uncertain")
+RANDOM, DIVERSE, TYPICAL, UNCERTAIN = ("random", "diverse", "typical", "uncertain")
 NEIGHBOURS = 20  # Hacohen et al. 2022, TypiClust, arXiv:2202.02794
 FIRST_RANDOM = 10
 SMALLEST_ROUND = 5

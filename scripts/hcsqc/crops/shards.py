@@ -7,7 +7,7 @@ memory map, by address. Where a file's layout is another, pyarrow reads it.
 
 import json
 import threading
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -180,10 +180,7 @@ _FORMAT_KEYS = ("channels", "size_px", "dtype", "scale")
 
 
 class Shards:
-    """The crops of one or more plates of a screen, read by row number.
-
-    May be handed to other processes: what travels is the paths, not the pixels.
-    """
+    """The crops of one or more plates of a screen, read by row number."""
 
     def __init__(self, paths: Sequence[str | Path]):
         """Open the shards in the order of `paths`; rows are numbered through.
@@ -219,9 +216,6 @@ class Shards:
         )
         self._read_by_arrow: dict[int, pa.ChunkedArray] = {}
         self._scratch = threading.local()
-
-    def __reduce__(self):
-        return Shards, (self.paths,)
 
     def __len__(self) -> int:
         return len(self._file)
@@ -294,18 +288,6 @@ def shuffled_order(count: int, seed: int, epoch: int) -> np.ndarray:
     The shuffle is global: any crop may follow any other. It takes 8 bytes per crop, no pixels.
     """
     return np.random.default_rng((0, seed, epoch)).permutation(count)
-
-
-def shuffled_batches(
-    count: int, batch_size: int, seed: int, epoch: int, worker: int = 0, workers: int = 1
-) -> Iterator[np.ndarray]:
-    """Yield the batches of an epoch, arrays of row numbers, for one of several workers.
-
-    All workers shuffle alike and take turns, batch by batch; the last batch may be shorter.
-    """
-    order = shuffled_order(count, seed, epoch)
-    for start in range(worker * batch_size, count, workers * batch_size):
-        yield order[start : start + batch_size]
 
 
 def row_addresses(path: str | Path) -> np.ndarray | None:

@@ -12,8 +12,6 @@ Intensities run from 0 to 1, as CellProfiler reads 8-bit images: grey levels ove
 as such fractions is summed here as whole grey levels, so what should be 0 is not a rounding error.
 """
 
-from collections.abc import Sequence
-
 import cv2
 import numpy as np
 import scipy.fft
@@ -49,11 +47,6 @@ WHITE = 255
 ROUNDING = 1e-24
 
 PLANES_AT_ONCE = 32  # of 128 px fill a processor's cache; more are slower.
-
-
-def measure_names(channels: Sequence[str]) -> list[str]:
-    """Return the names of the columns of `image_quality`, such as FocusScore_w1."""
-    return [f"{measure}_{channel}" for channel in channels for measure in MEASURES]
 
 
 def image_quality(crops: np.ndarray) -> np.ndarray:

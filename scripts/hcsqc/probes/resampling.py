@@ -53,16 +53,15 @@ def bootstrap_scores(
     return pd.concat(parts, ignore_index=True).dropna(subset="value")
 
 
-def interval(replicates: np.ndarray, n_wells: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Return an expanded percentile interval: wider where wells are few (Hesterberg 2015, 5.3).
+def interval(replicates: np.ndarray, n_wells: int) -> tuple[float, float]:
+    """Return an expanded 95% percentile interval: wider where wells are few (Hesterberg 2015, 5.3).
 
     Plain percentiles of resampled wells are too narrow by as much as a normal interval with the
     biased standard deviation is. Without two wells nothing is known: nan.
     """
     if n_wells < 2:
         return float("nan"), float("nan")
-    tail = (1 - confidence) / 2
-    tail = norm.cdf(-np.sqrt(n_wells / (n_wells - 1)) * t.ppf(1 - tail, n_wells - 1))
+    tail = norm.cdf(-np.sqrt(n_wells / (n_wells - 1)) * t.ppf(0.975, n_wells - 1))
     low, high = np.quantile(replicates, [tail, 1 - tail])
     return float(low), float(high)
 

@@ -160,8 +160,6 @@ def _unproven_threshold(scores, targets, wells, good_cells_lost, confidence) -> 
         bound=math.nan,
         recall=recall,
         supported=math.nan,
-        design_effect=math.nan,
-        per_well=len(normal) / n_wells,
         more_for_stricter={},
     )
 

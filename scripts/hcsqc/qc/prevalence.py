@@ -20,23 +20,22 @@ SHOWN = 0.95  # confidence of intervals that are shown
 
 @dataclass(frozen=True)
 class Share:
-    """A share of n labels with its interval low to high; effective_n is what they are worth."""
+    """A share of labels with its interval low to high; effective_n is what they are worth."""
 
     share: float
     low: float
     high: float
-    n: int
     effective_n: float
 
 
-def prevalence(labels: np.ndarray, wells: np.ndarray, confidence: float = SHOWN) -> Share | None:
+def prevalence(labels: np.ndarray, wells: np.ndarray) -> Share | None:
     """Return the share of abnormal cells, from n randomly chosen labels of 0 and 1 and their wells.
 
     None if there are no labels. Labels chosen in any other way say nothing of the prevalence.
     """
     if not len(labels):
         return None
-    return clustered_share(np.asarray(labels) == ABNORMAL, wells, confidence)
+    return clustered_share(np.asarray(labels) == ABNORMAL, wells, SHOWN)
 
 
 def clustered_share(hits: np.ndarray, wells: np.ndarray, confidence: float) -> Share:
@@ -49,12 +48,12 @@ def clustered_share(hits: np.ndarray, wells: np.ndarray, confidence: float) -> S
     tail = (1 - confidence) / 2
     share = float(np.mean(hits))
     if len(counts) < 2:
-        return Share(share, 0.0, 1.0, n, float(len(counts)))
+        return Share(share, 0.0, 1.0, float(len(counts)))
     alike = share in (0, 1)
     effect = largest_design_effect(counts) if alike else design_effect(hits, wells)
     size = float(effective_size(n, effect, len(counts), tail))
     low, high = exact_bounds(share * size, size, tail)
-    return Share(share, float(low), float(high), n, size)
+    return Share(share, float(low), float(high), size)
 
 
 def exact_bounds(

@@ -40,9 +40,9 @@ class Threshold:
     above `threshold`. `exceeding` is the share of the normal labels that does, `bound` its upper
     bound, `effective_n` the number of independent labels that they are worth there. `wells` hold
     normal labels. `recall` is the share of abnormal labels flagged with its 95% interval; None
-    without such labels. `supported` is the strictest share that so many labels can promise,
-    `design_effect` and `per_well` are what `labels_needed` takes, and `more_for_stricter` says for
-    stricter promises how many more random normal labels make them just possible.
+    without such labels. `supported` is the strictest share that so many labels can promise, and
+    `more_for_stricter` says for stricter promises how many more random normal labels make them
+    just possible.
     """
 
     threshold: float
@@ -56,8 +56,6 @@ class Threshold:
     bound: float
     recall: Share | None
     supported: float
-    design_effect: float
-    per_well: float
     more_for_stricter: dict[float, int]
 
     @property
@@ -65,7 +63,7 @@ class Threshold:
         """The share of normal cells flagged; both ends hold with `confidence`, each alone."""
         count = self.exceeding * self.effective_n
         low, high = exact_bounds(count, self.effective_n, 1 - self.confidence)
-        return Share(self.exceeding, float(low), float(high), self.n_normal, self.effective_n)
+        return Share(self.exceeding, float(low), float(high), self.effective_n)
 
 
 def choose_threshold(
@@ -121,8 +119,6 @@ def choose_threshold(
         bound=float(bounds[last]),
         recall=clustered_share(flagged, wells[abnormal], SHOWN) if abnormal.any() else None,
         supported=round(supported, 3),
-        design_effect=effect,
-        per_well=per_well,
         more_for_stricter={
             share: max(labels_needed(share, confidence, effect, per_well) - n, 0)
             for share in STRICTER
@@ -131,31 +127,18 @@ def choose_threshold(
     )
 
 
-def labels_needed(
-    share: float,
-    confidence: float,
-    design_effect: float,
-    per_well: float,
-    exceeding: float = 0.0,
-) -> int:
-    """Return how many random normal labels promise that at most `share` of good cells are lost.
+def labels_needed(share: float, confidence: float, design_effect: float, per_well: float) -> int:
+    """Return how many random normal labels can promise that at most `share` of good cells is lost.
 
-    That is if the share `exceeding` of the labels (below `share`) lies above the threshold: with 0
-    the promise is just possible, and the threshold is the highest normal score. There are
+    The promise is just possible then, and the threshold is the highest normal score. There are
     `per_well` labels in a well, at least 1.
-    Raises InputError if no number of labels can do.
     """
-    if not exceeding < share < 1:
-        raise InputError(
-            f"labels: no number of them promises to lose at most {share:.1%} of good cells if "
-            f"{exceeding:.1%} of them are lost; raise good_cells_lost"
-        )
     tail = 1 - confidence
 
     def enough(n: int) -> bool:
         wells = max(n / max(per_well, 1), 2)
         size = float(effective_size(n, design_effect, wells, tail))
-        return float(exact_bounds(exceeding * size, size, tail)[1]) <= share
+        return float(exact_bounds(0, size, tail)[1]) <= share
 
     high = 2
     while not enough(high):

@@ -1,12 +1,12 @@
 """The file of a new study: a screen without labels, judged by what simulated artefacts teach."""
 
 import copy
-import json
 import re
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import jinja2
 import numpy as np
 import yaml
 
@@ -16,17 +16,17 @@ from hcsqc.core.errors import InputError
 from hcsqc.core.files import atomic
 from hcsqc.start.survey import Examples, Survey, evaluation_wells
 
+DATA_FILES = ("study.yaml.j2",)
+TEMPLATE = Path(__file__).with_name(DATA_FILES[0])
 NAME = re.compile(r"[A-Za-z0-9_-]+")
-# Small ones that ask for no model hub and no GPU.
-ENCODERS = ("image_quality", "efficientnet_lite0", "random_resnet18")
-PROBES = ("logistic", "knn")
 # Budgets to choose from, how many of them, and the shares of the expected labels to count on: wells
 # differ in the number of their cells.
 BUDGETS, MOST_BUDGETS = (200, 100, 50, 25, 10), 3
 COUNTED_ON, TESTING_WELLS, MOST_TEST_CROPS, LEAST_TEST_CROPS = 0.6, 1 / 3, 100, 10
-DRAWS = 5
-RGB = 3
-WIDTH, COMMENT_COLUMN = 110, 37
+# Texts that no reader of YAML takes for a number, as some take 1e3.
+PLAIN = re.compile(r"[A-Za-z_/][A-Za-z0-9_./-]*")
+# Of a long list, which stands below a screen: where it ends, begins at the latest and goes on.
+WIDTH, FIRST_COLUMN, NEXT_COLUMN = 110, 22, 6
 
 
 def check_name(name: str, config: Mapping) -> str:
@@ -69,92 +69,85 @@ def study_text(
     config: Mapping,
 ) -> str:
     """Return the study as YAML with comments; `config` is that of config.yaml."""
-    plates, wells = seen.found.plates, sorted(set(seen.complete["well"]))
+    wells = sorted(set(seen.complete["well"]))
     tested = evaluation_wells(wells)
     expected = examples.crops_per_field * seen.complete["well"].isin(tested).sum()
-    most = config["labels"]["truth_per_class"]
-    budgets, test_crops = label_counts(expected, len(tested), most)
-    colours = "red, green, blue" if len(composite) == RGB else ""
-    shared = [
-        "    # Spread over the plate; labels that test come from these wells alone.",
-        _entry("evaluation_wells", tested, 4),
-        _entry("nucleus_channel", nucleus, 4),
-        _entry("composite", list(composite), 4, colours),
-    ]
-    lines = [
-        *_header(name, output, seen, examples),
-        "",
-        "study:",
-        _entry("name", name, 2, f"results go to results/{name}"),
-        _entry("train", f"{name}_degraded", 2, f"step 3: {name}"),
-        _entry("test", [], 2),
-        _entry("encoders", list(ENCODERS), 2, "need no model hub and no GPU"),
-        _entry("probes", list(PROBES), 2),
-        _entry("budgets", budgets, 2, "labelled training crops, half of each class"),
-        _entry("test_crops", test_crops, 2, "labelled test crops, half of each class"),
-        _entry("draws", DRAWS, 2, "divisions into training and test wells"),
-        _entry("smoke_test", False, 2),
-        "",
-        "screens:",
-        f"  {name}:",
-        *_images(seen, examples, config),
-        _entry("plates", plates, 4),
-        _entry("pretrain_plates", [], 4, "step 3: the same as plates"),
-        *shared,
-        _entry("labels", [], 4, "step 3: the files of your labels, docs/labels.md"),
-        "  # The same crops, and beside each a copy with a simulated artefact, its label.",
-        f"  {name}_degraded:",
-        _entry("derived_from", name, 4),
-        _entry("artefacts", "simulated", 4),
-        _entry("plates", plates, 4),
-        _entry("pretrain_plates", plates, 4),
-        *shared,
-        _entry("labels", "truth", 4),
-        "",
-        "qc:",
-        _entry("screens", [name], 2, "whose crops, wells and plates get flags"),
-    ]
-    if len(composite) != RGB:
-        lines += [
-            "",
-            "encoders:                            # ImageNet's weights are for three channels",
-            "  efficientnet_lite0: {channels: each}",
-        ]
-    return "\n".join(lines) + "\n"
-
-
-def _header(name: str, output: Path, seen: Survey, examples: Examples) -> list[str]:
-    """Return the comment that says what was found and what to do next."""
-    # Targets stand first: words after --configfile would be further files.
-    how = f"--cores all --configfile {output}"
-    naming, (rows, columns) = seen.found.naming, seen.shape
-    notes = " ".join(f"Note: {note}." for note in seen.found.notes)
-    found = textwrap.wrap(
-        f"Found: layout {seen.found.source.layout} ({naming}), plates: {len(seen.found.plates)}, "
-        f"wells: {len(set(seen.fields['well']))}, fields: {len(seen.fields)} of {columns} x {rows} "
-        f"px and {seen.bits} bit, with about {examples.nuclei_per_field:.0f} nuclei each. {notes}",
-        WIDTH - 10,
+    budgets, test_crops = label_counts(expected, len(tested), config["labels"]["truth_per_class"])
+    colours = ("red", "green", "blue") if len(composite) > 1 else ("grey",)
+    environment = jinja2.Environment(
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
     )
-    lines = [
-        f"The study of {name}, written by scripts/start/new_study.py; yours to edit.",
-        "Defaults that are not here stand in config.yaml.",
-        *found,
-        "",
-        f"Look at {preview_path(output).name} first: are there whole nuclei in the middle, and is",
-        "DNA blue? Otherwise correct nucleus_channel, composite or nucleus_diameter_px below.",
-        "What to do next, in the project's folder:",
-        f"1. snakemake qc {how}",
-        "   First flags. As nobody has labels yet, the detector learns from simulated artefacts.",
-        f"2. snakemake label_pages {how}",
-        "   Writes a page on which you call crops normal or abnormal.",
-        f"3. List the labels that you saved under screens.{name}.labels, copy its plates to its",
-        f"   pretrain_plates, set study.train: {name}, and do step 1 again.",
-    ]
-    return [f"# {line}".rstrip() for line in lines]
+    environment.filters |= {"yaml": as_yaml, "comment": _comment}
+    return environment.from_string(TEMPLATE.read_text()).render(
+        name=name,
+        derived=f"{name}_degraded",
+        output=output,
+        preview=preview_path(output).name,
+        naming=seen.found.naming,
+        notes=seen.found.notes,
+        wells=len(set(seen.fields["well"])),
+        fields=len(seen.fields),
+        rows=seen.shape[0],
+        columns=seen.shape[1],
+        bits=seen.bits,
+        nuclei=round(examples.nuclei_per_field),
+        budgets=budgets,
+        test_crops=test_crops,
+        images=_images(seen, examples, config),
+        plates=seen.found.plates,
+        evaluation_wells=tested,
+        nucleus=nucleus,
+        composite=list(composite),
+        colours=", ".join(colours[: len(composite)]),
+    )
 
 
-def _images(seen: Survey, examples: Examples, config: Mapping) -> list[str]:
-    """Return the lines of a screen's entry that say where its images are and how they look."""
+def as_yaml(value: object, width: int = 0) -> str:
+    """Return a value as YAML, at least `width` wide: it is read back as it was.
+
+    A list may take several lines, nothing else does.
+    """
+    if not isinstance(value, list):
+        return _scalar(value).ljust(width)
+    # Spaces inside a text are no places to break a line.
+    items = ", ".join(_scalar(item).replace(" ", "\0") for item in value)
+    lines = textwrap.fill(
+        f"[{items}]",
+        WIDTH,
+        initial_indent=" " * FIRST_COLUMN,
+        subsequent_indent=" " * NEXT_COLUMN,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    return lines.lstrip().replace("\0", " ").ljust(width)
+
+
+def _scalar(value: object) -> str:
+    """Return a value as YAML on one line: texts that could be something else in quotes."""
+    style = None
+    if isinstance(value, str) and not PLAIN.fullmatch(value):
+        style = "'" if value.isprintable() else '"'
+    # As an item of a list, because a comma or a brace may be plain elsewhere.
+    text = yaml.safe_dump(
+        [value],
+        default_style=style,
+        default_flow_style=True,
+        width=float("inf"),
+        allow_unicode=True,
+    )
+    return text[1:-2]
+
+
+def _comment(value: object) -> str:
+    """Return a text that cannot end the comment that it stands in."""
+    return "".join(letter if letter.isprintable() else " " for letter in str(value))
+
+
+def _images(seen: Survey, examples: Examples, config: Mapping) -> dict[str, object]:
+    """Return what a screen's entry says of where its images are and how they look."""
     source = seen.found.source
     given = {
         "layout": source.layout,
@@ -169,7 +162,7 @@ def _images(seen: Survey, examples: Examples, config: Mapping) -> list[str]:
     for key in ("nucleus_diameter_px", "nucleus_smallest_px"):
         value = getattr(examples.nucleus, key)
         given[key] = None if value == config["crops"][key] else value
-    return [_entry(key, value, 4) for key, value in given.items() if value is not None]
+    return {key: value for key, value in given.items() if value is not None}
 
 
 def check_study(text: str, config: Mapping) -> None:
@@ -199,37 +192,6 @@ def refuse_existing(output: Path) -> None:
 def preview_path(output: Path) -> Path:
     """Return where the preview of a study lies."""
     return output.with_suffix(".preview.png")
-
-
-def _entry(key: str, value: object, indent: int, comment: str = "") -> str:
-    """Return a key and its value as a line of YAML, or several of a long list."""
-    text = _flow(value) if isinstance(value, list) else _scalar(value)
-    line = f"{' ' * indent}{key}: {text}"
-    if comment:
-        return f"{line:<{COMMENT_COLUMN - 1}} # {comment}"
-    if not isinstance(value, list):
-        return line
-    return textwrap.fill(
-        line,
-        WIDTH,
-        subsequent_indent=" " * (indent + 2),
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
-
-
-def _flow(values: Sequence) -> str:
-    return f"[{', '.join(_scalar(value) for value in values)}]"
-
-
-def _scalar(value: object) -> str:
-    """Return a value as YAML: texts that could be taken for something else in quotes."""
-    if not isinstance(value, str):
-        return json.dumps(value)
-    plain = re.fullmatch(r"[A-Za-z_/][A-Za-z0-9_./-]*", value)
-    if plain and yaml.safe_load(value) == value:
-        return value
-    return "'" + value.replace("'", "''") + "'"
 
 
 def _merge(into: dict, update: Mapping) -> None:

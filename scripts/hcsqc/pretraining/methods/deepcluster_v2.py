@@ -79,16 +79,14 @@ class Method(SelfSupervised):
 
 
 @torch.no_grad()
-def spherical_kmeans(
-    vectors: Tensor, centroids: Tensor, iterations: int, chunk: int = CHUNK
-) -> tuple[Tensor, Tensor]:
+def spherical_kmeans(vectors: Tensor, centroids: Tensor, iterations: int) -> tuple[Tensor, Tensor]:
     """Return the cluster of each vector (n) and the centroids (K x d) after some iterations.
 
     `vectors` (n x d) and the initial `centroids` are unit vectors. Same result as solo-learn's
     KMeans, which holds n x K dot products at once: 50 GB for the paper's crops and 3000 centroids.
     """
     for _ in range(iterations):
-        clusters = nearest(vectors, centroids, chunk)
+        clusters = nearest(vectors, centroids)
         # Stable, to add the vectors of a cluster in their own order: rounding repeats.
         members = clusters.argsort(stable=True)
         counts = clusters.bincount(minlength=len(centroids)).tolist()
@@ -97,12 +95,12 @@ def spherical_kmeans(
             for cluster, old in zip(members.split(counts), centroids, strict=True)
         ]
         centroids = F.normalize(torch.stack(means), dim=1)
-    return nearest(vectors, centroids, chunk), centroids
+    return nearest(vectors, centroids), centroids
 
 
-def nearest(vectors: Tensor, centroids: Tensor, chunk: int) -> Tensor:
+def nearest(vectors: Tensor, centroids: Tensor) -> Tensor:
     """Return for each of n vectors the centroid with the largest dot product (n, int64)."""
-    return torch.cat([(part @ centroids.T).argmax(dim=1) for part in vectors.split(chunk)])
+    return torch.cat([(part @ centroids.T).argmax(dim=1) for part in vectors.split(CHUNK)])
 
 
 def _check_vectors(n: int, prototypes: int) -> None:

@@ -36,18 +36,6 @@ class KnnSettings:
             raise InputError(f"kNN probe: {self.neighbours} neighbours; ask for 1 or more")
 
 
-def knn_scores(
-    train: np.ndarray, targets: np.ndarray, test: np.ndarray, settings: KnnSettings
-) -> np.ndarray:
-    """Return for each row of `test` the share of abnormal among its nearest rows of `train`.
-
-    `train` is n x width, `targets` n of 0 and 1, `test` m x width; see `knn_scores_by_draw`.
-    """
-    rows = np.arange(len(train) + len(test))
-    draw = KnnDraw(rows[: len(train)], targets, rows[len(train) :])
-    return knn_scores_by_draw(np.concatenate([train, test]), [draw], settings)[0]
-
-
 Settings = KnnSettings
 
 
