@@ -30,6 +30,7 @@ from hcsqc.download import transfer
 from hcsqc.download.archives import steps
 from hcsqc.download.obtain import obtain, part_of
 from hcsqc.download.plan import PlanSettings, announcement, ask, check_room
+from hcsqc.download.sizes import in_words
 from hcsqc.download.transfer import NotServed, TransferSettings
 from hcsqc.download.unpack import Damaged, unpack, verify
 from scripts.download import unpack_plate
@@ -42,6 +43,7 @@ PLATE = zipped({f"folder/{number}.tif": BYTES[number:] for number in range(3)})
 CENTRAL, LOCAL = b"PK\x01\x02", b"PK\x03\x04"  # what records of an archive begin with
 WRONG_BYTE = patched(PLATE, BYTES[100:200], 0, b"?")
 WRONG_END = PLATE[:-3000] + bytes(3000)
+CUT = [PLATE[:end] for end in range(0, len(PLATE), 29_999)]
 JUNE_1, JUNE_2 = "Mon, 01 Jun 2015 10:00:00 GMT", "Tue, 02 Jun 2015 10:00:00 GMT"
 
 
@@ -53,8 +55,8 @@ def get(server, folder: Path, name: str = "a.csv", settings=QUICK) -> dict:
 
 def get_in_part(server, folder: Path, name: str = "a.csv", size: int = 20_000) -> Path:
     """Obtain so many bytes of a file; return where they are."""
-    server.answers[name] = [Answer(stop_after=size)]
-    with pytest.raises(InputError, match="broke off.* what has come is kept"):
+    server.answers[name] = [Answer(stop_after=size), Answer(stop_after=0)]
+    with pytest.raises(InputError, match="broken off.* what has come is kept"):
         get(server, folder, name, ONCE)
     part = folder / "downloaded" / f"{name}.part"
     assert part.stat().st_size == size and not (folder / name).exists()
@@ -87,9 +89,14 @@ ANEW = "fetched from its start"
 @pytest.mark.parametrize(
     ("version", "answers", "froms", "said"),
     [
-        ({}, [STOP, Answer(stop_after=10_000)], [20_000, 30_000], "broke off.*attempt 2 of 3"),
-        ({"etag": None, "date": JUNE_1}, [STOP], [20_000], "broke off"),
-        ({}, [Answer(stop_after=20_000, stalls=True)], [20_000], "Read timed out"),
+        (
+            {},
+            [STOP, Answer(stop_after=10_000)],
+            [20_000, 30_000],
+            "broken off at 30000 of 50000.* goes on",
+        ),
+        ({"etag": None, "date": JUNE_1}, [STOP], [20_000], "broken off at 20000 of 50000"),
+        ({}, [Answer(stop_after=20_000, stalls=True)], [20_000], "ReadTimeoutError"),
         ({}, [STOP, Answer(ranges=False)], [20_000], ANEW),
         ({"etag": None}, [STOP], [None], ANEW),
         ({"etag": 'W/"weak"'}, [STOP], [None], ANEW),
@@ -130,7 +137,7 @@ def test_attempts_count_anew_after_each_one_that_came_further(server, tmp_path, 
     server.answers["a.csv"] = [Answer(stop_after=5000) for _ in range(9)]
     get(server, tmp_path)
     assert (tmp_path / "a.csv").read_bytes() == BYTES
-    assert waits == [0.0] * 9
+    assert waits == []
 
 
 @pytest.mark.parametrize("ranges", [True, False])
@@ -139,7 +146,7 @@ def test_attempts_that_come_no_further_end_and_what_has_come_is_kept(server, tmp
     url = server.put("a.csv", BYTES)
     server.answers["a.csv"] = [STOP]
     server.always["a.csv"] = Answer(stop_after=100, ranges=ranges)
-    with pytest.raises(InputError, match=f"^{url}: the connection broke off.*given up, what has"):
+    with pytest.raises(InputError, match=f"^{url}: broken off at .*given up, what has"):
         get(server, tmp_path)
     assert len(server.gets()) == 4  # the first came further
     came = 20_300 if ranges else 100
@@ -151,23 +158,19 @@ def test_attempts_that_come_no_further_end_and_what_has_come_is_kept(server, tmp
 
 
 @pytest.mark.parametrize(
-    ("asked", "expected"),
-    [
-        (None, (0, 0)),
-        ("7", (7, 7)),
-        ("86400", (600, 600)),
-        (timedelta(seconds=300), (240, 300)),  # a date so far from now
-    ],
+    ("asked", "least", "most"),
+    [("7", 7, 7), ("86400", 600, 600), (timedelta(seconds=300), 240, 300), (None, 0, 0)],
 )
 def test_a_server_that_asks_for_patience_gets_it_within_reason(
-    server, tmp_path, waits, asked, expected
+    server, tmp_path, waits, asked, least, most
 ):
+    """In seconds or with a date; if it does not ask, the waits grow."""
     if isinstance(asked, timedelta):
         asked = format_datetime(datetime.now(UTC) + asked, usegmt=True)
     server.put("a.csv", BYTES)
     server.answers["a.csv"] = [Answer(429, {"Retry-After": asked} if asked else {}), Answer(500)]
     get(server, tmp_path)
-    assert expected[0] <= waits[0] <= expected[1]
+    assert least <= waits[0] <= most
     assert 4.0 <= waits[1] <= 6.0  # twice backoff_s, and up to one more by chance
 
 
@@ -327,7 +330,7 @@ def test_two_processes_do_not_fetch_one_file(server, tmp_path, monkeypatch, caps
 # --- Archives
 
 
-@pytest.mark.parametrize("wrong", [WRONG_BYTE, WRONG_END, PLATE[:-5000], b"", b"no zip"])
+@pytest.mark.parametrize("wrong", [WRONG_BYTE, WRONG_END, *CUT, b"no zip"])
 def test_a_damaged_archive_is_fetched_once_more(server, tmp_path, capsys, wrong):
     server.put("a.zip", PLATE)
     server.answers["a.zip"] = [Answer(body=wrong, length=False)]
@@ -351,19 +354,6 @@ def test_an_archive_that_is_here_is_checked_and_not_fetched(server, tmp_path):
     with pytest.raises(Damaged, match="b.zip is damaged .*delete it"):
         get(server, tmp_path, "b.zip")
     assert (tmp_path / "b.zip").exists()
-
-
-def test_damage_is_named_and_a_whole_archive_has_none(tmp_path):
-    path = tmp_path / "a.zip"
-    path.write_bytes(PLATE)
-    verify(path)
-    path.write_bytes(WRONG_BYTE)
-    with pytest.raises(Damaged, match="wrong CRC of folder/0.tif"):
-        verify(path)
-    for end in range(0, len(PLATE), 7919):
-        path.write_bytes(PLATE[:end])
-        with pytest.raises(Damaged):
-            verify(path)
 
 
 @pytest.mark.parametrize("change", [(CENTRAL, 10, b"\x09\x00"), (CENTRAL, 8, b"\x01\x00")])
@@ -447,11 +437,10 @@ def test_what_is_here_already_and_differs_is_named_and_stays(tmp_path, mine):
 @pytest.mark.parametrize(
     ("name", "mode", "problem"),
     [
-        ("../evil", 0, "outside the images folder"),
-        ("1/../../evil", 0, "outside the images folder"),
-        ("/tmp/hcsqc_evil", 0, "outside the images folder"),
-        ("C:/evil", 0, "outside the images folder"),
-        ("..\\evil", 0, "outside the images folder"),
+        *[
+            (name, 0, "outside the images folder")
+            for name in ("../evil", "1/../../evil", "/tmp/hcsqc_evil", "C:/evil", "..\\evil")
+        ],
         ("downloaded/x.zip.json", 0, "among the archives"),
         ("1/link", stat.S_IFLNK | 0o777, "is a link or a device"),
         ("1/pipe", stat.S_IFIFO | 0o666, "is a link or a device"),
@@ -482,7 +471,7 @@ LIAR = patched(patched(zipped({"1/a.tif": BYTES}), CENTRAL, 24, LIE), LOCAL, 22,
         ([{"1/a.tif/b.tif": b"b"}, SMALL], "2.zip: .*unpack it by hand"),
         ([SMALL, WRONG_BYTE], "2.zip is damaged .*Bad CRC-32.*delete it, and its receipt"),
         ([SMALL, WRONG_END], "2.zip is damaged"),
-        ([SMALL, LIAR], "2.zip is damaged"),  # a bomb that lies about its size
+        ([LIAR], "1.zip is damaged .*Bad CRC-32"),  # a bomb that lies about its size
     ],
 )
 def test_archives_that_clash_or_are_damaged_unpack_nothing(tmp_path, contents, problem):
@@ -543,12 +532,15 @@ def test_a_plate_is_unpacked_by_hand_and_its_archives_stay_or_go(tmp_path, delet
     assert (record["key"], record["stage"]) == ("unpack/s/1", "unpack")
 
 
-@pytest.mark.parametrize("receipt", ["{", "[]", "{}"])
-def test_archives_stay_until_the_marker_is_written(tmp_path, monkeypatch, receipt):
+def test_archives_stay_until_the_marker_is_written(tmp_path, monkeypatch):
     words = unpack_words(tmp_path, True)
-    (tmp_path / "images/downloaded/1.zip.json").write_text(receipt)
     monkeypatch.setattr(sys, "argv", [unpack_plate.__file__, *map(str, words)])
-    with pytest.raises(SystemExit, match="1"):
+
+    def full(value, path):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(unpack_plate, "write_json", full)
+    with pytest.raises(OSError, match="No space"):
         unpack_plate.main()
     assert (tmp_path / "images/downloaded/1.zip").exists()
 
@@ -678,21 +670,12 @@ def test_screens_that_share_a_folder_share_what_they_share(server, tmp_path):
     states = ask(made, QUICK)
     assert len(server.asked) == len(states) == 5
     lines, value = announcement(made, states, PLAN)
-    assert [line[:23] for line in lines[:3]] == [
-        "one: 3 files, 51.0kB; t",
-        "two: 2 files, 90.0kB; t",
-        "together: 5 files, 141k",
-    ]
+    assert lines[0].startswith("one: 3 files, 51.0kB; ")
+    assert lines[1].startswith("two: 2 files, 90.0kB; ")
+    assert lines[2].startswith("together: 5 files, 141kB; ")
     assert [disk["needed"] for disk in value["disks"]] == [421_000]
-    assert [path.name for path in made] == [
-        "image.csv.json",
-        "x_7w1.zip.json",
-        "x_7w2.zip.json",
-        "7.unpacked.json",
-        "x_8w1.zip.json",
-        "x_8w2.zip.json",
-        "8.unpacked.json",
-    ]
+    order = "image.csv x_7w1.zip x_7w2.zip 7.unpacked x_8w1.zip x_8w2.zip 8.unpacked"
+    assert [path.stem for path in made] == order.split()
 
 
 def archives_with(**changes) -> dict:
@@ -800,7 +783,7 @@ def test_the_workflow_announces_then_fetches_a_plate_at_a_time_and_never_twice(s
 
     printed = snakemake("download")
     size = sum(len(content) for content in server.files.values())
-    said = f"mine: 5 files, {sizes.in_words(size)}; to fetch: 5 files"
+    said = f"mine: 5 files, {in_words(size)}; to fetch: 5 files"
     assert printed.index(said) < printed.index("localrule download_file")
     order = [(method, path) for method, path, _ in server.asked]
     names = [f"BBBC022_v1_images_{plate}{channel}.zip" for plate in plates for channel in channels]
