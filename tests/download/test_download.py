@@ -2,7 +2,6 @@
 
 import errno
 import fcntl
-import io
 import json
 import random
 import re
@@ -381,15 +380,10 @@ def unpack_all(folder: Path, *archives: Path) -> dict:
     return unpack(list(archives), images, images / "downloaded" / ".1.unpacking", "unpack 1")
 
 
-def unpacked(folder: Path) -> dict[str, bytes | None]:
-    """Return all files and folders (None) below a folder but the archives themselves."""
-    return {
-        path.relative_to(folder / "images").as_posix(): path.read_bytes()
-        if path.is_file()
-        else None
-        for path in sorted(folder.rglob("*"))
-        if path.suffix != ".zip" and path.name not in ("images", "downloaded")
-    }
+def unpacked(folder: Path) -> dict[str, bytes]:
+    """Return all files below a folder but the archives themselves."""
+    names = files_in(folder / "images")
+    return {name: (folder / "images" / name).read_bytes() for name in names if ".zip" not in name}
 
 
 def test_archives_unpack_into_their_folders_and_nothing_else_is_left(tmp_path):
@@ -399,13 +393,11 @@ def test_archives_unpack_into_their_folders_and_nothing_else_is_left(tmp_path):
     rest.mkdir(parents=True)
     (rest / "half.tif").write_bytes(b"half")
     assert unpack_all(tmp_path, first, second) == {"files": 3, "bytes": 4}
-    assert unpacked(tmp_path) == {
-        "1w1": None,
-        "1w1/a.tif": b"a",
-        "1w1/deep": None,
-        "1w1/deep/b.tif": b"bb",
-        "1w2": None,
-        "1w2/a.tif": b"c",
+    found = {"1w1/a.tif": b"a", "1w1/deep/b.tif": b"bb", "1w2/a.tif": b"c"}
+    assert unpacked(tmp_path) == found
+    assert {path.name for path in (tmp_path / "images/downloaded").iterdir()} == {
+        "1w1.zip",
+        "1w2.zip",
     }
 
 
@@ -422,64 +414,53 @@ def test_plates_may_share_a_folder_and_unpacking_twice_changes_nothing(tmp_path)
     assert (tmp_path / "images/Week1/1/a.tif").stat().st_mtime_ns == age
 
 
-@pytest.mark.parametrize("mine", ["1/b.tif", "1", "1/b.tif/c"])
-def test_what_is_here_already_and_differs_is_named_and_stays(tmp_path, mine):
-    path = archive(tmp_path, "1.zip", {"0/a.tif": b"a", "1/b.tif": b"b"})
-    place = tmp_path / "images" / mine
-    place.parent.mkdir(parents=True, exist_ok=True)
-    place.write_bytes(b"B")
-    before = unpacked(tmp_path)
-    with pytest.raises(InputError, match=r"images/1(/b\.tif)?: there already, but not as in"):
-        unpack_all(tmp_path, path)
-    assert unpacked(tmp_path) == before
+def of_kind(kind: int) -> bytes:
+    """Return an archive with a link or a device."""
+    mode = ((kind | 0o666) << 16).to_bytes(4, "little")
+    return patched(zipped({"1/x": b"../../evil"}), CENTRAL, 38, mode)
 
 
-@pytest.mark.parametrize(
-    ("name", "mode", "problem"),
-    [
-        *[
-            (name, 0, "outside the images folder")
-            for name in ("../evil", "1/../../evil", "/tmp/hcsqc_evil", "C:/evil", "..\\evil")
-        ],
-        ("downloaded/x.zip.json", 0, "among the archives"),
-        ("1/link", stat.S_IFLNK | 0o777, "is a link or a device"),
-        ("1/pipe", stat.S_IFIFO | 0o666, "is a link or a device"),
-        ("1/disk", stat.S_IFBLK | 0o666, "is a link or a device"),
-    ],
-)
-def test_an_archive_that_would_write_elsewhere_writes_nothing(tmp_path, name, mode, problem):
-    content = zipped({"1/good.tif": b"good", name: b"../../evil"})
-    content = patched(content, CENTRAL, 38, (mode << 16).to_bytes(4, "little"))
-    good = archive(tmp_path, "0.zip", {"0/good.tif": b"good"})
-    path = archive(tmp_path, "1.zip", content)
-    with pytest.raises(InputError, match=f"1.zip: member '.*' .*{problem}"):
-        unpack_all(tmp_path, good, path)
-    assert unpacked(tmp_path) == {}
-    assert not Path("/tmp/hcsqc_evil").exists()
-
-
-SMALL = {"1/a.tif": b"a"}
-LIE = (100).to_bytes(4, "little")
+A, B = {"1/a.tif": b"a"}, {"1/a.tif/b.tif": b"b"}
+OUTSIDE = ("../evil", "1/../../evil", "/tmp/hcsqc_evil", "C:/evil", "..\\evil")
+LIE = (100).to_bytes(4, "little")  # of the size, as a bomb does
 LIAR = patched(patched(zipped({"1/a.tif": BYTES}), CENTRAL, 24, LIE), LOCAL, 22, LIE)
 
 
 @pytest.mark.parametrize(
-    ("contents", "problem"),
+    ("contents", "mine", "problem"),
     [
-        ([SMALL, {"1/a.tif": b"b"}], "2.zip: member '1/a.tif' is another file than the first"),
-        ([SMALL, {"1/a.tif/b.tif": b"b"}], "2.zip: .*unpack it by hand"),
-        ([{"1/a.tif/b.tif": b"b"}, SMALL], "2.zip: .*unpack it by hand"),
-        ([SMALL, WRONG_BYTE], "2.zip is damaged .*Bad CRC-32.*delete it, and its receipt"),
-        ([SMALL, WRONG_END], "2.zip is damaged"),
-        ([LIAR], "1.zip is damaged .*Bad CRC-32"),  # a bomb that lies about its size
+        *[
+            ([{name: b"evil"}], [], "member '.*would lie outside the images folder")
+            for name in OUTSIDE
+        ],
+        ([{"downloaded/x.zip.json": b"evil"}], [], "member 'downloaded/x.*among the archives"),
+        *[
+            ([of_kind(k)], [], "link or a device")
+            for k in (stat.S_IFLNK, stat.S_IFIFO, stat.S_IFBLK)
+        ],
+        ([A, {"1/a.tif": b"b"}], [], "2.zip: member '1/a.tif' is another file than the first"),
+        ([A, B], [], "2.zip: .*unpack it by hand"),
+        ([B, A], [], "2.zip: .*unpack it by hand"),
+        ([A, WRONG_BYTE], [], "2.zip is damaged .*Bad CRC-32.*delete it, and its receipt"),
+        ([A, WRONG_END], [], "2.zip is damaged"),
+        ([LIAR], [], "1.zip is damaged .*Bad CRC-32"),
+        *[([A], [mine], "there already, but not as in") for mine in ("1", "1/a.tif", "1/a.tif/b")],
     ],
 )
-def test_archives_that_clash_or_are_damaged_unpack_nothing(tmp_path, contents, problem):
-    """Half of a plate is never to be seen."""
-    paths = [archive(tmp_path, f"{n}.zip", content) for n, content in enumerate(contents, 1)]
+def test_what_cannot_be_unpacked_is_named_and_all_stays_as_it_was(
+    tmp_path, contents, mine, problem
+):
+    """Half of a plate is never to be seen, nor anything outside, nor a file of ours replaced."""
+    paths = [archive(tmp_path, f"{n}.zip", of) for n, of in enumerate([{"0/a": b"a"}, *contents])]
+    for name in mine:
+        place = tmp_path / "images" / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(b"mine")
+    before = unpacked(tmp_path)
     with pytest.raises(InputError, match=problem):
         unpack_all(tmp_path, *paths)
-    assert unpacked(tmp_path) == {}
+    assert unpacked(tmp_path) == before
+    assert not Path("/tmp/hcsqc_evil").exists()
 
 
 def room(monkeypatch, free: int) -> None:
@@ -619,9 +600,7 @@ def test_the_plan_counts_what_is_here_wholly_or_in_part(server, tmp_path):
     made = steps({"mine": screen(server, tmp_path)})
     images = tmp_path / "images"
     server.put("x_7w2.zip", BYTES[:30_000])
-    get_in_part(server, images / "downloaded", "x_7w2.zip", 10_000)
-    for path in (images / "downloaded/downloaded").iterdir():
-        path.rename(images / "downloaded" / path.name)
+    get_in_part(server, images, "x_7w2.zip", 10_000)
     get(server, images, "image.csv")
     (images / "downloaded/x_7w1.zip").write_bytes(bytes(20_000))  # brought by hand
     server.asked.clear()
@@ -726,43 +705,39 @@ def test_two_screens_with_other_files_under_one_name_are_refused():
 
 # --- The workflow
 
-HEADER = ["PlateID", "CPD_WELL_POSITION", "ASSAY_WELL_ROLE", "SOURCE_COMPOUND_NAME"]
-IMAGE_CSV = ",".join(f"Image_Metadata_{name}" for name in (*HEADER, "CPD_MMOL_CONC"))
-
-
-def bbbc022_archive(plate: str, channel: str) -> bytes:
-    folder = f"BBBC022_v1_images_{plate}{channel}"
-    name = "IXMtest_{}_s1_{}00000000-0000-0000-0000-0000000000{}.tif"
-    return zipped(
-        {
-            f"{folder}/{name.format(well, channel, number)}": BYTES[number:]
-            for number, well in enumerate(("B02", "B03"), start=10)
-        }
-    )
-
 
 @pytest.mark.dag
 def test_the_workflow_announces_then_fetches_a_plate_at_a_time_and_never_twice(server, tmp_path):
     project = Project(tmp_path / "project")
     images = tmp_path / "images"
-    plates, channels = ("20585", "20586"), ("w1", "w2")
-    server.put("image.csv", f"{IMAGE_CSV}\n20585,B02,mock,DMSO,0\n".encode())
-    for plate in plates:
-        for channel in channels:
-            name = f"BBBC022_v1_images_{plate}{channel}.zip"
-            server.put(name, bbbc022_archive(plate, channel))
-    first = "BBBC022_v1_images_20585w1.zip"
-    server.answers[first] = [Answer(stop_after=60_000)]
+    columns = "PlateID CPD_WELL_POSITION ASSAY_WELL_ROLE SOURCE_COMPOUND_NAME CPD_MMOL_CONC".split()
+    header = ",".join(f"Image_Metadata_{column}" for column in columns)
+    server.put("image.csv", f"{header}\n20585,B02,mock,DMSO,0\n".encode())
+    sets = [
+        f"BBBC022_v1_images_{plate}{channel}"
+        for plate in (20585, 20586)
+        for channel in ("w1", "w2")
+    ]
+    names = [f"{name}.zip" for name in sets]
+    tiffs = {
+        f"{name}/IXMtest_{well}_s1_{name[-2:]}00000000-0000-0000-0000-0000000000{number}.tif": content
+        for name in sets
+        for number, well, content in ((10, "B02", BYTES), (11, "B03", BYTES[1:]))
+    }
+    for name in sets:
+        of_set = {path: content for path, content in tiffs.items() if path.startswith(name)}
+        server.put(f"{name}.zip", zipped(of_set))
+    server.answers[names[0]] = [Answer(stop_after=60_000)]
     screen = {
         "layout": "bbbc022",
         "images": str(images),
         "image_csv": str(images / "image.csv"),
         "archives": {
             "url": server.url,
-            "plate": [f"BBBC022_v1_images_{{plate}}{channel}.zip" for channel in channels],
+            "plate": [f"BBBC022_v1_images_{{plate}}{channel}.zip" for channel in ("w1", "w2")],
             "files": ["image.csv"],
         },
-        "plates": list(plates),
+        "plates": ["20585", "20586"],
         "pretrain_plates": [],
         "evaluation_wells": ["B02"],
         "nucleus_channel": "w1",
@@ -785,30 +760,22 @@ def test_the_workflow_announces_then_fetches_a_plate_at_a_time_and_never_twice(s
     size = sum(len(content) for content in server.files.values())
     said = f"mine: 5 files, {in_words(size)}; to fetch: 5 files"
     assert printed.index(said) < printed.index("localrule download_file")
-    order = [(method, path) for method, path, _ in server.asked]
-    names = [f"BBBC022_v1_images_{plate}{channel}.zip" for plate in plates for channel in channels]
-    assert order[:5] == [("HEAD", "image.csv"), *(("HEAD", name) for name in names)]
-    assert [path for _, path in order[5:]] == ["image.csv", first, *names]
+    asked = [(method, path) for method, path, _ in server.asked]
+    assert asked[:5] == [("HEAD", name) for name in ["image.csv", *names]]
+    assert asked[5:] == [("GET", name) for name in ["image.csv", names[0], *names]]
     assert server.ranges()[2].startswith("bytes=")
     made = [Path(path).name for path in re.findall(r"output: (\S+json)$", printed, re.MULTILINE)]
     receipts = [f"{name}.json" for name in names]
     chain = ["image.csv.json", *receipts[:2], "20585.unpacked.json"]
     assert made == [*chain, *receipts[2:], "20586.unpacked.json"]
-
-    downloaded = images / "downloaded"
-    assert {path.name for path in downloaded.iterdir()} == set(made)
-    for plate in plates:
-        for channel in channels:
-            with zipfile.ZipFile(io.BytesIO(bbbc022_archive(plate, channel))) as packed:
-                for name in packed.namelist():
-                    assert (images / name).read_bytes() == packed.read(name)
-    runs = project.folder / "results/got/runs"
-    keys = {json.loads(path.read_text())["key"] for path in runs.rglob("run.json")}
-    assert keys == (
-        {"download/plan"}
-        | {f"download/mine/{name}" for name in ["image.csv", *names]}
-        | {f"unpack/mine/{plate}" for plate in plates}
-    )
+    assert files_in(images) == {*tiffs, "image.csv", *(f"downloaded/{name}" for name in made)}
+    assert {name: (images / name).read_bytes() for name in tiffs} == tiffs
+    runs = (project.folder / "results/got/runs").rglob("run.json")
+    assert {json.loads(path.read_text())["key"] for path in runs} == {
+        "download/plan",
+        *(f"download/mine/{name}" for name in ["image.csv", *names]),
+        *(f"unpack/mine/{plate}" for plate in ("20585", "20586")),
+    }
 
     # Nothing is fetched again: not by another study, not with other settings, not by force.
     server.asked.clear()
@@ -819,13 +786,13 @@ def test_the_workflow_announces_then_fetches_a_plate_at_a_time_and_never_twice(s
     assert server.asked == []
 
     # What was deleted is fetched again, and nothing else; what was fetched is what indexing reads.
-    shutil.rmtree(images / "BBBC022_v1_images_20586w1")
+    shutil.rmtree(images / sets[2])
     for name in ("20586.unpacked", names[2], names[3]):
-        (downloaded / f"{name}.json").unlink()
+        (images / f"downloaded/{name}.json").unlink()
     fields = "results/other/screens/mine/20585.fields.parquet"
     snakemake("download", fields)
     assert [path for method, path, _ in server.asked if method == "GET"] == names[2:]
-    assert (images / "BBBC022_v1_images_20586w1").is_dir()
+    assert (images / sets[2]).is_dir()
     assert pd.read_parquet(project.folder / fields)["well"].tolist() == ["B02", "B03"]
 
 

@@ -3,7 +3,7 @@
 import shutil
 from collections import defaultdict
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
@@ -83,8 +83,7 @@ def announcement(
         f"images), {in_words(disk['free'])} free"
         for disk in disks
     ]
-    files = {str(receipt): asdict(state) for receipt, state in states.items()}
-    return lines, {"screens": screens, "disks": disks, "files": files}
+    return lines, {"screens": screens, "disks": disks}
 
 
 def check_room(plan: Mapping, settings: PlanSettings) -> None:

@@ -255,8 +255,7 @@ def _version(response: requests.Response, url: str) -> Version:
             "browser gets the file, put it where docs/download.md says"
         )
     length = headers.get("Content-Length", "")
-    # The length of what is compressed against our wish says nothing of the file's.
-    total = int(length) if length.isdigit() and "Content-Encoding" not in headers else None
+    total = int(length) if length.isdigit() else None
     return Version(url, total, headers.get("ETag"), headers.get("Last-Modified"))
 
 

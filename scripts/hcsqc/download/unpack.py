@@ -64,10 +64,11 @@ def unpack(archives: list[Path], images: Path, temporary: Path, label: str) -> d
                     opened.extract(info, temporary)
                 progress.update()
         progress.close()
-        _check_places(temporary, images)
+        moves = list(_moves(temporary, images))
         # One flush for thousands of files: none may be half on disk under its final name.
         os.sync()
-        _move_into(temporary, images)
+        for path, there in moves:
+            os.rename(path, there)
     return {"files": len(members), "bytes": needed}
 
 
@@ -119,26 +120,19 @@ def _problem(info: ZipInfo, path: PurePosixPath) -> str | None:
     return None
 
 
-def _check_places(folder: Path, target: Path) -> None:
-    """Refuse what would take the place of something else."""
-    for path in sorted(folder.rglob("*")):
-        there = target / path.relative_to(folder)
-        if path.is_dir():
-            is_same = there.is_dir()
-        else:
-            is_same = there.is_file() and filecmp.cmp(path, there, shallow=False)
-        if os.path.lexists(there) and not is_same:
+def _moves(folder: Path, target: Path) -> Iterator[tuple[Path, Path]]:
+    """Yield what is to move where, in whole subfolders where the target has none such.
+
+    Raises InputError for what would take the place of something else.
+    """
+    for path in sorted(folder.iterdir()):
+        there = target / path.name
+        if not os.path.lexists(there):
+            yield path, there
+        elif path.is_dir() and there.is_dir():
+            yield from _moves(path, there)
+        elif path.is_dir() or not there.is_file() or not filecmp.cmp(path, there, shallow=False):
             raise InputError(
                 f"{there}: there already, but not as in the archive; move it away to unpack the "
                 "archive's"
             )
-
-
-def _move_into(folder: Path, target: Path) -> None:
-    """Move what another folder does not hold into it, in whole subfolders where there are none."""
-    for path in sorted(folder.iterdir()):
-        there = target / path.name
-        if there.is_dir():
-            _move_into(path, there)
-        elif not there.exists():
-            os.rename(path, there)
