@@ -119,9 +119,10 @@ def server() -> Iterator[Server]:
 
 @pytest.fixture(autouse=True)
 def waits(monkeypatch) -> list[float]:
-    """Waits are noted, not waited; bytes come by hundreds, and a thousand are progress."""
+    """Waits are noted, not waited; bytes come by hundreds, a thousand are progress and one MB."""
     noted = []
     monkeypatch.setattr(transfer, "time", SimpleNamespace(sleep=noted.append))
+    monkeypatch.setattr(transfer, "MEGABYTE", 1000)
     monkeypatch.setattr(transfer, "CHUNK_BYTES", 100)
     monkeypatch.setattr(transfer, "LEAST_PROGRESS_BYTES", 1000)
     return noted
