@@ -1,7 +1,6 @@
 """Downloads, from a server that breaks off, refuses, stalls, changes and damages files."""
 
 import errno
-import fcntl
 import json
 import random
 import re
@@ -207,6 +206,15 @@ def test_what_is_here_of_another_address_or_of_unknown_version_is_not_gone_on_wi
     assert (tmp_path / "a.csv").read_bytes() == BYTES
 
 
+def test_what_had_come_whole_before_a_kill_is_not_fetched_again(server, tmp_path):
+    server.put("a.csv", BYTES)
+    get_in_part(server, tmp_path).write_bytes(BYTES)
+    server.asked.clear()
+    get(server, tmp_path)
+    assert (tmp_path / "a.csv").read_bytes() == BYTES
+    assert server.asked == []
+
+
 @pytest.mark.parametrize(
     "answer",
     [
@@ -305,12 +313,11 @@ def test_a_full_disk_is_said_and_what_has_come_is_kept(server, tmp_path, monkeyp
 def test_two_processes_do_not_fetch_one_file(server, tmp_path, monkeypatch, capsys):
     """Where the disk knows no locks it is said, and the file comes."""
     server.put("a.csv", BYTES)
-    part = part_of(tmp_path / "downloaded/a.csv.json").path
-    part.parent.mkdir()
-    with part.open("ab") as other:
-        fcntl.flock(other, fcntl.LOCK_EX)
-        with pytest.raises(InputError, match="another process is fetching this file"):
-            get(server, tmp_path)
+    with (
+        part_of(tmp_path / "downloaded/a.csv.json").alone(),
+        pytest.raises(InputError, match="another process is fetching this file"),
+    ):
+        get(server, tmp_path)
 
     def flock(*_):
         raise OSError(errno.ENOSYS, "Function not implemented")

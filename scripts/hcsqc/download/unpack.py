@@ -127,11 +127,11 @@ def _moves(folder: Path, target: Path) -> Iterator[tuple[Path, Path]]:
     """
     for path in sorted(folder.iterdir()):
         there = target / path.name
-        if not os.path.lexists(there):
+        if not there.exists():
             yield path, there
         elif path.is_dir() and there.is_dir():
             yield from _moves(path, there)
-        elif path.is_dir() or not there.is_file() or not filecmp.cmp(path, there, shallow=False):
+        elif not filecmp.cmp(path, there, shallow=False):
             raise InputError(
                 f"{there}: there already, but not as in the archive; move it away to unpack the "
                 "archive's"
