@@ -86,7 +86,7 @@ ANEW = "fetched from its start"
 
 
 @pytest.mark.parametrize(
-    ("version", "answers", "froms", "said"),
+    ("version", "answers", "starts", "said"),
     [
         ({}, [STOP, Answer(stop_after=10_000)], [20_000, 30_000], "at 30000 of 50000.* goes on"),
         ({"etag": None, "date": JUNE_1}, [STOP], [20_000], "broken off at 20000 of 50000"),
@@ -101,13 +101,13 @@ ANEW = "fetched from its start"
     ],
 )
 def test_a_transfer_that_fails_is_said_and_goes_on_if_it_can(
-    server, tmp_path, capsys, version, answers, froms, said
+    server, tmp_path, capsys, version, answers, starts, said
 ):
     server.put("a.csv", BYTES, **version)
     server.answers["a.csv"] = list(answers)
     get(server, tmp_path)
     assert (tmp_path / "a.csv").read_bytes() == BYTES
-    assert server.ranges() == [None, *[start and f"bytes={start}-" for start in froms]]
+    assert server.ranges() == [None, *[start and f"bytes={start}-" for start in starts]]
     validator = version.get("date") or '"one"'
     assert all(headers.get("If-Range", validator) == validator for headers in server.gets())
     assert all(("Range" in headers) == ("If-Range" in headers) for headers in server.gets())
@@ -562,19 +562,13 @@ def test_a_killed_process_goes_on_where_it_was(server, tmp_path):
 
 
 PLAN = PlanSettings(delete_archives=False, expected_mb_per_s=0.001, unpacked_factor=2.0)
-WHOLE = {
-    "image.csv": 1000,
-    "x_7w1.zip": 20_000,
-    "x_7w2.zip": 30_000,
-    "x_8w1.zip": 40_000,
-    "x_8w2.zip": 50_000,
-}
+KB = {"image.csv": 1, "x_7w1.zip": 20, "x_7w2.zip": 30, "x_8w1.zip": 40, "x_8w2.zip": 50}
 
 
 def screen(server, folder: Path, **changes) -> dict:
     """Return a screen of two plates with two archives each, and a file; the server has them."""
-    for name, size in WHOLE.items():
-        server.put(name, bytes(size))
+    for name, size in KB.items():
+        server.put(name, bytes(1000 * size))
     archives = {"url": server.url, "plate": ["x_{plate}w1.zip", "x_{plate}w2.zip"]}
     return {
         "images": str(folder / "images"),
@@ -606,6 +600,9 @@ def test_the_plan_counts_what_is_here_wholly_or_in_part(server, tmp_path):
     assert {path for _, path, _ in server.asked} == {"x_7w2.zip", "x_8w1.zip", "x_8w2.zip"}
     lines, _ = announcement(made, states, PLAN)
     assert "mine: 5 files, 141kB; to fetch: 3 files, 110kB" in lines[0]
+    (images / "downloaded/image.csv.json").write_text("{")
+    with pytest.raises(InputError, match="image.csv.json: damaged .*delete it and run again"):
+        ask(made, QUICK)
 
 
 def test_the_plan_says_what_it_cannot_know(server, tmp_path):
