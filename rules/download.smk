@@ -24,9 +24,7 @@ WITH_ARCHIVES = {
     if "archives" in config["screens"][name]
 }
 try:
-    STEPS = {
-        str(path): step for path, step in archives.steps(archives.sources(WITH_ARCHIVES)).items()
-    }
+    STEPS = {str(path): step for path, step in archives.steps(WITH_ARCHIVES).items()}
 except InputError as error:
     raise WorkflowError(str(error)) from None
 # A chain keeps the order and one transfer at a time with any number of cores, and on a cluster too,

@@ -6,8 +6,8 @@ from pathlib import Path
 from hcsqc.core import cli
 from hcsqc.core.errors import InputError
 from hcsqc.core.files import write_json
-from hcsqc.download.archives import sources
-from hcsqc.download.plan import PlanSettings, announcement, ask, check_room, disks
+from hcsqc.download.archives import steps
+from hcsqc.download.plan import PlanSettings, announcement, ask, check_room
 from hcsqc.download.transfer import TransferSettings
 
 
@@ -23,17 +23,17 @@ def main() -> None:
 
 def plan(args, record) -> None:
     """Announce the download that the arguments describe."""
-    found = sources(json.loads(args.screens))
-    if not found:
+    made = steps(json.loads(args.screens))
+    if not made:
         raise InputError(
             "no screen of the study has archives to download; name some as archives of a screen "
             "in the config, see docs/download.md"
         )
     settings = cli.settings_from(args, PlanSettings)
-    states = ask(found, cli.settings_from(args, TransferSettings))
-    lines, value = announcement(found, states, settings)
+    states = ask(made, cli.settings_from(args, TransferSettings))
+    lines, value = announcement(made, states, settings)
     print(*lines, sep="\n", flush=True)
-    check_room(disks(found, states, settings), settings)
+    check_room(value, settings)
     write_json(value, args.output)
     record.metrics = {
         "files": len(states),

@@ -1,6 +1,6 @@
 """Unpack the archives of a plate below its screen's images."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from hcsqc.core import cli
@@ -47,9 +47,9 @@ def unpack_plate(args, record) -> None:
     unpacked = unpack(args.archives, args.images, temporary, f"unpack {args.plate}")
     names = [archive.name for archive in args.archives]
     archives = dict(zip(names, digests, strict=True))
-    write_json(asdict(unpacked) | {"archives": archives}, args.output)
+    write_json(unpacked | {"archives": archives}, args.output)
     record.parameters = {"archives_sha256": list(archives.values())}
-    record.metrics = asdict(unpacked)
+    record.metrics = unpacked
     if args.delete_archives:
         for archive in args.archives:
             archive.unlink()

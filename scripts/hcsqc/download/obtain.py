@@ -1,37 +1,39 @@
 """A file from its server to its place: fetched, verified, put under its name, with a receipt."""
 
 import json
+import os
 import sys
-from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
 from hcsqc.core.errors import InputError
 from hcsqc.core.files import sha256, write_json
 from hcsqc.download.transfer import Part, TransferSettings, Version, fetch
-from hcsqc.download.unpack import damage
+from hcsqc.download.unpack import Damaged, verify
 
 
 def obtain(url: str, target: Path, receipt: Path, settings: TransferSettings) -> dict:
     """Fetch a file to `target` unless it is there, verify it, write and return its receipt.
 
-    Of a .zip every member's CRC is checked. A damaged one is fetched once more; if that is damaged
-    too, or one that was there before, InputError says so.
+    Of a .zip every member's CRC is checked. A damaged one is fetched once more; Damaged is raised
+    if that is damaged too, or one that was there before.
     """
-    part = part_of(receipt)
-    with part.alone():
-        if target.exists():
-            print(f"{target} is here already: checked, not fetched", file=sys.stderr)
-            problem = _damage(target, target.name)
-            if problem:
-                raise InputError(f"{target} is damaged ({problem}); delete it to have it fetched")
-            version = None
-        else:
-            version = _fetch_whole(url, part, target.name, settings)
-            part.move_to(target)
-    about = asdict(version) if version else {"url": url, "etag": None, "last_modified": None}
-    about.pop("total", None)
-    about |= {
+    version = None
+    if target.exists():
+        print(f"{target} is here already: checked, not fetched", file=sys.stderr)
+        if target.suffix == ".zip":
+            verify(target)
+    else:
+        part = part_of(receipt)
+        with part.alone():
+            version = _fetch_whole(url, part, target, settings)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(part.path, target)
+            part.about.unlink()
+    about = {
+        "url": url,
+        "etag": version and version.etag,
+        "last_modified": version and version.last_modified,
         "bytes": target.stat().st_size,
         "sha256": sha256(target),
         "fetched": version is not None,
@@ -49,33 +51,23 @@ def part_of(receipt: Path) -> Part:
 def read_receipt(path: Path) -> dict:
     """Return a receipt; raise InputError if it is damaged."""
     try:
-        receipt = json.loads(path.read_text())
-        if not {"url", "bytes", "sha256"} <= receipt.keys():
-            raise ValueError("not a receipt")
-    except (ValueError, AttributeError) as error:
+        return json.loads(path.read_text())
+    except ValueError as error:
         raise InputError(f"{path}: damaged ({error}); delete it and run again") from error
-    return receipt
 
 
-def _damage(path: Path, name: str) -> str | None:
-    return damage(path, f"verify {name}") if name.endswith(".zip") else None
-
-
-def _fetch_whole(url: str, part: Part, name: str, settings: TransferSettings) -> Version:
+def _fetch_whole(url: str, part: Part, target: Path, settings: TransferSettings) -> Version:
     """Fetch until it is whole; a damaged archive once more."""
-    first: str | None = None
-    while True:
+    for _ in range(2):
         version = fetch(url, part, settings)
-        problem = _damage(part.path, name)
-        if problem is None:
+        try:
+            if target.suffix == ".zip":
+                verify(part.path)
             return version
-        digest = sha256(part.path)
-        part.forget()
-        if first:
-            whose = "the server's copy is" if digest == first else "the line damages it, or it is"
-            raise InputError(
-                f"{url} has come damaged twice ({problem}): {whose} damaged. Try another day, or "
-                "take the plate out of plates of its screen in the config"
-            )
-        first = digest
-        print(f"{name} has come damaged ({problem}): fetched once more", file=sys.stderr)
+        except Damaged as error:
+            print(f"{target.name} has come damaged ({error.__cause__})", file=sys.stderr)
+            part.forget()
+    raise Damaged(
+        f"{url} has come damaged twice. Try another day, or take the plate out of plates of its "
+        "screen in the config"
+    )

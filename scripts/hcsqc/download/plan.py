@@ -1,15 +1,22 @@
 """What a download will take, told before its first byte: files, sizes, time, room on the disks."""
 
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+import shutil
+from collections import defaultdict
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
+
+import requests
 
 from hcsqc.core.errors import InputError
 from hcsqc.core.progress import Progress
-from hcsqc.download.archives import PlateArchives, Remote, ScreenArchives, steps
+from hcsqc.download.archives import PlateArchives, Remote
 from hcsqc.download.obtain import part_of, read_receipt
-from hcsqc.download.sizes import MEGABYTE, duration_in_words, existing_parent, free_bytes, in_words
+from hcsqc.download.sizes import MEGABYTE, existing_parent, in_words
 from hcsqc.download.transfer import NotServed, TransferSettings, open_session, remote_bytes
+
+Steps = Mapping[Path, Remote | PlateArchives]
 
 
 @dataclass(frozen=True)
@@ -23,184 +30,121 @@ class PlanSettings:
 
 @dataclass(frozen=True)
 class FileState:
-    """A file's size in bytes (None: the server does not say), and how many of them are here."""
+    """A file's size in bytes (None: the server does not say), and how many are still to come."""
 
     bytes: int | None
-    here: int
+    left: int  # 0 where the size is unknown
     is_here: bool
 
-    @property
-    def left(self) -> int:
-        """Bytes still to come; 0 where the size is unknown."""
-        return 0 if self.is_here or self.bytes is None else self.bytes - self.here
 
-
-@dataclass(frozen=True)
-class Amount:
-    """How much some files are, of known size, and how many are of unknown size."""
-
-    files: int
-    bytes: int
-    here_files: int
-    here_bytes: int
-    left_files: int
-    left_bytes: int
-    unknown_files: int
-    seconds: float
-
-
-@dataclass
-class Disk:
-    """What one disk has to take, in bytes."""
-
-    free: int
-    folders: list[str] = field(default_factory=list)
-    files: int = 0
-    archives: int = 0
-    largest_plate: int = 0  # its share of archives
-    images: int = 0
-
-    def needed(self, deletes_archives: bool) -> int:
-        """Return the room needed at worst: all archives, or only one plate's at a time."""
-        archives = self.largest_plate if deletes_archives else self.archives
-        return self.files + archives + self.images
-
-
-def ask(found: Iterable[ScreenArchives], settings: TransferSettings) -> dict[Path, FileState]:
+def ask(made: Steps, settings: TransferSettings) -> dict[Path, FileState]:
     """Look at what is here and ask the servers for the size of the rest; returned by receipt.
 
     Raises NotServed naming all files that a server does not have.
     """
-    remotes = [step for step in steps(found).values() if isinstance(step, Remote)]
-    states, refused = {}, []
+    remotes = [step for step in made.values() if isinstance(step, Remote)]
+    states, refused = {}, {}
     progress = Progress(len(remotes), "files", "asking for sizes")
-    with open_session() as session:
+    with open_session(settings) as session:
         for remote in remotes:
             try:
                 states[remote.receipt] = _state(remote, session, settings)
             except NotServed as error:
-                refused.append((remote.name, error))
+                refused[remote.name] = error
             progress.update()
     progress.close()
     if refused:
-        names = ", ".join(name for name, _ in refused)
         raise NotServed(
-            f"{len(refused)} of {len(remotes)} files cannot be had: {names}. The first: "
-            f"{refused[0][1]}"
+            f"{len(refused)} of {len(remotes)} files cannot be had: {', '.join(refused)}. The "
+            f"first: {next(iter(refused.values()))}"
         )
     return states
 
 
-def amount(files: Iterable[FileState], settings: PlanSettings) -> Amount:
-    """Return how much some files are and how long the rest of them takes at the expected rate."""
-    files = list(files)
-    left = sum(file.left for file in files)
-    return Amount(
-        files=len(files),
-        bytes=sum(file.bytes or 0 for file in files),
-        here_files=sum(file.is_here for file in files),
-        here_bytes=sum(file.here for file in files),
-        left_files=sum(not file.is_here for file in files),
-        left_bytes=left,
-        unknown_files=sum(file.bytes is None for file in files),
-        seconds=left / (settings.expected_mb_per_s * MEGABYTE),
-    )
-
-
-def disks(
-    found: Iterable[ScreenArchives], states: Mapping[Path, FileState], settings: PlanSettings
-) -> list[Disk]:
-    """Return what each disk has to take: what is to come, and the images still in archives."""
-    by_device: dict[int, Disk] = {}
-    of_folder: dict[Path, Disk] = {}
-    for source in found:
-        device = existing_parent(source.images).stat().st_dev
-        disk = by_device.setdefault(device, Disk(free_bytes(source.images)))
-        of_folder[source.images] = disk
-        disk.folders = list(dict.fromkeys([*disk.folders, str(source.images)]))
-    for receipt, step in steps(found).items():
-        if isinstance(step, Remote):
-            of_folder[receipt.parent.parent].files += states[receipt].left
-    for step in steps(found).values():
-        if isinstance(step, PlateArchives):
-            disk = of_folder[step.images]
-            own = [states[remote.receipt] for remote in step.archives]
-            left = sum(file.left for file in own)
-            disk.files -= left
-            disk.archives += left
-            disk.largest_plate = max(disk.largest_plate, left)
-            if not step.marker.exists():
-                packed = sum(file.bytes or 0 for file in own)
-                disk.images += round(settings.unpacked_factor * packed)
-    return list(by_device.values())
-
-
 def announcement(
-    found: Iterable[ScreenArchives], states: Mapping[Path, FileState], settings: PlanSettings
+    made: Steps, states: Mapping[Path, FileState], settings: PlanSettings
 ) -> tuple[list[str], dict]:
-    """Return the plan as lines for a person, and as a value for JSON."""
-    found = list(found)
-    amounts = {
-        source.screen: amount((states[remote.receipt] for remote in source.remotes), settings)
-        for source in found
-    }
-    on_disks = disks(found, states, settings)
-    lines = [_amount_line(screen, of, settings) for screen, of in amounts.items()]
-    if len(found) > 1:
-        lines.append(_amount_line("together", amount(states.values(), settings), settings))
-    lines += [_disk_line(disk, settings) for disk in on_disks]
-    value = {
-        "screens": {screen: asdict(of) for screen, of in amounts.items()},
-        "disks": [
-            {"needed": disk.needed(settings.delete_archives)} | asdict(disk) for disk in on_disks
-        ],
-        "files": {str(receipt): asdict(state) for receipt, state in states.items()},
-    }
-    return lines, value
+    """Return the plan as lines for a person, and as a value for JSON: sizes in bytes, seconds.
+
+    A file that two screens share is counted for the first.
+    """
+    of_screen, on_disk = defaultdict(list), defaultdict(dict)
+    for path, step in made.items():
+        of_screen[step.screen] += [states[path]] if path in states else []
+        on_disk[existing_parent(path).stat().st_dev][path] = step
+    screens = {screen: _amount(of, settings) for screen, of in of_screen.items()}
+    disks = [_disk(of, states, settings) for of in on_disk.values()]
+    lines = [_amount_line(screen, of, settings) for screen, of in screens.items()]
+    if len(screens) > 1:
+        lines.append(_amount_line("together", _amount(states.values(), settings), settings))
+    lines += [
+        f"disk of {disk['folders']}: about {in_words(disk['needed'])} needed "
+        f"({in_words(disk['needed'] - disk['images'])} of archives, {in_words(disk['images'])} of "
+        f"images), {in_words(disk['free'])} free"
+        for disk in disks
+    ]
+    return lines, {"screens": screens, "disks": disks}
 
 
-def check_room(on_disks: Iterable[Disk], settings: PlanSettings) -> None:
-    """Raise InputError for the first disk that cannot take what is to come."""
-    for disk in on_disks:
-        needed = disk.needed(settings.delete_archives)
-        if needed > disk.free:
-            lesser = disk.needed(True)
-            saving = f"set download.delete_archives to true ({in_words(lesser)}), "
+def check_room(plan: Mapping, settings: PlanSettings) -> None:
+    """Raise InputError for the first disk of a plan that cannot take what is to come."""
+    saving = "" if settings.delete_archives else "set download.delete_archives to true, "
+    for disk in plan["disks"]:
+        if disk["needed"] > disk["free"]:
             raise InputError(
-                f"the disk of {', '.join(disk.folders)} has {in_words(disk.free)} free, but about "
-                f"{in_words(needed)} are needed; free some, "
-                f"{saving if lesser < needed else ''}or list fewer plates"
+                f"the disk of {disk['folders']} has {in_words(disk['free'])} free, but about "
+                f"{in_words(disk['needed'])} are needed; free some, {saving}or list fewer plates"
             )
 
 
-def _state(remote: Remote, session, settings: TransferSettings) -> FileState:
+def _state(remote: Remote, session: requests.Session, settings: TransferSettings) -> FileState:
     if remote.receipt.exists():
-        size = read_receipt(remote.receipt)["bytes"]
-        return FileState(size, size, True)
+        return FileState(read_receipt(remote.receipt)["bytes"], 0, True)
     if remote.target.exists():
-        size = remote.target.stat().st_size
-        return FileState(size, size, True)
+        return FileState(remote.target.stat().st_size, 0, True)
     size = remote_bytes(session, remote.url, settings)
     part = part_of(remote.receipt)
-    can_go_on = part.version(remote.url) is not None and size is not None and part.bytes <= size
-    return FileState(size, part.bytes if can_go_on else 0, False)
+    here = part.bytes if part.version(remote.url) else 0
+    return FileState(size, max((size or 0) - here, 0), False)
 
 
-def _amount_line(name: str, of: Amount, settings: PlanSettings) -> str:
-    unknown = f" and {of.unknown_files} files of unknown size" if of.unknown_files else ""
-    here = f"; here: {of.here_files} files, {in_words(of.here_bytes)}" if of.here_bytes else ""
+def _amount(files: Collection[FileState], settings: PlanSettings) -> dict:
+    left = sum(file.left for file in files)
+    return {
+        "files": len(files),
+        "bytes": sum(file.bytes or 0 for file in files),
+        "left_files": sum(not file.is_here for file in files),
+        "left_bytes": left,
+        "unknown_files": sum(file.bytes is None for file in files),
+        "seconds": left / (settings.expected_mb_per_s * MEGABYTE),
+    }
+
+
+def _amount_line(name: str, of: Mapping, settings: PlanSettings) -> str:
+    unknown = f" and {of['unknown_files']} files of unknown size" if of["unknown_files"] else ""
     return (
-        f"{name}: {of.files} files, {in_words(of.bytes)}{unknown}{here}; to fetch: "
-        f"{of.left_files} files, {in_words(of.left_bytes)}{unknown}, "
-        f"{duration_in_words(of.seconds)} at {settings.expected_mb_per_s:g} MB/s"
+        f"{name}: {of['files']} files, {in_words(of['bytes'])}{unknown}; to fetch: "
+        f"{of['left_files']} files, {in_words(of['left_bytes'])}{unknown}, "
+        f"{timedelta(seconds=round(of['seconds']))} at {settings.expected_mb_per_s:g} MB/s"
     )
 
 
-def _disk_line(disk: Disk, settings: PlanSettings) -> str:
-    needed = disk.needed(settings.delete_archives)
-    kind = "archives, a plate's at a time" if settings.delete_archives else "archives"
-    return (
-        f"disk of {', '.join(disk.folders)}: about {in_words(needed)} needed "
-        f"({in_words(needed - disk.images)} of {kind}, {in_words(disk.images)} of images), "
-        f"{in_words(disk.free)} free"
-    )
+def _disk(made: Steps, states: Mapping[Path, FileState], settings: PlanSettings) -> dict:
+    """Return what one disk has to take at worst: all archives, or only one plate's at a time."""
+    needed, packed, of_plates = 0, 0, [0]
+    for path, step in made.items():
+        if isinstance(step, Remote):
+            needed += states[path].left
+        else:
+            files = [states[remote.receipt] for remote in step.archives]
+            of_plates.append(sum(file.left for file in files))
+            packed += 0 if path.exists() else sum(file.bytes or 0 for file in files)
+    if settings.delete_archives:
+        needed -= sum(of_plates) - max(of_plates)
+    images = round(settings.unpacked_factor * packed)
+    return {
+        "folders": ", ".join(dict.fromkeys(str(path.parent.parent) for path in made)),
+        "needed": needed + images,
+        "images": images,
+        "free": shutil.disk_usage(existing_parent(next(iter(made)))).free,
+    }
