@@ -81,7 +81,7 @@ def test_crops_whose_nuclei_differ_in_size_are_measured_each_by_its_own():
     for name in MEASURES:
         together = MEASURES[name](crops, area, "cell")
         alone = [MEASURES[name](crops[[i]], area[[i]], "cell")[0] for i in range(5)]
-        np.testing.assert_allclose(together, alone, rtol=1e-5)
+        np.testing.assert_allclose(together, alone, rtol=1e-4, atol=1e-4)
         assert len(MEASURES[name](crops[:0], area[:0], "cell")) == 0
 
 

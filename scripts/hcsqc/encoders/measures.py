@@ -85,7 +85,8 @@ def nucleus_and_ring(crops: np.ndarray, area_px: np.ndarray, region: Region) -> 
                 *np.percentile(pixels, PERCENTILES, axis=2),
             ]
             values[rows, place] = np.stack(measured, axis=1)
-    return np.column_stack([values.reshape(n, -1), area_px.astype(np.float32)])
+    flat = values.reshape(n, 2 * (3 + len(PERCENTILES)) * channels)
+    return np.column_stack([flat, area_px.astype(np.float32)])
 
 
 MEASURES: dict[str, Callable[[np.ndarray, np.ndarray, Region], np.ndarray]] = {
