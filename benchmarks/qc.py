@@ -32,6 +32,7 @@ BATCH = 256
 ON_GPU = 128 * BATCH  # the start of a job counts for less
 LABELS = 100
 SETTINGS = LogisticSettings(penalties=(0.01,), folds=3)
+GOOD_CELLS_LOST = 0.05
 
 
 def main() -> None:
@@ -96,7 +97,10 @@ def fitted(encoder, features: np.ndarray) -> tuple[Detector, LogisticRegression]
             ),
         }
     )
-    classifier, artefacts, _ = fit_detector(labels, features, SETTINGS)
+    artefacts = fit_detector(labels, features, SETTINGS, GOOD_CELLS_LOST).artefacts
+    # Without names, so that there is one classifier, as usual.
+    labels = labels.assign(artefact=None)
+    classifier = fit_detector(labels, features, SETTINGS, GOOD_CELLS_LOST).classifier
     reference = reference_of(features, classifier.scores(features))
     detector = Detector(encoder, classifier, artefacts, reference, {})
     usual = LogisticRegression()

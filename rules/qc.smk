@@ -73,6 +73,7 @@ rule fit_detector:
         shifted=[",".join(config["screens"][name]["composite"]) for name in TEST],
         settings=flags(pick(config["features"], "batch_size", "precision", "standardised")),
         probe=DIAGNOSTIC_PROBE,
+        lost=flags(pick(QC, "good_cells_lost")),
         folder=lambda wc, output: str(Path(output.files[0]).parent),
         code=code_digest("qc/fit_detector.py"),
     shell:
@@ -81,7 +82,7 @@ rule fit_detector:
         " --labels {input.labels:q} --random-labels {input.random:q}"
         " --trained-on {params.trained_on:q} --crops {input.crops:q}"
         " --composite {params.composite} --shift-composites {params.shifted}"
-        " {params.window_um} {params.settings} {params.probe} --threads {threads}"
+        " {params.window_um} {params.settings} {params.probe} {params.lost} --threads {threads}"
         " --output {params.folder:q} --model {output.model:q}"
         " --record {output.record:q} 2>&1 | tee {log:q}"
 

@@ -10,10 +10,10 @@ from hcsqc.core.ids import encoder_of
 from hcsqc.crops.shards import Shards
 from hcsqc.encoders.store import load_encoder
 from hcsqc.probes.frozen.logistic import LogisticSettings
+from hcsqc.qc.choice import Choice, choose_encoder
 from hcsqc.qc.detector_files import ABOUT
 from hcsqc.qc.fitting import (
     Embedding,
-    best_encoder,
     fit_to_crops,
     fitted_text,
     save_fitted,
@@ -40,6 +40,7 @@ def main() -> None:
     parser.add_argument("--composite", nargs="+", required=True)
     parser.add_argument("--shift-composites", nargs="*", required=True, help="a,b,c of each screen")
     parser.add_argument("--window-um", type=float, required=True, help="0: not resampled")
+    parser.add_argument("--good-cells-lost", type=float, required=True, help="recall is judged at")
     parser.add_argument("--standardised", type=int, required=True, help="crops of the reference")
     parser.add_argument("--batch-size", type=int, required=True)
     parser.add_argument("--precision", required=True)
@@ -53,9 +54,12 @@ def fit(args, record) -> None:
     """Fit and save the detector that the arguments describe."""
     torch.set_num_threads(args.threads)
     weights = {encoder_of(path): path for path in args.encoders}
-    name, why = args.encoder, "named in the config"
-    if name == BEST:
-        name, why = best_encoder(args.ranking, args.probe, args.screen, list(weights))
+    choice = Choice(args.encoder, "named in the config", [])
+    if args.encoder == BEST:
+        sizes = {name: path.stat().st_size for name, path in weights.items()}
+        lost = args.good_cells_lost
+        choice = choose_encoder(args.ranking, args.probe, args.screen, sizes, lost)
+    name = choice.encoder
     encoder = load_encoder(weights[name])
     labels = study_labels(args.labels, args.random_labels)
     shifted = [tuple(composite.split(",")) for composite in args.shift_composites]
@@ -63,7 +67,8 @@ def fit(args, record) -> None:
         "study": args.study,
         "screen": args.screen,
         "encoder": name,
-        "encoder_chosen": why,
+        "encoder_chosen": choice.why,
+        "candidates": choice.candidates,
         "encoder_sha256": sha256(weights[name]),
         "trained_on": args.trained_on,
         "labels_sha256": sha256(args.labels),
@@ -74,11 +79,13 @@ def fit(args, record) -> None:
     }
     settings = cli.settings_from(args, LogisticSettings)
     embedding = cli.settings_from(args, Embedding)
-    fitted = fit_to_crops(encoder, Shards(args.crops), labels, embedding, settings, about)
+    crops = Shards(args.crops)
+    lost = args.good_cells_lost
+    fitted = fit_to_crops(encoder, crops, labels, embedding, settings, lost, about)
     save_fitted(fitted, args.output)
     save_model(args.output, fitted.example, fitted.areas, args.model, installed_pins())
     print(fitted_text(fitted, args.output))
-    record.metrics = {"labels": len(labels), "penalty": fitted.detector.classifier.penalty}
+    record.metrics = {"labels": len(labels), "penalty": fitted.detector.about["penalty"]}
     record.parameters |= {"chosen_encoder": name, "detector": str(args.output / ABOUT)}
 
 

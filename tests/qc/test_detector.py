@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -19,10 +20,12 @@ from hcsqc.crops.shards import ShardFormat, Shards, ShardWriter
 from hcsqc.encoders.store import random_encoder
 from hcsqc.features.extract import extract_features
 from hcsqc.labels.folds import held_out_fold
-from hcsqc.probes.frozen.logistic import LogisticSettings, fit_logistic
+from hcsqc.probes.frozen.logistic import FittedLogistic, LogisticSettings, fit_logistic
 from hcsqc.qc.calibration import calibrate
 from hcsqc.qc.detector import (
+    BY_KIND,
     HELD_OUT_FOLDS,
+    SINGLE,
     Detector,
     check_screen,
     fit_detector,
@@ -35,12 +38,13 @@ from hcsqc.qc.scoring import drift, focus_of, saturated_share, score_crops
 
 CHANNELS = ["w4", "w5", "w1"]
 SETTINGS = LogisticSettings(penalties=(0.01, 0.1), folds=3)
+LOST = 0.05
 ABOUT = {"composites": [["w4", "w5", "w1"]], "window_px": 64, "window_um": 0}
 
 
-def labels_of(n: int, wells: int = 10) -> tuple[pd.DataFrame, np.ndarray]:
+def labels_of(n: int, wells: int = 10, seed: int = 0) -> tuple[pd.DataFrame, np.ndarray]:
     """Return labels, every third abnormal, blur and debris in turn, and features that tell them."""
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     abnormal = np.arange(n) % 3 == 0
     artefact = np.where(~abnormal, None, np.where(np.arange(n) % 2 == 0, "blur", "debris"))
     well = [f"B{1 + i % wells:02d}" for i in range(n)]
@@ -71,7 +75,7 @@ def regression(features, targets, penalty):
 
 def test_the_classifier_is_the_mean_of_those_that_scored_the_labels_held_out():
     labels, features = labels_of(90, wells=15)
-    classifier, _, held_out = fit_detector(labels, features, SETTINGS)
+    found = fit_detector(labels, features, SETTINGS, LOST)
     targets = (labels["label"] == "abnormal").to_numpy(int)
     wells = ("p/" + labels["well"]).to_numpy()
     fold = held_out_fold(targets, wells, HELD_OUT_FOLDS, 0)
@@ -79,20 +83,84 @@ def test_the_classifier_is_the_mean_of_those_that_scored_the_labels_held_out():
     for number in range(HELD_OUT_FOLDS):
         held = fold == number
         assert held.any() and not set(wells[held]) & set(wells[~held])
-        oracle = regression(features[~held], targets[~held], classifier.penalty)
-        np.testing.assert_allclose(logit(held_out[held]), oracle(features[held]), atol=1e-5)
+        oracle = regression(features[~held], targets[~held], found.penalty)
+        np.testing.assert_allclose(logit(found.held_out[held]), oracle(features[held]), atol=1e-5)
         logits.append(oracle(features))
     np.testing.assert_allclose(
-        logit(classifier.scores(features)), np.mean(logits, axis=0), atol=1e-5
+        logit(found.classifier.scores(features)), np.mean(logits, axis=0), atol=1e-5
     )
+
+
+def test_a_threshold_from_few_labels_can_be_reached_by_new_crops():
+    """Abnormal crops of new wells lie above it as often as those held out do."""
+    told, found = [], []
+    for seed in range(8):
+        labels, features = labels_of(80, wells=8, seed=seed)
+        fit = fit_detector(labels, features, SETTINGS, LOST)
+        new, their = labels_of(400, wells=40, seed=100 + seed)
+        normal = (labels["label"] == "normal").to_numpy()
+        value = np.quantile(fit.held_out[normal], 0.9)
+        told.append((fit.held_out[~normal] > value).mean())
+        abnormal = (new["label"] == "abnormal").to_numpy()
+        found.append((fit.classifier.scores(their[abnormal]) > value).mean())
+    assert np.mean(found) > np.mean(told) - 0.05
+
+
+def opposite_kinds(count: int, seed: int = 0) -> tuple[pd.DataFrame, np.ndarray]:
+    """Return labels of two kinds that move one feature in opposite ways, and their features."""
+    rng = np.random.default_rng(seed)
+    kind = np.arange(count) % 3
+    features = rng.normal(size=(count, 6))
+    features[:, 0] += np.array([0, 4, -4])[kind]
+    labels = pd.DataFrame(
+        {
+            "plate": "p",
+            "well": [f"B{2 + row // 3 % 12:02d}" for row in range(count)],
+            "label": np.where(kind > 0, "abnormal", "normal"),
+            "artefact": np.array([None, "blur", "debris"], object)[kind],
+        }
+    )
+    return labels, features
+
+
+def test_opposite_kinds_of_artefacts_get_a_classifier_each(tmp_path):
+    labels, features = opposite_kinds(240)
+    found = fit_detector(labels, features, SETTINGS, LOST)
+    assert found.kind == BY_KIND and set(found.classifier.kinds) == {"blur", "debris"}
+    assert found.recalls[SINGLE] < 0.5 < 0.9 < found.recalls[BY_KIND]
+    new, their = opposite_kinds(300, seed=1)
+    scores = found.classifier.scores(their)
+    abnormal = (new["label"] == "abnormal").to_numpy()
+    assert scores[abnormal].mean() > 0.7 and scores[~abnormal].mean() < 0.4
+    each = [1 - model.scores(their) for model in found.classifier.kinds.values()]
+    np.testing.assert_allclose(scores, 1 - np.prod(each, axis=0))
+    made = replace(detector_of(labels, features), classifier=found.classifier)
+    save_detector(made, tmp_path)
+    np.testing.assert_array_equal(load_detector(tmp_path).classifier.scores(their), scores)
+
+
+def test_kinds_that_one_direction_tells_apart_keep_the_single_classifier():
+    labels, features = opposite_kinds(240)
+    features[:, 0] = np.abs(features[:, 0])
+    found = fit_detector(labels, features, SETTINGS, LOST)
+    assert found.kind == SINGLE and isinstance(found.classifier, FittedLogistic)
+    assert set(found.recalls) == {SINGLE, BY_KIND}
+
+
+def test_labels_that_name_no_artefact_have_one_classifier():
+    labels, features = opposite_kinds(240)
+    found = fit_detector(labels.assign(artefact=None), features, SETTINGS, LOST)
+    assert (found.kind, set(found.recalls)) == (SINGLE, {SINGLE})
 
 
 def test_labels_of_one_well_are_not_held_out_and_all_fitted():
     labels, features = labels_of(30, wells=1)
-    classifier, _, held_out = fit_detector(labels, features, SETTINGS)
-    assert np.isnan(held_out).all()
-    oracle = regression(features, labels["label"] == "abnormal", classifier.penalty)
-    np.testing.assert_allclose(logit(classifier.scores(features)), oracle(features), atol=1e-5)
+    found = fit_detector(labels, features, SETTINGS, LOST)
+    assert np.isnan(found.held_out).all() and found.recalls == {SINGLE: None}
+    oracle = regression(features, labels["label"] == "abnormal", found.penalty)
+    np.testing.assert_allclose(
+        logit(found.classifier.scores(features)), oracle(features), atol=1e-5
+    )
 
 
 def good_cells_lost(width: int, seed: int, refitted: bool = False) -> float:
@@ -115,7 +183,8 @@ def good_cells_lost(width: int, seed: int, refitted: bool = False) -> float:
             "random": True,
         }
     )
-    model, _, labels["score"] = fit_detector(labels, features, LogisticSettings((0.01,), 2))
+    fit = fit_detector(labels, features, LogisticSettings((0.01,), 2), LOST)
+    model, labels["score"] = fit.classifier, fit.held_out
     if refitted:
         wells = labels["well"].to_numpy()
         model = fit_logistic(features, abnormal, wells, LogisticSettings((0.01,), 2), 0)
@@ -150,37 +219,38 @@ def test_one_model_of_all_labels_would_lose_more_good_cells_than_the_labels_show
 @pytest.mark.parametrize("wells", [2, 4])
 def test_with_few_wells_each_is_held_out_once(wells):
     labels, features = labels_of(60, wells=wells)
-    _, _, held_out = fit_detector(labels, features, SETTINGS)
-    assert np.isfinite(held_out).all()
+    assert np.isfinite(fit_detector(labels, features, SETTINGS, LOST).held_out).all()
 
 
 def test_every_label_is_in_the_detector_where_one_well_holds_all_abnormal_ones():
     labels, features = labels_of(60)
     abnormal = labels["label"] == "abnormal"
     labels.loc[abnormal, "well"] = "C01"
-    classifier, _, held_out = fit_detector(labels, features, SETTINGS)
+    found = fit_detector(labels, features, SETTINGS, LOST)
+    held_out, scores = found.held_out, found.classifier.scores(features)
     assert np.isnan(held_out[abnormal]).all() and np.isfinite(held_out[~abnormal]).mean() > 0.8
-    scores = classifier.scores(features)
     assert scores[abnormal].min() > np.median(scores[~abnormal])
     labels.loc[~abnormal, "well"] = "B01"
-    classifier, _, held_out = fit_detector(labels, features, SETTINGS)
-    assert np.isnan(held_out).all()
-    oracle = regression(features, abnormal, classifier.penalty)
-    np.testing.assert_allclose(logit(classifier.scores(features)), oracle(features), atol=1e-5)
+    found = fit_detector(labels, features, SETTINGS, LOST)
+    assert np.isnan(found.held_out).all()
+    oracle = regression(features, abnormal, found.penalty)
+    np.testing.assert_allclose(
+        logit(found.classifier.scores(features)), oracle(features), atol=1e-5
+    )
 
 
 def test_labels_of_one_class_are_an_error():
     labels, features = labels_of(30)
     normal = (labels["label"] == "normal").to_numpy()
     with pytest.raises(InputError, match="all 20 labels are normal; a detector needs"):
-        fit_detector(labels[normal], features[normal], SETTINGS)
+        fit_detector(labels[normal], features[normal], SETTINGS, LOST)
 
 
 def detector_of(labels, features, encoder=None) -> Detector:
     encoder = encoder or random_encoder("test_resnet", 32, 3, seed=0)
-    classifier, artefacts, _ = fit_detector(labels, features, SETTINGS)
-    reference = reference_of(features, classifier.scores(features))
-    return Detector(encoder, classifier, artefacts, reference, ABOUT)
+    fit = fit_detector(labels, features, SETTINGS, LOST)
+    reference = reference_of(features, fit.classifier.scores(features))
+    return Detector(encoder, fit.classifier, fit.artefacts, reference, ABOUT)
 
 
 def test_the_most_likely_artefact_is_named():
@@ -210,7 +280,7 @@ def test_a_detector_is_read_as_it_was_written(tmp_path):
     np.testing.assert_array_equal(found.artefacts_of(features), made.artefacts_of(features))
     for name, values in made.reference.items():
         np.testing.assert_array_equal(found.reference[name], values)
-    assert found.about == ABOUT | {"artefacts": ["blur", "debris"]}
+    assert found.about == ABOUT | {"artefacts": ["blur", "debris"], "kinds": []}
 
 
 def test_a_damaged_detector_is_one_message(tmp_path):

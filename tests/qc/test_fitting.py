@@ -23,7 +23,6 @@ from hcsqc.qc.detector import fit_detector, load_detector, reference_of
 from hcsqc.qc.fitting import (
     EXAMPLE_CROPS,
     Embedding,
-    best_encoder,
     fit_to_crops,
     fitted_text,
     reference_rows,
@@ -32,6 +31,7 @@ from hcsqc.qc.fitting import (
 )
 from hcsqc.qc.model import PACKAGES, installed_pins
 from scripts.qc import fit_detector as command
+from tests.qc.test_choice import write_ranking
 
 CHANNELS = ("w1", "w4", "w5")
 COMPOSITE = ("w5", "w1", "w4")
@@ -92,50 +92,7 @@ def encoder():
 def fitted(encoder, shards):
     """A detector of every second crop, and its labels."""
     labels = labels_of(shards, range(0, 60, 2)).assign(random=[True, False] * 15)
-    return fit_to_crops(encoder, shards, labels, EMBEDDING, SETTINGS, ABOUT), labels
-
-
-# The encoder
-
-
-def ranking(folder: Path, *rows) -> Path:
-    """Write a ranking from (encoder, probe, screen, metric, budget, mean)."""
-    columns = ["encoder", "probe", "screen", "metric", "budget", "mean"]
-    table = pd.DataFrame(rows, columns=columns).assign(verdict="best")
-    table.to_csv(folder / "ranking.csv", index=False)
-    return folder / "ranking.csv"
-
-
-def test_the_best_encoder_has_the_highest_mean_f1_with_the_most_labels(tmp_path):
-    path = ranking(
-        tmp_path,
-        ("vgg", "knn", "sim", "f1", 100, 0.91),
-        ("simclr", "knn", "sim", "f1", 100, 0.9351),
-        ("table", "knn", "sim", "f1", 100, 0.99),  # sees no crops
-        ("vgg", "knn", "sim", "f1", 25, 0.97),
-        ("vgg", "linear", "sim", "f1", 100, 0.98),
-        ("vgg", "knn", "other", "f1", 500, 0.98),
-        ("vgg", "knn", "sim", "auc", 100, 0.98),
-    )
-    name, why = best_encoder(path, "knn", "sim", ["vgg", "simclr", "unranked"])
-    assert name == "simclr"
-    assert why == "highest mean F1 under knn with 100 labels, 93.5; verdict: best"
-
-
-@pytest.mark.parametrize(
-    "row",
-    [
-        ("table", "knn", "sim", "f1", 100, 0.9),
-        ("vgg", "linear", "sim", "f1", 100, 0.9),
-        ("vgg", "knn", "other", "f1", 100, 0.9),
-    ],
-    ids=["encoder", "probe", "screen"],
-)
-def test_a_ranking_without_any_of_the_encoders_names_what_to_set(tmp_path, row):
-    path = ranking(tmp_path, row)
-    message = "ranking.csv ranks no encoder that can score crops under probe knn; .* qc.encoder"
-    with pytest.raises(InputError, match=message):
-        best_encoder(path, "knn", "sim", ["vgg"])
+    return fit_to_crops(encoder, shards, labels, EMBEDDING, SETTINGS, 0.05, ABOUT), labels
 
 
 # Labels and crops
@@ -164,7 +121,8 @@ def test_a_detector_is_fitted_to_the_features_of_its_labels(fitted, encoder, sha
     everything, _ = extract_features(
         encoder, shards, COMPOSITE, np.arange(60), 16, "float32", "test"
     )
-    classifier, artefacts, scores = fit_detector(labels, everything[::2], SETTINGS)
+    fit = fit_detector(labels, everything[::2], SETTINGS, 0.05)
+    classifier, artefacts, scores = fit.classifier, fit.artefacts, fit.held_out
     detector = found.detector
     np.testing.assert_allclose(
         detector.classifier.scores(everything), classifier.scores(everything), atol=1e-5
@@ -201,21 +159,22 @@ def test_labels_of_crops_that_are_not_there_are_an_error(encoder, shards):
     labels = labels_of(shards, range(60)).assign(random=True)
     labels.loc[3, "crop_id"] = "sim/p/B02/s1/x9999y9999"
     with pytest.raises(InputError, match="1 crops are not in .*, first sim/p/B02/s1/x9999y9999"):
-        fit_to_crops(encoder, shards, labels, EMBEDDING, SETTINGS, ABOUT)
+        fit_to_crops(encoder, shards, labels, EMBEDDING, SETTINGS, 0.05, ABOUT)
 
 
 def test_a_composite_that_is_not_the_encoders_is_an_error(encoder, shards):
     labels = labels_of(shards, range(60)).assign(random=True)
     pair = replace(EMBEDDING, composite=("w1", "w4"))
     with pytest.raises(InputError, match="detector random: the encoder .* 3 channels"):
-        fit_to_crops(encoder, shards, labels, pair, SETTINGS, ABOUT)
+        fit_to_crops(encoder, shards, labels, pair, SETTINGS, 0.05, ABOUT)
 
 
 def test_a_detector_is_saved_with_its_labels(fitted, tmp_path):
     found, labels = fitted
     save_fitted(found, tmp_path / "detector")
     assert load_detector(tmp_path / "detector").about == found.detector.about | {
-        "artefacts": ["blur"]
+        "artefacts": ["blur"],
+        "kinds": [],
     }
     held_out = read_table(tmp_path / "detector" / "held_out.parquet", "held_out")
     for name in ("crop_id", "plate", "well", "label", "selection", "random"):
@@ -260,8 +219,9 @@ def study(tmp_path, shards, encoder, monkeypatch):
     monkeypatch.setattr(command, "save_model", lambda *args: models.append(args))
     for name in ("good", "better"):
         save_encoder(encoder, tmp_path / name / "seed0" / "encoder.safetensors")
-    rows = [(name, "knn", "sim", "f1", 50, 0.8 + place / 10) for place, name in enumerate("ab")]
-    rows += [("good", "knn", "sim", "f1", 50, 0.7), ("better", "knn", "sim", "f1", 50, 0.75)]
+    metric = "recall_at_5_percent"
+    rows = [(name, "knn", "sim", metric, 50, 0.8 + place / 10) for place, name in enumerate("ab")]
+    rows += [("good", "knn", "sim", metric, 50, 0.7), ("better", "knn", "sim", metric, 50, 0.75)]
     tables = {"random": labels_of(shards, range(0, 60, 3))}
     tables["all"] = labels_of(shards, range(0, 60, 2), "diverse")
     for name, table in tables.items():
@@ -271,7 +231,7 @@ def study(tmp_path, shards, encoder, monkeypatch):
         screen="sim",
         encoder="best",
         encoders=[tmp_path / name / "seed0" / "encoder.safetensors" for name in ("good", "better")],
-        ranking=ranking(tmp_path, *rows),
+        ranking=write_ranking(tmp_path, *rows),
         probe="knn",
         labels=tmp_path / "all.parquet",
         random_labels=tmp_path / "random.parquet",
@@ -288,6 +248,7 @@ def study(tmp_path, shards, encoder, monkeypatch):
         threads=1,
         penalties=[0.01, 0.1],
         folds=3,
+        good_cells_lost=0.05,
     )
     return args, models
 
@@ -318,7 +279,8 @@ def test_command_saves_the_detector_of_the_best_encoder(study, capsys):
     assert (folder, model, pins) == (args.output, args.model, installed_pins())
     assert example.shape == (4, 3, 32, 32) and len(areas) == 4
     assert capsys.readouterr().out == (
-        "detector: better (highest mean F1 under knn with 50 labels, 75.0; verdict: best), "
+        "detector: better (finds 75.0% of the aberrant crops where 5% of the normal ones are "
+        "lost, under knn with 50 labels), "
         f"20 normal and 20 abnormal labels, saved in {args.output}\n"
     )
 

@@ -7,7 +7,7 @@ without a tenth of the wells. Others, fitted to the abnormal labels, name the mo
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +29,43 @@ from hcsqc.qc.detector_files import ABOUT, CLASSIFIER, ENCODER
 
 HELD_OUT_FOLDS = 10
 FEWEST_PER_ARTEFACT = 3  # labels of an artefact, for the detector to name it
+FEWEST_PER_KIND = 8  # labels of an artefact, for a classifier of its own
+GAIN = 0.01  # of recall, that one classifier per kind is worth its many numbers
 QUANTILES = np.linspace(0, 1, 101)
+SINGLE, BY_KIND = "logistic", "logistic by kind"
+
+
+@dataclass(frozen=True)
+class AnyKind:
+    """Abnormal is what is any of several kinds, each with a classifier of its own.
+
+    One linear classifier of opposite kinds cancels itself: blur takes away what noise adds.
+    """
+
+    kinds: dict[str, FittedLogistic]
+
+    def scores(self, matrix: np.ndarray) -> np.ndarray:
+        """Return the probability that a crop is not free of every kind, as if they were apart."""
+        none = np.ones(len(matrix))
+        for model in self.kinds.values():
+            none *= 1 - model.scores(matrix)
+        return 1 - none
+
+
+@dataclass(frozen=True)
+class DetectorFit:
+    """What `fit_detector` found.
+
+    `held_out` are the labels' scores by models that saw none of their wells, nan where there are
+    none; `recalls` what each kind of classifier found of the abnormal labels so, or None.
+    """
+
+    classifier: FittedLogistic | AnyKind
+    kind: str
+    penalty: float
+    artefacts: dict[str, FittedLogistic]
+    held_out: np.ndarray
+    recalls: dict[str, float | None]
 
 
 @dataclass(frozen=True)
@@ -41,7 +77,7 @@ class Detector:
     """
 
     encoder: Encoder
-    classifier: FittedLogistic
+    classifier: FittedLogistic | AnyKind
     artefacts: dict[str, FittedLogistic]
     reference: dict[str, np.ndarray]
     about: dict
@@ -56,11 +92,9 @@ class Detector:
 
 
 def fit_detector(
-    labels: pd.DataFrame,
-    features: np.ndarray,
-    settings: LogisticSettings,
-) -> tuple[FittedLogistic, dict[str, FittedLogistic], np.ndarray]:
-    """Fit the classifiers, and return each label's score by a model that saw none of its well.
+    labels: pd.DataFrame, features: np.ndarray, settings: LogisticSettings, good_cells_lost: float
+) -> DetectorFit:
+    """Fit the classifiers, and score each label by models that saw none of its well.
 
     `labels` are rows of the `labels` table, `features` their n x width features. The C is chosen on
     all labels. With it a model is fitted without each tenth of the wells (without each well, of
@@ -69,7 +103,11 @@ def fit_detector(
     scores show. One model fitted to all labels has scored none of them, and with many more features
     than labels it flagged more. It is the detector only where there are too few wells for two of
     the others, and all scores are then NaN. A score is also NaN where the labels of the other wells
-    are of one class. Raises InputError if all labels are.
+    are of one class.
+
+    Where the labels name kinds of artefacts, one classifier per kind is fitted in the same way. It
+    is kept if its held-out recall at `good_cells_lost` is higher. Raises InputError if all labels
+    are of one class.
     """
     targets = (labels["label"] == ABNORMAL).to_numpy(np.int64)
     wells = (labels["plate"] + "/" + labels["well"]).to_numpy()
@@ -78,27 +116,91 @@ def fit_detector(
             f"all {len(labels)} labels are {labels['label'].iloc[0]}; a detector needs normal and "
             "abnormal ones, label crops of the other class"
         )
-    whole = fit_logistic(features, targets, wells, settings, seed=0)
+    fold = _well_folds(targets, wells)
+    single = _cross_fitted(targets, np.ones(len(targets), bool), features, wells, fold, settings)
+    artefacts = _fit_artefacts(labels, features, wells, settings)
+    recalls = {SINGLE: _recall(single.held_out, targets, good_cells_lost)}
+    found = DetectorFit(single.model, SINGLE, single.penalty, artefacts, single.held_out, recalls)
+    kinds = _kinds(labels)
+    if len(kinds) < 2 or recalls[SINGLE] is None:
+        return found
+    parts = {
+        name: _cross_fitted(
+            (kind & (targets == 1)).astype(np.int64),
+            kind | (targets == 0),
+            features,
+            wells,
+            fold,
+            settings,
+        )
+        for name, kind in kinds.items()
+    }
+    held_out = 1 - np.prod([1 - part.held_out for part in parts.values()], axis=0)
+    if (np.isnan(held_out) != np.isnan(single.held_out)).any():
+        return found  # a kind lies in too few wells to be held out
+    recalls[BY_KIND] = _recall(held_out, targets, good_cells_lost)
+    if recalls[BY_KIND] is None or recalls[BY_KIND] < recalls[SINGLE] + GAIN:
+        return found
+    models = AnyKind({name: part.model for name, part in parts.items()})
+    return replace(found, classifier=models, kind=BY_KIND, held_out=held_out)
+
+
+@dataclass(frozen=True)
+class _CrossFitted:
+    model: FittedLogistic
+    held_out: np.ndarray
+    penalty: float
+
+
+def _cross_fitted(targets, used, features, wells, fold, settings) -> _CrossFitted:
+    """Return the mean of models without a fold each, and the rows' scores by those.
+
+    Only rows that are `used` are fitted to; `fold` is the number of each row's fold, or None.
+    """
+    whole = fit_logistic(features[used], targets[used], wells[used], settings, seed=0)
     alike = LogisticSettings((whole.penalty,), folds=1)  # nothing left to choose
     held_out, models = np.full(len(targets), np.nan), []
-    for rest, held in _well_folds(targets, wells):
-        model = fit_logistic(features[rest], targets[rest], wells[rest], alike, seed=0)
-        held_out[held] = model.scores(features[held])
-        models.append(model)
-    artefacts = _fit_artefacts(labels, features, wells, settings)
+    for number in range(0 if fold is None else fold.max() + 1):
+        held = fold == number
+        rest = used & ~held
+        if held.any() and len(set(targets[rest])) == 2:
+            model = fit_logistic(features[rest], targets[rest], wells[rest], alike, seed=0)
+            held_out[held] = model.scores(features[held])
+            models.append(model)
     if len(models) < 2:  # some labels would be in none
-        return whole, artefacts, np.full(len(targets), np.nan)
-    return mean_of_models(models), artefacts, held_out
+        return _CrossFitted(whole, np.full(len(targets), np.nan), whole.penalty)
+    return _CrossFitted(mean_of_models(models), held_out, whole.penalty)
 
 
-def _well_folds(targets: np.ndarray, wells: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Return pairs of label rows, those to fit on (of both classes) and those of other wells."""
+def _well_folds(targets: np.ndarray, wells: np.ndarray) -> np.ndarray | None:
+    """Return the number of each label's fold, which its well shares; None of a single well."""
     folds = min(HELD_OUT_FOLDS, len(np.unique(wells)))
-    if folds < 2:
-        return []
-    number = held_out_fold(targets, wells, folds, seed=0)
-    pairs = [(np.flatnonzero(number != i), np.flatnonzero(number == i)) for i in range(folds)]
-    return [(rest, held) for rest, held in pairs if len(held) and len(set(targets[rest])) == 2]
+    return None if folds < 2 else held_out_fold(targets, wells, folds, seed=0)
+
+
+def _kinds(labels: pd.DataFrame) -> dict[str, np.ndarray]:
+    """Return which labels are of each kind; those of rare or unnamed ones are a kind together."""
+    abnormal = labels["label"] == ABNORMAL
+    names = labels["artefact"].where(abnormal)
+    counts = names.value_counts()
+    common = sorted(counts.index[counts >= FEWEST_PER_KIND])
+    kinds = {name: (names == name).to_numpy() for name in common}
+    rest = (abnormal & ~names.isin(common)).to_numpy()
+    if rest.sum() >= FEWEST_PER_KIND or not kinds:
+        kinds["other"] = rest | kinds.get("other", False)
+    elif rest.any():  # too few for a classifier of their own; they are of every kind
+        kinds = {name: kind | rest for name, kind in kinds.items()}
+    return kinds
+
+
+def _recall(scores: np.ndarray, targets: np.ndarray, good_cells_lost: float) -> float | None:
+    """Return the share of abnormal labels above what that share of the normal ones lies above."""
+    known = ~np.isnan(scores)
+    normal, abnormal = scores[known & (targets == 0)], scores[known & (targets == 1)]
+    if not len(normal) or not len(abnormal):
+        return None
+    value = np.quantile(normal, 1 - good_cells_lost, method="higher")
+    return float((abnormal > value).mean())
 
 
 def _fit_artefacts(labels, features, wells, settings) -> dict[str, FittedLogistic]:
@@ -133,7 +235,10 @@ def save_detector(detector: Detector, folder: Path) -> None:
     """Write encoder, numbers and `detector.json` into a folder."""
     save_encoder(detector.encoder, folder / ENCODER)
     numbers = dict(detector.reference)
-    for name, fitted in {"abnormal": detector.classifier, **detector.artefacts}.items():
+    classifier = detector.classifier
+    kinds = classifier.kinds if isinstance(classifier, AnyKind) else {}
+    models = {f"kind.{name}": model for name, model in kinds.items()} or {"abnormal": classifier}
+    for name, fitted in {**models, **detector.artefacts}.items():
         numbers |= {
             f"{name}.centre": fitted.centre,
             f"{name}.scale": fitted.scale,
@@ -142,7 +247,8 @@ def save_detector(detector: Detector, folder: Path) -> None:
         }
     with atomic(folder / CLASSIFIER) as temporary:
         save_file({name: np.ascontiguousarray(value) for name, value in numbers.items()}, temporary)
-    write_json(detector.about | {"artefacts": list(detector.artefacts)}, folder / ABOUT)
+    names = {"artefacts": list(detector.artefacts), "kinds": list(kinds)}
+    write_json(detector.about | names, folder / ABOUT)
 
 
 def load_detector(folder: Path) -> Detector:
@@ -151,14 +257,16 @@ def load_detector(folder: Path) -> Detector:
     try:
         about = json.loads((folder / ABOUT).read_text())
         numbers = load_file(folder / CLASSIFIER)
-        fitted = {name: _fitted(numbers, name) for name in ("abnormal", *about["artefacts"])}
+        artefacts = {name: _fitted(numbers, name) for name in about["artefacts"]}
+        kinds = {name: _fitted(numbers, f"kind.{name}") for name in about.get("kinds", [])}
+        classifier = AnyKind(kinds) if kinds else _fitted(numbers, "abnormal")
     except Exception as error:  # safetensors raises its own, unexported kinds
         raise InputError(
             f"{folder}: cannot be read as a detector ({error}); name the folder qc/detector of a "
             "study that has one"
         ) from error
     reference = {name: numbers[name] for name in ("feature_mean", "feature_sd", "score_quantiles")}
-    return Detector(encoder, fitted.pop("abnormal"), fitted, reference, about)
+    return Detector(encoder, classifier, artefacts, reference, about)
 
 
 def _fitted(numbers: dict[str, np.ndarray], name: str) -> FittedLogistic:

@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from hcsqc.core.errors import InputError
 from hcsqc.core.ids import is_copy
 from hcsqc.core.schema import read_table, write_table
 from hcsqc.crops.shards import Shards
@@ -47,31 +46,6 @@ class Fitted:
     areas: np.ndarray
 
 
-def best_encoder(
-    ranking: Path, probe: str, screen: str, encoders: Sequence[str]
-) -> tuple[str, str]:
-    """Return which of `encoders` is best on a screen by a study's ranking, and why.
-
-    That is the one with the highest mean F1 under `probe` at its largest label budget. Raises
-    InputError if the ranking has none of them.
-    """
-    ranked = pd.read_csv(ranking)
-    asked = (ranked["probe"] == probe) & (ranked["screen"] == screen) & (ranked["metric"] == "f1")
-    rows = ranked[asked]
-    rows = rows[rows["budget"] == rows["budget"].max()]
-    rows = rows[rows["encoder"].isin(encoders)]
-    if rows.empty:
-        raise InputError(
-            f"{ranking} ranks no encoder that can score crops under probe {probe}; name "
-            "one in qc.encoder"
-        )
-    best = rows.sort_values("mean", ascending=False).iloc[0]
-    return best["encoder"], (
-        f"highest mean F1 under {probe} with {best['budget']} labels, "
-        f"{100 * best['mean']:.1f}; verdict: {best['verdict']}"
-    )
-
-
 def study_labels(labels: Path, random_labels: Path) -> pd.DataFrame:
     """Return the rows of two `labels` tables, one per crop, and whether it was chosen at random.
 
@@ -100,12 +74,14 @@ def fit_to_crops(
     labels: pd.DataFrame,
     embedding: Embedding,
     settings: LogisticSettings,
+    good_cells_lost: float,
     about: Mapping[str, object],
 ) -> Fitted:
     """Fit a detector to the crops of `labels`, which `study_labels` returns.
 
     `about` is what `detector.json` says of its origin; `encoder` and `encoder_chosen` are the
-    encoder's name and why it is that one. What comes of fitting is added. Raises InputError if a
+    encoder's name and why it is that one. What comes of fitting is added; `good_cells_lost` is the
+    share that `fit_detector` compares classifiers at. Raises InputError if a
     label's crop is not in `shards`, the composite is not one for the encoder, or all labels are of
     one class.
     """
@@ -113,20 +89,21 @@ def fit_to_crops(
     rows = np.concatenate([shards.rows_of(labels["crop_id"]), reference])
     features, precision = _features(encoder, shards, rows, embedding, about["encoder"])
     of_labels, of_reference = features[: len(labels)], features[len(labels) :]
-    classifier, artefacts, scores = fit_detector(labels, of_labels, settings)
+    fit = fit_detector(labels, of_labels, settings, good_cells_lost)
     counts = labels["label"].value_counts()
     found = {
-        "classifier": "logistic",
-        "penalty": classifier.penalty,
+        "classifier": fit.kind,
+        "held_out_recall": fit.recalls,
+        "penalty": fit.penalty,
         "labels_normal": int(counts["normal"]),
         "labels_abnormal": int(counts["abnormal"]),
         "window_px": shards.format.size_px,
         "precision": precision,
     }
-    known = reference_of(of_reference, classifier.scores(of_reference))
-    detector = Detector(encoder, classifier, artefacts, known, {**about, **found})
+    known = reference_of(of_reference, fit.classifier.scores(of_reference))
+    detector = Detector(encoder, fit.classifier, fit.artefacts, known, {**about, **found})
     columns = ["crop_id", "plate", "well", "label", "selection", "random"]
-    held_out = labels[columns].assign(score=scores)
+    held_out = labels[columns].assign(score=fit.held_out)
     return Fitted(detector, held_out, *_examples(shards, rows[:EXAMPLE_CROPS], embedding.composite))
 
 
