@@ -24,6 +24,8 @@ from hcsqc.encoders.measures import MEASURES
 from hcsqc.encoders.views import ViewSettings
 from hcsqc.pretraining.methods import METHODS
 from hcsqc.pretraining.settings import PretrainingSettings
+from hcsqc.probes.finetune import FinetuneSettings
+from hcsqc.probes.finetune_search import FinetuneSearchSettings
 from hcsqc.probes.frozen.knn import KnnSettings
 from hcsqc.probes.frozen.logistic import LogisticSettings
 from hcsqc.probes.sgd import SgdSearchSettings, SgdSettings
@@ -39,8 +41,8 @@ PROBE_SETTINGS = {
     "linear": SgdSettings,
     "linear_search": SgdSearchSettings,
     "logistic": LogisticSettings,
-    "finetune": SgdSettings,
-    "finetune_search": SgdSearchSettings,
+    "finetune": FinetuneSettings,
+    "finetune_search": FinetuneSearchSettings,
 }
 
 
@@ -182,6 +184,18 @@ def test_a_number_that_is_not_of_the_list_is_named_with_those_that_are():
         ("study__encoders", [], "study.encoders: [] should be non-empty"),
         ("study__seeds", [0, 0], "study.seeds: [0, 0] has non-unique elements"),
         ("crops__window_px", 127, "crops.window_px: 127 is not a multiple of 2"),
+        (
+            "probes__finetune__batchnorm",
+            "froozen",
+            "probes.finetune.batchnorm: unknown value 'froozen'; did you mean 'frozen'?",
+        ),
+        (
+            "probes__finetune_searched__least_steps",
+            -1,
+            "probes.finetune_searched.least_steps: -1 is less than the minimum of 0",
+        ),
+        ("probes__finetune__least_steps", 0.5, "probes.finetune.least_steps: 0.5 is not of type"),
+        ("probes__linear_paper__batchnorm", "train", "probes.linear_paper: unknown key 'batchnor"),
         ("probes__knn__kind", "svm", "probes.knn.kind: unknown value 'svm'"),
         ("encoders__vgg16__kind", "supervised", "encoders.vgg16.kind: unknown value 'supervised'"),
         ("screens__BBBC022__composite", [], "screens.BBBC022.composite: [] should be non-empty"),
@@ -194,7 +208,12 @@ def test_a_value_out_of_range_is_named_with_its_place(path, value, expected):
 
 @pytest.mark.parametrize(
     ("place", "key"),
-    [("study", "test"), ("probes.knn", "neighbours"), ("presets.paper.common", "epochs")],
+    [
+        ("study", "test"),
+        ("probes.knn", "neighbours"),
+        ("probes.finetune", "least_steps"),
+        ("presets.paper.common", "epochs"),
+    ],
 )
 def test_a_missing_key_is_named_with_its_place(place, key):
     config = copy.deepcopy(DEFAULTS)
