@@ -28,6 +28,7 @@ from hcsqc.probes.finetune import FinetuneSettings
 from hcsqc.probes.finetune_search import FinetuneSearchSettings
 from hcsqc.probes.frozen.knn import KnnSettings
 from hcsqc.probes.frozen.logistic import LogisticSettings
+from hcsqc.probes.resampling import FEWEST_DRAWS_OF_A_MEAN
 from hcsqc.probes.sgd import SgdSearchSettings, SgdSettings
 from hcsqc.screens.scale import ScaleSettings
 from hcsqc.screens.simulate.model import SimulationSettings
@@ -498,10 +499,17 @@ def test_an_encoder_gets_exactly_what_pretraining_reads(method):
 
 def test_a_probes_own_budgets_and_draws_stand_above_the_studys():
     config = read("demo/study.yaml")
-    assert settings.probe_budgets(config, "finetune_paper") == [350, 25]
-    assert settings.probe_draws(config, "finetune_paper") == 1
+    assert settings.probe_budgets(config, "finetune_paper") == [25]
+    assert settings.probe_draws(config, "finetune_paper") == 3
     assert settings.probe_budgets(config, "knn") == [350, 100, 50, 25, 10]
     assert settings.probe_draws(config, "knn") == 20
+
+
+@pytest.mark.parametrize("files", [(), ("demo/study.yaml",), ("demo/study.yaml", "demo/full.yaml")])
+def test_the_shipped_figures_of_few_labels_are_means_over_three_draws_or_more(files):
+    config = read(*files)
+    for probe in config["study"]["probes"]:
+        assert settings.probe_draws(config, probe) >= FEWEST_DRAWS_OF_A_MEAN
 
 
 @pytest.mark.parametrize("probe", DEFAULTS["probes"])
