@@ -145,7 +145,14 @@ def presets(values: Mapping, notes: Mapping) -> Iterator[str]:
 def probes(values: Mapping, notes: Mapping) -> Iterator[str]:
     """Yield the tables of probes by kind, with those of config.yaml as columns."""
     yield "A name of your own and what the probe is.\n"
-    for section in (model.KnnProbe, model.LogisticProbe, model.SgdProbe, model.SgdSearchProbe):
+    for section in (
+        model.KnnProbe,
+        model.LogisticProbe,
+        model.LinearProbe,
+        model.LinearSearchProbe,
+        model.FinetuneProbe,
+        model.FinetuneSearchProbe,
+    ):
         kinds = section.model_json_schema()["properties"]["kind"]
         kinds = kinds.get("enum", [kinds.get("const")])
         yield f"{about(section)}\n"

@@ -33,7 +33,7 @@ from benchmarks import common
 from hcsqc.encoders.store import Encoder, random_encoder
 from hcsqc.encoders.views import normalise
 from hcsqc.labels.folds import grouped_folds
-from hcsqc.probes.finetune import finetune, finetuned_scores
+from hcsqc.probes.finetune import FinetuneSettings, finetune, finetuned_scores
 from hcsqc.probes.frozen.knn import KnnDraw, KnnSettings, knn_scores_by_draw
 from hcsqc.probes.frozen.linear import _initial_layers, linear_scores
 from hcsqc.probes.frozen.logistic import TOLERANCE, LogisticSettings, fit_logistic
@@ -46,7 +46,7 @@ APART = 0.1  # standard deviations between the means of the classes, in each fea
 WELLS = 64
 KNN = KnnSettings(5, "euclidean")
 LOGISTIC = LogisticSettings(tuple(10.0**power for power in range(-5, 3)), 5)
-TUNING = SgdSettings(2, 32, 0.001, 0.9, 0.0, (1,), 0.1)
+TUNING = FinetuneSettings(2, 32, 0.001, 0.9, 0.0, (1,), 0.1, "train", 0)
 TUNED_CROPS = 96
 TUNED_PX = 64
 TUNED_BATCH = 64  # of the crops that are scored

@@ -11,16 +11,15 @@ from hcsqc.encoders.views import two_views
 from hcsqc.features.extract import FeatureBatches
 from hcsqc.pretraining.loop import pretrain
 from hcsqc.pretraining.methods import METHODS
-from hcsqc.probes.finetune import finetune, finetuned_scores
-from hcsqc.probes.sgd import SgdSettings
+from hcsqc.probes.finetune import FinetuneSettings, finetune, finetuned_scores
 from tests.pretraining.test_ssl_pretraining import VIEWS, Cells, Killed, recipe_of, state_of
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 
 CHANNELS = ("w1", "w2", "w3")
-EPOCHS_OF_SGD = SgdSettings(
+EPOCHS_OF_SGD = FinetuneSettings(
     epochs=4, batch_size=8, learning_rate=0.01, momentum=0.9, weight_decay=0.0, milestones=(3,),
-    gamma=0.1,
+    gamma=0.1, batchnorm="train", least_steps=0,
 )  # fmt: skip
 
 

@@ -11,13 +11,13 @@ from hcsqc.core.ids import encoder_label
 from hcsqc.core.progress import Progress
 from hcsqc.core.schema import write_table
 from hcsqc.encoders.store import load_encoder
+from hcsqc.probes.finetune import FinetuneSettings
 from hcsqc.probes.finetune_draws import (
     CompositeCrops,
     check_trainable,
     chosen_settings,
     finetuned_predictions,
 )
-from hcsqc.probes.sgd import SgdSettings
 from hcsqc.probes.task import tasks
 
 
@@ -37,7 +37,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--choice", type=Path, help="of a search; its settings hold instead")
     parser.add_argument("--output", type=Path, required=True)
-    cli.add_settings(parser, SgdSettings, required=False)
+    cli.add_settings(parser, FinetuneSettings, required=False)
     cli.run(probe, parser.parse_args())
 
 
@@ -55,7 +55,8 @@ def probe(args, record) -> None:
     )
     pixels.check(encoder)
     label = f"finetune {encoder_label(args.encoder)} at {args.budget} labels"
-    progress = Progress(args.draws * settings.epochs * args.budget, "crops", label)
+    epochs = settings.lasting(args.budget).epochs
+    progress = Progress(args.draws * epochs * args.budget, "crops", label)
     predictions = finetuned_predictions(
         encoder,
         pixels,
@@ -69,9 +70,9 @@ def probe(args, record) -> None:
     record.device = "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def given_settings(args) -> SgdSettings:
+def given_settings(args) -> FinetuneSettings:
     """Return the settings that the flags give; raise InputError if one is missing."""
-    given = cli.settings_from(args, SgdSettings)
+    given = cli.settings_from(args, FinetuneSettings)
     missing = [name for name, value in dataclasses.asdict(given).items() if value is None]
     if missing:
         raise InputError(f"neither --choice nor --{missing[0].replace('_', '-')} is given")

@@ -11,8 +11,7 @@ from hcsqc.core.ids import encoder_label, wells_of
 from hcsqc.core.progress import Progress
 from hcsqc.crops.shards import Shards
 from hcsqc.encoders.store import check_composite, load_encoder
-from hcsqc.probes.finetune_search import search_finetuning
-from hcsqc.probes.sgd import SgdSearchSettings
+from hcsqc.probes.finetune_search import FinetuneSearchSettings, search_finetuning
 from hcsqc.probes.task import tasks
 
 
@@ -26,7 +25,7 @@ def main() -> None:
     parser.add_argument("--budget", type=int, required=True)
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--output", type=Path, required=True)
-    cli.add_settings(parser, SgdSearchSettings)
+    cli.add_settings(parser, FinetuneSearchSettings)
     cli.run(search, parser.parse_args())
 
 
@@ -34,7 +33,7 @@ def search(args, record) -> None:
     """Search as the arguments describe; without labels for the budget nothing is chosen."""
     torch.set_num_threads(args.threads)
     torch.use_deterministic_algorithms(not torch.cuda.is_available())
-    settings = cli.settings_from(args, SgdSearchSettings)
+    settings = cli.settings_from(args, FinetuneSearchSettings)
     encoder = load_encoder(args.encoder)
     check_composite(encoder, args.composite, "fine-tuning search")
     found = {"chosen": None, "trials": []}
@@ -42,10 +41,9 @@ def search(args, record) -> None:
     if task:
         shards = Shards(args.crops)
         crops = shards.read_composite(shards.rows_of(task.train_crops), args.composite)
-        each = args.budget * (settings.folds - 1)  # crops per epoch over all folds
         name = encoder_label(args.encoder)
         progress = Progress(
-            each * sum(chosen.epochs for chosen in settings.grid()),
+            settings.searched_crops(args.budget),
             "crops",
             f"search {name} at {args.budget} labels",
         )

@@ -13,7 +13,6 @@ from scipy.optimize import least_squares
 
 from hcsqc.analyses.learning_curves import (
     COLUMNS,
-    FEWEST_DRAWS,
     Curve,
     drops,
     fit_curve,
@@ -23,6 +22,7 @@ from hcsqc.analyses.learning_curves import (
 from hcsqc.core.errors import InputError
 from hcsqc.core.schema import write_table
 from hcsqc.figures.learning_curves import plot_learning_curves, spread
+from hcsqc.probes.resampling import FEWEST_DRAWS
 from scripts.analyses import fit_learning_curves
 
 BUDGETS = [10, 25, 50, 100, 350]
@@ -183,7 +183,16 @@ def test_a_probe_of_one_budget_has_no_drop():
         planted(rising, budgets=[350]), resampled(planted(rising, budgets=[350]), 20, 0), "s"
     )
     assert table.empty
-    assert list(table) == ["encoder", "probe", "low_budget", "high_budget", "drop", "low", "high"]
+    assert list(table) == [
+        "encoder",
+        "probe",
+        "low_budget",
+        "high_budget",
+        "drop",
+        "low",
+        "high",
+        "draws",
+    ]
 
 
 def test_seeds_of_pretraining_are_averaged_within_a_draw():
@@ -284,4 +293,5 @@ def test_one_budget_and_one_draw_are_drawn_as_points(tmp_path):
         points(scores, resampled(scores, 20, 0), "s"), curves, {"a": "ssl"}, tmp_path / "f.png"
     )
     assert curves["reason"].tolist() == ["1 budgets, and a curve needs 3"]
+    assert points(scores, resampled(scores, 20, 0), "s")[["low", "high"]].isna().all(axis=None)
     assert Image.open(tmp_path / "f.png").size[0] > 400

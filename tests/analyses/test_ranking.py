@@ -9,7 +9,7 @@ from scipy.stats import binom, false_discovery_control, norm, t
 from hcsqc.analyses.ranking import compare_encoders, groups, holm, rank, sentence
 from hcsqc.figures.ranking import plot_ranking
 from hcsqc.probes.metrics import score_predictions
-from hcsqc.probes.resampling import bootstrap_scores, interval, p_value
+from hcsqc.probes.resampling import FEWEST_DRAWS, bootstrap_scores, interval, p_value
 
 NAMES = ["a", "b", "c", "d"]
 
@@ -77,6 +77,21 @@ def test_equal_encoders_are_a_tie_and_it_is_said():
     _, found = ranked(simulated(np.random.default_rng(2), [0.8, 0.8, 0.8]))
     assert found["verdict"].tolist() == ["tie"] * 3
     assert sentence(found).startswith("A tie of all: ")
+
+
+@pytest.mark.parametrize(
+    ("draws", "verdict"),
+    [(1, "no verdict: 1 draw"), (FEWEST_DRAWS - 1, "no verdict: 4 draws"), (FEWEST_DRAWS, None)],
+)
+def test_few_draws_give_no_verdict_even_of_a_clear_winner(draws, verdict, tmp_path):
+    table, found = ranked(simulated(np.random.default_rng(1), [4, 0.2, 0.2], draws=draws))
+    assert found["encoder"].iloc[0] == "a" and set(found["draws"]) == {draws}
+    plot_ranking(found, table, tmp_path / "ranking.png")
+    if verdict:
+        assert set(found["verdict"]) == {verdict}
+        assert sentence(found) == f"{verdict.capitalize()}, and one needs {FEWEST_DRAWS}."
+    else:
+        assert found["verdict"].tolist() == ["best", "worse", "worse"]
 
 
 def test_a_tie_at_the_top_names_who_is_in_it():

@@ -24,8 +24,11 @@ from hcsqc.encoders.measures import MEASURES
 from hcsqc.encoders.views import ViewSettings
 from hcsqc.pretraining.methods import METHODS
 from hcsqc.pretraining.settings import PretrainingSettings
+from hcsqc.probes.finetune import FinetuneSettings
+from hcsqc.probes.finetune_search import FinetuneSearchSettings
 from hcsqc.probes.frozen.knn import KnnSettings
 from hcsqc.probes.frozen.logistic import LogisticSettings
+from hcsqc.probes.resampling import FEWEST_DRAWS_OF_A_MEAN
 from hcsqc.probes.sgd import SgdSearchSettings, SgdSettings
 from hcsqc.screens.scale import ScaleSettings
 from hcsqc.screens.simulate.model import SimulationSettings
@@ -39,8 +42,8 @@ PROBE_SETTINGS = {
     "linear": SgdSettings,
     "linear_search": SgdSearchSettings,
     "logistic": LogisticSettings,
-    "finetune": SgdSettings,
-    "finetune_search": SgdSearchSettings,
+    "finetune": FinetuneSettings,
+    "finetune_search": FinetuneSearchSettings,
 }
 
 
@@ -182,6 +185,18 @@ def test_a_number_that_is_not_of_the_list_is_named_with_those_that_are():
         ("study__encoders", [], "study.encoders: [] should be non-empty"),
         ("study__seeds", [0, 0], "study.seeds: [0, 0] has non-unique elements"),
         ("crops__window_px", 127, "crops.window_px: 127 is not a multiple of 2"),
+        (
+            "probes__finetune__batchnorm",
+            "froozen",
+            "probes.finetune.batchnorm: unknown value 'froozen'; did you mean 'frozen'?",
+        ),
+        (
+            "probes__finetune_searched__least_steps",
+            -1,
+            "probes.finetune_searched.least_steps: -1 is less than the minimum of 0",
+        ),
+        ("probes__finetune__least_steps", 0.5, "probes.finetune.least_steps: 0.5 is not of type"),
+        ("probes__linear_paper__batchnorm", "train", "probes.linear_paper: unknown key 'batchnor"),
         ("probes__knn__kind", "svm", "probes.knn.kind: unknown value 'svm'"),
         ("encoders__vgg16__kind", "supervised", "encoders.vgg16.kind: unknown value 'supervised'"),
         ("screens__BBBC022__composite", [], "screens.BBBC022.composite: [] should be non-empty"),
@@ -194,7 +209,12 @@ def test_a_value_out_of_range_is_named_with_its_place(path, value, expected):
 
 @pytest.mark.parametrize(
     ("place", "key"),
-    [("study", "test"), ("probes.knn", "neighbours"), ("presets.paper.common", "epochs")],
+    [
+        ("study", "test"),
+        ("probes.knn", "neighbours"),
+        ("probes.finetune", "least_steps"),
+        ("presets.paper.common", "epochs"),
+    ],
 )
 def test_a_missing_key_is_named_with_its_place(place, key):
     config = copy.deepcopy(DEFAULTS)
@@ -479,10 +499,17 @@ def test_an_encoder_gets_exactly_what_pretraining_reads(method):
 
 def test_a_probes_own_budgets_and_draws_stand_above_the_studys():
     config = read("demo/study.yaml")
-    assert settings.probe_budgets(config, "finetune_paper") == [350, 25]
-    assert settings.probe_draws(config, "finetune_paper") == 1
+    assert settings.probe_budgets(config, "finetune_paper") == [25]
+    assert settings.probe_draws(config, "finetune_paper") == 3
     assert settings.probe_budgets(config, "knn") == [350, 100, 50, 25, 10]
     assert settings.probe_draws(config, "knn") == 20
+
+
+@pytest.mark.parametrize("files", [(), ("demo/study.yaml",), ("demo/study.yaml", "demo/full.yaml")])
+def test_the_shipped_figures_of_few_labels_are_means_over_three_draws_or_more(files):
+    config = read(*files)
+    for probe in config["study"]["probes"]:
+        assert settings.probe_draws(config, probe) >= FEWEST_DRAWS_OF_A_MEAN
 
 
 @pytest.mark.parametrize("probe", DEFAULTS["probes"])

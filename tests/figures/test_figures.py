@@ -37,7 +37,9 @@ def is_picture(path: Path) -> bool:
     return image.shape[0] > 50 and image.std() > 0.01
 
 
-def table(number: int, screens=("BBBC022",), budgets=(350, 25), interval=True) -> pd.DataFrame:
+def table(
+    number: int, screens=("BBBC022",), budgets=(350, 25), interval=True, draws=5
+) -> pd.DataFrame:
     rows = []
     for screen in screens:
         for probe in ("knn", "linear_paper"):
@@ -50,7 +52,7 @@ def table(number: int, screens=("BBBC022",), budgets=(350, 25), interval=True) -
                         row = dict.fromkeys(COLUMNS)
                         row |= {"table": number, "encoder": encoder, "kind": kind, "probe": probe}
                         row |= {"budget": budget, "screen": screen, "metric": metric}
-                        row |= {"percent": percent, "status": "run"}
+                        row |= {"percent": percent, "status": "run", "draws": draws}
                         row |= {"low": percent - 2, "high": percent + 1} if interval else {}
                         rows.append(row)
     left_out = dict.fromkeys(COLUMNS) | {"table": number, "encoder": "vgg16", "kind": "transfer"}
@@ -77,6 +79,16 @@ def test_score_against_budget_has_a_panel_per_probe_and_a_line_per_encoder(tmp_p
 def test_without_intervals_no_band_is_drawn(tmp_path, drawn):
     plot_budgets(table(2, interval=False), tmp_path / "budget.png")
     assert all(not axis.collections for axis in drawn[0].axes)
+
+
+@pytest.mark.parametrize(
+    ("draws", "mark"), [(1, " (1 draw: no mean)"), (2, " (2 draws: no mean)"), (3, "")]
+)
+def test_a_panel_of_too_few_draws_says_so(draws, mark, tmp_path, drawn):
+    plot_budgets(table(2, draws=draws), tmp_path / "budget.png")
+    plot_shift(table(2, draws=draws), table(3, ("OTHER",), (350,), draws=draws), tmp_path / "s.png")
+    for figure in drawn:
+        assert [axis.get_title() for axis in figure.axes] == [f"knn{mark}", f"linear_paper{mark}"]
 
 
 def test_the_shift_figure_shows_each_encoder_here_and_there(tmp_path, drawn):

@@ -15,18 +15,17 @@ from hcsqc.core.errors import InputError
 from hcsqc.core.schema import read_table, write_table
 from hcsqc.crops.shards import ShardFormat, ShardWriter
 from hcsqc.encoders.store import random_encoder, save_encoder
-from hcsqc.probes.finetune import finetune, finetuned_scores
+from hcsqc.probes.finetune import FinetuneSettings, finetune, finetuned_scores
 from hcsqc.probes.finetune_draws import (
     CompositeCrops,
     check_trainable,
     chosen_settings,
     finetuned_predictions,
 )
-from hcsqc.probes.sgd import SgdSettings
 from hcsqc.probes.task import Task
 from scripts.probes import finetune as command
 
-TUNING = SgdSettings(2, 4, 0.01, 0.9, 0.01, (1,), 0.1)
+TUNING = FinetuneSettings(2, 4, 0.01, 0.9, 0.01, (1,), 0.1, "train", 0)
 CHANNELS = {"here": ("a", "b", "c"), "there": ("x", "c", "b", "a")}
 COMPOSITES = {"here": ["c", "b", "a"], "there": ["c", "a", "x"]}
 

@@ -12,8 +12,7 @@ from hcsqc.encoders.models import InputSpec
 from hcsqc.encoders.store import describe
 from hcsqc.labels.folds import grouped_folds
 from hcsqc.probes.finetune import finetune, finetuned_logits
-from hcsqc.probes.finetune_search import search_finetuning
-from hcsqc.probes.sgd import SgdSearchSettings
+from hcsqc.probes.finetune_search import FinetuneSearchSettings, search_finetuning
 
 PLAIN = InputSpec(8, (0.5,) * 3, (0.5,) * 3)
 
@@ -32,7 +31,7 @@ def labelled(n=48, wells=8, contrast=60):
     return crops.astype(np.uint8), targets, (np.arange(n) % wells).astype(str)
 
 
-def settings(**changes) -> SgdSearchSettings:
+def settings(**changes) -> FinetuneSearchSettings:
     values = {
         "epochs": (3, 12),
         "batch_size": 8,
@@ -42,8 +41,10 @@ def settings(**changes) -> SgdSearchSettings:
         "milestone_shares": (0.5,),
         "gamma": 0.1,
         "folds": 3,
+        "batchnorm": "train",
+        "least_steps": 0,
     }
-    return SgdSearchSettings(**(values | changes))
+    return FinetuneSearchSettings(**(values | changes))
 
 
 def search(crops, targets, wells, chosen=None, seed=0):
@@ -105,6 +106,24 @@ def test_a_setting_whose_training_fails_is_not_chosen_and_if_all_do_it_is_said()
         search(*labelled(), settings(learning_rate=(1e9,), weight_decay=(0.0,), epochs=(6,)))
 
 
+def test_every_trial_and_the_choice_have_the_searchs_batchnorm_and_least_steps():
+    longer = settings(
+        batchnorm="frozen", least_steps=5, epochs=(2, 3), learning_rate=(0.01,), weight_decay=(0.0,)
+    )
+    assert {(one.batchnorm, one.least_steps) for one in longer.grid()} == {("frozen", 5)}
+    crops, targets, wells = labelled(n=24, wells=6)
+    batches = []
+    chosen, trials = search_finetuning(
+        encoder(), crops, targets, wells, longer, 0, lambda count, loss: batches.append(count)
+    )
+    assert (chosen.batchnorm, chosen.least_steps) == ("frozen", 5)
+    # 16 crops are two batches, so that 2 epochs become 3, in each of 3 folds.
+    assert len(batches) == len(trials) * 3 * 6
+    assert sum(batches) == longer.searched_crops(24)
+
+
 def test_an_empty_grid_is_refused():
     with pytest.raises(InputError, match="nothing to choose from; list some learning_rate"):
         settings(learning_rate=())
+    with pytest.raises(InputError, match="batchnorm 'on' is neither train nor frozen"):
+        settings(batchnorm="on")

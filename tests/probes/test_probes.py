@@ -29,7 +29,7 @@ from hcsqc.encoders.store import Encoder, random_encoder, save_encoder
 from hcsqc.features.tables import features_table
 from hcsqc.probes import finetune as finetune_module
 from hcsqc.probes import frozen
-from hcsqc.probes.finetune import finetune, finetuned_scores
+from hcsqc.probes.finetune import FinetuneSettings, finetune, finetuned_scores
 from hcsqc.probes.frozen import knn as knn_module
 from hcsqc.probes.frozen.knn import KnnDraw, KnnSettings, knn_scores_by_draw
 from hcsqc.probes.frozen.linear import _initial_layers, linear_logits, linear_scores
@@ -39,7 +39,7 @@ from scripts.probes import finetune as finetune_script
 
 unhurried = hypothesis_settings(deadline=None)  # a busy machine is no failure
 LINEAR = SgdSettings(12, 8, 0.05, 0.9, 0.01, (4, 9), 0.1)
-TUNING = SgdSettings(3, 8, 0.01, 0.9, 0.01, (2,), 0.1)
+TUNING = FinetuneSettings(3, 8, 0.01, 0.9, 0.01, (2,), 0.1, "train", 0)
 
 
 def two_classes(n: int, width: int, apart: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -480,9 +480,82 @@ def test_a_single_crop_left_over_joins_the_batch_before(encoder, n, sizes):
 @given(st.integers(1, 200), st.integers(1, 40))
 def test_batches_hold_every_crop_once(n, size):
     order = np.random.default_rng(n).permutation(n)
-    batches = list(finetune_module._batches(order, size))
+    batches = list(finetune_module._batches(order, replace(TUNING, batch_size=size)))
     np.testing.assert_array_equal(torch.cat(batches).numpy(), order)
     assert max(map(len, batches)) <= size + 1
+
+
+def statistics(network: nn.Module) -> dict[str, torch.Tensor]:
+    """Return the running statistics of the BatchNorm layers, with their counts of batches."""
+    names = ("running_mean", "running_var", "num_batches_tracked")
+    return {name: value for name, value in weights(network).items() if name.endswith(names)}
+
+
+def test_frozen_batchnorm_keeps_its_statistics_bit_for_bit_while_scale_and_offset_train(encoder):
+    crops, targets = bright_or_dark(16, seed=0)
+    before = weights(encoder.backbone)
+    network = tuned(encoder, crops, targets, replace(TUNING, batchnorm="frozen"))[0]
+    assert statistics(network) and same(statistics(network), before)
+    moved = weights(network)
+    assert all(not torch.equal(moved[name], before[name]) for name, _ in network.named_parameters())
+
+
+def test_trained_batchnorm_renews_its_statistics_once_per_batch(encoder):
+    crops, targets = bright_or_dark(16, seed=0)
+    before = statistics(encoder.backbone)
+    found = statistics(tuned(encoder, crops, targets)[0])
+    for name, value in found.items():
+        if name.endswith("num_batches_tracked"):
+            assert value == before[name] + 3 * 2  # epochs x batches
+        else:
+            assert not torch.equal(value, before[name])
+
+
+def test_a_frozen_layer_normalises_a_crop_alike_in_whatever_batch(encoder):
+    """A step of no rate leaves the network: its loss on a batch is the mean over its crops."""
+    crops, targets = bright_or_dark(8, seed=0)
+    still = replace(TUNING, epochs=1, batchnorm="frozen", learning_rate=0.0, weight_decay=0.0)
+    losses = {}
+    for size in (2, 8):
+        batches: list[tuple[int, float]] = []
+        tuned(encoder, crops, targets, replace(still, batch_size=size), batches=batches)
+        losses[size] = np.average([loss for _, loss in batches], weights=[n for n, _ in batches])
+    assert losses[2] == pytest.approx(losses[8], rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("n", "least", "steps", "epochs", "milestones"),
+    [
+        (16, 0, 6, 3, (2,)),  # two batches an epoch
+        (16, 6, 6, 3, (2,)),
+        (16, 7, 8, 4, (3,)),  # 8/3 of an epoch, rounded
+        (16, 24, 24, 12, (8,)),
+        (17, 24, 24, 12, (8,)),  # a single crop left over is no batch of its own
+        (5, 9, 9, 9, (6,)),  # the demo's case: all labels are one batch
+    ],
+)
+def test_few_labels_get_more_epochs_until_there_are_the_least_steps(
+    encoder, n, least, steps, epochs, milestones
+):
+    crops, targets = bright_or_dark(n, seed=0)
+    batches: list[tuple[int, float]] = []
+    settings = replace(TUNING, least_steps=least)
+    tuned(encoder, crops, targets, settings, batches=batches)
+    assert len(batches) == steps
+    assert settings.lasting(n) == replace(settings, epochs=epochs, milestones=milestones)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="bit for bit on a CPU only")
+def test_least_steps_are_the_epochs_and_milestones_that_make_them(encoder):
+    crops, targets = bright_or_dark(12, seed=0)
+    longer = tuned(encoder, crops, targets, replace(TUNING, least_steps=11))
+    as_said = tuned(encoder, crops, targets, replace(TUNING, epochs=6, milestones=(4,)))
+    assert same(weights(longer), weights(as_said))
+
+
+def test_another_word_for_batchnorm_is_refused():
+    with pytest.raises(InputError, match="batchnorm 'eval' is neither train nor frozen"):
+        replace(TUNING, batchnorm="eval")
 
 
 def test_a_loss_that_explodes_says_what_to_lower(encoder):

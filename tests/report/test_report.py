@@ -213,8 +213,16 @@ def test_a_smoke_test_ranks_nothing_and_says_so(tmp_path):
 
 def test_too_few_draws_are_said_to_tell_nothing(tmp_path):
     text = Reader(page(study(draws=2), tmp_path, draws=2)).text
-    assert "Too few draws to tell." in text and "is best" not in text
+    assert "No verdict: 2 draws, and one needs 5." in text and "is best" not in text
     assert " to 95" not in text
+
+
+@pytest.mark.parametrize(("draws", "mark"), [(1, "1 draw"), (2, "2 draws"), (3, None)])
+def test_a_figure_of_fewer_than_three_draws_is_marked_as_no_mean(draws, mark, tmp_path):
+    text = Reader(page(study(draws=draws), tmp_path, draws=draws)).text
+    assert "fewer than 3 are no mean" in text
+    assert (f" {mark} " in text.split("Table 1.")[1].split("Table 2.")[0]) is bool(mark)
+    assert (f"on sim, {mark}: no mean" in text) is bool(mark)
 
 
 def test_pictures_lie_in_the_page_and_nothing_is_fetched(tmp_path):

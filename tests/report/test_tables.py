@@ -11,10 +11,12 @@ from snakemake.utils import update_config
 
 from hcsqc.core.config import probe_budgets, probed
 from hcsqc.probes.metrics import TABLE_METRICS
-from hcsqc.report.tables import COLUMNS, FEWEST_DRAWS, PAPER_TABLES, make_tables, metrics_table
+from hcsqc.probes.resampling import FEWEST_DRAWS
+from hcsqc.report.tables import COLUMNS, PAPER_TABLES, make_tables, metrics_table
 from tests.conftest import ROOT
 
 CONFIG = yaml.safe_load((ROOT / "config.yaml").read_text())
+CONFIG["study"]["probes"].remove("finetune")  # ours, of the same kind as the paper's
 PAPER = pd.read_csv(PAPER_TABLES)
 
 
@@ -120,6 +122,19 @@ def test_too_few_draws_have_no_interval(draws, seeds):
         metric="f1",
     )
     assert pd.notna(row["percent"]) and pd.isna(row["low"]) and pd.isna(row["high"])
+
+
+@pytest.mark.parametrize(
+    ("draws", "reason"),
+    [(1, "1 draw, too few for a mean"), (2, "2 draws, too few for a mean"), (3, None)],
+)
+def test_a_figure_of_fewer_than_three_draws_says_so(draws, reason):
+    config = study(study={"draws": draws, "seeds": [0, 1]})
+    table = make(score_rows(config, by_draw), config)[1]
+    row = cell(table, encoder="simclr", probe="knn", metric="f1")
+    assert row["status"] == "run" and pd.notna(row["percent"])
+    assert (row["reason"] if reason else None) == reason
+    assert reason or pd.isna(row["reason"])
 
 
 def test_draws_times_seeds_just_enough_have_an_interval():

@@ -20,7 +20,7 @@ LESS = """
 study: {encoders: [efficientnet_lite0, simclr]}
 presets: {paper: {common: {input_px: 32, epochs: 1}}}
 encoders: {efficientnet_lite0: {input_px: 32}}
-probes: {finetune_paper: {epochs: 1, milestones: [1]}}
+probes: {finetune: {least_steps: 1, epochs: 1, milestones: [1]}}
 """
 
 

@@ -14,13 +14,11 @@ import pandas as pd
 from scipy.optimize import minimize_scalar
 
 from hcsqc.core.errors import InputError
-from hcsqc.probes.resampling import interval
+from hcsqc.probes.resampling import FEWEST_DRAWS, interval
 
 METRIC = "f1"
 NEXT_LABELS = 50
-# Three parameters need as many budgets, and an interval some draws to resample.
-FEWEST_BUDGETS = 3
-FEWEST_DRAWS = 5
+FEWEST_BUDGETS = 3  # as many as the curve has parameters
 DOES_NOT_RISE = "does not rise"
 EXPONENTS = (0.05, 2.0)
 # The loss along c may have two valleys; a grid finds the deeper one, which is then searched.
@@ -135,25 +133,30 @@ def learning_curves(scores: pd.DataFrame, replicates: pd.DataFrame, screen: str)
 
 
 def points(scores: pd.DataFrame, replicates: pd.DataFrame, screen: str) -> pd.DataFrame:
-    """Return encoder, probe, budget, score, low and high: mean F1 over draws with its interval.
+    """Return encoder, probe, budget, score, low, high and draws: mean F1 with its interval.
 
-    Fractions; from the same replicates as in `learning_curves`, for the figure.
+    Fractions; from the same replicates as in `learning_curves`, for the figure. Fewer than 5 draws
+    have no interval.
     """
     rows = []
     for about, budgets, values, means, wells in _by_draw(scores, replicates, screen):
         for place, budget in enumerate(budgets):
             low, high = interval(means[:, place], wells)
+            if len(values) < FEWEST_DRAWS:
+                low = high = np.nan
             score = values[:, place].mean() if len(values) else np.nan
             rows.append(about | {"budget": budget, "score": score, "low": low, "high": high})
-    return pd.DataFrame(rows, columns=[*KEYS, "budget", "score", "low", "high"])
+            rows[-1] |= {"draws": len(values)}
+    return pd.DataFrame(rows, columns=[*KEYS, "budget", "score", "low", "high", "draws"])
 
 
 def drops(scores: pd.DataFrame, replicates: pd.DataFrame, screen: str) -> pd.DataFrame:
     """Return what each encoder and probe loses from its largest budget to its smallest.
 
     Columns encoder, probe, low_budget, high_budget, and drop of the mean F1, a fraction, above 0
-    where few labels score less, with its 95% interval low to high, paired by replicate.
-    Probes of one budget have no row. Raises InputError if there are no scores of the screen.
+    where few labels score less, with its 95% interval low to high, paired by replicate, and draws.
+    An interval of fewer than 5 draws is not to be believed. Probes of one budget have no row.
+    Raises InputError if there are no scores of the screen.
     """
     rows = []
     for about, budgets, values, means, wells in _by_draw(scores, replicates, screen):
@@ -162,8 +165,9 @@ def drops(scores: pd.DataFrame, replicates: pd.DataFrame, screen: str) -> pd.Dat
         low, high = interval(means[:, -1] - means[:, 0], wells)
         drop = (values[:, -1] - values[:, 0]).mean()
         rows.append(about | {"low_budget": budgets[0], "high_budget": budgets[-1], "drop": drop})
-        rows[-1] |= {"low": low, "high": high}
-    return pd.DataFrame(rows, columns=[*KEYS, "low_budget", "high_budget", "drop", "low", "high"])
+        rows[-1] |= {"low": low, "high": high, "draws": len(values)}
+    columns = [*KEYS, "low_budget", "high_budget", "drop", "low", "high", "draws"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def _by_draw(

@@ -5,10 +5,11 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from hcsqc.probes.resampling import interval, p_value
+from hcsqc.probes.resampling import FEWEST_DRAWS, interval, p_value
 
 ALPHA = 0.05  # of all comparisons of one ranking together
 CELL = ["probe", "budget", "screen", "metric"]
+NO_VERDICT = "no verdict"  # and why
 
 
 def compare_encoders(scores: pd.DataFrame, replicates: pd.DataFrame) -> pd.DataFrame:
@@ -67,7 +68,8 @@ def rank(pairs: pd.DataFrame, scores: pd.DataFrame, replicates: pd.DataFrame) ->
     `pairs` is what `compare_encoders` found for the same scores and replicates. Columns: those of
     `CELL`, encoder, mean with its interval low to high, difference and p to the highest mean, and
     verdict: `best` for the highest mean if it is better than each other one, `tie` for it and for
-    those that it cannot be told from otherwise, `worse` for the rest. draws is their number.
+    those that it cannot be told from otherwise, `worse` for the rest. draws is their number; where
+    they are fewer than 5 the verdict is "no verdict: 1 draw", and nobody's p is to be believed.
     """
     means = scores.groupby([*CELL, "encoder"])["value"].mean()
     resampled = replicates.groupby([*CELL, "encoder", "replicate"])["value"].mean()
@@ -91,6 +93,9 @@ def rank(pairs: pd.DataFrame, scores: pd.DataFrame, replicates: pd.DataFrame) ->
         if len(table) > 1 and (table["verdict"][1:] == "worse").all():
             table.loc[0, "verdict"] = "best"
         table["draws"] = draws[cell]
+        if draws[cell] < FEWEST_DRAWS:
+            plural = "s" if draws[cell] > 1 else ""
+            table["verdict"] = f"{NO_VERDICT}: {draws[cell]} draw{plural}"
         parts.append(table.assign(**dict(zip(CELL, cell, strict=True))))
     columns = [*CELL, "encoder", "mean", "low", "high", "difference", "p", "verdict", "draws"]
     return pd.concat(parts, ignore_index=True)[columns]
@@ -99,6 +104,8 @@ def rank(pairs: pd.DataFrame, scores: pd.DataFrame, replicates: pd.DataFrame) ->
 def sentence(ranked: pd.DataFrame) -> str:
     """Return what the ranking of one probe, budget, screen and metric says."""
     best = ranked["encoder"].iloc[0]
+    if ranked["verdict"].iloc[0].startswith(NO_VERDICT):
+        return f"{ranked['verdict'].iloc[0].capitalize()}, and one needs {FEWEST_DRAWS}."
     tied = ranked.loc[ranked["verdict"] == "tie", "encoder"].tolist()[1:]
     if len(ranked) == 1:
         return f"{best} is the only encoder."

@@ -18,6 +18,7 @@ from hcsqc.core.ids import screen_of, wells_of
 from hcsqc.core.schema import LABELS, TableSchema
 from hcsqc.labels.splits import class_counts
 from hcsqc.probes.metrics import TABLE_METRICS, table_scores
+from hcsqc.probes.resampling import FEWEST_DRAWS
 from hcsqc.probes.task import ABNORMAL, FitScores, Task, select
 
 SAME_SCREEN = "same screen"
@@ -31,8 +32,6 @@ CAUSES = {
     PERMUTED_CHANNELS: "another order of channels",
 }
 LABELS_CAUSE = "features that mean something else there, which only labels mend"
-# As many as behind an interval in the tables.
-FEWEST_DRAWS = 5
 LEAST_LOSS = 0.01  # of F1; less is none
 MOSTLY = 0.5  # share of the loss that a cause must win back to be named
 

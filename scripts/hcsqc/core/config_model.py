@@ -75,6 +75,7 @@ Diameter = Annotated[float, Field(gt=2)]
 Precision = Literal["auto", "float32", "bfloat16"]
 Measures = Literal["intensity_and_size", "image_quality", "nucleus_and_ring"]
 Region = Literal["window", "cell"]
+BatchNorm = Literal["train", "frozen"]
 Method = Literal["simclr", "barlow_twins", "vicreg", "deepcluster_v2", "swav"]
 
 Distinct = AfterValidator(_distinct)
@@ -423,6 +424,12 @@ class Preset(Section):
     swav: dict[str, Any] = _may("of SwAV")
 
 
+_BATCHNORM = (
+    "`train`: by the statistics of each batch; `frozen`: by those that the encoder came with"
+)
+_LEAST_STEPS = "of the optimizer; where labels make fewer, there are more epochs"
+
+
 class Probe(Section):
     """What every probe may have."""
 
@@ -449,7 +456,7 @@ class LogisticProbe(Probe):
 
 
 class SgdProbe(Probe):
-    """A linear layer, or the whole network, trained by stochastic gradient descent."""
+    """Training by stochastic gradient descent."""
 
     kind: Literal["linear", "finetune"]
     shuffle_labels: bool = _may("train on labels of other crops: a control")
@@ -474,6 +481,34 @@ class SgdSearchProbe(Probe):
     milestone_shares: list[Probability]
     gamma: Positive
     folds: TwoOrMore
+
+
+class LinearProbe(SgdProbe):
+    """A linear layer on frozen features, trained by stochastic gradient descent."""
+
+    kind: Literal["linear"]
+
+
+class LinearSearchProbe(SgdSearchProbe):
+    """The same with a line search on the training labels of each draw."""
+
+    kind: Literal["linear_search"]
+
+
+class FinetuneProbe(SgdProbe):
+    """The encoder and a linear layer, trained together by stochastic gradient descent."""
+
+    kind: Literal["finetune"]
+    batchnorm: BatchNorm = Field(description=_BATCHNORM)
+    least_steps: Whole = Field(description=_LEAST_STEPS)
+
+
+class FinetuneSearchProbe(SgdSearchProbe):
+    """The same with a line search on the training labels of the first draw."""
+
+    kind: Literal["finetune_search"]
+    batchnorm: BatchNorm = Field(description=_BATCHNORM)
+    least_steps: Whole = Field(description=_LEAST_STEPS)
 
 
 def _screen_kind(given: Mapping) -> Any:
@@ -520,10 +555,10 @@ AnyEncoder = Annotated[
 AnyProbe = Annotated[
     Annotated[KnnProbe, Tag("knn")]
     | Annotated[LogisticProbe, Tag("logistic")]
-    | Annotated[SgdProbe, Tag("linear")]
-    | Annotated[SgdProbe, Tag("finetune")]
-    | Annotated[SgdSearchProbe, Tag("linear_search")]
-    | Annotated[SgdSearchProbe, Tag("finetune_search")],
+    | Annotated[LinearProbe, Tag("linear")]
+    | Annotated[LinearSearchProbe, Tag("linear_search")]
+    | Annotated[FinetuneProbe, Tag("finetune")]
+    | Annotated[FinetuneSearchProbe, Tag("finetune_search")],
     _chosen_by(
         "kind",
         lambda given: given.get("kind"),

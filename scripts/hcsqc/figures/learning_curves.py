@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from hcsqc.analyses.learning_curves import Curve
-from hcsqc.figures.style import KIND_STYLE, METRIC_NAME, plt, save_figure
+from hcsqc.figures.style import KIND_STYLE, METRIC_NAME, plt, save_figure, titled
 
 # How far beyond the largest budget the curve is drawn; further, it would be believed too much.
 REACH = 1.5
@@ -40,7 +40,7 @@ def plot_learning_curves(
     for axis, probe in zip(axes.flat, probes, strict=False):
         axis.set_ylim(low - margin, high + margin)
         _draw_panel(axis, points[points["probe"] == probe], curves[curves["probe"] == probe], kinds)
-        axis.set_title(probe)
+        axis.set_title(titled(probe, points.loc[points["probe"] == probe, "draws"].min()))
         axis.set_ylabel(METRIC_NAME)
     _explain_kinds(figure, [kinds[encoder] for encoder in points["encoder"]])
     save_figure(figure, path)

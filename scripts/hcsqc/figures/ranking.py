@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from hcsqc.analyses.ranking import CELL, groups
+from hcsqc.analyses.ranking import CELL, NO_VERDICT, groups
 from hcsqc.figures.style import METRIC_NAME, plt, save_figure
 
 BAR_STEP = 0.03  # between bars, share of the axis
@@ -13,7 +13,8 @@ BAR_STEP = 0.03  # between bars, share of the axis
 def plot_ranking(ranked: pd.DataFrame, pairs: pd.DataFrame, path: Path) -> None:
     """Draw the rankings given, a panel each, as critical-difference diagrams by score.
 
-    `ranked` holds rows of `ranking.rank`, `pairs` those of `ranking.compare_encoders`.
+    `ranked` holds rows of `ranking.rank`, `pairs` those of `ranking.compare_encoders`. Where there
+    is no verdict the title says so, and there are neither intervals nor bars.
     """
     cells = list(ranked.groupby(CELL, sort=False))
     tallest = max(len(rows) for _, rows in cells)
@@ -29,9 +30,12 @@ def plot_ranking(ranked: pd.DataFrame, pairs: pd.DataFrame, path: Path) -> None:
         order = rows["encoder"].tolist()
         places = range(len(order))
         axis.plot(100 * rows["mean"], places, "ko", markersize=4)
-        axis.hlines(places, 100 * rows["low"], 100 * rows["high"], color="0.5", linewidth=1)
+        verdict = rows["verdict"].iloc[0]
+        untold = verdict.startswith(NO_VERDICT)
+        if not untold:
+            axis.hlines(places, 100 * rows["low"], 100 * rows["high"], color="0.5", linewidth=1)
         own = pairs[(pairs[CELL] == list(cell)).all(axis=1)]
-        for count, run in enumerate(groups(own, order)):
+        for count, run in enumerate([] if untold else groups(own, order)):
             at = 1.02 + BAR_STEP * count
             ends = [order.index(run[0]) - 0.2, order.index(run[-1]) + 0.2]
             axis.plot(
@@ -46,7 +50,8 @@ def plot_ranking(ranked: pd.DataFrame, pairs: pd.DataFrame, path: Path) -> None:
         axis.invert_yaxis()
         axis.grid(alpha=0.3)
         probe, budget, screen, _ = cell
-        axis.set_title(f"{probe}, {budget} labels, {screen}", fontsize=9, loc="left")
+        title = f"{probe}, {budget} labels, {screen}" + (f" ({verdict})" if untold else "")
+        axis.set_title(title, fontsize=9, loc="left")
     axes[-1, 0].set_xlabel(
         f"{METRIC_NAME}, 95% interval; bars join encoders that cannot be told apart", fontsize=9
     )

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from hcsqc.figures.style import KIND_STYLE, METRIC, METRIC_NAME, panels, plt, save_figure
+from hcsqc.figures.style import KIND_STYLE, METRIC, METRIC_NAME, panels, plt, save_figure, titled
 
 
 def plot_budgets(table: pd.DataFrame, path: Path) -> None:
@@ -27,7 +27,7 @@ def plot_budgets(table: pd.DataFrame, path: Path) -> None:
         axis.set_xticks(budgets, [str(budget) for budget in budgets])
         axis.minorticks_off()
         axis.set_xlabel("labelled training crops")
-        axis.set_title(probe)
+        axis.set_title(titled(probe, rows.loc[rows["probe"] == probe, "draws"].min()))
         axis.grid(alpha=0.3)
     axes[0].set_ylabel(METRIC_NAME)
     handles, names = axes[0].get_legend_handles_labels()
@@ -63,7 +63,7 @@ def plot_shift(trained: pd.DataFrame, shifted: pd.DataFrame, path: Path) -> None
                 places, rows["low"], rows["high"], alpha=0.5, color=axis.lines[-1].get_color()
             )
         axis.set_yticks(np.arange(len(encoders)), encoders)
-        axis.set_title(probe)
+        axis.set_title(titled(probe, there["draws"].min()))
         axis.set_xlabel(METRIC_NAME)
         axis.grid(alpha=0.3)
     handles, names = axes[0].get_legend_handles_labels()

@@ -11,6 +11,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from hcsqc.core.files import atomic
+from hcsqc.probes.resampling import few_draws
 
 PANELS_PER_ROW = 3
 # Kinds of encoder differ in line and marker, so that the figures read without colour.
@@ -45,6 +46,12 @@ def panels(count: int, height: float) -> tuple[plt.Figure, np.ndarray]:
     for axis in axes.flat[max(count - columns, 0) : count]:  # nothing below has their labels
         axis.tick_params(labelbottom=True)
     return figure, axes.flat[:count]
+
+
+def titled(probe: str, draws: int) -> str:
+    """Return a panel's title: the probe, and how many draws it is of where they are no mean."""
+    few = few_draws(int(draws))
+    return f"{probe} ({few}: no mean)" if few else probe
 
 
 def save_figure(figure, path: Path) -> None:

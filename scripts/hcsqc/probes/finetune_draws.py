@@ -12,8 +12,7 @@ from hcsqc.core.errors import InputError
 from hcsqc.core.ids import screen_and_plate, screen_of
 from hcsqc.crops.shards import Shards
 from hcsqc.encoders.store import Encoder, check_composite
-from hcsqc.probes.finetune import finetune, finetuned_scores
-from hcsqc.probes.sgd import SgdSettings
+from hcsqc.probes.finetune import FROZEN, FinetuneSettings, finetune, finetuned_scores
 from hcsqc.probes.task import Task, all_predictions
 
 SCORING_BATCH = 256
@@ -52,22 +51,22 @@ def check_trainable(encoder: Encoder, path: Path) -> None:
         raise InputError(f"{path}: {encoder.architecture} is measured, not trained")
 
 
-def chosen_settings(choice: Path) -> SgdSettings:
+def chosen_settings(choice: Path) -> FinetuneSettings:
     """Read the settings that a search has chosen.
 
     Where the labels did not carry the search's budget, nothing is trained: any settings do.
     """
     chosen = json.loads(choice.read_text())["chosen"]
     if chosen is None:
-        return SgdSettings(1, 1, 0.0, 0.0, 0.0, (), 1.0)
-    return SgdSettings(**chosen | {"milestones": tuple(chosen["milestones"])})
+        return FinetuneSettings(1, 1, 0.0, 0.0, 0.0, (), 1.0, FROZEN, 0)
+    return FinetuneSettings(**chosen | {"milestones": tuple(chosen["milestones"])})
 
 
 def finetuned_predictions(
     encoder: Encoder,
     pixels: CompositeCrops,
     draws: Iterable[Task],
-    settings: SgdSettings,
+    settings: FinetuneSettings,
     seed: int,
     on_batch: Callable[[int, float], None],
 ) -> pd.DataFrame:

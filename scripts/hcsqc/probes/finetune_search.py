@@ -1,6 +1,7 @@
 """The fine-tuning of paper 3.3, its settings chosen by inner folds of the training labels."""
 
 from collections.abc import Callable
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
@@ -9,8 +10,38 @@ from torch import nn
 from hcsqc.core.errors import InputError
 from hcsqc.encoders.store import Encoder
 from hcsqc.labels.folds import grouped_folds
-from hcsqc.probes.finetune import finetune, finetuned_logits
-from hcsqc.probes.sgd import SgdSearchSettings, SgdSettings, best_trial, trial
+from hcsqc.probes.finetune import FinetuneSettings, check_batchnorm, finetune, finetuned_logits
+from hcsqc.probes.sgd import SgdSearchSettings, best_trial, trial
+
+
+@dataclass(frozen=True)
+class FinetuneSearchSettings(SgdSearchSettings):
+    """What `SgdSearchSettings` says, and `batchnorm` and `least_steps` of `FinetuneSettings`.
+
+    Raises InputError as both do.
+    """
+
+    batchnorm: str
+    least_steps: int
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_batchnorm(self.batchnorm)
+
+    def grid(self) -> list[FinetuneSettings]:  # type: ignore[override]
+        """Return the settings to try; the first has the first of each list."""
+        return [
+            FinetuneSettings(**asdict(one), batchnorm=self.batchnorm, least_steps=self.least_steps)
+            for one in super().grid()
+        ]
+
+    def searched_crops(self, n_crops: int) -> int:
+        """Return how many crops, each time one is seen, a search on n crops trains on.
+
+        It takes all folds for equally large.
+        """
+        fit = n_crops * (self.folds - 1) // self.folds
+        return self.folds * fit * sum(one.lasting(fit).epochs for one in self.grid())
 
 
 def search_finetuning(
@@ -18,10 +49,10 @@ def search_finetuning(
     crops: np.ndarray,
     targets: np.ndarray,
     wells: np.ndarray,
-    settings: SgdSearchSettings,
+    settings: FinetuneSearchSettings,
     seed: int,
     on_batch: Callable[[int, float], None],
-) -> tuple[SgdSettings, list[dict[str, float | None]]]:
+) -> tuple[FinetuneSettings, list[dict[str, float | None]]]:
     """Return the settings with the least log loss over inner folds, by well, and all trials.
 
     `crops` are the n x C x H x W composite crops of the training labels, `targets` 0 and 1, `wells`

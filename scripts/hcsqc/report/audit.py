@@ -11,6 +11,7 @@ from hcsqc.core.html import render
 from hcsqc.core.ids import ProbeJob, probe_job, stage_of
 from hcsqc.core.schema import check_columns
 from hcsqc.probes.metrics import TABLE_METRICS
+from hcsqc.probes.resampling import few_draws
 from hcsqc.report.paper_checks import paper_checks
 from hcsqc.report.paper_claims import NOT_SUPPORTED, SUPPORTED, UNDECIDED, verdicts
 from hcsqc.report.tables import PAPER_COLUMNS
@@ -56,7 +57,8 @@ def cells(
     `tables` are those of `tables.make_tables`, `costs` those of `costs_of_records`. A cell has the
     paper's table, encoder, probe (its kind), budget, screen, metric and percent, and `ours`: one
     entry for each probe of the kind and each screen, with probe, screen, percent, low, high,
-    seconds (of all seeds together), jobs, device and reason (None if it was run). Where the study
+    seconds (of all seeds together), jobs, device, reason (None if it was run) and few (the number
+    of draws where they are too few for a mean, else None). Where the study
     has no such cell, `ours` is empty and `reason` says why.
     """
     check_columns(paper, PAPER_COLUMNS, "the paper's figures")
@@ -105,6 +107,7 @@ def _own_cell(row: Mapping, spent: Mapping) -> dict:
         "jobs": cost.get("jobs"),
         "device": cost.get("device"),
         "reason": None if run else f"not run: {row['reason']}",
+        "few": few_draws(int(row["draws"])) if run else None,
     }
 
 

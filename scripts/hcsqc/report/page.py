@@ -12,7 +12,7 @@ from hcsqc.core.config import describe_data, shuffles_labels
 from hcsqc.core.html import render
 from hcsqc.core.schema import ARTEFACTS
 from hcsqc.probes.metrics import TABLE_METRICS
-from hcsqc.report.tables import FEWEST_DRAWS
+from hcsqc.probes.resampling import FEWEST_DRAWS_OF_A_MEAN, few_draws
 
 DATA_FILES = ("page.html",)
 TEMPLATE = Path(__file__).with_name(DATA_FILES[0])
@@ -107,6 +107,7 @@ def render_report(
         most_failed=MOST_FAILED,
         encoders=encoders,
         metric_names=TABLE_METRICS,
+        draws_of_a_mean=FEWEST_DRAWS_OF_A_MEAN,
         figure_titles=FIGURE_TITLES,
     )
 
@@ -150,6 +151,7 @@ def _cell(row: pd.Series) -> dict:
         "percent": _text(row["percent"]),
         "interval": _interval(row["low"], row["high"]),
         "paper": _text(row["paper_percent"]),
+        "few": few_draws(int(row["draws"])) if row["status"] == "run" else None,
     }
 
 
@@ -179,14 +181,14 @@ def other_metrics(table: pd.DataFrame) -> list[dict]:
         }
         budget = int(own["budget"].iloc[0])
         groups.append({"probe": probe, "screen": screen, "budget": budget, "lines": lines})
+        groups[-1] |= {"few": few_draws(int(own["draws"].max()))}
     return groups
 
 
 def findings(ranked: pd.DataFrame, train: str) -> list[dict]:
     """Return what the ranking by F1 on the training screen says, per probe and budget.
 
-    `ranked` is what `ranking.rank` returns. With few draws it says nothing: how much a score owes
-    to the labels drawn is not known then.
+    `ranked` is what `ranking.rank` returns.
     """
     rows = ranked[(ranked["screen"] == train) & (ranked["metric"] == "f1")]
     return [
@@ -195,9 +197,7 @@ def findings(ranked: pd.DataFrame, train: str) -> list[dict]:
             "budget": budget,
             "percent": f"{100 * group['mean'].iloc[0]:.1f}",
             "encoder": group["encoder"].iloc[0],
-            "sentence": sentence(group)
-            if group["draws"].iloc[0] >= FEWEST_DRAWS
-            else "Too few draws to tell.",
+            "sentence": sentence(group),
         }
         for (probe, budget), group in rows.groupby(["probe", "budget"], sort=False)
     ]

@@ -9,7 +9,8 @@ from hcsqc.analyses.ranking import ALPHA
 from hcsqc.core.config import probe_budgets, probe_draws, probed, shuffles_labels
 from hcsqc.core.errors import InputError
 from hcsqc.core.schema import check_columns
-from hcsqc.report.tables import FEWEST_DRAWS, PAPER_METHODS
+from hcsqc.probes.resampling import FEWEST_DRAWS
+from hcsqc.report.tables import PAPER_METHODS
 
 FEW_LABELS = 10  # paper 4.2
 # One crop of 130 is 0.8 points: a drop that is surely below one point is none worth the name.
@@ -154,7 +155,7 @@ def _best_with_few_labels(config: Mapping, found: Mapping) -> dict:
             )
         ],
         "rule": "SimCLR against each other self-supervised encoder on the training screen, with "
-        "the fine-tuned probe if it has this budget, else with every probe that has it. "
+        "the fine-tuned probes that have this budget, else with every probe that has it. "
         + ABOVE_RULE,
         "verdict": verdict,
         "why": why,
@@ -211,7 +212,7 @@ def _falling(config: Mapping, drops: pd.DataFrame) -> dict:
             )
         ],
         "rule": "The drop of F1 from the probe's largest budget to its smallest, with the "
-        "fine-tuned probe if it has several budgets, else with every probe that has. An encoder "
+        "fine-tuned probes that have several budgets, else with every probe that has. An encoder "
         "drops if its 95% interval lies above nought; it does not if the interval reaches nought "
         "and lies below "
         f"{100 * SMALLEST_DROP:.0f} point (one crop of 130 is 0.8). Supported if all drop; not "
@@ -239,7 +240,7 @@ def _best_under_shift(config: Mapping, found: Mapping) -> dict:
         "title": "SimCLR and DeepCluster are the best self-supervised methods under shift",
         "quotes": [("4.3", "Among SSL methods, SimCLR and DeepCluster performed best")],
         "rule": "Each of the two against each self-supervised encoder that is neither, on every "
-        "screen that was not trained on, with the fine-tuned probe at its largest budget, else "
+        "screen that was not trained on, with the fine-tuned probes at their largest budget, else "
         "with every probe. " + ABOVE_RULE,
         "verdict": verdict,
         "why": f"{why} {said[:1].upper()}{said[1:]}." if said else why,

@@ -12,7 +12,7 @@ import pandas as pd
 
 from hcsqc.core.config import FINETUNING, describe_data, probe_budgets, probed, shuffles_labels
 from hcsqc.probes.metrics import TABLE_METRICS
-from hcsqc.probes.resampling import interval
+from hcsqc.probes.resampling import FEWEST_DRAWS, few_draws, interval
 
 COLUMNS = [
     "data",
@@ -35,8 +35,6 @@ COLUMNS = [
     "reason",
 ]
 CELL = ["encoder", "probe", "budget", "screen", "metric"]
-# An interval over fewer draws than this would say more about luck than about spread.
-FEWEST_DRAWS = 5
 DATA_FILES = ("masud2022_tables.csv",)
 PAPER_TABLES = Path(__file__).with_name(DATA_FILES[0])
 PAPER_SCREENS = {1: "BBBC022", 2: "BBBC022", 3: "BBBC021"}
@@ -58,7 +56,8 @@ def make_tables(
 
     `scores` and `replicates` are those tables of all encoders. Each figure is the mean over draws
     and seeds, in percent, with its 95% interval from resampling wells and draws where there are
-    enough draws. Encoders and budgets that were not run have a row that says why.
+    enough draws. Encoders and budgets that were not run have a row that says why, and the reason of
+    a figure from fewer than 3 draws says that these are no mean.
     """
     summary = _summarise(scores, replicates)
     paper = pd.read_csv(PAPER_TABLES)
@@ -149,7 +148,8 @@ def _row(table, encoder, probe, budget, screen, metric, summary, paper, config) 
         row |= {name: found[name] for name in ("draws", "seeds", "n_test")}
         row |= {"percent": 100 * found["value"]}
         row |= {name: 100 * found[name] for name in ("low", "high")}
-        return row | {"status": "run", "reason": None}
+        few = few_draws(int(found["draws"]))
+        return row | {"status": "run", "reason": few and f"{few}, too few for a mean"}
     reason = config["study"]["not_run"].get(encoder)
     if reason is None and not probed(config, encoder, probe):
         reason = "it has no network to fine-tune"
