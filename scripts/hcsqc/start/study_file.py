@@ -72,8 +72,8 @@ def study_text(
     plates, wells = seen.found.plates, sorted(set(seen.complete["well"]))
     tested = evaluation_wells(wells)
     expected = examples.crops_per_field * seen.complete["well"].isin(tested).sum()
-    most = config["labels"]["truth_per_class"]
-    budgets, test_crops = label_counts(expected, len(tested), most)
+    usual = expected * (1 - config["labels"]["truth_trimmed"])
+    budgets, test_crops = label_counts(usual, len(tested), config["labels"]["truth_per_class"])
     colours = "red, green, blue" if len(composite) == RGB else ""
     shared = [
         "    # Spread over the plate; labels that test come from these wells alone.",
