@@ -35,7 +35,7 @@ help:
 demo: .venv/installed
 	snakemake --profile profiles/demo all qc
 	@echo "The report:  $(CURDIR)/results/demo/report/index.html"
-	@echo "The flags:   $(CURDIR)/results/demo/qc/sim022/report.html and sim021"
+	@echo "The flags:   $(CURDIR)/results/demo/qc/sim022/report.html and sim021, sim022_screen, sim022_next_month"
 	@echo "Every run:   .venv/bin/mlflow ui --backend-store-uri sqlite:///results/demo/mlflow.db, then results/demo/mlflow.html"
 
 demo-full: .venv/installed

@@ -50,7 +50,8 @@ def label(args, record) -> None:
         lists = args.disagreements, args.unmatched
         found = labels_of_files(args.screen, args.label_files, nuclei, settings, *lists)
     counts = found.counts()
-    print(f"labels of {args.screen}: " + ", ".join(f"{n} {name}" for name, n in counts.items()))
+    told = ", ".join(f"{n} {name}" for name, n in counts.items()) or "none"
+    print(f"labels of {args.screen}: {told}")
     write_table(found.labels, args.output, "labels")
     write_table(found.at_random, args.random, "labels")
     write_list(found.unmatched, args.unmatched)

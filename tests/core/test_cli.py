@@ -83,6 +83,18 @@ def test_every_setting_must_be_given(missing, capsys):
     assert f"required: --{missing.replace('_', '-')}" in capsys.readouterr().err
 
 
+def test_a_setting_with_a_default_may_be_absent():
+    @dataclass(frozen=True)
+    class Lamp:
+        seed: int
+        light: float = 1.0
+
+    parser = argparse.ArgumentParser()
+    cli.add_settings(parser, Lamp)
+    for words, expected in (("--seed 3", Lamp(3)), ("--seed 3 --light 0.9", Lamp(3, 0.9))):
+        assert cli.settings_from(parser.parse_args(words.split()), Lamp) == expected
+
+
 @pytest.mark.parametrize(
     ("name", "wrong", "expected"),
     [

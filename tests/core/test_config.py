@@ -184,6 +184,10 @@ def test_a_number_that_is_not_of_the_list_is_named_with_those_that_are():
         ("study__name", "a/b", "study.name: 'a/b' does not match"),
         ("study__encoders", [], "study.encoders: [] should be non-empty"),
         ("study__seeds", [0, 0], "study.seeds: [0, 0] has non-unique elements"),
+        ("labels__truth_per_field", 0, "labels.truth_per_field: 0 is less than the minimum of 1"),
+        ("labels__truth_per_artefact", 2.5, "labels.truth_per_artefact: 2.5 is not of type 'int"),
+        ("labels__truth_trimmed", 1.0, "labels.truth_trimmed: 1.0 is greater than or equal to the"),
+        ("labels__truth_trimmed", -0.1, "labels.truth_trimmed: -0.1 is less than the minimum of 0"),
         ("crops__window_px", 127, "crops.window_px: 127 is not a multiple of 2"),
         (
             "probes__finetune__batchnorm",
@@ -317,6 +321,13 @@ def test_an_override_that_its_method_does_not_have_is_named():
 
 
 # Screens.
+
+
+def test_the_light_of_a_simulated_screen_is_above_0():
+    config = read("demo/study.yaml")
+    config["screens"]["sim022"]["simulate"]["light"] = 0
+    expected = "config: screens.sim022.simulate.light: 0 is less than or equal to the minimum of 0"
+    assert message(config).startswith(expected)
 
 
 def test_a_real_screen_has_no_truth():
@@ -607,7 +618,8 @@ def test_the_models_crop_keys_are_those_of_the_code():
 
 
 def test_the_models_simulation_keys_are_those_of_the_code():
-    assert keys(config_model.Simulation) == fields(SimulationSettings)
+    assert set(config_model.Simulation.model_fields) == fields(SimulationSettings)
+    assert fields(SimulationSettings) - keys(config_model.Simulation) == {"light"}
 
 
 def test_every_method_of_a_preset_is_one_of_the_code():

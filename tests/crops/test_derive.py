@@ -137,6 +137,15 @@ def test_truth_covers_every_crop(derived, tmp_path):
     write_table(truth, tmp_path / "truth.parquet", "crop_truth")
 
 
+def test_a_copy_is_as_odd_as_its_original(derived):
+    _, _, truth = derived
+    odd = truth.set_index("crop_id")["oddness"]
+    copies = truth["crop_id"][truth["artefact"] != "none"]
+    originals = copies.str.rpartition("/")[0]
+    assert odd[copies].tolist() == odd[originals].tolist()
+    assert odd.nunique() > 0.9 * len(copies) and (odd > 0).all()
+
+
 def test_same_parent_gives_the_same_screen(parent, derived, tmp_path):
     shard, crops, truth = derived
     crops_again, truth_again = derive(parent, tmp_path / "again.parquet")

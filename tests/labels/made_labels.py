@@ -40,7 +40,9 @@ def nuclei_at(*places, plate="p", site=1):
 
 
 def truth_at(*cells, plate="p", site=1):
-    """Return truth of cells at (well, x, y, artefact)."""
-    rows = pd.DataFrame(cells, columns=["well", "x_px", "y_px", "artefact"])
+    """Return truth of cells at (well, x, y, artefact[, distance of the nearest changed pixel])."""
+    columns = ["well", "x_px", "y_px", "artefact", "artefact_px"]
+    rows = pd.DataFrame([(*cell, None)[:5] for cell in cells], columns=columns)
+    rows = rows.astype({"artefact_px": "Int32"})
     strength = np.where(rows["artefact"] == "none", 0.0, 0.7)
     return rows.assign(plate=plate, site=site, strength=strength, scope="cell")

@@ -10,6 +10,7 @@ from hcsqc.labels.match import (
     FILE_COLUMNS,
     draw_at_random,
     draw_labels,
+    keep_usual,
     labels_at_random,
     match_truth,
     place_labels,
@@ -364,19 +365,26 @@ def test_nucleus_takes_the_artefact_of_the_nearest_cell():
 
 
 @pytest.mark.parametrize(
-    ("dx", "dy", "left"), [(32, 0, False), (32, -32, False), (33, 0, True), (0, -33, True)]
+    ("away", "x", "nearby"),
+    [(0, 100, True), (32, 100, True), (33, 100, False), (33, 101, True), (None, 100, False)],
 )
-def test_normal_crop_with_an_artefact_in_its_window_is_left_out(dx, dy, left):
-    nuclei = nuclei_at(("B02", 100, 100, True))
-    truth = truth_at(("B02", 100, 100, "none"), ("B02", 100 + dx, 100 + dy, "debris"))
-    assert len(match_truth(nuclei, truth, MATCH_PX, WINDOW_PX)) == left
+def test_good_crop_whose_window_an_artefact_reaches_is_nearby(away, x, nearby):
+    nuclei = nuclei_at(("B02", x, 100, True))
+    matched = match_truth(nuclei, truth_at(("B02", 100, 100, "none", away)), MATCH_PX, WINDOW_PX)
+    assert matched["nearby"].tolist() == [nearby] and matched["artefact"].tolist() == ["none"]
+
+
+def test_a_smaller_window_is_reached_less():
+    nuclei, truth = nuclei_at(("B02", 9, 9, True)), truth_at(("B02", 9, 9, "none", 20))
+    found = [match_truth(nuclei, truth, MATCH_PX, side)["nearby"].item() for side in (64, 40, 38)]
+    assert found == [True, True, False]
 
 
 def test_abnormal_crop_stays_beside_another_abnormal_cell():
     nuclei = nuclei_at(("B02", 100, 100, True))
-    truth = truth_at(("B02", 100, 100, "dead"), ("B02", 110, 100, "debris"))
+    truth = truth_at(("B02", 100, 100, "dead", 0), ("B02", 110, 100, "debris", 0))
     matched = match_truth(nuclei, truth, MATCH_PX, WINDOW_PX)
-    assert matched["artefact"].tolist() == ["dead"]
+    assert matched["artefact"].tolist() == ["dead"] and not matched["nearby"].any()
 
 
 def test_nucleus_without_a_cell_near_is_left_out():
@@ -386,27 +394,32 @@ def test_nucleus_without_a_cell_near_is_left_out():
     assert matched["crop_id"].tolist() == ["s/p/B02/s1/x0100y0100"]
 
 
-def candidates(normal, abnormal):
-    artefacts = ["none"] * normal + ["blur"] * abnormal
+def candidates(normal, abnormal, kinds=("blur",)):
+    """Return so many good and spoilt crops of a field, of each kind in turn."""
+    artefacts = ["none"] * normal + [kinds[i % len(kinds)] for i in range(abnormal)]
     rows = nuclei_at(*[("B02", number, 1, True) for number in range(len(artefacts))])
     return rows.assign(artefact=artefacts, strength=[0.0] * normal + [0.4] * abnormal)
 
 
+def drawn(rows, per_class=10**6, per_field=10**6, per_artefact=10**6, seed=0):
+    return draw_labels(rows, per_class, per_field, per_artefact, seed)
+
+
 @pytest.mark.parametrize(
-    ("normal", "abnormal", "drawn"),
+    ("normal", "abnormal", "expected"),
     [(50, 40, (10, 10)), (50, 4, (10, 4)), (3, 40, (3, 10)), (50, 0, (10, 0)), (0, 0, (0, 0))],
 )
-def test_at_most_so_many_labels_of_each_class_are_drawn(tmp_path, normal, abnormal, drawn):
-    labels = draw_labels(candidates(normal, abnormal), per_class=10, seed=0)
+def test_at_most_so_many_labels_of_each_class_are_drawn(tmp_path, normal, abnormal, expected):
+    labels = drawn(candidates(normal, abnormal), per_class=10)
     counts = labels["label"].value_counts()
-    assert (counts.get("normal", 0), counts.get("abnormal", 0)) == drawn
+    assert (counts.get("normal", 0), counts.get("abnormal", 0)) == expected
     assert labels["crop_id"].is_unique
     write_table(labels, tmp_path / "labels.parquet", "labels")
 
 
 def test_drawn_labels_say_what_the_truth_says(tmp_path):
     rows = candidates(30, 30)
-    labels = draw_labels(rows.sample(frac=1, random_state=1), per_class=20, seed=0)
+    labels = drawn(rows.sample(frac=1, random_state=1), per_class=20)
     write_table(labels, tmp_path / "labels.parquet", "labels")
     back = read_table(tmp_path / "labels.parquet", "labels").set_index("crop_id")
     truth = rows.set_index("crop_id").loc[back.index]
@@ -419,9 +432,82 @@ def test_drawn_labels_say_what_the_truth_says(tmp_path):
 
 
 def test_drawn_labels_depend_on_the_seed_alone():
-    first, again, other = (draw_labels(candidates(60, 60), 20, seed) for seed in (0, 0, 1))
+    rows = candidates(60, 60)
+    first, again, other = (drawn(rows, 20, seed=seed) for seed in (0, 0, 1))
     pd.testing.assert_frame_equal(first, again)
     assert set(first["crop_id"]) != set(other["crop_id"])
+
+
+def test_drawn_labels_depend_on_neither_order_nor_the_name_of_the_screen():
+    rows = candidates(60, 60, kinds=("blur", "dead"))
+    caps = {"per_class": 20, "per_field": 30, "per_artefact": 8}
+    renamed = rows.sample(frac=1, random_state=2)
+    for name in ("crop_id", "field_id"):
+        renamed[name] = "another" + renamed[name].str.removeprefix("s")
+    for one, other in (
+        (drawn(rows, **caps), drawn(renamed, **caps)),
+        (draw_at_random(rows, 30, 0), draw_at_random(renamed, 30, 0)),
+    ):
+        other["crop_id"] = "s" + other["crop_id"].str.removeprefix("another")
+        pd.testing.assert_frame_equal(one, other)
+
+
+def test_no_field_has_more_than_its_share_of_a_class():
+    noisy = candidates(10, 40, kinds=("noise",))
+    others = [
+        candidates(6, 2).assign(
+            field_id=f"s/p/C{n:02}/s1", crop_id=[f"s/p/C{n:02}/s1/{i}" for i in range(8)]
+        )
+        for n in range(1, 6)
+    ]
+    rows = pd.concat([noisy, *others], ignore_index=True)
+    labels = drawn(rows, per_field=5)
+    counts = labels.groupby([labels["crop_id"].str[:9], "label"]).size().unstack()
+    assert counts.loc["s/p/B02/s"].tolist() == [5, 5]
+    assert counts.drop("s/p/B02/s")["abnormal"].tolist() == [2] * 5, "what there is stays"
+    assert counts.drop("s/p/B02/s")["normal"].tolist() == [5] * 5
+    # Of 50 abnormal ones 40 were of the noisy field, of the labels a third are.
+    assert (labels["artefact"] == "noise").sum() == 5
+
+
+def test_no_kind_has_more_than_its_share():
+    labels = drawn(candidates(50, 40, kinds=("noise", "blur", "noise", "noise")), per_artefact=12)
+    assert labels["artefact"].value_counts().to_dict() == {"noise": 12, "blur": 10}
+    assert (labels["label"] == "normal").sum() == 50, "normal is no kind of artefact"
+
+
+def test_caps_do_not_cost_labels_that_others_can_give():
+    rows = candidates(0, 60, kinds=("noise", "noise", "blur", "dead"))
+    labels = drawn(rows, per_class=30, per_artefact=12)
+    assert len(labels) == 30 and labels["artefact"].value_counts()["noise"] <= 12
+
+
+# Crops of a derived screen
+
+
+def derived_candidates(oddness, plate="p"):
+    """Return originals of known oddness, each followed by its copy."""
+    names = [f"s/{plate}/B02/s1/x{i:04d}y0001" for i in range(len(oddness))]
+    crops = [crop for name in names for crop in (name, f"{name}/blur")]
+    return pd.DataFrame({"crop_id": crops, "plate": plate, "oddness": np.repeat(oddness, 2)})
+
+
+def test_the_oddest_share_of_a_plate_and_its_copies_give_no_labels():
+    rows = derived_candidates(np.arange(20.0))
+    kept = keep_usual(rows.sample(frac=1, random_state=0), 0.1)
+    assert sorted(kept["crop_id"]) == sorted(rows["crop_id"][rows["oddness"] < 18])
+    assert len(keep_usual(rows, 0.0)) == 40 and len(keep_usual(rows.head(2), 0.5)) == 2
+
+
+def test_each_plate_is_trimmed_by_itself():
+    rows = pd.concat([derived_candidates(np.arange(10.0)), derived_candidates(np.arange(10), "q")])
+    rows.loc[rows["plate"] == "q", "oddness"] += 100
+    kept = keep_usual(rows, 0.2)
+    assert kept["plate"].value_counts().to_dict() == {"p": 16, "q": 16}
+
+
+def test_no_crop_is_trimmed_of_none():
+    assert keep_usual(derived_candidates([]), 0.1).empty
 
 
 def test_crops_drawn_at_random_keep_the_share_of_abnormal_ones(tmp_path):

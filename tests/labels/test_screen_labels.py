@@ -3,6 +3,7 @@
 import json
 import sys
 from argparse import Namespace
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pandas as pd
@@ -25,7 +26,16 @@ from hcsqc.labels.screen_labels import (
 from scripts.labels import label_screen
 from tests.labels.made_labels import label_file, nuclei_at, placed, truth_at
 
-SETTINGS = LabelSettings(12.0, truth_per_class=2, truth_random=5, window_px=64, conflicts="error")
+SETTINGS = LabelSettings(
+    match_px=12.0,
+    truth_per_class=2,
+    truth_per_field=20,
+    truth_per_artefact=20,
+    truth_random=5,
+    truth_trimmed=0.1,
+    window_px=64,
+    conflicts="error",
+)
 NUCLEI_COLUMNS = ["crop_id", "field_id", "x_px", "y_px", "area_px", "kept", "reason"]
 
 
@@ -58,10 +68,11 @@ def test_labels_of_a_truth_are_from_evaluation_wells_and_random_ones_from_all(tm
     write_table(truth_at(*cells, ("B02", 1500, 100, "dead")), tmp_path / "t.parquet", "truth")
     found = labels_of_truth([tmp_path / "t.parquet"], nuclei, ["B03"], SETTINGS)
     assert set(found.labels["well"]) == {"B03"}
-    assert found.counts() == {"normal": 2, "abnormal": 2} and found.metrics == {}
+    assert found.counts() == {"normal": 2, "abnormal": 2}
+    assert found.metrics == {"labels_left_out_nearby": 0}
     assert len(found.at_random) == 5 and found.unmatched.empty
     everything = labels_of_truth(
-        [tmp_path / "t.parquet"], nuclei, [], LabelSettings(12.0, 2, 99, 64, "error")
+        [tmp_path / "t.parquet"], nuclei, [], replace(SETTINGS, truth_random=99)
     )
     assert everything.labels.empty and everything.counts() == {}
     assert set(everything.at_random["crop_id"]) == set(nuclei["crop_id"][nuclei["kept"]])
@@ -72,10 +83,56 @@ def test_labels_of_a_truth_are_from_evaluation_wells_and_random_ones_from_all(tm
 
 def test_a_crop_without_a_truth_is_no_label_of_a_derived_screen(tmp_path):
     nuclei = nuclei_at(("B02", 50, 50, True), ("B02", 90, 50, True))
-    truth = nuclei[["crop_id"]].iloc[:1].assign(artefact="none", strength=0.0)
+    truth = nuclei[["crop_id"]].iloc[:1].assign(artefact="none", strength=0.0, oddness=0.0)
     write_table(truth, tmp_path / "t.parquet", "crop_truth")
     found = labels_of_truth([tmp_path / "t.parquet"], nuclei, ["B02"], SETTINGS)
     assert found.labels["crop_id"].tolist() == ["s/p/B02/s1/x0050y0050"]
+
+
+def test_a_good_cell_near_an_artefact_is_no_example_but_a_good_cell(tmp_path, capsys):
+    places = [("B02", x, 100, True) for x in (100, 200, 300, 400)]
+    cells = zip(places, ("none", "none", "none", "dead"), (90, 20, None, 0), strict=True)
+    truth = truth_at(*[(*place[:3], artefact, away) for place, artefact, away in cells])
+    write_table(truth, tmp_path / "t.parquet", "truth")
+    settings = replace(SETTINGS, truth_per_class=9, truth_random=9)
+    found = labels_of_truth([tmp_path / "t.parquet"], nuclei_at(*places), ["B02"], settings)
+    label_of = found.labels.set_index("crop_id")["label"].to_dict()
+    assert label_of == {
+        "s/p/B02/s1/x0100y0100": "normal",
+        "s/p/B02/s1/x0300y0100": "normal",
+        "s/p/B02/s1/x0400y0100": "abnormal",
+    }
+    assert found.at_random["label"].tolist() == ["normal", "normal", "normal", "abnormal"]
+    assert found.metrics == {"labels_left_out_nearby": 1}
+    assert capsys.readouterr().out == (
+        "1 of 3 good cells are no example: an artefact of others reaches into their window\n"
+    )
+
+
+def test_a_noisy_field_is_not_most_of_a_class(tmp_path):
+    places = [("B02", x, 100, True) for x in range(100, 140)]
+    places += [("C03", x, 100, True) for x in range(4)]
+    cells = [(*place[:3], "noise" if place[0] == "B02" else "blur", 0) for place in places]
+    write_table(truth_at(*cells), tmp_path / "t.parquet", "truth")
+    settings = replace(SETTINGS, truth_per_class=99, truth_per_field=6)
+    wells = ["B02", "C03"]
+    found = labels_of_truth([tmp_path / "t.parquet"], nuclei_at(*places), wells, settings)
+    assert found.labels["artefact"].value_counts().to_dict() == {"noise": 6, "blur": 4}
+    settings = replace(settings, truth_per_artefact=3)
+    found = labels_of_truth([tmp_path / "t.parquet"], nuclei_at(*places), wells, settings)
+    assert found.labels["artefact"].value_counts().to_dict() == {"noise": 3, "blur": 3}
+
+
+def test_the_oddest_crops_of_a_derived_screen_are_told_and_give_no_labels(tmp_path, capsys):
+    nuclei = nuclei_at(*[("B02", x, 50, True) for x in range(10)])
+    truth = nuclei[["crop_id"]].assign(artefact="none", strength=0.0, oddness=range(10))
+    write_table(truth.astype({"oddness": float}), tmp_path / "t.parquet", "crop_truth")
+    settings = replace(SETTINGS, truth_per_class=99, truth_random=99)
+    found = labels_of_truth([tmp_path / "t.parquet"], nuclei, ["B02"], settings)
+    usual = sorted(nuclei["crop_id"])[:9]
+    assert found.labels["crop_id"].tolist() == found.at_random["crop_id"].tolist() == usual
+    assert found.metrics == {"labels_left_out_odd": 1}
+    assert capsys.readouterr().out.startswith("1 of 10 crops have no label: they, or what they are")
 
 
 def test_disagreements_are_written_before_one_is_refused(tmp_path):
@@ -185,7 +242,10 @@ def arguments(folder, nuclei, truth=(), files=(), wells=("B02",)):
         disagreements=folder / "disagreements.csv",
         match_px=12.0,
         truth_per_class=5,
+        truth_per_field=20,
+        truth_per_artefact=20,
         truth_random=12,
+        truth_trimmed=0.1,
         conflicts="error",
         window_px=64.0,
     )
@@ -265,6 +325,7 @@ def test_simulated_screen_is_labelled_in_evaluation_wells_from_whole_crops(tmp_p
         "labels_abnormal": 5,
         "labels_unmatched": 0,
         "labels_random": 12,
+        "labels_left_out_nearby": 0,
     }
     at_random = read_table(tmp_path / "random.parquet", "labels")
     assert set(at_random["well"]) == {"B02", "B03"} and set(at_random["selection"]) == {"random"}
@@ -279,6 +340,7 @@ def test_derived_screen_is_labelled_by_the_names_of_its_crops(tmp_path):
     copies = nuclei.assign(crop_id=nuclei["crop_id"] + "/noise")
     both = pd.concat([nuclei, copies], ignore_index=True)
     truth = both[["crop_id"]].assign(artefact=["none"] * 2 + ["noise"] * 2, strength=0.0)
+    truth["oddness"] = 1.0
     write_table(truth, tmp_path / "truth.parquet", "crop_truth")
     labels, metrics = run(arguments(tmp_path, both, truth=[tmp_path / "truth.parquet"]))
     assert metrics["labels_normal"] == metrics["labels_abnormal"] == 2

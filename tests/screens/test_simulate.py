@@ -3,6 +3,7 @@
 import re
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -14,11 +15,12 @@ from scipy.spatial import cKDTree
 from hcsqc.core.errors import InputError
 from hcsqc.core.schema import write_table
 from hcsqc.screens.artefacts import REACH_RADII, SIMULATED
-from hcsqc.screens.simulate.camera import expose, make_shading
+from hcsqc.screens.simulate.camera import CAMERA_OFFSET, expose, make_shading
 from hcsqc.screens.simulate.cell_lines import CELL_LINES, optics_of
 from hcsqc.screens.simulate.cells import place_cells
 from hcsqc.screens.simulate.model import SimulationSettings
 from hcsqc.screens.simulate.plate import simulate_field, simulate_plate
+from hcsqc.screens.simulate.spoil import artefact_distances
 from hcsqc.screens.simulate.textures import make_textures
 
 U2OS = SimulationSettings(
@@ -173,6 +175,7 @@ def test_counts_and_touching_shares_are_as_asked(textures):
 def test_clean_field_has_no_artefacts(textures):
     for _, truth in fields(CLEAN, textures, 2):
         assert (truth.artefact == "none").all() and (truth.strength == 0).all()
+        assert truth.artefact_px.isna().all()
 
 
 def test_field_artefact_marks_every_nucleus(textures):
@@ -232,6 +235,50 @@ def test_artefact_of_a_cell_shows_where_the_truth_says(textures):
     assert aberrant > 1.5 * normal
 
 
+def test_distance_is_that_of_the_nearest_pixel_in_a_square_window():
+    optics = optics_of("u2os")
+    changes = np.zeros((5, 100, 120), dtype=np.float32)
+    cells = [SimpleNamespace(y=y, x=x) for y, x in ((50, 60), (20.4, 71.6), (0, 0), (99, 119))]
+    assert artefact_distances(changes, cells, optics) == [None] * 4
+    changes[2, 50, 60] = 0.04 * optics.signal[2]  # what drowns in noise
+    assert artefact_distances(changes, cells, optics) == [None] * 4
+    changes[3, 40, 80] = -0.06 * optics.signal[3]
+    # The larger of rows and columns, from the nearest whole pixel.
+    assert artefact_distances(changes, cells, optics) == [20, 20, 80, 59]
+
+
+def test_windows_that_the_truth_calls_free_hold_no_artefact(textures):
+    spoilt = replace(CLEAN, artefact_cell_share=0.15)
+    free = 0
+    for seed in range(4):
+        (image, truth), (clean, _) = (
+            next(fields(replace(settings, seed=seed), textures, 1)) for settings in (spoilt, CLEAN)
+        )
+        change = np.abs(image.astype(float) - clean)
+        noise = cv2.blur(change.mean(axis=0), (9, 9))
+        for row in truth[truth.artefact == "none"].itertuples():
+            half = 20
+            window = noise[
+                max(row.y_px - half, 0) : row.y_px + half, max(row.x_px - half, 0) : row.x_px + half
+            ]
+            if row.artefact_px > half + 5:
+                free += 1
+                assert window.max() < 35, "two exposures of the same light"
+    assert free > 5
+    away = truth.artefact_px[truth.artefact == "none"]
+    assert away.between(0, 348).all()
+
+
+def test_a_dimmer_lamp_dims_what_is_above_the_offset(textures):
+    pairs = zip(
+        fields(CLEAN, textures, 1), fields(replace(CLEAN, light=0.9), textures, 1), strict=True
+    )
+    for (image, truth), (dim, same) in pairs:
+        share = (dim.astype(float) - CAMERA_OFFSET).sum() / (image - CAMERA_OFFSET).sum()
+        assert share == pytest.approx(0.9, abs=0.005)
+        pd.testing.assert_frame_equal(truth, same)
+
+
 def test_camera_noise_is_as_measured_on_real_fields():
     levels = np.empty((2, 300, 300), dtype=np.float32)
     levels[0], levels[1] = 300, 700
@@ -259,6 +306,7 @@ def test_shading_is_fixed_per_plate_and_smooth():
     [
         ({"cell_line": "hela"}, "1", "cell_line 'hela' is not known; choose one of"),
         ({"touching_share": 1.5}, "1", "touching_share is 1.5, but must be from 0 to 1"),
+        ({"light": 0.0}, "1", "light is 0.0, but must be above 0"),
         ({"height_px": 0}, "1", "height_px is 0, but must be at least 1"),
         ({"sites": 10}, "1", "sites is 10, but the file names have one digit"),
         ({"wells": ("B2",)}, "1", "well 'B2' is none of u2os"),

@@ -58,13 +58,18 @@ def flags(values: Mapping[str, object]) -> str:
 
 
 def add_settings(to: argparse.ArgumentParser, settings: type, required: bool = True) -> None:
-    """Add one flag per field of a settings dataclass."""
+    """Add one flag per field of a settings dataclass; those with a default may be absent."""
+    defaults = {field.name: field.default for field in dataclasses.fields(settings)}
     for name, kind in typing.get_type_hints(settings).items():
         flag = "--" + name.replace("_", "-")
+        needed = required and defaults[name] is dataclasses.MISSING
+        default = None if defaults[name] is dataclasses.MISSING else defaults[name]
         if typing.get_origin(kind) is tuple:
-            to.add_argument(flag, type=typing.get_args(kind)[0], nargs="*", required=required)
+            inner = typing.get_args(kind)[0]
+            to.add_argument(flag, type=inner, nargs="*", required=needed, default=default)
         else:
-            to.add_argument(flag, type=_boolean if kind is bool else kind, required=required)
+            read = _boolean if kind is bool else kind
+            to.add_argument(flag, type=read, required=needed, default=default)
 
 
 def _boolean(text: str) -> bool:

@@ -142,6 +142,7 @@ class Simulation(Section):
     )
     artefact_field_share: Probability = Field(description="of the fields that get one as a whole")
     seed: Whole
+    light: Positive = _may("of the lamp, times that of a screen without this key")
 
 
 class Screen(Section):
@@ -601,7 +602,10 @@ class Labels(Section):
 
     match_px: Positive
     truth_per_class: Count
+    truth_per_field: Count
+    truth_per_artefact: Count
     truth_random: Count
+    truth_trimmed: Annotated[float, Field(ge=0, lt=1)]
     conflicts: Literal["error", "abnormal", "drop"]
 
 

@@ -129,12 +129,25 @@ TABLES = {
         _column("artefact", pa.string(), "none, or the kind planted"),
         _column("strength", pa.float64(), "0 (none) to 1 (strongest)"),
         _column("scope", pa.string(), "cell or field: what the artefact covers"),
+        _column(
+            "artefact_px",
+            pa.int32(),
+            "to the nearest pixel that an artefact changed, the larger of columns and rows, "
+            "source pixels; null if its field has none",
+            nullable=True,
+        ),
     ),
     "crop_truth": _table(
         ("crop_id",),
         _CROP_ID,
         _column("artefact", pa.string(), "none, or the kind put into the crop"),
         _column("strength", pa.float64(), "0 (none) to 1 (strongest)"),
+        _column(
+            "oddness",
+            pa.float64(),
+            "how far the real crop is from its plate's usual ones, robust standard deviations; "
+            "a copy has that of its original",
+        ),
     ),
     "labels": _table(
         ("crop_id",),

@@ -12,6 +12,7 @@ import pandas as pd
 
 from hcsqc.core.ids import split_field_id
 from hcsqc.core.progress import Progress
+from hcsqc.crops.oddness import cell_measures, oddness
 from hcsqc.crops.shards import ShardFormat, Shards, ShardWriter
 from hcsqc.screens.artefacts import SIMULATED, Optics, degrade
 from hcsqc.screens.scale import apply_scale, lookup_tables, unscale
@@ -49,11 +50,13 @@ def derive_plate(
             crops.format.channels, crops.format.size_px, crops.format.dtype, crops.format.scale
         ),
     )
-    rows, truth = [crops.index.head(0)], []
+    rows, truth, measures = [crops.index.head(0)], [], []
     progress = Progress(len(crops), "crops", label)
     for place in range(len(crops)):
         original = crops.index.iloc[place]
         pixels = crops.read([place])[0]
+        area = float(original["nucleus_area_px"])
+        measures.append(cell_measures(pixels, area, optics.nucleus_radius_px))
         rng = np.random.default_rng(zlib.crc32(original["crop_id"].encode()))
         kind = SIMULATED[rng.integers(len(SIMULATED))]
         strength = float(rng.uniform(WEAKEST, 1.0))
@@ -72,9 +75,11 @@ def derive_plate(
         progress.update()
     writer.close()
     progress.close()
+    table = pd.DataFrame(truth, columns=["crop_id", "artefact", "strength"])
     return (
         pd.concat(rows, ignore_index=True),
-        pd.DataFrame(truth, columns=["crop_id", "artefact", "strength"]),
+        # A copy is as odd as its original, which comes before it.
+        table.assign(oddness=np.repeat(oddness(np.array(measures)), 2)),
     )
 
 

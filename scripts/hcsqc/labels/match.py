@@ -10,6 +10,7 @@ import pandas as pd
 from scipy.spatial import cKDTree
 
 from hcsqc.core.errors import InputError
+from hcsqc.core.ids import is_copy
 from hcsqc.core.schema import ARTEFACTS, LABELS, SELECTIONS
 
 FILE_COLUMNS = (
@@ -191,47 +192,79 @@ def labels_at_random(placed: pd.DataFrame, labels: pd.DataFrame) -> pd.DataFrame
 def match_truth(
     nuclei: pd.DataFrame, truth: pd.DataFrame, match_px: float, window_px: float
 ) -> pd.DataFrame:
-    """Give each nucleus what was planted at the nearest cell: columns artefact and strength.
+    """Give each nucleus what was planted at the nearest cell: artefact, strength and nearby.
 
-    A crop is abnormal if its own nucleus carries an artefact. A crop without one, whose window
-    holds the centre of a cell that does, is left out, as an annotator would leave out a doubtful
-    one; so is a nucleus without a cell within `match_px`.
+    A crop is abnormal if its own nucleus carries an artefact. `nearby` are those without one whose
+    window, of `window_px`, holds pixels that an artefact of others changed. A nucleus without a
+    cell within `match_px` is left out.
     """
-    matched = [nuclei.head(0).assign(artefact="", strength=0.0)]
+    matched = [nuclei.head(0).assign(artefact="", strength=0.0, nearby=False)]
     cells_of = dict(tuple(truth.groupby(["plate", "well", "site"])))
     for place, crops in nuclei.groupby(["plate", "well", "site"]):
         if place not in cells_of:
             continue
-        cells, centres = cells_of[place], crops[["x_px", "y_px"]]
+        cells, centres = cells_of[place], crops[["x_px", "y_px"]].to_numpy(float)
         distance, nearest = cKDTree(cells[["x_px", "y_px"]]).query(centres)
-        artefact = cells["artefact"].to_numpy()[nearest]
-        planted = cells[cells["artefact"] != "none"]
-        reach = np.full(len(crops), np.inf)
-        if len(planted):
-            reach, _ = cKDTree(planted[["x_px", "y_px"]]).query(centres, p=np.inf)
-        doubtful = (reach <= window_px / 2) & (artefact == "none")
-        crops = crops.assign(artefact=artefact, strength=cells["strength"].to_numpy()[nearest])
-        matched.append(crops[(distance <= match_px) & ~doubtful])
+        cells = cells.iloc[nearest]
+        artefact = cells["artefact"].to_numpy()
+        # A nucleus is found a little beside the cell that the distance was measured from.
+        beside = np.abs(cells[["x_px", "y_px"]].to_numpy() - centres).max(axis=1)
+        away = cells["artefact_px"].to_numpy(float, na_value=np.inf) - beside
+        crops = crops.assign(
+            artefact=artefact,
+            strength=cells["strength"].to_numpy(),
+            nearby=(artefact == "none") & (away <= window_px / 2),
+        )
+        matched.append(crops[distance <= match_px])
     return pd.concat(matched, ignore_index=True)
 
 
-def draw_labels(candidates: pd.DataFrame, per_class: int, seed: int) -> pd.DataFrame:
+def keep_usual(candidates: pd.DataFrame, trimmed: float) -> pd.DataFrame:
+    """Return the crops of a derived screen without the oddest share of each plate.
+
+    `candidates` has crop_id, plate and oddness, that of the original also for its copies: a real
+    crop that looks aberrant already is no normal example, nor is its copy one of a known artefact.
+    Originals that are equally odd stay or go together.
+    """
+    original = ~candidates["crop_id"].map(is_copy).astype(bool)
+    bounds = (
+        candidates[original]
+        .groupby("plate")["oddness"]
+        .quantile(1 - trimmed, interpolation="lower")
+    )
+    return candidates[candidates["oddness"] <= candidates["plate"].map(bounds).astype(float)]
+
+
+def draw_labels(
+    candidates: pd.DataFrame, per_class: int, per_field: int, per_artefact: int, seed: int
+) -> pd.DataFrame:
     """Return the `labels` table of at most `per_class` random crops of each class.
 
-    `candidates` has crop_id, plate, well, artefact ("none" is normal) and strength.
+    Of a class at most `per_field` are of one field, and at most `per_artefact` have one kind of
+    artefact, so that neither one spoilt field nor one kind is most of a test. `candidates` has
+    crop_id, field_id, plate, well, artefact ("none" is normal) and strength; their order does not
+    matter.
     """
-    is_normal = (candidates["artefact"] == "none").to_numpy()
-    rng = np.random.default_rng(seed)
-    chosen = [
-        rng.permutation(np.flatnonzero(wanted))[:per_class] for wanted in (is_normal, ~is_normal)
-    ]
-    return _true_labels(candidates.iloc[np.sort(np.concatenate(chosen))])
+    mixed = _mixed(candidates, seed)
+    abnormal = mixed["artefact"] != "none"
+    mixed = mixed[mixed.groupby([mixed["field_id"], abnormal]).cumcount() < per_field]
+    abnormal = mixed["artefact"] != "none"
+    mixed = mixed[(mixed.groupby("artefact").cumcount() < per_artefact) | ~abnormal]
+    abnormal = mixed["artefact"] != "none"
+    drawn = mixed[mixed.groupby(abnormal).cumcount() < per_class]
+    return _true_labels(drawn.sort_values("crop_id", ignore_index=True))
 
 
 def draw_at_random(candidates: pd.DataFrame, count: int, seed: int) -> pd.DataFrame:
     """Return the `labels` table of `count` random crops, whatever their class; or of all."""
-    chosen = np.random.default_rng(seed).permutation(len(candidates))[:count]
-    return _true_labels(candidates.iloc[np.sort(chosen)])
+    drawn = _mixed(candidates, seed).head(count)
+    return _true_labels(drawn.sort_values("crop_id", ignore_index=True))
+
+
+def _mixed(candidates: pd.DataFrame, seed: int) -> pd.DataFrame:
+    """Return the candidates in a random order that does not depend on theirs."""
+    places = np.random.default_rng(seed).permutation(len(candidates))
+    return candidates.sort_values("crop_id").iloc[places].reset_index(drop=True)
 
 
 def _true_labels(candidates: pd.DataFrame) -> pd.DataFrame:

@@ -21,6 +21,7 @@ from hcsqc.labels.match import (
     NOT_CROPPED,
     draw_at_random,
     draw_labels,
+    keep_usual,
     labels_at_random,
     match_truth,
     place_labels,
@@ -40,7 +41,10 @@ class LabelSettings:
 
     match_px: float
     truth_per_class: int
+    truth_per_field: int  # of a class; of a simulated screen
+    truth_per_artefact: int
     truth_random: int
+    truth_trimmed: float  # of the crops of each plate that a screen is derived from
     window_px: float
     conflicts: str  # one of match.CONFLICTS
 
@@ -50,7 +54,8 @@ class ScreenLabels:
     """The labels of a screen, one per crop.
 
     `labels` and `at_random`, those of crops chosen at random, are `labels` tables. `unmatched` are
-    the labels without a crop, each with the reason. `metrics` say how far annotators agree.
+    the labels without a crop, each with the reason. `metrics` say how far annotators agree, or how
+    many crops of a truth are no example.
     """
 
     labels: pd.DataFrame
@@ -75,22 +80,40 @@ def labels_of_truth(
     """Return labels from the truth of a simulated screen, or of a derived one.
 
     `nuclei` are those of `read_nuclei`, `wells` the evaluation wells. First as many of each class
-    from these, then crops at random from all wells.
+    from these, then crops at random from all wells. How many crops are no example, and why, is
+    printed.
     """
     kept = nuclei[nuclei["kept"]]
     if "crop_id" in pq.read_schema(paths[0]).names:
         truth = pd.concat([read_table(path, "crop_truth") for path in paths])
-        candidates = kept.merge(truth, on="crop_id", validate="one_to_one")
+        whole = kept.merge(truth, on="crop_id", validate="one_to_one")
+        candidates = examples = keep_usual(whole, settings.truth_trimmed)
+        per_field = len(examples)  # each copy has a kind of its own, so that no field is spoilt
+        left_out, why = len(whole) - len(examples), "labels_left_out_odd"
+        print(
+            f"{left_out} of {len(whole)} crops have no label: they, or what they are copies of, "
+            f"are among the oddest {settings.truth_trimmed:.1%} of their plate"
+        )
     else:
         truth = pd.concat([read_table(path, "truth") for path in paths])
         candidates = match_truth(kept, truth, settings.match_px, settings.window_px)
-    evaluated = candidates[candidates["well"].isin(wells)]
-    return ScreenLabels(
-        draw_labels(evaluated, settings.truth_per_class, seed=0),
-        draw_at_random(candidates, settings.truth_random, seed=0),
-        pd.DataFrame(columns=["reason"]),
-        {},
+        examples = candidates[~candidates["nearby"].astype(bool)]
+        per_field = settings.truth_per_field
+        left_out, why = len(candidates) - len(examples), "labels_left_out_nearby"
+        print(
+            f"{left_out} of {(candidates['artefact'] == 'none').sum()} good cells are no example: "
+            "an artefact of others reaches into their window"
+        )
+    labels = draw_labels(
+        examples[examples["well"].isin(wells)],
+        settings.truth_per_class,
+        per_field,
+        settings.truth_per_artefact,
+        seed=0,
     )
+    # Another seed, or where all wells are evaluated the two would be the same crops.
+    at_random = draw_at_random(candidates, settings.truth_random, seed=1)
+    return ScreenLabels(labels, at_random, pd.DataFrame(columns=["reason"]), {why: float(left_out)})
 
 
 def labels_of_files(

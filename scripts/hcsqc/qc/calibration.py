@@ -17,7 +17,6 @@ from hcsqc.qc.prevalence import (
 )
 from hcsqc.qc.thresholds import Threshold, choose_threshold
 
-RANDOM = "random"
 UNPROVEN = "No promise: "
 
 
@@ -65,9 +64,12 @@ def held_out_of(
 def _usable(labels: pd.DataFrame, screen: str) -> pd.DataFrame:
     """Return the labels that may set a threshold: chosen at random, and with a held-out score.
 
+    At random whatever their class: labels drawn from a truth by class leave out the good cells
+    that a neighbour's artefact reaches, and the promise is about these too.
+
     Raises InputError if there are none.
     """
-    at_random = labels[labels["selection"] == RANDOM]
+    at_random = labels[labels["random"]]
     if at_random.empty:
         raise InputError(
             f"screen {screen}: none of its {len(labels)} labels was chosen at random, so no "

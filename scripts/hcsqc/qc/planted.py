@@ -21,23 +21,27 @@ def planted_and_found(
 ) -> pd.DataFrame:
     """Return rows of what, planted, found, and the interval low to high of what was found.
 
-    `truth` has the cells that were made, `cells` the nuclei found. Nuclei are matched to cells, and
-    doubtful ones left out, as `labels.match.match_truth` does for labels. A field is spoilt by an
+    `truth` has the cells that were made, `cells` the nuclei found, which are matched to cells as
+    `labels.match.match_truth` does for labels. A good cell has no artefact of its own, though one
+    of a neighbour's may reach into its window, `window_px`. A field is spoilt by an
     artefact of the whole field that at least half of its cells have, a well if all of its fields
     are, and they are mostly good if less than half of their cells have any artefact; `fields` and
     `wells` are the tables of flags.
     """
-    artefact = _artefact_of(cells, truth, match_px, window_px)
+    matched = _matched(cells, truth, match_px, window_px)
+    artefact, nearby = matched["artefact"].fillna("").to_numpy(), (matched["nearby"] == True)  # noqa: E712
     scored, flagged = cells["score"].notna().to_numpy(), (cells["flagged"] == True).to_numpy()  # noqa: E712
     known = scored & (artefact != "")
     planted = artefact != "none"
     share = float(planted[known].mean()) if known.any() else np.nan
+    alone = known & ~planted & ~nearby.to_numpy()
     estimate = threshold["prevalence"] or [threshold["assumed_prevalence"], None, None]
     rows = [
         ("nuclei", len(truth), len(cells), None, None),
         ("share of scored cells with an artefact", share, *estimate),
         ("share of these that is flagged", 1, _mean(flagged[known & planted]), None, None),
         ("share of good cells flagged", 0, _mean(flagged[known & ~planted]), None, None),
+        ("share of good cells near no artefact flagged", 0, _mean(flagged[alone]), None, None),
     ]
     made = truth.assign(whole=truth["scope"] == "field", spoilt=truth["artefact"] != "none")
     fields_whole = made.groupby(TRUTH)["whole"].mean() >= MOSTLY
@@ -55,10 +59,10 @@ def _names(chosen: pd.Series) -> set[tuple]:
     return set(chosen.index[chosen])
 
 
-def _artefact_of(
+def _matched(
     cells: pd.DataFrame, truth: pd.DataFrame, match_px: float, window_px: float
-) -> np.ndarray:
-    """Return each nucleus' planted artefact; empty where it is doubtful, as in labels."""
+) -> pd.DataFrame:
+    """Return what was planted at each nucleus, in their order; missing where no cell was made."""
     names = {
         "Metadata_Plate": "plate",
         "Metadata_Well": "well",
@@ -67,8 +71,8 @@ def _artefact_of(
         "Nuclei_Location_Center_Y": "y_px",
     }
     nuclei = cells[["crop_id", *names]].rename(columns=names)
-    matched = match_truth(nuclei, truth, match_px, window_px).set_index("crop_id")["artefact"]
-    return matched.reindex(cells["crop_id"]).fillna("").to_numpy()
+    matched = match_truth(nuclei, truth, match_px, window_px).set_index("crop_id")
+    return matched[["artefact", "nearby"]].reindex(cells["crop_id"])
 
 
 def _mean(values: np.ndarray) -> float:

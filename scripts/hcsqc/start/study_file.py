@@ -72,7 +72,8 @@ def study_text(
     wells = sorted(set(seen.complete["well"]))
     tested = evaluation_wells(wells)
     expected = examples.crops_per_field * seen.complete["well"].isin(tested).sum()
-    budgets, test_crops = label_counts(expected, len(tested), config["labels"]["truth_per_class"])
+    usual = expected * (1 - config["labels"]["truth_trimmed"])
+    budgets, test_crops = label_counts(usual, len(tested), config["labels"]["truth_per_class"])
     colours = ("red", "green", "blue") if len(composite) > 1 else ("grey",)
     environment = jinja2.Environment(
         undefined=jinja2.StrictUndefined,

@@ -20,6 +20,7 @@ class SimulationSettings:
     artefact_cell_share: float  # of the cells, that have an artefact of their own
     artefact_field_share: float  # of the fields, that have an artefact as a whole
     seed: int
+    light: float = 1.0  # of the lamp, times that of a screen with 1
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,12 @@ from hcsqc.screens.simulate.model import SimulationSettings
 from hcsqc.screens.simulate.names import LAYOUTS, PLATE_NAMES, WELL_NAMES, WELL_RANGE
 from hcsqc.screens.simulate.paint import paint_field
 from hcsqc.screens.simulate.seeds import random_generator
-from hcsqc.screens.simulate.spoil import draw_artefact, spoil_cells, spoil_field
+from hcsqc.screens.simulate.spoil import (
+    artefact_distances,
+    draw_artefact,
+    spoil_cells,
+    spoil_field,
+)
 from hcsqc.screens.simulate.textures import Textures, make_textures
 
 CROWDING = 0.6  # share of the area that the spaces around all nuclei may take
@@ -68,6 +73,8 @@ def check_settings(settings: SimulationSettings, plate: str) -> None:
     for name in ("touching_share", "artefact_cell_share", "artefact_field_share"):
         if not 0 <= getattr(settings, name) <= 1:
             raise InputError(f"{name} is {getattr(settings, name)}, but must be from 0 to 1")
+    if not settings.light > 0:
+        raise InputError(f"light is {settings.light}, but must be above 0")
     for name in ("height_px", "width_px", "cells_per_field"):
         if getattr(settings, name) < 1:
             raise InputError(f"{name} is {getattr(settings, name)}, but must be at least 1")
@@ -115,17 +122,21 @@ def simulate_field(
         # An empty field has lost its cells; the few that are left are ghosts.
         cells = [cell for cell in cells if rng.random() > strength]
     levels = paint_field(cells, line, shape, textures, rng)
-    levels = CAMERA_OFFSET + (levels - CAMERA_OFFSET) * shading
+    levels = CAMERA_OFFSET + (levels - CAMERA_OFFSET) * (settings.light * shading)
     inside = [cell for cell in cells if is_inside(cell, shape)]
     if field_artefact:
-        levels, states = spoil_field(levels, inside, artefact, strength, rng, optics)
+        spoilt, states = spoil_field(levels, inside, artefact, strength, rng, optics)
     else:
-        levels, states = spoil_cells(levels, inside, settings.artefact_cell_share, rng, optics)
+        spoilt, states = spoil_cells(levels, inside, settings.artefact_cell_share, rng, optics)
+    away = artefact_distances(spoilt - levels, inside, optics)
     truth = pd.DataFrame(
         [
-            (plate, well, site, round(cell.x), round(cell.y), *state)
-            for cell, state in zip(inside, states, strict=True)
+            (plate, well, site, round(cell.x), round(cell.y), *state, distance)
+            for cell, state, distance in zip(inside, states, away, strict=True)
         ],
         columns=TABLES["truth"].columns.names,
-    ).astype({"site": "int32", "x_px": "int32", "y_px": "int32", "strength": "float64"})
-    return expose(levels, rng), truth
+    ).astype(
+        {"site": "int32", "x_px": "int32", "y_px": "int32", "strength": "float64"}
+        | {"artefact_px": "Int32"}
+    )
+    return expose(spoilt, rng), truth

@@ -10,6 +10,7 @@ from hcsqc.screens.simulate.model import Cell
 
 STRENGTHS = (0.25, 1.0)
 VISIBLE = 0.25  # of a normal signal, that dirt adds
+TRACE = 0.05  # of a normal signal: smaller changes drown in the camera's noise
 State = tuple[str, float, str]  # a cell's artefact, strength and scope
 CLEAN: State = ("none", 0.0, "cell")
 
@@ -52,6 +53,20 @@ def _with_dirt_in_reach(
         state if away[round(cell.y), round(cell.x)] <= reach else CLEAN
         for cell, state in zip(cells, states, strict=True)
     ]
+
+
+def artefact_distances(changes: np.ndarray, cells: list[Cell], optics: Optics) -> list[int | None]:
+    """Return how far each nucleus is from the nearest pixel that an artefact changed, in pixels.
+
+    `changes` are the grey levels that artefacts made of their field, C x H x W, less those before.
+    The distance is the larger of columns and rows, so that a square window around the nucleus
+    holds such a pixel if half its side reaches as far. None where no pixel is changed.
+    """
+    changed = (np.abs(changes) > TRACE * optics.signal[:, None, None]).any(axis=0)
+    if not changed.any():
+        return [None] * len(cells)
+    away = cv2.distanceTransform((~changed).astype(np.uint8), cv2.DIST_C, cv2.DIST_MASK_3)
+    return [int(away[round(cell.y), round(cell.x)]) for cell in cells]
 
 
 def spoil_cells(
