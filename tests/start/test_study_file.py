@@ -14,7 +14,7 @@ from hcsqc.start.find import FoundScreen
 from hcsqc.start.study_file import WIDTH, as_yaml, study_text
 
 CONFIG = {
-    "labels": {"truth_per_class": 300},
+    "labels": {"truth_per_class": 300, "truth_trimmed": 0.1},
     "crops": {"nucleus_diameter_px": 25, "nucleus_smallest_px": 80},
 }
 ODD = [
