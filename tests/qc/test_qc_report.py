@@ -19,7 +19,7 @@ from hcsqc.features.tables import features_table
 from hcsqc.qc.report import pictures as report_pictures
 from hcsqc.qc.report.figures import MARKERS, plain, project, rates
 from hcsqc.qc.report.gallery import borderline, crop_pictures, picture, worst_of_each_artefact
-from hcsqc.qc.report.page import promise, render_report
+from hcsqc.qc.report.page import promise, render_report, shortfall
 from hcsqc.qc.report.plate_maps import (
     colour_limits,
     draw_plate_map,
@@ -269,6 +269,22 @@ def remake(screen: dict, folder: Path, **changes) -> Path:
 
 
 # What the page says.
+
+
+@pytest.mark.parametrize(
+    ("flagged", "prevalence", "told"),
+    [
+        (0.0, [0.154, 0.08, 0.24], "The threshold flags no cell, but by the random labels 15.4% "),
+        (0.02, [0.154, 0.08, 0.24], "The threshold flags 2.0% of the cells, but"),
+        (0.1, [0.154, 0.08, 0.24], ""),
+        (0.02, [0.05, 0.0, 0.11], ""),
+        (0.0, None, ""),
+        (None, [0.154, 0.08, 0.24], ""),
+    ],
+)
+def test_a_threshold_that_misses_most_says_so(flagged, prevalence, told):
+    found = shortfall({"flagged_share": flagged, "prevalence": prevalence})
+    assert found.startswith(told) and bool(found) == bool(told)
 
 
 def test_the_headline_is_what_the_table_of_cells_counts(screen):

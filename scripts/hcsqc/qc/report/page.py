@@ -18,6 +18,8 @@ TEMPLATE = Path(__file__).with_name(DATA_FILES[0])
 
 SIMULATED = "simulated artefacts"  # what detector.json says it was trained on without labels
 
+# A threshold that flags less than this share of the cells that are abnormal misses most of them.
+SHORTFALL = 0.5
 OPEN_PLATES = 4  # whose maps are seen at once
 OPEN_ROWS = 10  # of them that are seen at once
 
@@ -63,10 +65,12 @@ def render_report(
         simulated=simulated,
         headline=headline(results),
         promise=promise(threshold),
+        shortfall=shortfall(threshold),
         threshold=threshold,
         estimates=estimates(threshold),
         truth=[] if truth is None else truth.to_dict("records"),
-        detector=definition_list(detector),
+        detector=definition_list({k: v for k, v in detector.items() if k != "candidates"}),
+        candidates=detector.get("candidates") or [],
         warnings=pictures.records(results.plates[results.plates["warning"].fillna("").ne("")]),
         maps=pictures.plate_maps(results.wells, plates, shape),
         shape=shape,
@@ -144,6 +148,24 @@ def promise(threshold: Mapping) -> str:
     if not is_missing(threshold.get("supported")):
         text += f", and could promise {_short_percent(threshold['supported'])} at the strictest"
     return text + "."
+
+
+def shortfall(threshold: Mapping) -> str:
+    """Return in a sentence that the threshold flags far fewer cells than are abnormal, or nothing.
+
+    That is less than half of the estimated share, and less than its interval.
+    """
+    flagged, common = threshold.get("flagged_share"), threshold.get("prevalence")
+    if flagged is None or is_missing(flagged) or not common or is_missing(common[0]):
+        return ""
+    if flagged >= SHORTFALL * common[0] or flagged >= common[1]:
+        return ""
+    found = "no cell" if flagged == 0 else f"{percent(flagged)} of the cells"
+    return (
+        f"The threshold flags {found}, but by the random labels {percent(common[0])} are abnormal "
+        f"({percent(common[1])} to {percent(common[2])}): most of the abnormal cells are missed. "
+        "Label more crops, in more wells, or name another encoder in qc.encoder."
+    )
 
 
 def _short_percent(share: float | None) -> str:
