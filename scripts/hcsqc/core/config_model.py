@@ -531,8 +531,8 @@ class Crops(Section):
     nucleus_diameter_px: Diameter
     nucleus_smallest_px: Count
     scale_fields: Count
-    scale_low: Percentile
-    scale_high: Percentile
+    scale_background: Percentile
+    scale_cells: Positive
     scale_knee: Share
     illumination_fields: Count
     failed_fields: Probability
