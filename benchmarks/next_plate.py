@@ -49,7 +49,7 @@ NEXT = {
 }
 # What becomes of a plate: light, and grey levels on top.
 CHANGED = "n20"
-CHANGES = [(0.5, 0), (0.8, 0), (1.2, 0), (2.0, 0), (0.8, -20), (1.2, 20)]
+CHANGES = [(0.5, 0), (0.67, 0), (0.8, 0), (1.2, 0), (2.0, 0), (0.8, -20), (1.2, 20)]
 CHANNELS, COMPOSITE = ["w1", "w2", "w3", "w4", "w5"], ["w4", "w5", "w1"]
 WINDOW, INPUT, MATCH_PX = 64, 128, 12
 NUCLEUS = NucleusSettings("fast", 25, 80)

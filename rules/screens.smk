@@ -78,9 +78,7 @@ rule measure_scale:
         images=lambda wc: image_folder(wc.screen, wc.plate),
         channels=lambda wc: settings.channels(config, wc.screen),
         screen=lambda wc: flags(
-            pick_given(
-                screen_entry(wc), "nucleus_channel", "z_projection", "bits", "illumination"
-            )
+            pick_given(screen_entry(wc), "nucleus_channel", "z_projection", "bits", "illumination")
             | settings.nucleus_size(config, wc.screen)
         ),
         settings=flags(
