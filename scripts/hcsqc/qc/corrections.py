@@ -23,12 +23,13 @@ def levels_of(scales: Sequence[pd.DataFrame], composite: Sequence[str]) -> list[
     `scales` are their tables of that name. The levels are medians over the plates, in the order of
     the composite; cell is None where no plate's is known.
     """
-    rows = pd.concat(scales).groupby("channel")[["low", "cell"]].median()
+    by_channel = pd.concat(scales).groupby("channel")
+    low, cell = (by_channel[name].median().to_dict() for name in ("low", "cell"))
     return [
         {
             "channel": name,
-            "background": float(rows.loc[name, "low"]),
-            "cell": float(rows.loc[name, "cell"]) if pd.notna(rows.loc[name, "cell"]) else None,
+            "background": low[name],
+            "cell": None if np.isnan(cell[name]) else cell[name],
         }
         for name in composite
     ]
