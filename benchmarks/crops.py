@@ -16,7 +16,7 @@ from scipy.optimize import linear_sum_assignment
 
 from benchmarks import common
 from hcsqc.crops.cut import CropSettings, Plate, crop_plate, cut_windows, window_inside
-from hcsqc.crops.nuclei import Nuclei, NucleusSettings, find_nuclei
+from hcsqc.crops.nuclei import Nuclei, NucleusSettings, find_nuclei, nuclei_shown
 from hcsqc.crops.shards import Shards
 from hcsqc.screens.scale import (
     PlateImages,
@@ -38,6 +38,7 @@ MATCH_PX = 6  # from a found centre to the planted one
 INSIDE_PX = 15  # a nucleus nearer to the border is cut by it, and its centre moves
 FAST = NucleusSettings("fast", 25, 80)
 CHANNELS = ["w1", "w4", "w5"]
+NUCLEI = nuclei_shown("w1", FAST.nucleus_diameter_px, FAST.nucleus_smallest_px)
 CROPPING = CropSettings(128, 1.0, "drop", "uint8", 0.9, 0.0)
 
 
@@ -153,7 +154,7 @@ def write_plate(fields, folder: Path, count: int) -> Plate:
         }
     )
     images = PlateImages("p", folder, CHANNELS)
-    scale, shape, _ = measure_scale(table, images, ScaleSettings(16, 0.5, 99.5, 1))
+    scale, shape, _ = measure_scale(table, images, ScaleSettings(16, 0.5, 2, 1), NUCLEI)
     return Plate(table, folder, CHANNELS, "w1", scale, shape)
 
 

@@ -16,6 +16,8 @@ DETECTOR_FILES = [
     f"{DETECTOR}/{name}"
     for name in ("encoder.safetensors", "detector.safetensors", "detector.json", "held_out.parquet")
 ]
+# How grey levels become those of crops; a detector and its screens must agree on it.
+SCALING = pick(config["crops"], "scale_background", "scale_cells", "scale_knee")
 # Labels, or what stands for them, to train a detector on.
 HAS_DETECTOR = bool(QC["detector"] or config["screens"][TRAIN]["labels"])
 LOGISTIC = [probe for probe in JUDGED if config["probes"][probe]["kind"] == "logistic"]
@@ -46,6 +48,7 @@ rule fit_detector:
         labels=f"{STUDY}/labels/{TRAIN}.parquet",
         random=f"{STUDY}/labels/{TRAIN}.random.parquet",
         crops=crop_files(TRAIN, "parquet"),
+        scales=plate_scales(TRAIN),
     output:
         files=[f"{STUDY}/qc/detector/{Path(path).name}" for path in DETECTOR_FILES],
         model=directory(f"{STUDY}/qc/model"),
@@ -71,7 +74,9 @@ rule fit_detector:
         trained_on="simulated artefacts" if TRAIN in DERIVED else "labels",
         composite=config["screens"][TRAIN]["composite"],
         shifted=[",".join(config["screens"][name]["composite"]) for name in TEST],
-        settings=flags(pick(config["features"], "batch_size", "precision", "standardised")),
+        settings=flags(
+            pick(config["features"], "batch_size", "precision", "standardised") | SCALING
+        ),
         probe=DIAGNOSTIC_PROBE,
         lost=flags(pick(QC, "good_cells_lost")),
         folder=lambda wc, output: str(Path(output.files[0]).parent),
@@ -80,7 +85,7 @@ rule fit_detector:
         '"$HCSQC" qc/fit_detector.py --study {params.study:q} --screen {params.screen:q}'
         " --encoder {params.encoder:q} --encoders {input.encoders:q} {params.ranking}"
         " --labels {input.labels:q} --random-labels {input.random:q}"
-        " --trained-on {params.trained_on:q} --crops {input.crops:q}"
+        " --trained-on {params.trained_on:q} --crops {input.crops:q} --scales {input.scales:q}"
         " --composite {params.composite} --shift-composites {params.shifted}"
         " {params.window_um} {params.settings} {params.probe} {params.lost} --threads {threads}"
         " --output {params.folder:q} --model {output.model:q}"
@@ -109,7 +114,9 @@ rule score_plate:
         composite=lambda wc: screen_entry(wc)["composite"],
         nucleus=lambda wc: screen_entry(wc)["nucleus_channel"],
         window_um=flags({"window_um": config["crops"]["window_um"] or 0}),
-        settings=flags(pick(config["features"], "batch_size", "precision") | pick(QC, "sample")),
+        settings=flags(
+            pick(config["features"], "batch_size", "precision") | pick(QC, "sample") | SCALING
+        ),
         code=code_digest("qc/score_plate.py"),
     shell:
         '"$HCSQC" qc/score_plate.py --detector {params.folder:q} --crops {input.crops:q}'
@@ -157,12 +164,14 @@ rule flag_screen:
             plate_file("screens", wc.screen, plate, "fields.parquet")
             for plate in screen_entry(wc)["plates"]
         ],
+        scales=lambda wc: plate_scales(wc.screen),
     output:
         cells=f"{STUDY}/qc/{{screen}}/cells.parquet",
         fields=f"{STUDY}/qc/{{screen}}/fields.csv",
         wells=f"{STUDY}/qc/{{screen}}/wells.csv",
         plates=f"{STUDY}/qc/{{screen}}/plates.csv",
         compounds=f"{STUDY}/qc/{{screen}}/compounds.csv",
+        corrections=f"{STUDY}/qc/{{screen}}/corrections.csv",
         record=f"{STUDY}/runs/qc/{{screen}}/flags/run.json",
     log:
         f"{STUDY}/logs/qc/{{screen}}/flags.log",
@@ -174,6 +183,7 @@ rule flag_screen:
     params:
         folder=lambda wc, output: str(Path(output.cells).parent),
         detector=lambda wc, input: str(Path(input.detector[0]).parent),
+        composite=lambda wc: screen_entry(wc)["composite"],
         settings=flags(
             pick(
                 QC,
@@ -187,13 +197,15 @@ rule flag_screen:
                 "confidence",
                 "drift_features",
                 "drift_scores",
+                "drift_gain",
             )
         ),
         code=code_digest("qc/flag_screen.py"),
     shell:
         '"$HCSQC" qc/flag_screen.py --screen {wildcards.screen:q} --detector {params.detector:q}'
         " --threshold {input.threshold:q} --scores {input.scores:q} --nuclei {input.nuclei:q}"
-        " --summaries {input.summaries:q} --fields {input.fields:q} {params.settings}"
+        " --summaries {input.summaries:q} --fields {input.fields:q} --scales {input.scales:q}"
+        " --composite {params.composite} {params.settings}"
         " --output {params.folder:q} --record {output.record:q} 2>&1 | tee {log:q}"
 
 

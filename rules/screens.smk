@@ -78,10 +78,17 @@ rule measure_scale:
         images=lambda wc: image_folder(wc.screen, wc.plate),
         channels=lambda wc: settings.channels(config, wc.screen),
         screen=lambda wc: flags(
-            pick_given(screen_entry(wc), "z_projection", "bits", "illumination")
+            pick_given(screen_entry(wc), "nucleus_channel", "z_projection", "bits", "illumination")
+            | settings.nucleus_size(config, wc.screen)
         ),
         settings=flags(
-            pick(config["crops"], "scale_fields", "scale_low", "scale_high", "illumination_fields")
+            pick(
+                config["crops"],
+                "scale_fields",
+                "scale_background",
+                "scale_cells",
+                "illumination_fields",
+            )
         ),
         code=code_digest("screens/measure_scale.py"),
     shell:

@@ -33,6 +33,13 @@ def plate_scores(screen):
     return [f"{STUDY}/qc/{screen}/scores/{plate}.parquet" for plate in plates]
 
 
+def plate_scales(screen):
+    """Return the scales of a screen's plates; those of a derived screen are its parent's."""
+    entry = config["screens"][screen]
+    source = entry.get("derived_from", screen)
+    return [plate_file("screens", source, plate, "scale.parquet") for plate in entry["plates"]]
+
+
 def sampled_features(screen):
     """Return the features of some random crops of each of a screen's plates."""
     return [path.replace(".parquet", ".features.parquet") for path in plate_scores(screen)]

@@ -1,5 +1,6 @@
 """Make the detector of a study: the best encoder and a logistic classifier made from all labels."""
 
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -7,10 +8,13 @@ import torch
 from hcsqc.core import cli
 from hcsqc.core.files import sha256
 from hcsqc.core.ids import encoder_of
+from hcsqc.core.schema import read_table
 from hcsqc.crops.shards import Shards
 from hcsqc.encoders.store import load_encoder
 from hcsqc.probes.frozen.logistic import LogisticSettings
 from hcsqc.qc.choice import Choice, choose_encoder
+from hcsqc.qc.corrections import levels_of
+from hcsqc.qc.detector import Scaling
 from hcsqc.qc.detector_files import ABOUT
 from hcsqc.qc.fitting import (
     Embedding,
@@ -37,6 +41,7 @@ def main() -> None:
     parser.add_argument("--random-labels", type=Path, required=True)
     parser.add_argument("--trained-on", required=True, help="labels, or what stands for them")
     parser.add_argument("--crops", type=Path, nargs="+", required=True)
+    parser.add_argument("--scales", type=Path, nargs="+", required=True, help="of their plates")
     parser.add_argument("--composite", nargs="+", required=True)
     parser.add_argument("--shift-composites", nargs="*", required=True, help="a,b,c of each screen")
     parser.add_argument("--window-um", type=float, required=True, help="0: not resampled")
@@ -47,6 +52,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True, help="folder of the detector")
     parser.add_argument("--model", type=Path, required=True, help="folder of the MLflow model")
     cli.add_settings(parser, LogisticSettings)
+    cli.add_settings(parser, Scaling)
     cli.run(fit, parser.parse_args())
 
 
@@ -74,6 +80,8 @@ def fit(args, record) -> None:
         "labels_sha256": sha256(args.labels),
         "composites": sorted({tuple(args.composite), *shifted}),
         "window_um": args.window_um,
+        "scaling": asdict(cli.settings_from(args, Scaling)),
+        "levels": levels_of([read_table(path, "scale") for path in args.scales], args.composite),
         "code_digest": record.code_digest,
         "git_commit": record.git["commit"],
     }

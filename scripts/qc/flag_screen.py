@@ -26,6 +26,8 @@ def main() -> None:
     parser.add_argument("--nuclei", type=Path, nargs="+", required=True)
     parser.add_argument("--summaries", type=Path, nargs="+", required=True)
     parser.add_argument("--fields", type=Path, nargs="+", required=True)
+    parser.add_argument("--scales", type=Path, nargs="+", required=True)
+    parser.add_argument("--composite", nargs="+", required=True, help="channels, in order")
     parser.add_argument("--output", type=Path, required=True, help="folder of the tables")
     cli.add_settings(parser, FlagSettings)
     cli.add_settings(parser, DriftSettings)
@@ -37,9 +39,10 @@ def flag(args, record) -> None:
     threshold = json.loads(args.threshold.read_text())
     about = json.loads((args.detector / ABOUT).read_text())
     flags = flag_screen(
-        read_scored(args.scores, args.nuclei, args.summaries, args.fields),
+        read_scored(args.scores, args.nuclei, args.summaries, args.fields, args.scales),
         threshold,
-        about["screen"],
+        about,
+        args.composite,
         cli.settings_from(args, FlagSettings),
         cli.settings_from(args, DriftSettings),
     )

@@ -11,7 +11,7 @@ from hcsqc.core.ids import screen_and_plate
 from hcsqc.core.schema import features_schema, write_table
 from hcsqc.crops.shards import Shards
 from hcsqc.features.tables import features_table
-from hcsqc.qc.detector import check_screen, load_detector
+from hcsqc.qc.detector import Scaling, check_screen, load_detector
 from hcsqc.qc.scoring import score_crops
 
 
@@ -28,6 +28,7 @@ def main() -> None:
     parser.add_argument("--sample", type=int, required=True, help="crops whose features are kept")
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--features", type=Path, required=True, help="of the sample")
+    cli.add_settings(parser, Scaling)
     cli.run(score, parser.parse_args())
 
 
@@ -37,7 +38,14 @@ def score(args, record) -> None:
     detector = load_detector(args.detector)
     shards = Shards([args.crops])
     screen, plate = screen_and_plate(args.crops)
-    check_screen(detector.about, screen, args.composite, shards.format.size_px, args.window_um)
+    check_screen(
+        detector.about,
+        screen,
+        args.composite,
+        shards.format.size_px,
+        args.window_um,
+        cli.settings_from(args, Scaling),
+    )
     sample = np.sort(np.random.default_rng(0).permutation(len(shards))[: args.sample])
     table, features, drift = score_crops(
         detector,

@@ -6,8 +6,9 @@ import pandas as pd
 
 from hcsqc.core import cli
 from hcsqc.core.schema import read_table, write_table
+from hcsqc.crops.nuclei import nuclei_shown
 from hcsqc.screens.illumination import COLUMNS
-from hcsqc.screens.scale import PlateImages, ScaleSettings, measure_scale
+from hcsqc.screens.scale import BY_CELLS, PlateImages, ScaleSettings, measure_scale
 
 
 def main() -> None:
@@ -16,6 +17,9 @@ def main() -> None:
     parser.add_argument("--fields", type=Path, required=True)
     parser.add_argument("--images", type=Path, required=True)
     parser.add_argument("--channels", nargs="+", required=True)
+    parser.add_argument("--nucleus-channel", required=True)
+    parser.add_argument("--nucleus-diameter-px", type=float, required=True)
+    parser.add_argument("--nucleus-smallest-px", type=int, required=True, help="area")
     parser.add_argument("--z-projection", help="max, mean or middle of a stack's planes")
     parser.add_argument("--bits", type=int, help="of the camera, instead of finding them")
     parser.add_argument(
@@ -39,14 +43,24 @@ def measure(args, record) -> None:
         args.bits,
         args.illumination,
     )
-    scale, shape, illumination = measure_scale(fields, images, settings)
+    nuclei = nuclei_shown(args.nucleus_channel, args.nucleus_diameter_px, args.nucleus_smallest_px)
+    scale, shape, illumination = measure_scale(fields, images, settings, nuclei)
     found = "stated" if args.bits else "found"
     for row in scale.itertuples():
+        cell = f"typical nucleus {row.cell:.0f}, " if row.found == BY_CELLS else ""
         print(
             f"{row.channel}: {row.bits}-bit data ({found}), {row.low:.0f} to {row.high:.0f}, "
-            f"saturation at {row.top:.0f}"
+            f"{cell}saturation at {row.top:.0f}"
         )
-    record.metrics = {"bits": int(scale["bits"].iloc[0])}
+    counted = int(scale["nuclei"].iloc[0])
+    other = scale.loc[scale["found"] != BY_CELLS, "channel"]
+    if len(other):
+        print(
+            f"warning: plate {images.plate}: {counted} nuclei in the sampled fields tell no "
+            f"typical level of {', '.join(other)}; the range is one of percentiles, which "
+            "artefacts move. Is nucleus_channel right, and nucleus_diameter_px?"
+        )
+    record.metrics = {"bits": int(scale["bits"].iloc[0]), "nuclei": counted}
     if illumination:
         uneven = illumination.functions.max(axis=(1, 2))
         for channel, most in zip(args.channels, uneven, strict=True):

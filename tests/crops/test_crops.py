@@ -23,7 +23,7 @@ import hcsqc.crops.cut
 from hcsqc.core.errors import InputError
 from hcsqc.core.schema import write_table
 from hcsqc.crops.cut import CropSettings, Plate, crop_id, crop_plate, cut_windows, window_inside
-from hcsqc.crops.nuclei import Nuclei, NucleusSettings
+from hcsqc.crops.nuclei import Nuclei, NucleusSettings, nuclei_shown
 from hcsqc.crops.resume import PartialPlate
 from hcsqc.crops.shards import ShardFormat, Shards
 from hcsqc.screens.layouts import Source, index_plate
@@ -277,7 +277,10 @@ def test_simulated_plate_goes_from_images_to_crops(tmp_path, layout, cell_line, 
     channels = ["w1", "w2", "w3", "w4", "w5"] if layout == "bbbc022" else ["w1", "w2", "w4"]
     fields, strangers = index_plate(Source(layout, images, tuple(channels), csv), "sim", plate)
     scale, shape, _ = measure_scale(
-        fields, PlateImages("p", images, channels), ScaleSettings(32, 0.5, 99.5, 200)
+        fields,
+        PlateImages("p", images, channels),
+        ScaleSettings(32, 0.5, 2.0, 200),
+        nuclei_shown("w1", 25, 80),
     )
     assert strangers == [] and len(fields) == 2 and shape == (260, 348)
     cut = Plate(fields, images, channels, "w1", scale, shape)

@@ -9,7 +9,7 @@ from hcsqc.core.files import sha256
 from hcsqc.core.schema import read_table, write_table
 from hcsqc.crops.cut import CropSettings, Plate, crop_plate
 from hcsqc.crops.derive import WEAKEST, derive_plate, derived_tables
-from hcsqc.crops.nuclei import NucleusSettings
+from hcsqc.crops.nuclei import NucleusSettings, nuclei_shown
 from hcsqc.crops.shards import ShardFormat, Shards, ShardWriter
 from hcsqc.screens.artefacts import SIMULATED
 from hcsqc.screens.layouts import Source, index_plate
@@ -30,9 +30,12 @@ def parent(tmp_path_factory):
     simulate_plate(simulation, "20001", folder / "images", folder / "image.csv", "test")
     source = Source("bbbc022", folder / "images", tuple(CHANNELS), folder / "image.csv")
     fields, _ = index_plate(source, "sim", "20001")
-    ranges = ScaleSettings(32, 0.5, 99.5, 200)
+    ranges = ScaleSettings(32, 0.5, 2.0, 200)
     scale, shape, _ = measure_scale(
-        fields, PlateImages("20001", folder / "images", CHANNELS), ranges
+        fields,
+        PlateImages("20001", folder / "images", CHANNELS),
+        ranges,
+        nuclei_shown("w1", 25, 80),
     )
     plate = Plate(fields, folder / "images", CHANNELS, "w1", scale, shape)
     cropping, nucleus = (

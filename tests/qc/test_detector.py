@@ -27,6 +27,7 @@ from hcsqc.qc.detector import (
     HELD_OUT_FOLDS,
     SINGLE,
     Detector,
+    Scaling,
     check_screen,
     fit_detector,
     load_detector,
@@ -39,7 +40,13 @@ from hcsqc.qc.scoring import drift, focus_of, saturated_share, score_crops
 CHANNELS = ["w4", "w5", "w1"]
 SETTINGS = LogisticSettings(penalties=(0.01, 0.1), folds=3)
 LOST = 0.05
-ABOUT = {"composites": [["w4", "w5", "w1"]], "window_px": 64, "window_um": 0}
+SCALING = Scaling(scale_background=0.5, scale_cells=2.0, scale_knee=0.9)
+ABOUT = {
+    "composites": [["w4", "w5", "w1"]],
+    "window_px": 64,
+    "window_um": 0,
+    "scaling": vars(SCALING),
+}
 
 
 def labels_of(n: int, wells: int = 10, seed: int = 0) -> tuple[pd.DataFrame, np.ndarray]:
@@ -300,13 +307,22 @@ def test_a_damaged_detector_is_one_message(tmp_path):
 )
 def test_other_channels_or_windows_than_it_was_trained_on_are_an_error(composite, window, message):
     with pytest.raises(InputError, match=message):
-        check_screen(ABOUT, "other", composite, window, 0)
-    check_screen(ABOUT, "next", ["w4", "w5", "w1"], 64, 0)
+        check_screen(ABOUT, "other", composite, window, 0, SCALING)
+    check_screen(ABOUT, "next", ["w4", "w5", "w1"], 64, 0, SCALING)
 
 
 def test_crops_of_another_physical_size_are_an_error():
     with pytest.raises(InputError, match="window_um is 60, but the detector was trained with null"):
-        check_screen(ABOUT, "other", ["w4", "w5", "w1"], 64, 60.0)
+        check_screen(ABOUT, "other", ["w4", "w5", "w1"], 64, 60.0, SCALING)
+
+
+def test_crops_scaled_otherwise_are_an_error():
+    other = replace(SCALING, scale_cells=1.5)
+    with pytest.raises(InputError, match="scale_cells is 1.5, but the detector was trained with 2"):
+        check_screen(ABOUT, "other", ["w4", "w5", "w1"], 64, 0, other)
+    old = {name: value for name, value in ABOUT.items() if name != "scaling"}
+    with pytest.raises(InputError, match="older version, which scaled crops by percentiles"):
+        check_screen(old, "other", ["w4", "w5", "w1"], 64, 0, SCALING)
 
 
 def write_crops(path: Path, count: int) -> Shards:

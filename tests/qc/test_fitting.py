@@ -240,6 +240,10 @@ def study(tmp_path, shards, encoder, monkeypatch):
         composite=list(COMPOSITE),
         shift_composites=["a,b,c", "w5,w1,w4"],
         window_um=0.0,
+        scales=[scale_of(tmp_path / "p.scale.parquet")],
+        scale_background=0.5,
+        scale_cells=2.0,
+        scale_knee=0.9,
         standardised=20,
         batch_size=16,
         precision="float32",
@@ -251,6 +255,13 @@ def study(tmp_path, shards, encoder, monkeypatch):
         good_cells_lost=0.05,
     )
     return args, models
+
+
+def scale_of(path: Path) -> Path:
+    """Write the scale of a plate whose channels are alike."""
+    levels = {"low": 100.0, "high": 1100.0, "top": 4095.0, "bits": 12, "cell": 600.0, "nuclei": 90}
+    write_table(pd.DataFrame({"channel": CHANNELS, **levels, "found": "cells"}), path, "scale")
+    return path
 
 
 def run(args) -> Namespace:
@@ -268,6 +279,10 @@ def test_command_saves_the_detector_of_the_best_encoder(study, capsys):
     assert about["labels_sha256"] == sha256(args.labels)
     assert (about["code_digest"], about["git_commit"]) == ("c0de", "abc")
     assert (about["study"], about["screen"], about["window_um"]) == ("mine", "sim", 0)
+    assert about["scaling"] == {"scale_background": 0.5, "scale_cells": 2.0, "scale_knee": 0.9}
+    assert about["levels"] == [
+        {"channel": name, "background": 100.0, "cell": 600.0} for name in COMPOSITE
+    ]
     held_out = read_table(args.output / "held_out.parquet", "held_out")
     assert len(held_out) == 40 and held_out["random"].sum() == 20
     assert record.metrics == {"labels": 40, "penalty": about["penalty"]}

@@ -180,7 +180,12 @@ def make_folder(folder: Path, cells: pd.DataFrame, sites: int, **changes) -> Pat
         artefact="blur",
     )
     compounds["warned"] = compounds["flagged_share"] > 0.15
+    corrections = pd.DataFrame(
+        [(plate, name) for plate in plates["Metadata_Plate"] for name in CHANNELS],
+        columns=["Metadata_Plate", "channel"],
+    ).assign(background=150.0, cell=700.0, gain=1.2, offset=-3.0, found="cells")
     tables = {"fields": fields, "wells": wells, "plates": plates, "compounds": compounds}
+    tables["corrections"] = corrections
     for name, table in tables.items():
         table = changes.get(name, lambda same: same)(table)
         columns = COLUMNS[name].split()
@@ -327,6 +332,27 @@ def test_every_crop_has_its_id_and_score(screen):
     for match in shown:
         assert float(match[2]) == pytest.approx(cells.loc[match[1], "score"], abs=6e-4)
         assert match[1] in found.titles
+
+
+@pytest.mark.parametrize("second", [0.5, np.nan])
+def test_corrections_of_light_are_told_the_farthest_first(screen, tmp_path, quick_maps, second):
+    def changed(table):
+        return table.assign(gain=np.where(table["Metadata_Plate"] == "p2", second, 1.2))
+
+    def warned(table):
+        return table.assign(warning=np.where(table["Metadata_Plate"] == "p2", "its light", ""))
+
+    folder = remake(screen, tmp_path, corrections=changed, plates=warned)
+    page = render(folder, screen["shards"])
+    part = page[page.index('id="corrections"') : page.index('id="wells"')]
+    rows = [Reader(row).text for row in part[part.index("<tbody>") :].split("<tr>")[1:]]
+    told = "not known" if np.isnan(second) else "×0.50, -3"
+    assert [" ".join(row.split()) for row in rows] == [
+        " ".join(["p2", *[told] * 3]),
+        "p1 ×1.20, -3 ×1.20, -3 ×1.20, -3",
+    ]
+    # Warnings come before the flags themselves.
+    assert page.index("its light") < page.index('id="plates"') < page.index('id="worst"')
 
 
 def test_the_warned_compound_is_shown_with_crops_of_its_wells(screen):

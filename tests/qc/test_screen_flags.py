@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +11,13 @@ import pytest
 
 from hcsqc.core.errors import InputError
 from hcsqc.core.schema import read_table, write_table
+from hcsqc.qc.corrections import levels_of
 from hcsqc.qc.flags import FIELD_COLUMNS, PLATE_COLUMNS, WELL_COLUMNS, FlagSettings
 from hcsqc.qc.phenotypes import COLUMNS
 from hcsqc.qc.screen_flags import (
     DriftSettings,
     ScoredScreen,
+    ScreenFlags,
     counts,
     flag_screen,
     read_scored,
@@ -32,7 +35,14 @@ SETTINGS = FlagSettings(
     well_majority=0.5,
     confidence=0.95,
 )
-DRIFT = DriftSettings(drift_features=0.5, drift_scores=0.2)
+DRIFT = DriftSettings(drift_features=0.5, drift_scores=0.2, drift_gain=1.5)
+COMPOSITE = ["w2", "w1"]
+# The detector's channels are called otherwise: they are compared in the order of the composite.
+LEVELS = [
+    {"channel": "ER", "background": 100.0, "cell": 500.0},
+    {"channel": "DNA", "background": 150.0, "cell": 750.0},
+]
+DETECTOR = {"screen": "old", "levels": LEVELS}
 THRESHOLD = {"threshold": 0.5, "assumed_prevalence": 0.1, "training_share": 0.5}
 WELLS = [f"{row}{column:02d}" for row in "ABCD" for column in range(1, 7)]
 CELLS = 20  # of a field
@@ -79,8 +89,25 @@ def plate(name: str, bad_well: str | None = None) -> dict[str, pd.DataFrame]:
     }
 
 
-def written(folder: Path, shifts=(0.1, 0.1)) -> dict[str, list[Path]]:
-    """Write the tables of two plates; P2 has a bad well and shifts of its own."""
+def scale(light: float = 1.0) -> pd.DataFrame:
+    """Return the scale of a plate with so many times the light of the detector's."""
+    low, cell = np.array([153.0, 99.0]), np.array([600.0, 400.0])
+    return pd.DataFrame(
+        {
+            "channel": ["w1", "w2"],
+            "low": low,
+            "high": low + 2 * light * cell,
+            "top": 4095.0,
+            "bits": 12,
+            "cell": low + light * cell,
+            "nuclei": 900,
+            "found": "cells",
+        }
+    )
+
+
+def written(folder: Path, shifts=(0.1, 0.1), light: float = 1.0) -> dict[str, list[Path]]:
+    """Write the tables of two plates; P2 has a bad well, and shifts and light of its own."""
     schemas = {"scores": "crop_scores", "nuclei": "nuclei", "summary": "summary"}
     paths: dict[str, list[Path]] = {}
     for name, bad_well, (features, scores) in (("P1", None, (0, 0)), ("P2", "B02", shifts)):
@@ -89,12 +116,22 @@ def written(folder: Path, shifts=(0.1, 0.1)) -> dict[str, list[Path]]:
             about = {"feature_shift": features, "score_shift": scores} if kind == "scores" else {}
             write_table(table, path, schemas.get(kind, kind), about)
             paths.setdefault(kind, []).append(path)
+        path = folder / f"{name}.scale.parquet"
+        write_table(scale(light if name == "P2" else 1.0), path, "scale")
+        paths.setdefault("scales", []).append(path)
     return paths
 
 
-def scored(folder: Path, shifts=(0.1, 0.1)) -> ScoredScreen:
-    paths = written(folder, shifts)
-    return read_scored(paths["scores"], paths["nuclei"], paths["summary"], paths["fields"])
+KINDS = ("scores", "nuclei", "summary", "fields", "scales")
+
+
+def scored(folder: Path, shifts=(0.1, 0.1), light: float = 1.0) -> ScoredScreen:
+    paths = written(folder, shifts, light)
+    return read_scored(*(paths[kind] for kind in KINDS))
+
+
+def flagged(screen: ScoredScreen, detector=DETECTOR) -> ScreenFlags:
+    return flag_screen(screen, THRESHOLD, detector, COMPOSITE, SETTINGS, DRIFT)
 
 
 def test_tables_of_all_plates_are_read_with_the_shifts_of_each(tmp_path):
@@ -108,7 +145,7 @@ def test_tables_of_all_plates_are_read_with_the_shifts_of_each(tmp_path):
 
 
 def test_what_was_planted_in_a_screen_is_bad_told_and_counted(tmp_path):
-    flags = flag_screen(scored(tmp_path), THRESHOLD, "old", SETTINGS, DRIFT)
+    flags = flagged(scored(tmp_path))
     assert (list(flags.fields), list(flags.wells), list(flags.plates), list(flags.compounds)) == (
         FIELD_COLUMNS,
         WELL_COLUMNS,
@@ -141,8 +178,8 @@ def test_what_was_planted_in_a_screen_is_bad_told_and_counted(tmp_path):
 
 
 def test_drift_is_told_beside_what_else_is_wrong_with_a_plate(tmp_path):
-    near = flag_screen(scored(tmp_path / "a"), THRESHOLD, "old", SETTINGS, DRIFT)
-    far = flag_screen(scored(tmp_path / "b", (0.6, 0.1)), THRESHOLD, "old", SETTINGS, DRIFT)
+    near = flagged(scored(tmp_path / "a"))
+    far = flagged(scored(tmp_path / "b", (0.6, 0.1)))
     before, after = near.plates["warning"].tolist(), far.plates["warning"].tolist()
     assert before[0] == after[0]
     drifted = "its cells look different (features lie 0.60 standard deviations from those of old"
@@ -151,10 +188,49 @@ def test_drift_is_told_beside_what_else_is_wrong_with_a_plate(tmp_path):
     assert f"warning: s, plate P2: {after[1]}" in told("s", far)
 
 
+def test_correction_of_light_is_kept_by_plate_and_warned_of_beyond_the_range(tmp_path):
+    near = flagged(scored(tmp_path / "near", light=0.8))
+    found = near.corrections.set_index(["Metadata_Plate", "channel"])
+    assert list(found.index) == [("P1", "w2"), ("P1", "w1"), ("P2", "w2"), ("P2", "w1")]
+    np.testing.assert_allclose(found["gain"], [1, 1, 1.25, 1.25])
+    np.testing.assert_allclose(found["offset"], [-1, 3, -1, 3])
+    assert not near.plates["warning"].str.contains("light").any()
+    for light, gain in ((0.5, "2.00"), (2.0, "0.50")):
+        far = flagged(scored(tmp_path / str(light), light=light)).plates["warning"].tolist()
+        assert "light" not in far[0]
+        assert far[1].endswith(
+            f"its light was corrected by more than x1.5 to look like old (w2 x{gain}, w1 x{gain}), "
+            "and noise and saturation cannot be: the threshold may not hold here"
+        )
+
+
+def test_plates_whose_light_no_nuclei_tell_are_warned_of(tmp_path):
+    screen = scored(tmp_path)
+    screen.scales["P2"].loc[1, ["cell", "found"]] = np.nan, "percentile"
+    flags = flagged(screen)
+    before, after = flags.plates["warning"].tolist()
+    assert "light" not in before
+    assert "too few nuclei tell the light of w2, so that artefacts move its grey levels" in after
+    unknown = DETECTOR | {"levels": [LEVELS[0] | {"cell": None}, LEVELS[1]]}
+    before = flagged(scored(tmp_path), unknown).plates["warning"].tolist()[0]
+    assert "the light of old is not known in w2: its nuclei were too few" in before
+
+
+def test_a_detector_keeps_the_median_levels_of_its_plates_in_the_composites_order():
+    dim, usual, bright = scale(0.8), scale(), scale(1.5)
+    bright.loc[1, "cell"] = np.nan
+    levels = levels_of([dim, usual, bright], COMPOSITE)
+    assert levels == [
+        {"channel": "w2", "background": 99.0, "cell": pytest.approx(99 + 0.9 * 400)},
+        {"channel": "w1", "background": 153.0, "cell": pytest.approx(153 + 600)},
+    ]
+    assert levels_of([usual.assign(cell=np.nan)], ["w1"])[0]["cell"] is None
+
+
 def test_plates_without_a_warning_are_not_told(tmp_path):
-    flags = flag_screen(scored(tmp_path), THRESHOLD, "old", SETTINGS, DRIFT)
+    flags = flagged(scored(tmp_path))
     quiet = flags.plates.assign(warning=["", "something"])
-    flags = type(flags)(flags.cells, flags.fields, flags.wells, quiet, flags.compounds.iloc[:0])
+    flags = replace(flags, plates=quiet, compounds=flags.compounds.iloc[:0])
     assert told("s", flags) == [
         "warning: s, plate P2: something",
         "s: Compounds are compared with 32 control wells of the same plates.",
@@ -163,42 +239,37 @@ def test_plates_without_a_warning_are_not_told(tmp_path):
 
 def test_scores_of_another_screen_are_an_error(tmp_path):
     paths = written(tmp_path)
-    screen = read_scored(paths["scores"][:1], paths["nuclei"], paths["summary"], paths["fields"])
+    screen = read_scored(paths["scores"][:1], *(paths[kind] for kind in KINDS[1:]))
     with pytest.raises(InputError, match="893 cropped nuclei have no score .* score the plates ag"):
-        flag_screen(screen, THRESHOLD, "old", SETTINGS, DRIFT)
+        flagged(screen)
 
 
 def test_scores_that_are_none_are_named(tmp_path):
     paths = written(tmp_path)
     (tmp_path / "bad.parquet").write_text("no table")
     with pytest.raises(InputError, match="bad.parquet: cannot be read as Parquet"):
-        read_scored([tmp_path / "bad.parquet"], paths["nuclei"], paths["summary"], paths["fields"])
+        read_scored([tmp_path / "bad.parquet"], *(paths[kind] for kind in KINDS[1:]))
 
 
 def test_command_writes_all_tables_and_tells_the_counts(tmp_path, monkeypatch, capsys):
     paths = written(tmp_path)
-    (tmp_path / "detector.json").write_text('{"screen": "old"}')
+    (tmp_path / "detector.json").write_text(json.dumps(DETECTOR))
     (tmp_path / "threshold.json").write_text(json.dumps(THRESHOLD))
     words = [command.__file__, "--screen", "s", "--detector", tmp_path]
     words += ["--threshold", tmp_path / "threshold.json", "--output", tmp_path / "flags"]
-    for flag in ("scores", "nuclei", "summary", "fields"):
+    words += ["--composite", *COMPOSITE]
+    for flag in KINDS:
         words += ["--summaries" if flag == "summary" else f"--{flag}", *paths[flag]]
     for name, value in (vars(SETTINGS) | vars(DRIFT)).items():
         words += ["--" + name.replace("_", "-"), value]
     words += ["--record", tmp_path / "run" / "run.json"]
     monkeypatch.setattr(sys, "argv", [str(word) for word in words])
     command.main()
-    flags = flag_screen(
-        read_scored(paths["scores"], paths["nuclei"], paths["summary"], paths["fields"]),
-        THRESHOLD,
-        "old",
-        SETTINGS,
-        DRIFT,
-    )
+    flags = flagged(read_scored(*(paths[kind] for kind in KINDS)))
     folder = tmp_path / "flags"
     cells = read_table(folder / "cells.parquet", "cells").astype({"flagged": "boolean"})
     pd.testing.assert_frame_equal(cells, flags.cells)
-    for name in ("fields", "wells", "plates", "compounds"):
+    for name in ("fields", "wells", "plates", "compounds", "corrections"):
         lines = (folder / f"{name}.csv").read_text().splitlines()
         table = getattr(flags, name)
         assert lines[0] == ",".join(table) and len(lines) == 1 + len(table)

@@ -18,7 +18,9 @@ from hcsqc.screens.scale import (
     unscale,
 )
 
-SETTINGS = ScaleSettings(scale_fields=32, scale_low=0.5, scale_high=99.5, illumination_fields=200)
+SETTINGS = ScaleSettings(
+    scale_fields=32, scale_background=0.5, scale_cells=2.0, illumination_fields=200
+)
 KNEE = 0.9
 
 
@@ -47,7 +49,8 @@ def measure(images, fields, scale_settings=SETTINGS):
 
 def range_of(table, images, scale_settings=SETTINGS, **more):
     """Return scale and shape of the fields in `table`; `more` is what the config may say."""
-    return measure_scale(table, PlateImages("p", images, ["w1", "w2"], **more), scale_settings)[:2]
+    plate = PlateImages("p", images, ["w1", "w2"], **more)
+    return measure_scale(table, plate, scale_settings, nuclei=None)[:2]
 
 
 def scale_of(low, high, top):
@@ -64,13 +67,14 @@ def ranges(draw):
     return scale_of(low, high, top)
 
 
-def test_range_of_one_field_is_its_percentiles(tmp_path):
+def test_range_of_one_field_without_nuclei_is_its_percentiles(tmp_path):
     planes = field()
     scale, shape = measure(tmp_path, [planes])
     assert shape == (60, 80) and scale["channel"].tolist() == ["w1", "w2"]
     for row, plane in zip(scale.itertuples(), planes, strict=True):
         assert (row.low, row.high) == (np.percentile(plane, 0.5), np.percentile(plane, 99.5))
-        assert (row.top, row.bits) == (4095, 12)
+        assert (row.top, row.bits, row.nuclei, row.found) == (4095, 12, 0, "percentile")
+    assert scale["cell"].isna().all()
     write_table(scale, tmp_path / "scale.parquet", "scale", {"shape": list(shape)})
 
 
@@ -114,7 +118,7 @@ def test_sample_is_spread_from_the_first_field_to_the_last(tmp_path):
     table = write_fields(tmp_path, fields)
     for number in set(range(11)) - {0, 5, 10}:
         (tmp_path / f"f{number}c0.tif").write_text("not in the sample")
-    three = ScaleSettings(3, 0.5, 99.5, 200)
+    three = ScaleSettings(3, 0.5, 2.0, 200)
     scale, _ = range_of(table, tmp_path, three)
     assert scale["low"].tolist() == [105, 105]
 

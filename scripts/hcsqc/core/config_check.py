@@ -64,8 +64,6 @@ def check_config(config: dict) -> None:
         _check_screen(config, name)
     _check_qc(config)
     _check_composites(config)
-    if config["crops"]["scale_low"] >= config["crops"]["scale_high"]:
-        raise InputError("config: crops.scale_low must be below crops.scale_high")
     for preset, values in config["presets"].items():
         for method in (part for part in values if part != "common"):
             merged = values["common"] | values[method]

@@ -590,8 +590,8 @@ class Crops(Section):
     nucleus_diameter_px: Diameter
     nucleus_smallest_px: Count
     scale_fields: Count
-    scale_low: Percentile
-    scale_high: Percentile
+    scale_background: Percentile
+    scale_cells: Positive
     scale_knee: Share
     illumination_fields: Count
     failed_fields: Probability
@@ -648,6 +648,7 @@ class QualityControl(Section):
     well_majority: Share
     drift_features: Positive
     drift_scores: Positive
+    drift_gain: Annotated[float, Field(gt=1)]
     sample: Count
     label_random: Whole
     label_diverse: Whole

@@ -84,10 +84,13 @@ TABLES = {
     "scale": _table(
         ("channel",),
         _column("channel", pa.string(), "channel of the screen"),
-        _column("low", pa.float64(), "grey level that becomes 0"),
+        _column("low", pa.float64(), "grey level that becomes 0: the background"),
         _column("high", pa.float64(), "grey level at the knee"),
         _column("top", pa.float64(), "grey level that becomes the brightest value: saturation"),
         _column("bits", pa.int32(), "bits per pixel, detected from the data"),
+        _column("cell", pa.float64(), "grey level of the typical nucleus", nullable=True),
+        _column("nuclei", pa.int32(), "nuclei of the sampled fields"),
+        _column("found", pa.string(), "what gave high: cells or percentile"),
     ),
     "illumination": _table(
         ("channel",),

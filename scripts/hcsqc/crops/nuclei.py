@@ -10,6 +10,7 @@ from scipy.spatial import cKDTree
 
 from hcsqc.core.errors import InputError
 from hcsqc.crops import segmentation
+from hcsqc.screens.levels import NucleusChannel
 
 # The fast method shrinks a field until a nucleus is so wide.
 SHRUNK_DIAMETER_PX = 10.5
@@ -73,6 +74,17 @@ def find_nuclei(dna: np.ndarray, settings: NucleusSettings) -> Nuclei:
     _, distinct = np.unique(y.astype(np.int64) * width + x, return_index=True)
     distinct.sort()
     return Nuclei(x[distinct], y[distinct], area[distinct])
+
+
+def nuclei_shown(channel: str, diameter_px: float, smallest_px: int) -> NucleusChannel:
+    """Return how a plate's scale finds nuclei: always by the fast method, a few would do."""
+    settings = NucleusSettings("fast", diameter_px, smallest_px)
+
+    def centres(dna: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        found = find_nuclei(dna, settings)
+        return found.x_px, found.y_px
+
+    return NucleusChannel(channel, diameter_px, centres)
 
 
 Regions = tuple[np.ndarray, np.ndarray, np.ndarray]

@@ -7,7 +7,7 @@ without a tenth of the wells. Others, fitted to the abnormal labels, name the mo
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -66,6 +66,15 @@ class DetectorFit:
     artefacts: dict[str, FittedLogistic]
     held_out: np.ndarray
     recalls: dict[str, float | None]
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """How grey levels became those of the crops (`hcsqc.screens.scale`)."""
+
+    scale_background: float
+    scale_cells: float
+    scale_knee: float
 
 
 @dataclass(frozen=True)
@@ -276,7 +285,12 @@ def _fitted(numbers: dict[str, np.ndarray], name: str) -> FittedLogistic:
 
 
 def check_screen(
-    about: dict, screen: str, composite: Sequence[str], window_px: int, window_um: float
+    about: dict,
+    screen: str,
+    composite: Sequence[str],
+    window_px: int,
+    window_um: float,
+    scaling: Scaling,
 ) -> None:
     """Raise InputError if a detector was not made for such crops.
 
@@ -300,3 +314,15 @@ def check_screen(
             f"screen {screen}: crops.window_um is {told[0]}, but the detector was trained with "
             f"{told[1]}; set it alike"
         )
+    if "scaling" not in about:
+        raise InputError(
+            f"screen {screen}: the detector is of an older version, which scaled crops by "
+            "percentiles that move with the share of artefacts; fit it again (snakemake qc in its "
+            "study)"
+        )
+    for name, value in asdict(scaling).items():
+        if value != about["scaling"][name]:
+            raise InputError(
+                f"screen {screen}: crops.{name} is {value:g}, but the detector was trained with "
+                f"{about['scaling'][name]:g}; set it alike"
+            )

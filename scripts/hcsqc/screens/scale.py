@@ -1,8 +1,9 @@
 """The fixed intensity range of a plate, and its use.
 
-Never per crop: that would erase dim and saturated cells. Linear from `low` to `high` (robust
-percentiles), then a flatter line up to `top`, the sensor's saturation, so that bright normal cells
-keep their contrast and saturated ones still stand out.
+Never per crop: that would erase dim and saturated cells. Linear from `low`, the background, to
+`high`, a multiple of the plate's typical cell above it, then a flatter line up to `top`, the
+sensor's saturation, so that bright normal cells keep their contrast and saturated ones still stand
+out.
 """
 
 from collections.abc import Sequence
@@ -16,18 +17,22 @@ import pandas as pd
 from hcsqc.core.errors import InputError
 from hcsqc.screens.illumination import Illumination, correct, load_functions, measure_illumination
 from hcsqc.screens.images.read import UnreadableField, read_field
+from hcsqc.screens.levels import NucleusChannel, nucleus_levels, typical
 
+# How `high` was found: from cells, or, where there are too few, as a percentile of the pixels.
+BY_CELLS, BY_PERCENTILE = "cells", "percentile"
+HIGH_PERCENTILE = 99.5
 # Depths of cameras; the smallest that holds the brightest pixel of the sample is the data's.
 BIT_DEPTHS = (8, 12, 16)
 
 
 @dataclass(frozen=True)
 class ScaleSettings:
-    """How to measure the range: number of fields, percentiles; fields behind an illumination."""
+    """How to measure the range."""
 
     scale_fields: int
-    scale_low: float
-    scale_high: float
+    scale_background: float  # percentile of a field's pixels that is its background: `low`
+    scale_cells: float  # `high` above the background, in typical cells
     illumination_fields: int
 
 
@@ -48,10 +53,14 @@ class PlateImages:
 
 
 def measure_scale(
-    fields: pd.DataFrame, images: PlateImages, settings: ScaleSettings
+    fields: pd.DataFrame,
+    images: PlateImages,
+    settings: ScaleSettings,
+    nuclei: NucleusChannel | None,
 ) -> tuple[pd.DataFrame, tuple[int, int], Illumination | None]:
     """Measure the range of each channel on fields spread evenly over the plate.
 
+    Without `nuclei`, or where they are too few, `high` is a percentile, which artefacts move.
     Returns the rows of the `scale` table, the size (rows, columns) that most of the fields have,
     and the plate's illumination if it is to be corrected.
     Raises InputError if not one field can be read, or one is brighter than the stated bits.
@@ -84,15 +93,40 @@ def measure_scale(
     if illumination:
         gains = illumination.gains(shape)
         sample = [correct(planes, gains, tops) for planes in sample]
-    rows = []
-    for index, channel in enumerate(images.channels):
-        # Each field's own percentiles, then their median: a few spoilt fields change nothing.
-        percentiles = [settings.scale_low, settings.scale_high]
-        low, high = np.median([np.percentile(p[index], percentiles) for p in sample], axis=0)
-        top = float(tops[index])
-        high = min(max(high, low + 1), top)
-        rows.append({"channel": channel, "low": low, "high": high, "top": top, "bits": bits})
-    return pd.DataFrame(rows), shape, illumination
+    low, high = np.median(
+        [
+            np.percentile(planes, [settings.scale_background, HIGH_PERCENTILE], axis=(1, 2))
+            for planes in sample
+        ],
+        axis=0,
+    )  # Of each field's own, so that a few spoilt fields change nothing.
+    levels = _nuclei_of(sample, images.channels, nuclei)
+    cells = np.array([typical(of_channel) for of_channel in (levels - low).T])
+    found = np.isfinite(cells)
+    high = np.where(found, low + settings.scale_cells * cells, high)
+    table = pd.DataFrame(
+        {
+            "channel": images.channels,
+            "low": low,
+            "high": np.minimum(np.maximum(high, low + 1), tops),
+            "top": tops,
+            "bits": bits,
+            "cell": low + cells,
+            "nuclei": len(levels),
+            "found": np.where(found, BY_CELLS, BY_PERCENTILE),
+        }
+    )
+    return table, shape, illumination
+
+
+def _nuclei_of(sample, channels: list[str], nuclei: NucleusChannel | None) -> np.ndarray:
+    """Return the grey levels of all nuclei of the sample, n x channels."""
+    if nuclei is None:
+        return np.empty((0, len(channels)))
+    shown = channels.index(nuclei.channel)
+    return np.concatenate(
+        [nucleus_levels(p, *nuclei.find(p[shown]), nuclei.diameter_px) for p in sample]
+    )
 
 
 def spread(fields: pd.DataFrame, count: int) -> list:

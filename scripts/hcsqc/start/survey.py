@@ -134,9 +134,9 @@ def survey(found: FoundScreen, crops: Mapping) -> Survey:
         )
     sample = sample[readable]
     projection = max(projections, key=bool)
-    settings = ScaleSettings(len(sample), crops["scale_low"], crops["scale_high"], 1)
+    settings = ScaleSettings(len(sample), crops["scale_background"], crops["scale_cells"], 1)
     images = PlateImages("", Path("/"), list(found.source.channels), projection)
-    scale, shape, _ = measure_scale(sample, images, settings)
+    scale, shape, _ = measure_scale(sample, images, settings, nuclei=None)
     fields = pd.concat(plates, ignore_index=True)
     return Survey(found, fields, sample, scale, shape, projection, unreadable)
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from hcsqc.core.html import render
@@ -82,6 +83,8 @@ def render_report(
         bad_fields=pictures.records(bad_fields.head(pictures.MOST_ROWS)),
         bad_fields_total=len(bad_fields),
         field_kinds=field_kinds(results.fields),
+        corrected=corrected_plates(results.corrections),
+        drift_known=str(detector.get("screen", "the detector")),
         most_rows=pictures.MOST_ROWS,
         open_rows=OPEN_ROWS,
         worst=[gallery for gallery in chosen if gallery["kind"] == "artefact"],
@@ -209,6 +212,22 @@ def _as_text(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     return number(value)
+
+
+def corrected_plates(corrections: pd.DataFrame) -> dict:
+    """Return the channels, and for each plate how its light was corrected in each, as text."""
+    channels = list(dict.fromkeys(corrections["channel"]))
+    told = [
+        f"×{row.gain:.2f}, {row.offset:+.0f}" if not is_missing(row.gain) else "not known"
+        for row in corrections.itertuples()
+    ]
+    table = corrections.assign(told=told).pivot(
+        index="Metadata_Plate", columns="channel", values="told"
+    )
+    rows = [(plate, list(row)) for plate, row in table[channels].fillna("–").iterrows()]
+    far = np.abs(np.log(corrections["gain"])).groupby(corrections["Metadata_Plate"]).max()
+    rows.sort(key=lambda row: -np.nan_to_num(far[row[0]], nan=np.inf))
+    return {"channels": channels, "rows": rows}
 
 
 def field_kinds(fields: pd.DataFrame) -> list[dict]:

@@ -12,6 +12,7 @@ from hcsqc.core.schema import check_columns, read_table
 
 # Columns of the tables that are read; all else is ignored.
 TEXT = {"Metadata_Plate", "Metadata_Well", "role", "compound", "artefact", "reason", "warning"}
+TEXT |= {"channel", "found"}
 BOOLEAN = {"empty", "out_of_focus", "saturated", "bad", "warned"}
 COLUMNS = {
     "fields": "Metadata_Plate Metadata_Well Metadata_Site role compound concentration_um nuclei "
@@ -22,6 +23,7 @@ COLUMNS = {
     "flagged_share low high feature_shift score_shift warning",
     "compounds": "compound concentration_um wells scored flagged_share control_share p_value "
     "adjusted_p warned artefact",
+    "corrections": "Metadata_Plate channel background cell gain offset found",
 }
 TRUTH_COLUMNS = ["what", "planted", "found", "low", "high"]
 
@@ -35,6 +37,7 @@ class Results:
     wells: pd.DataFrame
     plates: pd.DataFrame
     compounds: pd.DataFrame
+    corrections: pd.DataFrame
     threshold: Mapping
 
 
