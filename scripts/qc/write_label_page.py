@@ -9,19 +9,19 @@ from hcsqc.core.errors import InputError
 from hcsqc.core.files import atomic
 from hcsqc.core.schema import read_table
 from hcsqc.crops.shards import Shards
-from hcsqc.qc.label_page import (
-    ContextSource,
-    Counts,
-    choose_crops,
-    page_crops,
-    render_label_page,
-)
-from hcsqc.qc.label_page_inputs import (
+from hcsqc.qc.label_page.inputs import (
     check_places,
     contexts,
     labelled_crops,
     read_scores,
     read_threshold,
+)
+from hcsqc.qc.label_page.page import (
+    ContextSource,
+    Counts,
+    choose_crops,
+    page_crops,
+    render_label_page,
 )
 
 

@@ -20,7 +20,7 @@ from hcsqc.core.schema import ARTEFACTS, TABLES, features_schema, write_table
 from hcsqc.crops.shards import ShardFormat, Shards, ShardWriter
 from hcsqc.features.tables import features_table
 from hcsqc.labels.match import FILE_COLUMNS, place_labels, read_label_file
-from hcsqc.qc.label_page import (
+from hcsqc.qc.label_page.page import (
     ABOUT,
     ContextSource,
     Counts,

@@ -6,7 +6,7 @@ import pytest
 
 from hcsqc.core.errors import InputError
 from hcsqc.core.schema import write_table
-from hcsqc.qc.label_page_inputs import (
+from hcsqc.qc.label_page.inputs import (
     check_places,
     contexts,
     labelled_crops,

@@ -22,7 +22,7 @@ from hcsqc.encoders.standardised import StandardisedMeasures
 from hcsqc.encoders.store import Encoder, check_composite
 from hcsqc.encoders.views import normalise
 
-# What a network makes of more images no longer fits a processor's caches (docs/performance.md).
+# What a network makes of more images no longer fits a processor's caches (docs/benchmarks.md).
 CPU_IMAGES = 16
 MOST_THREADS_AHEAD = 8
 LEAST_COSINE = 0.999  # of features in bfloat16 and in float32, for `auto` to choose bfloat16

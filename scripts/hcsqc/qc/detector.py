@@ -128,10 +128,11 @@ def fit_detector(
     fold = _well_folds(targets, wells)
     single = _cross_fitted(targets, np.ones(len(targets), bool), features, wells, fold, settings)
     artefacts = _fit_artefacts(labels, features, wells, settings)
-    recalls = {SINGLE: _recall(single.held_out, targets, good_cells_lost)}
+    recall = _recall(single.held_out, targets, good_cells_lost)
+    recalls = {SINGLE: recall}
     found = DetectorFit(single.model, SINGLE, single.penalty, artefacts, single.held_out, recalls)
     kinds = _kinds(labels)
-    if len(kinds) < 2 or recalls[SINGLE] is None:
+    if len(kinds) < 2 or recall is None:
         return found
     parts = {
         name: _cross_fitted(
@@ -147,8 +148,8 @@ def fit_detector(
     held_out = 1 - np.prod([1 - part.held_out for part in parts.values()], axis=0)
     if (np.isnan(held_out) != np.isnan(single.held_out)).any():
         return found  # a kind lies in too few wells to be held out
-    recalls[BY_KIND] = _recall(held_out, targets, good_cells_lost)
-    if recalls[BY_KIND] is None or recalls[BY_KIND] < recalls[SINGLE] + GAIN:
+    by_kind = recalls[BY_KIND] = _recall(held_out, targets, good_cells_lost)
+    if by_kind is None or by_kind < recall + GAIN:
         return found
     models = AnyKind({name: part.model for name, part in parts.items()})
     return replace(found, classifier=models, kind=BY_KIND, held_out=held_out)
@@ -246,8 +247,10 @@ def save_detector(detector: Detector, folder: Path) -> None:
     numbers = dict(detector.reference)
     classifier = detector.classifier
     kinds = classifier.kinds if isinstance(classifier, AnyKind) else {}
-    models = {f"kind.{name}": model for name, model in kinds.items()} or {"abnormal": classifier}
-    for name, fitted in {**models, **detector.artefacts}.items():
+    models = {f"kind.{name}": model for name, model in kinds.items()} | detector.artefacts
+    if isinstance(classifier, FittedLogistic):
+        models["abnormal"] = classifier
+    for name, fitted in models.items():
         numbers |= {
             f"{name}.centre": fitted.centre,
             f"{name}.scale": fitted.scale,

@@ -10,7 +10,7 @@ import pandas as pd
 from hcsqc.core.errors import InputError
 from hcsqc.core.schema import read_table
 from hcsqc.crops.shards import Shards
-from hcsqc.qc.label_page import ContextSource, context_pictures
+from hcsqc.qc.label_page.page import ContextSource, context_pictures
 
 MOST_PICKED = 0.01  # of the crops, labelled for another reason than chance
 

@@ -28,7 +28,7 @@ from hcsqc.labels.match import FILE_COLUMNS
 from hcsqc.screens.images.read import UnreadableField, read_field
 from hcsqc.screens.scale import apply_scale, lookup_tables
 
-DATA_FILES = ("label_page.html",)
+DATA_FILES = ("page.html",)
 TEMPLATE = Path(__file__).with_name(DATA_FILES[0])
 
 # Clusters of so many random crops are as telling as those of millions, and take seconds.

@@ -1,0 +1,1 @@
+"""The page on which crops are labelled in the browser."""
