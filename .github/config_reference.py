@@ -5,6 +5,7 @@ Values, units and sources are read from config.yaml, whose comments stand beside
 
 import re
 import sys
+import textwrap
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -110,7 +111,8 @@ def screens(values: Mapping, notes: Mapping) -> Iterator[str]:
 
 def encoders(values: Mapping, notes: Mapping) -> Iterator[str]:
     """Yield the tables of encoders by kind."""
-    yield f"A name of your own and what the encoder is. Those of `config.yaml`: {listed(values)}.\n"
+    yield "A name of your own and what the encoder is. Those of `config.yaml`:\n"
+    yield textwrap.fill(f"{listed(values)}.", 118, break_on_hyphens=False) + "\n"
     for section in (
         model.NetworkEncoder,
         model.ModuleEncoder,

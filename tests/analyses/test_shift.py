@@ -473,3 +473,10 @@ def test_the_script_writes_the_diagnosis_of_every_shift_screen(
         assert reasons[MATCHED_PIXEL_SIZE] == "not known"
     else:
         assert "table of features" in reasons[PERMUTED_CHANNELS]
+
+
+def test_draws_without_a_value_are_counted_as_none():
+    table = made({STANDARDISED: 0.2})
+    table.loc[table["condition"] == AS_IT_IS, "value"] = np.nan
+    (sentence,) = causes(table, "a")
+    assert sentence.startswith("e: 0 draws are too few")

@@ -191,3 +191,11 @@ def test_the_script_runs_the_logistic_probe(tmp_path, monkeypatch):
         "rows": 12,
         "budget": 40,
     }
+
+
+def test_a_crop_at_the_threshold_is_not_detected():
+    def half(train, targets, wells, tests):
+        return [np.full(len(matrix), 0.5) for matrix in tests]
+
+    table = leave_families_out(*study_of(study()), 40, 1, half)
+    assert (table["detected"] == 0).all()

@@ -480,6 +480,98 @@ def test_the_schema_allows_what_the_check_allows(files):
         assert list(validator.iter_errors(edited(**{path: value})))
 
 
+DERIVED = {
+    **{key: DEFAULTS["screens"]["BBBC022"][key] for key in config_model.Screen.model_fields},
+    "derived_from": "BBBC022",
+    "artefacts": "simulated",
+    "labels": "truth",
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"study__test": ["BBBC022"]}, "study.test: 'BBBC022' is the training screen"),
+        ({"screens__BBBC022__evaluation_wells": []}, "evaluation_wells is empty; labels that test"),
+        ({"probes__knn__budgets": [7]}, "probes.knn.budgets: 7 is not one of study.budgets"),
+        (
+            {"screens__degraded": DERIVED | {"plates": ["7"]}, "study__train": "degraded"},
+            "screens.degraded.plates: '7' is not a plate of BBBC022",
+        ),
+        (
+            {"screens__BBBC022__illumination": "functions/{plat}.npy"},
+            "screens.BBBC022.illumination: 'functions/{plat}.npy' is neither retrospective",
+        ),
+        (
+            {"crops__window_um": 60.0, "screens__BBBC022__layout": "bbbc022", "drop": "pixel_um"},
+            "screens.BBBC022: crops.window_um needs the size of its pixels, pixel_um",
+        ),
+        (
+            {"screens__BBBC022__images": "images/{plate}"},
+            "screens.BBBC022.images: a screen with archives has one folder, without {plate}",
+        ),
+        ({"qc__encoder": "simcrl"}, "'simcrl' is not one of study.encoders; did you mean 'simclr'"),
+        (
+            {"screens__degraded": DERIVED, "study__train": "degraded", "qc__screens": ["degraded"]},
+            "qc.screens: 'degraded' is derived and has no images of its own to flag; name BBBC022",
+        ),
+    ],
+)
+def test_names_that_do_not_agree_are_named(changes, expected):
+    config = edited(**{key: value for key, value in changes.items() if key != "drop"})
+    if "drop" in changes:
+        del config["screens"]["BBBC022"][changes["drop"]]
+    assert expected in message(config)
+
+
+@pytest.mark.parametrize(
+    ("entry", "expected"),
+    [
+        (
+            {"kind": "pooled", "encoder": "image_quality", "pool": "stages", "region": "cell"},
+            "encoders.own.encoder: 'image_quality' has no network of its own",
+        ),
+        (
+            {"kind": "pooled", "encoder": "simcrl", "pool": "stages", "region": "cell"},
+            "encoders.own.encoder: unknown name 'simcrl'; did you mean 'simclr'",
+        ),
+        (
+            {"kind": "joined", "encoders": ["simclr", "own"]},
+            "encoders.own is made of itself",
+        ),
+        (
+            {"kind": "joined", "encoders": ["simclr", "table"]},
+            "encoders.own.encoders: 'table' is a table of features and cannot see other crops",
+        ),
+        ({"kind": "joined", "encoders": []}, "encoders.own.encoders: [] should be non-empty"),
+        (
+            {"kind": "pooled", "encoder": "simclr", "pool": "all", "region": "cell"},
+            "encoders.own.pool: unknown value 'all'",
+        ),
+    ],
+)
+def test_an_encoder_made_of_others_that_cannot_be_is_refused(entry, expected):
+    table = {"kind": "transfer", "features": "features/{screen}.parquet"}
+    config = edited(encoders__own=entry, encoders__table=table)
+    config["study"]["encoders"] = ["simclr", "own"]
+    assert expected in message(config)
+
+
+def test_an_encoder_made_of_others_brings_them_and_has_their_seeds():
+    entries = {
+        "stages": {"kind": "pooled", "encoder": "swav", "pool": "stages", "region": "cell"},
+        "both": {"kind": "joined", "encoders": ["stages", "image_quality"]},
+    }
+    config = edited(study__encoders=["both", "vgg16"])
+    config["encoders"] |= entries
+    check(config)
+    assert settings.built_encoders(config) == ["swav", "stages", "image_quality", "both", "vgg16"]
+    seeded = {name: settings.is_seeded(config, name) for name in settings.built_encoders(config)}
+    assert [name for name, one in seeded.items() if one] == ["swav", "stages", "both"]
+    assert not settings.probed(config, "both", "finetune_paper")
+    assert settings.probed(config, "both", "knn")
+
+
 # What an encoder and a probe get.
 
 

@@ -234,3 +234,10 @@ def test_ssl_views_by_torch_are_opencvs_but_for_its_rounding(side, size, channel
     found = warp_by_torch(torch.from_numpy(crops), matrices, size)
     assert found.shape == (20, size, size, channels) and found.is_contiguous()
     assert np.abs(found.numpy() - expected).max() < 0.51
+
+
+def test_shrinking_is_an_area_average():
+    crops = np.random.default_rng(0).integers(0, 256, (2, 3, 32, 32)).astype(np.uint8)
+    plain = InputSpec(8, (0.0,) * 3, (1.0,) * 3)
+    wanted = crops.reshape(2, 3, 8, 4, 8, 4).mean(axis=(3, 5))
+    assert np.abs(normalise(crops, plain).numpy() * 255 - wanted).max() <= 1

@@ -431,3 +431,10 @@ def test_the_mlflow_model_gives_the_same_scores_where_there_is_no_snakemake(scor
     assert not list((tmp_path / "model").rglob("*.pkl"))
     example = mlflow.pyfunc.load_model(str(tmp_path / "model")).input_example
     assert len(example["pixels"]) == 2
+
+
+def test_focus_and_saturation_of_a_crop_are_its_own(scored):
+    _, shards, channels, _, (table, _, _) = scored
+    crops = shards.read_composite(np.arange(len(shards)), channels)
+    np.testing.assert_allclose(table["focus"], focus_of(crops[:, 2]))
+    np.testing.assert_allclose(table["saturated"], saturated_share(crops))

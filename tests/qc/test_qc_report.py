@@ -732,9 +732,8 @@ def test_features_that_are_not_finite_are_left_out(screen, tmp_path):
     vectors[[3, 5], 0] = np.nan, np.inf
     table = features_table(cells["crop_id"].tolist(), vectors)
     write_table(table, tmp_path / "f.parquet", features_schema(4))
-    found = report_pictures.map_of_features(
-        [tmp_path / "f.parquet"], read_results(screen["folder"])
-    )
+    results = read_results(screen["folder"])
+    found = report_pictures.map_of_features([tmp_path / "f.parquet"], results)
     assert (found["shown"], found["left_out"], len(found["pictures"])) == (38, 2, 4)
 
 
@@ -799,3 +798,20 @@ def test_the_page_fits_narrow_and_wide_windows_and_all_pictures_are_seen(screen,
             opened.close()
         browser.close()
     assert said == []
+
+
+def test_two_crops_make_no_map(screen, tmp_path):
+    cells = screen["cells"].dropna(subset="score").head(2)
+    table = features_table(cells["crop_id"].tolist(), np.ones((2, 4), np.float32))
+    write_table(table, tmp_path / "f.parquet", features_schema(4))
+    found = report_pictures.map_of_features(
+        [tmp_path / "f.parquet"], read_results(screen["folder"])
+    )
+    assert found == {"pictures": [], "shown": 2, "left_out": 0}
+
+
+def test_crops_just_flagged_and_just_passed_are_shown(screen):
+    found = report_pictures.galleries(read_results(screen["folder"]))
+    rows = {one["title"]: one["rows"][0] for one in found if one["kind"] == "borderline"}
+    assert list(rows) == ["just flagged", "just passed"]
+    assert rows["just flagged"]["flagged"].all() and not rows["just passed"]["flagged"].any()

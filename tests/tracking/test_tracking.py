@@ -636,3 +636,13 @@ def test_the_command_ends_on_a_damaged_record_with_one_line_and_no_receipt(store
         track(store, monkeypatch)
     assert str(caught.value.code).startswith("error: ") and "damaged record" in caught.value.code
     assert not (store.folder / "mlflow.receipt.json").exists()
+
+
+def test_the_detectors_run_alone_keeps_the_model(store):
+    model = store.folder / "qc/model/MLmodel"
+    model.parent.mkdir(parents=True)
+    model.write_text("model")
+    store.record("qc/detector")
+    kept = {run.key: run.artifacts() for run in tracked_runs(store.folder, "sim")}
+    assert set(kept.pop("qc/detector")) == {"model/MLmodel"}
+    assert not any("model/MLmodel" in files for files in kept.values())
