@@ -78,7 +78,7 @@ rule fit_detector:
             pick(config["features"], "batch_size", "precision", "standardised") | SCALING
         ),
         probe=DIAGNOSTIC_PROBE,
-        lost=flags(pick(QC, "good_cells_lost")),
+        judged=judged_at(),
         folder=lambda wc, output: str(Path(output.files[0]).parent),
         code=code_digest("qc/fit_detector.py"),
     shell:
@@ -87,7 +87,7 @@ rule fit_detector:
         " --labels {input.labels:q} --random-labels {input.random:q}"
         " --trained-on {params.trained_on:q} --crops {input.crops:q} --scales {input.scales:q}"
         " --composite {params.composite} --shift-composites {params.shifted}"
-        " {params.window_um} {params.settings} {params.probe} {params.lost} --threads {threads}"
+        " {params.window_um} {params.settings} {params.probe} --judged-at {params.judged} --threads {threads}"
         " --output {params.folder:q} --model {output.model:q}"
         " --record {output.record:q} 2>&1 | tee {log:q}"
 

@@ -12,6 +12,14 @@ def detector_encoders():
     ]
 
 
+def judged_at():
+    """Return the share of good cells that encoders and classifiers are compared at.
+
+    That of the metric nearest to the promise, so that another promise scores nothing again.
+    """
+    return min((0.01, 0.05), key=lambda share: abs(share - config["qc"]["good_cells_lost"]))
+
+
 def has_labels(screen):
     """Return whether a screen's labels can be looked up: from files or from its truth."""
     return bool(config["screens"][screen]["labels"])

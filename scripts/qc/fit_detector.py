@@ -45,7 +45,7 @@ def main() -> None:
     parser.add_argument("--composite", nargs="+", required=True)
     parser.add_argument("--shift-composites", nargs="*", required=True, help="a,b,c of each screen")
     parser.add_argument("--window-um", type=float, required=True, help="0: not resampled")
-    parser.add_argument("--good-cells-lost", type=float, required=True, help="recall is judged at")
+    parser.add_argument("--judged-at", type=float, required=True, help="good cells lost")
     parser.add_argument("--standardised", type=int, required=True, help="crops of the reference")
     parser.add_argument("--batch-size", type=int, required=True)
     parser.add_argument("--precision", required=True)
@@ -63,7 +63,7 @@ def fit(args, record) -> None:
     choice = Choice(args.encoder, "named in the config", [])
     if args.encoder == BEST:
         sizes = {name: path.stat().st_size for name, path in weights.items()}
-        lost = args.good_cells_lost
+        lost = args.judged_at
         choice = choose_encoder(args.ranking, args.probe, args.screen, sizes, lost)
     name = choice.encoder
     encoder = load_encoder(weights[name])
@@ -88,7 +88,7 @@ def fit(args, record) -> None:
     settings = cli.settings_from(args, LogisticSettings)
     embedding = cli.settings_from(args, Embedding)
     crops = Shards(args.crops)
-    lost = args.good_cells_lost
+    lost = args.judged_at
     fitted = fit_to_crops(encoder, crops, labels, embedding, settings, lost, about)
     save_fitted(fitted, args.output)
     save_model(args.output, fitted.example, fitted.areas, args.model, installed_pins())

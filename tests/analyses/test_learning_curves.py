@@ -22,7 +22,7 @@ from hcsqc.analyses.learning_curves import (
 from hcsqc.core.errors import InputError
 from hcsqc.core.schema import write_table
 from hcsqc.figures.learning_curves import plot_learning_curves, spread
-from hcsqc.probes.resampling import FEWEST_DRAWS
+from hcsqc.probes.draws import FEWEST_DRAWS
 from scripts.analyses import fit_learning_curves
 
 BUDGETS = [10, 25, 50, 100, 350]

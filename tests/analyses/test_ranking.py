@@ -8,8 +8,9 @@ from scipy.stats import binom, false_discovery_control, norm, t
 
 from hcsqc.analyses.ranking import compare_encoders, groups, holm, rank, sentence
 from hcsqc.figures.ranking import plot_ranking
+from hcsqc.probes.draws import FEWEST_DRAWS
 from hcsqc.probes.metrics import score_predictions
-from hcsqc.probes.resampling import FEWEST_DRAWS, bootstrap_scores, interval, p_value
+from hcsqc.probes.resampling import bootstrap_scores, interval, p_value
 
 NAMES = ["a", "b", "c", "d"]
 

@@ -24,11 +24,11 @@ from hcsqc.encoders.measures import MEASURES
 from hcsqc.encoders.views import ViewSettings
 from hcsqc.pretraining.methods import METHODS
 from hcsqc.pretraining.settings import PretrainingSettings
+from hcsqc.probes.draws import FEWEST_DRAWS_OF_A_MEAN
 from hcsqc.probes.finetune import FinetuneSettings
 from hcsqc.probes.finetune_search import FinetuneSearchSettings
 from hcsqc.probes.frozen.knn import KnnSettings
 from hcsqc.probes.frozen.logistic import LogisticSettings
-from hcsqc.probes.resampling import FEWEST_DRAWS_OF_A_MEAN
 from hcsqc.probes.sgd import SgdSearchSettings, SgdSettings
 from hcsqc.screens.scale import ScaleSettings
 from hcsqc.screens.simulate.model import SimulationSettings

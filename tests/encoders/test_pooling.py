@@ -1,5 +1,6 @@
 """Pooled and joined encoders: known answers, the network's own features, files, messages."""
 
+from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ from hcsqc.encoders.store import (
     save_encoder,
 )
 from hcsqc.features.extract import extract_features
+from scripts.encoders import join_encoders, pool_encoder
 
 CHANNELS = ("w1", "w4", "w5")
 SIDE, COUNT = 64, 9
@@ -206,3 +208,15 @@ def test_an_encoder_that_was_saved_before_there_was_pooling_is_read(tmp_path):
     about = path.with_suffix(".json")
     about.write_text(about.read_text().replace('"pooling"', '"formerly"'))
     assert load_encoder(path).pooling == PLAIN
+
+
+def test_commands_pool_an_encoder_and_join_several(tmp_path):
+    base = tmp_path / "base" / "encoder.safetensors"
+    save_encoder(random_encoder(TINY, 32, 3, seed=0), base)
+    pooled, joined = (tmp_path / name / "encoder.safetensors" for name in ("pooled", "joined"))
+    record = Namespace(parameters={}, metrics={})
+    pool_encoder.pool(Namespace(encoder=base, pool="stages", region="cell", output=pooled), record)
+    assert record.metrics["width"] == load_encoder(pooled).width
+    join_encoders.join(Namespace(encoders=[base, pooled], output=joined), record)
+    assert record.metrics["width"] == load_encoder(base).width + load_encoder(pooled).width
+    assert record.parameters["kind"] == load_encoder(joined).kind == "joined"

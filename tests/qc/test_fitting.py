@@ -252,7 +252,7 @@ def study(tmp_path, shards, encoder, monkeypatch):
         threads=1,
         penalties=[0.01, 0.1],
         folds=3,
-        good_cells_lost=0.05,
+        judged_at=0.05,
     )
     return args, models
 

@@ -10,8 +10,8 @@ import yaml
 from snakemake.utils import update_config
 
 from hcsqc.core.config import probe_budgets, probed
+from hcsqc.probes.draws import FEWEST_DRAWS
 from hcsqc.probes.metrics import TABLE_METRICS
-from hcsqc.probes.resampling import FEWEST_DRAWS
 from hcsqc.report.tables import COLUMNS, PAPER_TABLES, make_tables, metrics_table
 from tests.conftest import ROOT
 

@@ -14,7 +14,8 @@ import pandas as pd
 from scipy.optimize import minimize_scalar
 
 from hcsqc.core.errors import InputError
-from hcsqc.probes.resampling import FEWEST_DRAWS, interval
+from hcsqc.probes.draws import FEWEST_DRAWS
+from hcsqc.probes.resampling import interval
 
 METRIC = "f1"
 NEXT_LABELS = 50

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from hcsqc.probes.resampling import FEWEST_DRAWS, interval, p_value
+from hcsqc.probes.draws import FEWEST_DRAWS
+from hcsqc.probes.resampling import interval, p_value
 
 ALPHA = 0.05  # of all comparisons of one ranking together
 CELL = ["probe", "budget", "screen", "metric"]

@@ -17,8 +17,8 @@ from hcsqc.core.errors import InputError
 from hcsqc.core.ids import screen_of, wells_of
 from hcsqc.core.schema import LABELS, TableSchema
 from hcsqc.labels.splits import class_counts
+from hcsqc.probes.draws import FEWEST_DRAWS
 from hcsqc.probes.metrics import TABLE_METRICS, table_scores
-from hcsqc.probes.resampling import FEWEST_DRAWS
 from hcsqc.probes.task import ABNORMAL, FitScores, Task, select
 
 SAME_SCREEN = "same screen"

@@ -11,7 +11,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from hcsqc.core.files import atomic
-from hcsqc.probes.resampling import few_draws
+from hcsqc.probes.draws import few_draws
 
 PANELS_PER_ROW = 3
 # Kinds of encoder differ in line and marker, so that the figures read without colour.
@@ -20,6 +20,8 @@ KIND_STYLE = {
     "ssl": {"linestyle": "--", "marker": "s"},
     "control": {"linestyle": ":", "marker": "x"},
     "classical": {"linestyle": "-.", "marker": "^"},
+    "pooled": {"linestyle": (0, (5, 1)), "marker": "D"},
+    "joined": {"linestyle": (0, (3, 1, 1, 1)), "marker": "*"},
 }
 METRIC = "f1"
 METRIC_NAME = "weighted F1 (%)"

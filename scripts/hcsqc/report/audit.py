@@ -10,8 +10,8 @@ from hcsqc.core.errors import InputError
 from hcsqc.core.html import render
 from hcsqc.core.ids import ProbeJob, probe_job, stage_of
 from hcsqc.core.schema import check_columns
+from hcsqc.probes.draws import few_draws
 from hcsqc.probes.metrics import TABLE_METRICS
-from hcsqc.probes.resampling import few_draws
 from hcsqc.report.paper_checks import paper_checks
 from hcsqc.report.paper_claims import NOT_SUPPORTED, SUPPORTED, UNDECIDED, verdicts
 from hcsqc.report.tables import PAPER_COLUMNS

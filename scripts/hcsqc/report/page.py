@@ -11,8 +11,8 @@ from hcsqc.analyses.ranking import sentence
 from hcsqc.core.config import describe_data, shuffles_labels
 from hcsqc.core.html import render
 from hcsqc.core.schema import ARTEFACTS
+from hcsqc.probes.draws import FEWEST_DRAWS_OF_A_MEAN, few_draws
 from hcsqc.probes.metrics import TABLE_METRICS
-from hcsqc.probes.resampling import FEWEST_DRAWS_OF_A_MEAN, few_draws
 
 DATA_FILES = ("page.html",)
 TEMPLATE = Path(__file__).with_name(DATA_FILES[0])

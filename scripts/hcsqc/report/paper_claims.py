@@ -9,7 +9,7 @@ from hcsqc.analyses.ranking import ALPHA
 from hcsqc.core.config import probe_budgets, probe_draws, probed, shuffles_labels
 from hcsqc.core.errors import InputError
 from hcsqc.core.schema import check_columns
-from hcsqc.probes.resampling import FEWEST_DRAWS
+from hcsqc.probes.draws import FEWEST_DRAWS
 from hcsqc.report.tables import PAPER_METHODS
 
 FEW_LABELS = 10  # paper 4.2

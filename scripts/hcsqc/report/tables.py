@@ -11,8 +11,9 @@ import numpy as np
 import pandas as pd
 
 from hcsqc.core.config import FINETUNING, describe_data, probe_budgets, probed, shuffles_labels
+from hcsqc.probes.draws import FEWEST_DRAWS, few_draws
 from hcsqc.probes.metrics import TABLE_METRICS
-from hcsqc.probes.resampling import FEWEST_DRAWS, few_draws, interval
+from hcsqc.probes.resampling import interval
 
 COLUMNS = [
     "data",
