@@ -168,6 +168,7 @@ def test_the_json_beside_the_weights_says_all_that_follows_asks(tmp_path):
         "kind": "control",
         "architecture": TINY,
         "pooling": {"pool": "last", "region": "window"},
+        "measured": False,
         "input": {
             "size_px": 32,
             "mean": list(IMAGENET_MEAN),

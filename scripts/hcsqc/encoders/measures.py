@@ -15,7 +15,7 @@ from hcsqc.crops.training_crops import TrainingCrops
 from hcsqc.encoders.image_quality import MIN_SIDE_PX, image_quality
 from hcsqc.encoders.models import InputSpec
 from hcsqc.encoders.pooling import Pooling, nucleus_diameters
-from hcsqc.encoders.standardised import MEASURED, StandardisedMeasures
+from hcsqc.encoders.standardised import StandardisedMeasures
 from hcsqc.encoders.store import Encoder
 
 BATCH = 256
@@ -126,7 +126,7 @@ def measured_encoder(name: str, kind: str, crops: TrainingCrops, region: Region)
     """
     fitted = fit_measures(name, crops, region)
     spec = InputSpec(crops.shards.format.size_px, (0.0,) * crops.channels, (1.0,) * crops.channels)
-    provenance = {"weights": MEASURED, "crops": len(crops)}
+    provenance = {"weights": "measures", "crops": len(crops)}
     width, pooling = len(fitted.centre), Pooling(region=region)
     return Encoder(fitted.eval(), kind, name, spec, width, False, provenance, pooling)
 

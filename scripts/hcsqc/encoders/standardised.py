@@ -4,9 +4,6 @@ import numpy as np
 import torch
 from torch import nn
 
-# Where the weights of such an encoder are from, as its provenance has it.
-MEASURED = "measures"
-
 
 class StandardisedMeasures(nn.Module):
     """Measures by name, minus a centre and divided by a scale: both of `width` values."""

@@ -18,7 +18,7 @@ from hcsqc.core.errors import InputError
 from hcsqc.core.files import atomic, sha256, write_json
 from hcsqc.encoders.models import InputSpec, build_for_input, feature_width, imagenet_input
 from hcsqc.encoders.pooling import UNKNOWN, PooledNetwork, Pooling
-from hcsqc.encoders.standardised import MEASURED, StandardisedMeasures
+from hcsqc.encoders.standardised import StandardisedMeasures
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,11 @@ def _about(encoder: Encoder) -> dict[str, object]:
     if encoder.parts:
         own: dict[str, object] = {"parts": [_about(part) for part in encoder.parts]}
     else:
-        own = {"input": encoder.input_spec.as_json(), "pooling": asdict(encoder.pooling)}
+        own = {
+            "input": encoder.input_spec.as_json(),
+            "pooling": asdict(encoder.pooling),
+            "measured": isinstance(encoder.backbone, StandardisedMeasures),
+        }
     return own | {
         "kind": encoder.kind,
         "architecture": encoder.architecture,
@@ -163,7 +167,7 @@ def _empty(about: Mapping) -> Encoder:
     if "parts" in about:
         return joined_encoder([_empty(part) for part in about["parts"]])
     spec, pooling = InputSpec.from_json(about["input"]), Pooling(**about.get("pooling", {}))
-    if about["provenance"]["weights"] == MEASURED:
+    if about.get("measured", not about["trainable"]):  # the key is younger than the file's form
         backbone: nn.Module = StandardisedMeasures(about["architecture"], about["width"])
     else:
         backbone = build_for_input(about["architecture"], spec)
