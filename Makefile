@@ -89,7 +89,7 @@ docs: .venv/installed
 release:
 	@$(PYTHON) .github/release.py $(VERSION)
 
-# Writes the lock anew from pyproject.toml, by the oldest Python, without local version suffixes (+cpu) of one machine's torch.
+# Writes the lock anew from pyproject.toml, by the oldest Python (of Debian 12, 3.11.2: some packages want 3.11.5), without local version suffixes (+cpu) of one machine's torch.
 lock:
 	python3.11 -m venv .venv-lock
 	.venv-lock/bin/pip install --quiet --upgrade pip
