@@ -15,7 +15,7 @@ help:
 	@echo "make demo-full  the same without the demo's reductions (hours on a laptop)"
 	@echo "make test       lint, types, unit tests, the tiny study twice"
 	@echo "make test-unit  the unit tests alone; make test-workflow those that run Snakemake"
-	@echo "make test-all   the same, and what needs a browser, a server or many repeats"
+	@echo "make test-all   the same, and what takes a browser, a server, long workflows or many repeats"
 	@echo "make test-slurm the tiny study on a real SLURM, with faults (root; Debian: slurm-wlm munge slurmdbd mariadb-server)"
 	@echo "make bench      each stage's speed against the usual way, on this machine"
 	@echo "make docs       the site of docs/, into site/index.html"
@@ -50,8 +50,8 @@ lint: .venv/installed
 	mypy
 	snakemake --lint --configfile profiles/demo/study.yaml
 
-# What needs a browser, a server or many repeats runs in test-all; tests on SLURM run in test-slurm.
-QUICK := not browser and not server and not statistics and not slurm
+# What needs a browser, a server, long workflows or many repeats runs in test-all; tests on SLURM run in test-slurm.
+QUICK := not browser and not server and not statistics and not long and not slurm
 
 # Side by side: the workflow's tests leave half of two cores idle.
 test: lint
@@ -89,7 +89,8 @@ docs: .venv/installed
 release:
 	@$(PYTHON) .github/release.py $(VERSION)
 
-# Writes the lock anew from pyproject.toml, by the oldest Python (of Debian 12, 3.11.2: some packages want 3.11.5), without local version suffixes (+cpu) of one machine's torch.
+# Writes the lock anew from pyproject.toml, without local version suffixes (+cpu) of one machine's torch. By the oldest
+# Python, which is Debian 12's 3.11.2: some packages want 3.11.5.
 lock:
 	python3.11 -m venv .venv-lock
 	.venv-lock/bin/pip install --quiet --upgrade pip

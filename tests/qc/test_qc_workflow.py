@@ -105,6 +105,7 @@ def test_a_stricter_promise_sets_thresholds_and_flags_again_and_scores_nothing(f
     assert set(jobs) - {"total"} == again
 
 
+@pytest.mark.long
 def test_next_months_plates_are_flagged_by_a_saved_detector_without_labels(flagged, tmp_path):
     project = Project(tmp_path / "next")
     detector = results(flagged) / "qc/detector"

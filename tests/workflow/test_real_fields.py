@@ -11,6 +11,7 @@ from tests.conftest import Project
 REAL = os.environ.get("HCSQC_REAL_DATA")
 pytestmark = [
     pytest.mark.dag,
+    pytest.mark.long,
     pytest.mark.skipif(
         REAL is None, reason="HCSQC_REAL_DATA names no folder that holds BBBC022 (CONTRIBUTING.md)"
     ),

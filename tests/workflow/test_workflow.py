@@ -150,6 +150,7 @@ def by_hand(project: Project, command: str) -> subprocess.CompletedProcess:
     )
 
 
+@pytest.mark.long
 def test_each_script_runs_by_hand_and_gives_the_same_again(changed):
     """The commands that Snakemake prints are what a person would type, with $HCSQC set once."""
     printed = changed.study("--dry-run", "--forceall", "--printshellcmds").stdout
@@ -210,6 +211,7 @@ def test_nuclei_are_pictured_for_every_plate_that_has_images(changed):
     assert "Nothing to be done" in changed.run(*command).stdout
 
 
+@pytest.mark.long
 def test_whole_screens_are_embedded_plate_by_plate(changed):
     plates = sorted((results(changed) / "crops").glob("*/*.nuclei.parquet"))
     encoders = len(list((results(changed) / "encoders").glob("*/seed*/encoder.safetensors")))
@@ -241,6 +243,7 @@ def test_whole_screens_are_embedded_plate_by_plate(changed):
     assert re.search(r"extract_plate_features +1\b", again.stdout), "done plates stay done"
 
 
+@pytest.mark.long
 def test_few_labels_are_cross_validated_and_the_tables_say_what_is_not_carried(changed):
     few = {"budgets": [200, 10], "test_crops": 400, "encoders": ["random_resnet18"]}
     study_with(changed, study=few)
@@ -256,6 +259,7 @@ def test_few_labels_are_cross_validated_and_the_tables_say_what_is_not_carried(c
     assert "cross-validation by well" in " ".join(page.split())
 
 
+@pytest.mark.long
 def test_a_network_and_a_table_of_ones_own_are_encoders_like_any_other(changed):
     (changed.folder / "my_nets.py").write_text(
         "import os, torch\n\ndef make():\n    torch.manual_seed(0)\n"
@@ -401,6 +405,7 @@ def test_the_papers_study_plans_without_its_images_and_each_plate_then_says_what
     assert "error: screen BBBC022: plate 20585 has no images" in done.stdout
 
 
+@pytest.mark.long
 def test_a_node_without_a_network_trains_embeds_and_probes(changed):
     """No hub, no index: in a network namespace of its own, without even a loopback."""
     alone = ["unshare", "--net", "--"]
