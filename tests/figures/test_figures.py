@@ -7,12 +7,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from hcsqc.core.config_model import ENCODER_KINDS
 from hcsqc.core.files import atomic
 from hcsqc.crops.shards import ShardFormat, Shards, ShardWriter
 from hcsqc.figures.crops import plot_crops
 from hcsqc.figures.nuclei import plot_nuclei
 from hcsqc.figures.scores import plot_budgets, plot_shift
-from hcsqc.figures.style import save_figure
+from hcsqc.figures.style import KIND_STYLE, save_figure
 from hcsqc.report.tables import COLUMNS
 
 
@@ -239,3 +240,7 @@ def test_a_field_that_cannot_be_read_or_has_no_nucleus_has_its_place_in_the_figu
     shown = [axis for axis in drawn[0].axes if axis.get_title()]
     assert [axis.get_title()[:6] for axis in shown] == [name for name, *_ in fields]
     assert shown[5].texts[0].get_text() == "a.tif: is empty"
+
+
+def test_every_kind_of_encoder_has_a_style():
+    assert set(KIND_STYLE) == set(ENCODER_KINDS)
