@@ -80,11 +80,11 @@ def make_plate(images, fields):
 
 def crop(plate, shard, threads=1, cropping=CROPPING):
     nuclei, summary, _ = crop_plate(plate, cropping, NUCLEUS, shard, threads, "test")
-    check_accounts(nuclei, summary, shard)
+    check_accounts(nuclei, summary, shard, cropping.crop_px_per_px)
     return nuclei, summary
 
 
-def check_accounts(nuclei, summary, shard):
+def check_accounts(nuclei, summary, shard, factor=1.0):
     """Check what must hold of any plate, and that the tables fit their schemas."""
     assert (summary["found"] == summary["kept"] + summary["dropped"]).all()
     assert (nuclei["reason"].isna() == nuclei["kept"]).all()
@@ -95,7 +95,9 @@ def check_accounts(nuclei, summary, shard):
         assert (row.status == "ok") == pd.isna(row.reason)
     crops, kept = Shards([shard]), nuclei[nuclei["kept"]]
     assert crops.index["crop_id"].tolist() == kept["crop_id"].tolist()
-    assert crops.index["nucleus_area_px"].tolist() == kept["area_px"].tolist()
+    # In the pixels of the crop, where the table of nuclei has those of the source.
+    areas = [round(area * factor**2) for area in kept["area_px"]]
+    assert crops.index["nucleus_area_px"].tolist() == areas
     write_table(nuclei, shard.with_suffix(".nuclei"), "nuclei")
     write_table(summary, shard.with_suffix(".summary"), "summary")
 

@@ -93,7 +93,8 @@ def crop_plate(
         )
     }
     shard_format = ShardFormat(tuple(plate.channels), settings.window_px, settings.dtype, scale)
-    partial = PartialPlate(shard, shard_format, _identity(plate, settings, nucleus))
+    identity = _identity(plate, settings, nucleus)
+    partial = PartialPlate(shard, shard_format, identity, settings.crop_px_per_px)
     progress = Progress(len(plate.fields), "fields", label, start=partial.fields)
     before = partial.fields
     if before:

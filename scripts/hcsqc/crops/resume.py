@@ -26,12 +26,14 @@ class PartialPlate:
     """The crops of a plate while they are being cut.
 
     `identity` is a digest of all that decides what the crops are; what was left under another one
-    is thrown away.
+    is thrown away. A shard has the areas of nuclei in the pixels of its crops, of which `factor`
+    lie along one pixel of the source.
     """
 
-    def __init__(self, shard: Path, shard_format: ShardFormat, identity: str):
+    def __init__(self, shard: Path, shard_format: ShardFormat, identity: str, factor: float = 1.0):
         """Take up what an earlier job has left, if it fits."""
         self.shard, self.format, self.identity = shard, shard_format, identity
+        self._areas = factor**2
         self.folder = shard.with_name(f".{shard.name}.partial")
         self._nuclei = _no_nuclei()
         self._summaries: list[dict] = []
@@ -68,7 +70,8 @@ class PartialPlate:
                 raise ValueError(f"{summary['field_id']}: crops are kept, but none is given")
             kept = nuclei["kept"]
             columns = {name: list(compress(values, kept)) for name, values in nuclei.items()}
-            self._writer.add(columns | {"nucleus_area_px": columns["area_px"]}, crops)
+            areas = [round(area * self._areas) for area in columns["area_px"]]
+            self._writer.add(columns | {"nucleus_area_px": areas}, crops)
 
     def checkpoint(self) -> None:
         """Begin to save the fields so far; those saved need not be cropped again."""
@@ -179,7 +182,9 @@ class PartialPlate:
     def _copy(self, earlier: Path, groups: list[list[int]]) -> None:
         """Write the crops of an earlier session anew, in the same row groups."""
         nuclei, _ = self.tables()
-        kept = nuclei[nuclei["kept"]].rename(columns={"area_px": "nucleus_area_px"})
+        kept = nuclei[nuclei["kept"]]
+        areas = [round(area * self._areas) for area in kept["area_px"]]
+        kept = kept.assign(nucleus_area_px=areas)
         content = np.memmap(earlier, np.uint8, "r") if groups else np.empty(0, np.uint8)
         done = 0
         for begin, count in groups:
