@@ -40,6 +40,11 @@ def on_files(files, config):
     return files
 
 
+def on_page_markdown(markdown, page, config, files):
+    """Lead a page's links above docs/ to the pages of those files."""
+    return LINK.sub(lambda match: _of_the_site(match[0]), markdown)
+
+
 def on_page_content(html, page, config, files):
     """Load the script where there is a drawing; without it, leave the drawing's text."""
     if DRAWING not in html:
@@ -47,6 +52,10 @@ def on_page_content(html, page, config, files):
     if not MERMAID:
         return html.replace(DRAWING, "<pre>")
     return f'{html}<script src="{get_relative_url(SCRIPT, page.url)}"></script>'
+
+
+def _of_the_site(link: str) -> str:
+    return _as_of_docs(link.removeprefix("../")) if link.startswith("../") else link
 
 
 def _as_of_docs(link: str) -> str:
