@@ -22,6 +22,7 @@ from hcsqc.analyses.learning_curves import (
 from hcsqc.core.errors import InputError
 from hcsqc.core.schema import write_table
 from hcsqc.figures.learning_curves import plot_learning_curves, spread
+from hcsqc.figures.style import KIND_STYLE
 from hcsqc.probes.draws import FEWEST_DRAWS
 from scripts.analyses import fit_learning_curves
 
@@ -262,8 +263,9 @@ def test_the_script_writes_curves_drops_and_figure(tmp_path, monkeypatch):
     assert metrics == {"curves": 1, "without": 1}
 
 
+@pytest.mark.parametrize("kind", KIND_STYLE)
 def test_line_and_dashed_extrapolation_lie_on_the_curve_and_names_stand_beside(
-    tmp_path, monkeypatch
+    kind, tmp_path, monkeypatch
 ):
     scores = pd.concat([planted(rising, 0.01, encoder=name) for name in ("a", "b")])
     kept = []
@@ -271,14 +273,16 @@ def test_line_and_dashed_extrapolation_lie_on_the_curve_and_names_stand_beside(
         "hcsqc.figures.learning_curves.save_figure", lambda figure, path: kept.append(figure)
     )
     curves = learning_curves(scores, resampled(scores, 20, 0), "s")
-    kinds = {"a": "ssl", "b": "transfer"}
+    kinds = {"a": kind, "b": "transfer"}
     plot_learning_curves(
         points(scores, resampled(scores, 20, 0), "s"), curves, kinds, tmp_path / "f.png"
     )
     (axis,) = kept[0].axes
     a = Curve(*curves.loc[0, ["asymptote", "scale", "exponent"]])
     marks, line, beyond, *_ = axis.get_lines()
-    assert marks.get_marker() == "s" and marks.get_xdata().tolist() == BUDGETS
+    assert (
+        marks.get_marker() == KIND_STYLE[kind]["marker"] and marks.get_xdata().tolist() == BUDGETS
+    )
     for drawn, ends in ((line, (10, 350)), (beyond, (350, 525))):
         assert (drawn.get_xdata()[0], drawn.get_xdata()[-1]) == pytest.approx(ends)
         np.testing.assert_allclose(drawn.get_ydata(), 100 * a.at(drawn.get_xdata()))

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from hcsqc.core.errors import InputError
+from hcsqc.core.torchvision_mend import import_timm
 from hcsqc.encoders.models import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -15,8 +16,9 @@ from hcsqc.encoders.models import (
     build_backbone,
     feature_width,
     imagenet_input,
-    timm,
 )
+
+timm = import_timm()
 
 adapt_to_chs = import_module("timm.data.loader").adapt_to_chs  # once torchvision is mended
 

@@ -43,7 +43,7 @@ def test_known_answers():
 
 @pytest.mark.parametrize("metric", METRICS)
 def test_perfect_scores_are_one_and_inverted_ones_nought(metric):
-    once = np.ones((1, len(TARGETS)))
+    once = np.ones((len(TARGETS), 1))
     best, worst = (1, 0) if metric != "calibration_error" else (0, 1)
     assert METRICS[metric](Weighted(TARGETS, TARGETS.astype(float), once)) == best
     inverted = METRICS[metric](Weighted(TARGETS, 1.0 - TARGETS, once))
@@ -90,7 +90,7 @@ def test_every_metric_is_scikit_learns_with_weights(metric):
         scores = np.clip(rng.normal(0.4 + 0.2 * targets, 0.3), 0, 1).round(rng.integers(1, 4))
         weights = rng.integers(0, 4, (6, n)).astype(float)
         weights[:, [np.argmax(targets), np.argmin(targets)]] = 1  # both classes stay
-        found = METRICS[metric](Weighted(targets, scores, weights))
+        found = METRICS[metric](Weighted(targets, scores, weights.T))
         expected = [ORACLES[metric](targets, scores, row) for row in weights]
         np.testing.assert_allclose(found, expected, atol=1e-12)
 
@@ -98,7 +98,7 @@ def test_every_metric_is_scikit_learns_with_weights(metric):
 @pytest.mark.parametrize("metric", METRICS)
 def test_a_metric_of_one_class_is_undefined_unless_it_needs_but_one(metric):
     scores = np.array([0.2, 0.9])
-    value = METRICS[metric](Weighted(np.zeros(2, int), scores, np.ones((1, 2))))[0]
+    value = METRICS[metric](Weighted(np.zeros(2, int), scores, np.ones((2, 1))))[0]
     assert np.isnan(value) == (metric not in ("accuracy", "f1", "calibration_error"))
 
 

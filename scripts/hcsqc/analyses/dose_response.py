@@ -1,6 +1,7 @@
 """Dose response: which artefacts are found, and how strong they must be for it."""
 
 from collections.abc import Iterator
+from functools import cache
 
 import numpy as np
 import pandas as pd
@@ -153,6 +154,12 @@ def _interval(detected: pd.Series, places: pd.Series, replicates, seed) -> tuple
         return float(low), 1.0 if hits else float(beta.ppf(0.975, 1, n))
     if n < 2:
         return float("nan"), float("nan")
-    counts = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), replicates)
+    counts = _resamples(n, replicates, seed)
     means = (counts @ wells["sum"].to_numpy()) / (counts @ wells["count"].to_numpy())
     return interval(means, n)
+
+
+@cache
+def _resamples(n: int, replicates: int, seed: int) -> np.ndarray:
+    """Return how often each of n wells is drawn, replicates x n."""
+    return np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), replicates)

@@ -30,16 +30,23 @@ def compare_encoders(scores: pd.DataFrame, replicates: pd.DataFrame) -> pd.DataF
     parts = []
     for cell, group in table.groupby(level=CELL, sort=False):
         own = group.dropna(axis=1, how="all").dropna()
-        names = list(own.columns)
-        rows = []
-        for place, encoder in enumerate(names):
-            for other in names[place + 1 :]:
-                difference = means[(*cell, encoder)] - means[(*cell, other)]
-                differences = (own[encoder] - own[other]).to_numpy()
-                low, high = interval(differences, wells[cell])
-                rows.append((encoder, other, difference, low, high))
-                rows[-1] += (p_value(difference, differences, wells[cell]),)
-        part = pd.DataFrame(rows, columns=["encoder", "other", "difference", "low", "high", "p"])
+        first, second = np.triu_indices(len(own.columns), 1)
+        names = own.columns.to_numpy()
+        resampled = own.to_numpy().T
+        differences = resampled[first] - resampled[second]
+        usual = means[cell].reindex(names).to_numpy()
+        difference = usual[first] - usual[second]
+        low, high = interval(differences, wells[cell])
+        part = pd.DataFrame(
+            {
+                "encoder": names[first],
+                "other": names[second],
+                "difference": difference,
+                "low": low,
+                "high": high,
+                "p": p_value(difference, differences, wells[cell]),
+            }
+        )
         part["p"] = holm(part["p"].to_numpy())
         mirrored = part.assign(
             encoder=part["other"],
@@ -76,20 +83,20 @@ def rank(pairs: pd.DataFrame, scores: pd.DataFrame, replicates: pd.DataFrame) ->
     resampled = replicates.groupby([*CELL, "encoder", "replicate"])["value"].mean()
     wells = replicates.groupby(CELL)["n_wells"].first()
     draws = scores.groupby(CELL)["draw"].nunique()
-    compared = pairs.set_index([*CELL, "encoder", "other"]).sort_index()
+    compared = dict(tuple(pairs.groupby(CELL, sort=False)))
     parts = []
     for cell, own in resampled.groupby(level=CELL, sort=False):
         names = own.index.unique("encoder")
         table = means.loc[cell].reindex(names).sort_values(ascending=False, kind="stable")
         table = table.rename("mean").rename_axis("encoder").reset_index()
-        bounds = [interval(own[(*cell, name)].to_numpy(), wells[cell]) for name in table["encoder"]]
-        table["low"], table["high"] = zip(*bounds, strict=True)
+        bounds = {
+            name: interval(one.to_numpy(), wells[cell])
+            for name, one in own.groupby(level="encoder", sort=False)
+        }
+        table["low"], table["high"] = np.transpose([bounds[name] for name in table["encoder"]])
         best = table["encoder"].iloc[0]
-        to_best = [
-            compared.loc[(*cell, name, best), ["difference", "p"]].tolist()
-            for name in table["encoder"][1:]
-        ]
-        table[["difference", "p"]] = [[np.nan, np.nan], *to_best]
+        to_best = compared[cell][compared[cell]["other"] == best].set_index("encoder")
+        table[["difference", "p"]] = to_best[["difference", "p"]].reindex(table["encoder"]).values
         table["verdict"] = np.where(table["p"] < ALPHA, "worse", "tie")
         if len(table) > 1 and (table["verdict"][1:] == "worse").all():
             table.loc[0, "verdict"] = "best"

@@ -15,7 +15,7 @@ as such fractions is summed here as whole grey levels, so what should be 0 is no
 import cv2
 import numpy as np
 import scipy.fft
-import scipy.stats
+from scipy.special import entr
 
 from hcsqc.core.errors import InputError
 
@@ -194,7 +194,7 @@ def _intensity_measures(planes: np.ndarray) -> dict[str, np.ndarray]:
         "MADIntensity": _quantile(*by_distance, 0.5) / WHITE,
         "Percentile1": _quantile(levels, counts, 0.01) / WHITE,
         "Percentile99": _quantile(levels, counts, 0.99) / WHITE,
-        "Entropy": scipy.stats.entropy(counts, base=2, axis=1),
+        "Entropy": entr(shares).sum(axis=1) / np.log(2),
     }
 
 

@@ -13,8 +13,6 @@ from torch import Tensor, cat, nn, no_grad, zeros
 from hcsqc.core.errors import InputError
 from hcsqc.core.torchvision_mend import import_timm
 
-timm = import_timm()
-
 
 @dataclass(frozen=True)
 class InputSpec:
@@ -118,6 +116,7 @@ def check_name(architecture: str) -> str:
 
     Raises InputError, with near names, if timm has no such network.
     """
+    timm = import_timm()  # seconds that an encoder which measures crops need not wait for
     name = architecture.split(".")[0]
     if not timm.is_model(name):
         near = ", ".join(get_close_matches(name, timm.list_models(), n=3)) or "none"
@@ -134,7 +133,7 @@ def build_backbone(architecture: str, channels: int, input_px: int | None = None
     networks with positions, such as vision transformers, are made for one size.
     Raises InputError, with near names, if timm has no such network, or if it cannot see that size.
     """
-    name = check_name(architecture)
+    timm, name = import_timm(), check_name(architecture)
     if name.startswith("vgg"):
         return PooledFeatures(timm.create_model(name, in_chans=channels).features)
     # solo-learn and torchvision do not zero the last BatchNorm of a block, timm does.

@@ -57,7 +57,7 @@ def _draw_panel(axis, points: pd.DataFrame, curves: pd.DataFrame, kinds) -> None
         own = own.sort_values("budget")
         style, colour = KIND_STYLE[kinds[encoder]], f"C{place % 10}"
         scores = 100 * own["score"].to_numpy()
-        axis.plot(own["budget"], scores, style["marker"], color=colour, markersize=5)
+        axis.plot(own["budget"], scores, ls="", marker=style["marker"], color=colour, ms=5)
         axis.vlines(own["budget"], 100 * own["low"], 100 * own["high"], color=colour, alpha=0.5)
         ends[encoder] = scores[-1], own["budget"].iloc[-1], colour
         row = curves[(curves["encoder"] == encoder) & curves["exponent"].notna()]
@@ -65,7 +65,7 @@ def _draw_panel(axis, points: pd.DataFrame, curves: pd.DataFrame, kinds) -> None
             curve = Curve(*row[["asymptote", "scale", "exponent"]].iloc[0])
             inside = np.geomspace(own["budget"].iloc[0], own["budget"].iloc[-1], 100)
             beyond = np.geomspace(own["budget"].iloc[-1], edge, 20)
-            axis.plot(inside, 100 * curve.at(inside), style["linestyle"], color=colour, lw=1.3)
+            axis.plot(inside, 100 * curve.at(inside), ls=style["linestyle"], color=colour, lw=1.3)
             axis.plot(beyond, 100 * curve.at(beyond), color=colour, lw=1, dashes=(4, 2))
             ends[encoder] = 100 * float(curve.at(edge)), edge, colour
     _name_lines(axis, ends)

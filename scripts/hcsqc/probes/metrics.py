@@ -5,6 +5,7 @@ hundreds of times; scikit-learn's metrics with `sample_weight` are the oracle in
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -19,31 +20,44 @@ PAPER_BATCH = 32
 class Weighted:
     """The scores of n test crops under b weightings of them, and what several metrics count.
 
-    `targets` are n of 0 and 1, `scores` n, `weights` b x n.
+    `targets` are n of 0 and 1, `scores` n, `weights` n x b. Weightings lie beside each other in
+    memory: what runs over the crops then takes all of them in one sweep.
     """
 
     def __init__(self, targets: np.ndarray, scores: np.ndarray, weights: np.ndarray):
         self.targets, self.scores, self.weights = targets, scores, weights
-        self.total = weights.sum(axis=1)
+        self.total = weights.sum(axis=0)
 
     @cached_property
     def confusion(self) -> tuple[np.ndarray, ...]:
         """True positives, false positives, false negatives and true negatives, b each."""
         said, abnormal = self.scores > THRESHOLD, self.targets == 1
         masks = (said & abnormal, said & ~abnormal, ~said & abnormal, ~said & ~abnormal)
-        return tuple(self.weights @ mask.astype(float) for mask in masks)
+        return tuple(mask.astype(float) @ self.weights for mask in masks)
 
     @cached_property
-    def roc(self) -> tuple[np.ndarray, np.ndarray]:
-        """The weights of abnormal and normal crops at each score, b x levels, highest first."""
+    def roc(self) -> "Roc":
+        """What lies at and above each score, highest first."""
         order = np.argsort(-self.scores, kind="stable")
         starts = np.flatnonzero(np.r_[True, np.diff(self.scores[order]) != 0])
-        abnormal = self.targets[order] == 1
-        ordered = self.weights[:, order]
-        return (
-            np.add.reduceat(ordered * abnormal, starts, axis=1),
-            np.add.reduceat(ordered * ~abnormal, starts, axis=1),
-        )
+        is_abnormal = (self.targets[order] == 1)[:, None]
+        ordered = self.weights[order]
+        abnormal = np.add.reduceat(np.where(is_abnormal, ordered, 0), starts, axis=0)
+        normal = np.add.reduceat(np.where(is_abnormal, 0, ordered), starts, axis=0)
+        return Roc(abnormal, normal, abnormal.cumsum(axis=0), normal.cumsum(axis=0))
+
+
+@dataclass(frozen=True)
+class Roc:
+    """The weights of abnormal and normal crops at each score, levels x b, highest first.
+
+    `found` and `alarms` are those at it and above.
+    """
+
+    abnormal: np.ndarray
+    normal: np.ndarray
+    found: np.ndarray
+    alarms: np.ndarray
 
 
 # b values; nan where they are not defined.
@@ -72,27 +86,26 @@ def _balanced_accuracy(crops: Weighted) -> np.ndarray:
 
 def _auc(crops: Weighted) -> np.ndarray:
     """The area under the ROC curve; of two classes it is the same for either."""
-    abnormal, normal = crops.roc
-    below = normal.sum(axis=1, keepdims=True) - normal.cumsum(axis=1)
-    pairs = abnormal.sum(axis=1) * normal.sum(axis=1)
-    return _ratio((abnormal * (below + normal / 2)).sum(axis=1), pairs)
+    roc = crops.roc
+    below = roc.alarms[-1] - roc.alarms
+    pairs = roc.found[-1] * roc.alarms[-1]
+    return _ratio((roc.abnormal * (below + roc.normal / 2)).sum(axis=0), pairs)
 
 
 def _average_precision(crops: Weighted) -> np.ndarray:
-    abnormal, normal = crops.roc
-    found, flagged = abnormal.cumsum(axis=1), (abnormal + normal).cumsum(axis=1)
-    precision = np.nan_to_num(_ratio(found, flagged))
-    return _ratio((abnormal * precision).sum(axis=1), abnormal.sum(axis=1))
+    roc = crops.roc
+    precision = np.nan_to_num(_ratio(roc.found, roc.found + roc.alarms))
+    return _ratio((roc.abnormal * precision).sum(axis=0), roc.found[-1])
 
 
 def _recall_at(false_alarms: float) -> Metric:
     """The largest recall of a threshold that flags at most such a share of the normal crops."""
 
     def recall(crops: Weighted) -> np.ndarray:
-        abnormal, normal = crops.roc
-        allowed = normal.cumsum(axis=1) <= false_alarms * normal.sum(axis=1, keepdims=True) + 1e-9
-        found = np.where(allowed, abnormal.cumsum(axis=1), 0).max(axis=1)
-        return np.where(normal.sum(axis=1) > 0, _ratio(found, abnormal.sum(axis=1)), np.nan)
+        roc = crops.roc
+        allowed = roc.alarms <= false_alarms * roc.alarms[-1] + 1e-9
+        found = np.where(allowed, roc.found, 0).max(axis=0)
+        return np.where(roc.alarms[-1] > 0, _ratio(found, roc.found[-1]), np.nan)
 
     return recall
 
@@ -100,9 +113,8 @@ def _recall_at(false_alarms: float) -> Metric:
 def _calibration_error(crops: Weighted) -> np.ndarray:
     """Expected calibration error over bins of equal width (Guo et al. 2017, equation 3)."""
     bins = np.minimum((crops.scores * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
-    inside = np.eye(CALIBRATION_BINS)[bins]
-    gap = (crops.weights * (crops.targets - crops.scores)) @ inside
-    return _ratio(np.abs(gap).sum(axis=1), crops.total)
+    inside = np.eye(CALIBRATION_BINS)[bins] * (crops.targets - crops.scores)[:, None]
+    return _ratio(np.abs(inside.T @ crops.weights).sum(axis=0), crops.total)
 
 
 def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
@@ -141,7 +153,7 @@ def auc(targets: np.ndarray, scores: np.ndarray) -> float:
 
 
 def _single(metric: str, targets: np.ndarray, scores: np.ndarray) -> float:
-    return float(METRICS[metric](Weighted(targets, scores, np.ones((1, len(targets)))))[0])
+    return float(METRICS[metric](Weighted(targets, scores, np.ones((len(targets), 1))))[0])
 
 
 def table_scores(targets: np.ndarray, scores: np.ndarray) -> dict[str, float]:

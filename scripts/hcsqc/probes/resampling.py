@@ -30,13 +30,14 @@ def bootstrap_scores(
         draws = np.sort(rows["draw"].unique())
         rng = np.random.default_rng(seed)
         well_counts = rng.multinomial(len(wells), np.full(len(wells), 1 / len(wells)), replicates)
+        well_counts = np.ascontiguousarray(well_counts.T, float)  # wells x replicates
         draw_counts = rng.multinomial(len(draws), np.full(len(draws), 1 / len(draws)), replicates)
         sums = {metric: np.zeros(replicates) for metric in metrics}
         used = {metric: np.zeros(replicates) for metric in metrics}
         for place, draw in enumerate(draws):
             own = rows[rows["draw"] == draw]
             targets = (own["label"] == "abnormal").to_numpy(int)
-            weights = well_counts[:, wells.get_indexer(wells_of(own["crop_id"]))].astype(float)
+            weights = well_counts[wells.get_indexer(wells_of(own["crop_id"]))]
             crops = Weighted(targets, own["score"].to_numpy(), weights)
             for metric in metrics:
                 values = METRICS[metric](crops)
@@ -53,28 +54,32 @@ def bootstrap_scores(
     return pd.concat(parts, ignore_index=True).dropna(subset="value")
 
 
-def interval(replicates: np.ndarray, n_wells: int) -> tuple[float, float]:
+def interval(replicates: np.ndarray, n_wells: int) -> tuple[np.ndarray, np.ndarray]:
     """Return an expanded 95% percentile interval: wider where wells are few (Hesterberg 2015, 5.3).
 
     Plain percentiles of resampled wells are too narrow by as much as a normal interval with the
-    biased standard deviation is. Without two wells nothing is known: nan.
+    biased standard deviation is. Without two wells nothing is known: nan. Replicates are the last
+    axis; low and high have the others.
     """
     if n_wells < 2:
-        return float("nan"), float("nan")
+        unknown = np.full(replicates.shape[:-1], np.nan)
+        return unknown, unknown
     tail = norm.cdf(-np.sqrt(n_wells / (n_wells - 1)) * t.ppf(0.975, n_wells - 1))
-    low, high = np.quantile(replicates, [tail, 1 - tail])
-    return float(low), float(high)
+    low, high = np.quantile(replicates, [tail, 1 - tail], axis=-1)
+    return low, high
 
 
-def p_value(difference: float, replicates: np.ndarray, n_wells: int) -> float:
-    """Return the two-sided p of a difference being nought, by Student's t over the wells.
+def p_value(difference: np.ndarray | float, replicates: np.ndarray, n_wells: int) -> np.ndarray:
+    """Return the two-sided p of differences being nought, by Student's t over the wells.
 
-    `replicates` are those of the difference; their standard deviation, corrected for the number of
-    wells, is its standard error.
+    `replicates` are those of each difference, along the last axis; their standard deviation,
+    corrected for the number of wells, is its standard error.
     """
+    difference = np.asarray(difference, float)
     if n_wells < 2:
-        return 1.0
-    error = replicates.std() * np.sqrt(n_wells / (n_wells - 1))
-    if error == 0:
-        return 1.0 if difference == 0 else 0.0
-    return float(2 * t.sf(abs(difference) / error, n_wells - 1))
+        return np.ones(difference.shape)
+    error = replicates.std(axis=-1) * np.sqrt(n_wells / (n_wells - 1))
+    ratio = np.full(difference.shape, np.inf)
+    np.divide(np.abs(difference), error, out=ratio, where=error > 0)
+    ratio[(error == 0) & (difference == 0)] = 0
+    return 2 * t.sf(ratio, n_wells - 1)
