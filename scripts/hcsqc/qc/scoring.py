@@ -12,6 +12,7 @@ from hcsqc.features.extract import FeatureBatches
 from hcsqc.qc.detector import Detector
 
 WHITE = 255  # what the camera's saturation became (hcsqc.screens.scale)
+EVEN = 0.5  # score of a crop that is as likely normal as not
 BLANK = 1e-4  # relative variance of the Laplacian that stands for no contrast at all
 
 
@@ -20,8 +21,9 @@ class Drift:
     """How far a plate's crops are from the detector's reference.
 
     `features` is the root mean square, over features, of the difference of means in standard
-    deviations of the reference; `scores` the largest difference of the two distributions of scores
-    (Kolmogorov and Smirnov's). 0 is none.
+    deviations of the reference. `scores` is the largest difference of the two distributions of
+    scores (Kolmogorov and Smirnov's) among crops that are likelier normal than not: a plate with
+    fewer aberrant cells than the reference has not drifted. 0 is none.
     """
 
     features: float
@@ -86,8 +88,14 @@ def drift(detector: Detector, feature_mean: np.ndarray, scores: np.ndarray) -> D
     moved = (feature_mean - detector.reference["feature_mean"])[varies] / spread[varies]
     return Drift(
         float(np.sqrt((moved**2).mean())) if varies.any() else 0.0,
-        float(ks_2samp(detector.reference["score_quantiles"], scores).statistic),
+        _difference(detector.reference["score_quantiles"], scores),
     )
+
+
+def _difference(reference: np.ndarray, scores: np.ndarray) -> float:
+    """Return the largest difference of two distributions below even odds; 1 if one has none."""
+    usual, found = reference[reference < EVEN], scores[scores < EVEN]
+    return float(ks_2samp(usual, found).statistic) if len(usual) and len(found) else 1.0
 
 
 def focus_of(planes: np.ndarray) -> np.ndarray:
