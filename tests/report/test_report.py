@@ -2,6 +2,7 @@
 
 import base64
 import copy
+import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -14,6 +15,8 @@ import yaml
 from hcsqc.analyses.learning_curves import learning_curves
 from hcsqc.analyses.ranking import compare_encoders, rank
 from hcsqc.core.schema import TABLES
+from hcsqc.encoders.pooling import Pooling
+from hcsqc.encoders.store import joined_encoder, pooled_encoder, random_encoder, save_encoder
 from hcsqc.labels.splits import CROSS_VALIDATION, HELD_OUT
 from hcsqc.probes.metrics import TABLE_METRICS
 from hcsqc.report.page import (
@@ -95,6 +98,7 @@ def about(**provenance) -> dict:
         "architecture": "resnet18",
         "width": 512,
         "input": {"size_px": 64},
+        "pooling": {"pool": "last", "region": "window"},
         "provenance": given,
     }
 
@@ -288,6 +292,16 @@ def test_encoders_are_listed_with_their_origin(tmp_path):
     assert "self-supervised, simclr on 900 crops collapsed: its features hardly differ" in text
     assert "package, lite 0.1.0 (Apache-2.0)" in text
     assert text.count("collapsed") == 1
+
+
+def test_every_part_of_a_joined_encoder_is_listed_with_its_input_and_pooling(tmp_path):
+    network = random_encoder("test_resnet", 32, 3, seed=0)
+    parts = [pooled_encoder(network, Pooling("stages", "cell")), network]
+    save_encoder(joined_encoder(parts), tmp_path / "encoder.safetensors")
+    given = {"both": json.loads((tmp_path / "encoder.json").read_text())}
+    text = Reader(page(study(), tmp_path, encoders=given)).text
+    assert f"both joined test_resnet, all stages, of the cell {parts[0].width} 32 random" in text
+    assert f"random test_resnet {network.width} 32 random" in text
 
 
 def test_screens_and_the_studys_name_are_not_listed_as_changes(tmp_path):
