@@ -38,11 +38,14 @@ def detection(
     found = _described(_detected(predictions), labels)
     rows = []
     for (screen, artefact, strength), crops in _cells(found):
+        places = crops["place"].to_numpy()
         for threshold in (HALF, AT_FALSE_ALARMS):
-            own = crops.dropna(subset=threshold)
-            low, high = _interval(own[threshold], own["place"], replicates, seed)
-            rows.append((screen, artefact, strength, threshold, own[threshold].mean(), low, high))
-            rows[-1] += (len(own),)
+            detected = crops[threshold].to_numpy()
+            known = ~np.isnan(detected)
+            own = detected[known]
+            low, high = _interval(own, places[known], replicates, seed)
+            mean = own.mean() if len(own) else np.nan
+            rows.append((screen, artefact, strength, threshold, mean, low, high, len(own)))
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
@@ -118,7 +121,7 @@ def _detected(predictions: pd.DataFrame) -> pd.DataFrame:
 
 
 def _described(detected: pd.DataFrame, labels: pd.DataFrame) -> pd.DataFrame:
-    """Return one row per crop: its mean detection, artefact, strength bin and place."""
+    """Return one row per crop: its mean detection, artefact, strength bin and its well's number."""
     crops = detected.groupby(["screen", "crop_id"], as_index=False)[[HALF, AT_FALSE_ALARMS]].mean()
     about = labels[["crop_id", "artefact", "strength"]].assign(
         place=labels["plate"] + "/" + labels["well"]
@@ -131,6 +134,7 @@ def _described(detected: pd.DataFrame, labels: pd.DataFrame) -> pd.DataFrame:
             f"{missing.iloc[0]}; give the labels of every screen of the predictions"
         )
     found["artefact"] = found["artefact"].where(found["artefact"].notna(), UNKNOWN)
+    found["place"] = pd.factorize(found["place"], sort=True)[0]
     return found.assign(strength=strength_bins(found["strength"]))
 
 
@@ -143,10 +147,14 @@ def _cells(found: pd.DataFrame) -> Iterator[tuple[tuple[str, str, str], pd.DataF
         yield (screen, artefact, ALL), crops
 
 
-def _interval(detected: pd.Series, places: pd.Series, replicates, seed) -> tuple[float, float]:
-    """Return the interval of a mean over crops, by resampling the wells that hold them."""
-    wells = detected.groupby(places).agg(["sum", "count"])
-    n = len(wells)
+def _interval(detected: np.ndarray, places: np.ndarray, replicates, seed) -> tuple[float, float]:
+    """Return the interval of a mean over crops, by resampling the wells that hold them.
+
+    `places` are the wells' numbers.
+    """
+    count = np.bincount(places)
+    held = count > 0
+    n = int(held.sum())
     if n >= 2 and (detected.min() == 1 or detected.max() == 0):
         # Wells that all agree leave nothing to resample: the exact (Clopper-Pearson) interval.
         hits = n * detected.min()
@@ -155,8 +163,9 @@ def _interval(detected: pd.Series, places: pd.Series, replicates, seed) -> tuple
     if n < 2:
         return float("nan"), float("nan")
     counts = _resamples(n, replicates, seed)
-    means = (counts @ wells["sum"].to_numpy()) / (counts @ wells["count"].to_numpy())
-    return interval(means, n)
+    total = np.bincount(places, weights=detected)
+    low, high = interval((counts @ total[held]) / (counts @ count[held]), n)
+    return float(low), float(high)
 
 
 @cache
