@@ -260,7 +260,8 @@ def study(tmp_path, shards, encoder, monkeypatch):
 def scale_of(path: Path) -> Path:
     """Write the scale of a plate whose channels are alike."""
     levels = {"low": 100.0, "high": 1100.0, "top": 4095.0, "bits": 12, "cell": 600.0, "nuclei": 90}
-    write_table(pd.DataFrame({"channel": CHANNELS, **levels, "found": "cells"}), path, "scale")
+    levels |= {"found": "cells", "read_noise": 4.0, "shot_noise": 0.4}
+    write_table(pd.DataFrame({"channel": CHANNELS, **levels}), path, "scale")
     return path
 
 

@@ -102,6 +102,8 @@ def scale(light: float = 1.0) -> pd.DataFrame:
             "cell": low + light * cell,
             "nuclei": 900,
             "found": "cells",
+            "read_noise": 4.0,
+            "shot_noise": 0.4,
         }
     )
 

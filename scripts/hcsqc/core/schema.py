@@ -91,6 +91,8 @@ TABLES = {
         _column("cell", pa.float64(), "grey level of the typical nucleus", nullable=True),
         _column("nuclei", pa.int32(), "nuclei of the sampled fields"),
         _column("found", pa.string(), "what gave high: cells or percentile"),
+        _column("read_noise", pa.float64(), "variance of grey levels at low, grey levels squared"),
+        _column("shot_noise", pa.float64(), "and what each grey level above low adds to it"),
     ),
     "illumination": _table(
         ("channel",),

@@ -15,6 +15,7 @@ from hcsqc.core.progress import Progress
 from hcsqc.crops.oddness import cell_measures, oddness
 from hcsqc.crops.shards import ShardFormat, Shards, ShardWriter
 from hcsqc.screens.artefacts import SIMULATED, Optics, degrade
+from hcsqc.screens.noise import CameraNoise
 from hcsqc.screens.scale import apply_scale, lookup_tables, unscale
 
 # These strike one cell; the others cover the window.
@@ -43,6 +44,9 @@ def derive_plate(
         top=float(scale["top"].max()),
         nucleus_radius_px=nucleus_diameter_px / 2,
     )
+    noise = CameraNoise(
+        optics.background, scale["read_noise"].to_numpy(), scale["shot_noise"].to_numpy()
+    )
     tables = lookup_tables(scale, knee, crops.format.dtype)
     writer = ShardWriter(
         shard,
@@ -62,7 +66,8 @@ def derive_plate(
         strength = float(rng.uniform(WEAKEST, 1.0))
         middle = crops.format.size_px / 2
         centre = (middle, middle) if kind in AT_THE_CELL else None
-        levels = degrade(unscale(pixels, scale, knee), kind, strength, rng, optics, centre)
+        levels = unscale(pixels, scale, knee)
+        levels = degrade(levels, kind, strength, rng, optics, centre, noise)
         copy = apply_scale(list(np.rint(levels).astype(np.uint16)), tables)
         field_id = screen + original["field_id"][original["field_id"].index("/") :]
         name = screen + original["crop_id"][original["crop_id"].index("/") :]

@@ -23,9 +23,10 @@ def plot_learning_curves(
 
     `points` and `curves` are tables of `learning_curves`, `kinds` the kind of each encoder, which
     decides line and marker. The curve is dashed beyond the largest budget, in a grey field; points
-    without a curve stand alone.
+    without a curve stand alone. Probes of one budget have a panel only if no probe has more.
     """
-    probes = list(dict.fromkeys(points["probe"]))
+    budgets = points.groupby("probe", sort=False)["budget"].nunique()
+    probes = list(budgets.index[budgets > 1]) or list(budgets.index)
     columns = min(len(probes), PANELS_PER_ROW)
     rows = -(-len(probes) // columns)
     figure, axes = plt.subplots(
@@ -55,7 +56,7 @@ def _draw_panel(axis, points: pd.DataFrame, curves: pd.DataFrame, kinds) -> None
     ends = {}
     for place, (encoder, own) in enumerate(points.groupby("encoder", sort=False)):
         own = own.sort_values("budget")
-        style, colour = KIND_STYLE[kinds[encoder]], f"C{place % 10}"
+        style, colour = KIND_STYLE[kinds[encoder]], f"C{place}"
         scores = 100 * own["score"].to_numpy()
         axis.plot(own["budget"], scores, ls="", marker=style["marker"], color=colour, ms=5)
         axis.vlines(own["budget"], 100 * own["low"], 100 * own["high"], color=colour, alpha=0.5)

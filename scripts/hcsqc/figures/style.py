@@ -9,10 +9,14 @@ matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
 import numpy as np
+from cycler import cycler
 
 from hcsqc.core.files import atomic
 from hcsqc.probes.draws import few_draws
 
+# matplotlib's ten and four more: studies compare more than ten encoders.
+COLOURS = [*matplotlib.colormaps["tab10"].colors, "black", "darkkhaki", "navy", "salmon"]
+plt.rcParams["axes.prop_cycle"] = cycler(color=COLOURS)
 PANELS_PER_ROW = 3
 # Kinds of encoder differ in line and marker, so that the figures read without colour.
 KIND_STYLE = {

@@ -1,18 +1,21 @@
 """What spoils images of cells, as graded models on grey levels.
 
 The same models degrade simulated fields and real crops. They imitate what a microscopist sees
-(the kinds are ours, after the paper's list of aberrations); none is fitted to data.
+(the kinds are ours, after the paper's list of aberrations); none is fitted to data. Each acts on
+light. A recorded image holds its camera's noise as well, and what a model takes of that is put
+back: a true defocus is as noisy as a sharp image, and a detector must not find it by its silence.
 """
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
 
 from hcsqc.core.errors import InputError
 from hcsqc.core.schema import ARTEFACTS
+from hcsqc.screens.noise import CameraNoise
 
 Centre = tuple[float, float] | None
 
@@ -34,6 +37,18 @@ class Optics:
     nucleus_radius_px: float
 
 
+@dataclass(frozen=True)
+class _Changed:
+    """Degraded grey levels, C x H x W, and what became of the noise in them.
+
+    `kept` is the share of its variance, `alike` that of its covariance with the noise before.
+    """
+
+    levels: np.ndarray
+    kept: float | np.ndarray = 1.0
+    alike: float | np.ndarray = 1.0
+
+
 def degrade(
     pixels: np.ndarray,
     artefact: str,
@@ -41,13 +56,15 @@ def degrade(
     rng: np.random.Generator,
     optics: Optics,
     centre: Centre = None,
+    noise: CameraNoise | None = None,
 ) -> np.ndarray:
     """Return a copy of `pixels` (C x H x W grey levels, float32) with an artefact in it.
 
     `strength` runs from just above 0 (hardly visible) to 1 (unmistakable). With `centre`, the
     (y, x) of a nucleus in pixels, only that cell suffers; without, the whole array does. The
     result lies in [0, optics.top]. Dead cells without a centre stand at the bright spots of
-    channel 0. Blurring recorded pixels also smooths their camera noise, unlike a true defocus.
+    channel 0. `noise` is that of the camera that recorded the pixels, and is put back where the
+    artefact took of it; without, pixels are light that nobody recorded yet.
     """
     if artefact not in SIMULATED:
         raise InputError(f"artefact '{artefact}' has no model; choose one of {list(SIMULATED)}")
@@ -57,9 +74,16 @@ def degrade(
     window = degraded if centre is None else _around(degraded, centre, optics)
     local = None if centre is None else _local_centre(centre, optics)
     changed = _MODELS[artefact](window.copy(), strength, rng, optics, local)
+    weight: np.ndarray | float = 1.0
     if local is not None and artefact != "debris":  # Dirt ends sharply by itself.
-        changed = window + _disc(window.shape[1:], local, optics) * (changed - window)
-    window[:] = changed
+        weight = _disc(window.shape[1:], local, optics)
+    levels = window + weight * (changed.levels - window)
+    if noise is not None and artefact != "noise":
+        rest = 1 - weight
+        kept = weight**2 * changed.kept + 2 * weight * rest * changed.alike + rest**2
+        lost = np.maximum(noise.variance(levels) - kept * noise.variance(window), 0)
+        levels += np.sqrt(lost) * rng.standard_normal(levels.shape, dtype=np.float32)
+    window[:] = levels
     return np.clip(degraded, 0, optics.top, out=degraded)
 
 
@@ -103,40 +127,39 @@ def _levels(values: np.ndarray) -> np.ndarray:
 
 def _blur(
     pixels: np.ndarray, strength: float, rng: np.random.Generator, optics: Optics, centre: Centre
-) -> np.ndarray:
+) -> _Changed:
     """Defocus: each point becomes a disc of up to 1.2 nucleus radii."""
     radius = 1.2 * strength * optics.nucleus_radius_px
     half = math.ceil(radius + 0.5)
     kernel = np.clip(radius + 0.5 - _distance((2 * half + 1,) * 2, (half, half)), 0, 1)
     kernel /= kernel.sum()
-    return np.stack(
-        [cv2.filter2D(plane, -1, kernel, borderType=cv2.BORDER_REFLECT) for plane in pixels]
-    )
+    blurred = [cv2.filter2D(plane, -1, kernel, borderType=cv2.BORDER_REFLECT) for plane in pixels]
+    return _Changed(np.stack(blurred), float((kernel**2).sum()), float(kernel[half, half]))
 
 
 def _saturation(
     pixels: np.ndarray, strength: float, rng: np.random.Generator, optics: Optics, centre: Centre
-) -> np.ndarray:
+) -> _Changed:
     """Too much exposure or stain: at strength 1 half of a normal signal reaches the top."""
     background = _levels(optics.background)
     strongest = np.maximum(2 * (optics.top - background) / _levels(optics.signal), 1)
     gain = 1 + (strongest - 1) * strength**1.5
-    return background + (pixels - background) * gain
+    return _Changed(background + (pixels - background) * gain, gain**2, gain)
 
 
 def _noise(
     pixels: np.ndarray, strength: float, rng: np.random.Generator, optics: Optics, centre: Centre
-) -> np.ndarray:
+) -> _Changed:
     """Too little light, amplified: read noise everywhere and shot noise on the signal."""
     signal = _levels(optics.signal)
     above = np.maximum(pixels - _levels(optics.background), 0)
     deviation = strength * (0.2 * signal + 0.4 * np.sqrt(above * signal))
-    return pixels + deviation * rng.standard_normal(pixels.shape, dtype=np.float32)
+    return _Changed(pixels + deviation * rng.standard_normal(pixels.shape, dtype=np.float32))
 
 
 def _autofluorescence(
     pixels: np.ndarray, strength: float, rng: np.random.Generator, optics: Optics, centre: Centre
-) -> np.ndarray:
+) -> _Changed:
     """A smooth glow that ignores the cells, such as a fluorescent compound's; hues differ."""
     height, width = pixels.shape[1:]
     if centre is None:
@@ -154,20 +177,21 @@ def _autofluorescence(
     colour = rng.uniform(0.2, 1, len(pixels)).astype(np.float32)
     colour[rng.integers(len(pixels))] = 1
     brightest = 2.5 * strength / haze.max()
-    return pixels + brightest * haze * _levels(colour * optics.signal)
+    return _Changed(pixels + brightest * haze * _levels(colour * optics.signal))
 
 
 def _empty(
     pixels: np.ndarray, strength: float, rng: np.random.Generator, optics: Optics, centre: Centre
-) -> np.ndarray:
+) -> _Changed:
     """Nothing there, or a ghost: the signal fades into the background."""
     background = _levels(optics.background)
-    return background + (pixels - background) * (1 - 0.97 * strength)
+    left = 1 - 0.97 * strength
+    return _Changed(background + (pixels - background) * left, left**2, left)
 
 
 def _dead(
     pixels: np.ndarray, strength: float, rng: np.random.Generator, optics: Optics, centre: Centre
-) -> np.ndarray:
+) -> _Changed:
     """The cell has rounded up to a bright ball and its nucleus has condensed; all else fades."""
     radius = optics.nucleus_radius_px
     centres = _bright_spots(pixels[0], optics) if centre is None else [centre]
@@ -187,7 +211,7 @@ def _dead(
     shares_of_body[0] = 0.15
     ball = shares_of_core[:, None, None] * core + shares_of_body[:, None, None] * body
     faded = _empty(pixels, 0.95 * strength, rng, optics, centre)
-    return faded + strength * _levels(optics.signal) * ball
+    return replace(faded, levels=faded.levels + strength * _levels(optics.signal) * ball)
 
 
 def _bright_spots(dna: np.ndarray, optics: Optics) -> np.ndarray:
@@ -211,7 +235,7 @@ def _stamp_ball(canvas: np.ndarray, centre: tuple[float, float], radius: float) 
 
 def _debris(
     pixels: np.ndarray, strength: float, rng: np.random.Generator, optics: Optics, centre: Centre
-) -> np.ndarray:
+) -> _Changed:
     """Bright, sharp dirt: fibres, specks and clumps, seen in every channel, often saturated.
 
     Over a whole array it is so dense that at medium strength most cells have some in reach.
@@ -234,7 +258,7 @@ def _debris(
         np.maximum(dirt, colour[:, None, None] * shape, out=dirt)
     glow = np.stack([cv2.GaussianBlur(plane, (0, 0), 0.3 * radius) for plane in dirt])
     brightest = 1.5 * strength**1.3 * (optics.top - _levels(optics.background))
-    return pixels + brightest * (dirt + 0.1 * glow)
+    return _Changed(pixels + brightest * (dirt + 0.1 * glow))
 
 
 def _debris_shape(
@@ -272,7 +296,7 @@ def _debris_shape(
     return cv2.GaussianBlur(mask.astype(np.float32) / 255, (0, 0), 0.6)
 
 
-_MODELS: dict[str, Callable[..., np.ndarray]] = {
+_MODELS: dict[str, Callable[..., _Changed]] = {
     "blur": _blur,
     "saturation": _saturation,
     "debris": _debris,

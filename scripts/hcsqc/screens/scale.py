@@ -18,6 +18,7 @@ from hcsqc.core.errors import InputError
 from hcsqc.screens.illumination import Illumination, correct, load_functions, measure_illumination
 from hcsqc.screens.images.read import UnreadableField, read_field
 from hcsqc.screens.levels import NucleusChannel, nucleus_levels, typical
+from hcsqc.screens.noise import estimate_noise
 
 # How `high` was found: from cells, or, where there are too few, as a percentile of the pixels.
 BY_CELLS, BY_PERCENTILE = "cells", "percentile"
@@ -100,6 +101,7 @@ def measure_scale(
         ],
         axis=0,
     )  # Of each field's own, so that a few spoilt fields change nothing.
+    noise = estimate_noise((np.stack(planes) for planes in sample), low)
     levels = _nuclei_of(sample, images.channels, nuclei)
     cells = np.array([typical(of_channel) for of_channel in (levels - low).T])
     found = np.isfinite(cells)
@@ -114,6 +116,8 @@ def measure_scale(
             "cell": low + cells,
             "nuclei": len(levels),
             "found": np.where(found, BY_CELLS, BY_PERCENTILE),
+            "read_noise": noise.read,
+            "shot_noise": noise.shot,
         }
     )
     return table, shape, illumination
