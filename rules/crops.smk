@@ -110,10 +110,7 @@ rule derive_plate:
         runtime=minutes(60),
     params:
         settings=flags(pick(config["crops"], "scale_knee")),
-        diameter=lambda wc: (
-            settings.nucleus_size(config, wc.screen)["nucleus_diameter_px"]
-            * settings.crop_px_per_px(config, wc.screen)
-        ),
+        diameter=lambda wc: nucleus_diameter_of_crops(wc.screen),
         code=code_digest("crops/derive_plate.py"),
     shell:
         '"$HCSQC" crops/derive_plate.py --screen {wildcards.screen:q}'

@@ -113,6 +113,7 @@ rule score_plate:
         folder=lambda wc, input: str(Path(input.detector[0]).parent),
         composite=lambda wc: screen_entry(wc)["composite"],
         nucleus=lambda wc: screen_entry(wc)["nucleus_channel"],
+        diameter=lambda wc: nucleus_diameter_of_crops(wc.screen),
         window_um=flags({"window_um": config["crops"]["window_um"] or 0}),
         settings=flags(
             pick(config["features"], "batch_size", "precision") | pick(QC, "sample") | SCALING
@@ -121,7 +122,7 @@ rule score_plate:
     shell:
         '"$HCSQC" qc/score_plate.py --detector {params.folder:q} --crops {input.crops:q}'
         " --composite {params.composite} --nucleus-channel {params.nucleus:q}"
-        " {params.window_um}"
+        " --nucleus-diameter-px {params.diameter} {params.window_um}"
         " {params.settings} --threads {threads}"
         " --output {output.scores:q} --features {output.features:q}"
         " --record {output.record:q} 2>&1 | tee {log:q}"
@@ -190,6 +191,7 @@ rule flag_screen:
                 "empty_share",
                 "focus_sds",
                 "focus_drop",
+                "focus_edge",
                 "saturated_share",
                 "well_share",
                 "well_sds",

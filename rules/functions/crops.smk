@@ -22,3 +22,9 @@ def locations_flag(wildcards):
 def derived_from(screen):
     """Return the screen that a derived one takes its crops from."""
     return config["screens"][screen]["derived_from"]
+
+
+def nucleus_diameter_of_crops(screen):
+    """Return a screen's typical nucleus diameter, in pixels of its crops."""
+    size = settings.nucleus_size(config, screen)
+    return size["nucleus_diameter_px"] * settings.crop_px_per_px(config, screen)

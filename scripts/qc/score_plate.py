@@ -22,6 +22,9 @@ def main() -> None:
     parser.add_argument("--crops", type=Path, required=True)
     parser.add_argument("--composite", nargs="+", required=True)
     parser.add_argument("--nucleus-channel", required=True)
+    parser.add_argument(
+        "--nucleus-diameter-px", type=float, required=True, help="typical, of crops"
+    )
     parser.add_argument("--window-um", type=float, required=True, help="0: not resampled")
     parser.add_argument("--batch-size", type=int, required=True)
     parser.add_argument("--precision", required=True)
@@ -56,6 +59,7 @@ def score(args, record) -> None:
         args.precision,
         f"scores {screen} {plate}",
         sample,
+        args.nucleus_diameter_px,
     )
     measured = {"feature_shift": drift.features, "score_shift": drift.scores}
     write_table(table, args.output, "crop_scores", measured)

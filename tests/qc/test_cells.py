@@ -37,6 +37,7 @@ def scores_of(rows: pd.DataFrame, values) -> pd.DataFrame:
             "score": values,
             "artefact": "blur",
             "focus": 0.5,
+            "edge": 0.2,
             "saturated": 0.0,
         }
     )

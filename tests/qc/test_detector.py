@@ -34,6 +34,7 @@ from hcsqc.qc.detector import (
     reference_of,
     save_detector,
 )
+from hcsqc.qc.focus import edge_widths
 from hcsqc.qc.model import save_model
 from hcsqc.qc.scoring import drift, focus_of, saturated_share, score_crops
 
@@ -350,7 +351,7 @@ def scored(tmp_path_factory):
     labels, _ = labels_of(len(shards))
     detector = detector_of(labels, features, encoder)
     sample = np.array([3, 17, 40])
-    table = score_crops(detector, shards, channels, channels[2], 16, "float32", "test", sample)
+    table = score_crops(detector, shards, channels, channels[2], 16, "float32", "test", sample, 10)
     return detector, shards, channels, features, table
 
 
@@ -447,4 +448,5 @@ def test_focus_and_saturation_of_a_crop_are_its_own(scored):
     _, shards, channels, _, (table, _, _) = scored
     crops = shards.read_composite(np.arange(len(shards)), channels)
     np.testing.assert_allclose(table["focus"], focus_of(crops[:, 2]))
+    np.testing.assert_allclose(table["edge"], edge_widths(crops[:, 2]) / 10)
     np.testing.assert_allclose(table["saturated"], saturated_share(crops))

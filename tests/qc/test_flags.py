@@ -25,6 +25,7 @@ SETTINGS = FlagSettings(
     empty_share=0.1,
     focus_sds=4,
     focus_drop=0.3,
+    focus_edge=0.5,
     saturated_share=0.05,
     well_share=0.2,
     well_sds=4,
@@ -52,6 +53,7 @@ def made_plate(plate: str = "P1", nuclei: int = 30, share: float = 0.08, seed: i
     cells["flagged"] = cells["flagged"].astype("boolean")
     cells["artefact"] = np.where(cells["flagged"], "debris", None)
     cells["focus"] = rng.normal(0, 0.02, len(cells))
+    cells["edge"] = 0.2
     cells["saturated"] = 0.0
     return cells, fields
 
@@ -101,6 +103,18 @@ def test_a_plate_without_anything_bad_has_nothing_bad_and_counts_add_up():
     oracle = binomtest(int(one["flagged"]), int(one["scored"])).proportion_ci(0.95)
     assert (one["low"], one["high"]) == pytest.approx((oracle.low, oracle.high))
     assert (one["fields"], one["artefact"]) == (4, "debris")
+
+
+def test_a_plate_that_is_blurred_altogether_is_out_of_focus_by_the_width_of_its_edges():
+    cells, fields = made_plate()
+    cells["edge"] = 0.9
+    cells.loc[of_field(cells, "A03", 3), "edge"] = np.nan
+    found, _, plates = tables(cells, fields)
+    unknown = (found["Metadata_Well"] == "A03") & (found["Metadata_Site"] == 3)
+    assert (found["out_of_focus"] == ~unknown).all()
+    told = "out of focus: edges of nuclei are 0.9 nuclei wide"
+    assert set(found.loc[~unknown, "reason"]) == {told}
+    assert "96 of" in plates["warning"][0] or "fields are bad" in plates["warning"][0]
 
 
 def test_fields_are_bad_for_what_was_planted():

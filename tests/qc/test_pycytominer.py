@@ -34,6 +34,7 @@ def cells() -> pd.DataFrame:
                         "flagged": i % 5 == 0 if scored else None,
                         "artefact": "blur" if scored and i % 5 == 0 else None,
                         "focus": 1.0,
+                        "edge": 0.2,
                         "saturated": 0.0,
                         "reason": None if scored else "border",
                     }

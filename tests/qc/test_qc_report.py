@@ -106,6 +106,7 @@ def make_cells(
                             flagged if scored else None,
                             str(rng.choice(KINDS)) if scored and flagged else None,
                             float(rng.normal(3 - 2 * (place == 1), 0.3)) if scored else None,
+                            0.2 if scored else None,
                             0.0 if scored else None,
                             None if scored else "at the border",
                         )

@@ -29,6 +29,7 @@ SETTINGS = FlagSettings(
     empty_share=0.1,
     focus_sds=4,
     focus_drop=0.3,
+    focus_edge=0.5,
     saturated_share=0.05,
     well_share=0.2,
     well_sds=4,
@@ -82,7 +83,7 @@ def plate(name: str, bad_well: str | None = None) -> dict[str, pd.DataFrame]:
     summary["image_digest"] = [["f"]] * len(fields)
     scores = nuclei[nuclei["kept"]][["crop_id", "score", "artefact"]]
     return {
-        "scores": scores.assign(focus=0.5, saturated=0.0),
+        "scores": scores.assign(focus=0.5, edge=0.2, saturated=0.0),
         "nuclei": nuclei[["crop_id", "field_id", "x_px", "y_px", "area_px", "kept", "reason"]],
         "summary": summary,
         "fields": fields,

@@ -642,6 +642,7 @@ class QualityControl(Section):
     empty_share: Share
     focus_sds: Positive
     focus_drop: Positive
+    focus_edge: Positive
     saturated_share: Share
     well_share: Share
     well_sds: Positive

@@ -224,6 +224,9 @@ TABLES = {
         _column("score", pa.float64(), "of the detector, 0 to 1"),
         _column("artefact", pa.string(), "most likely if it is abnormal", nullable=True),
         _column("focus", pa.float64(), "sharpness of the nucleus channel, log10"),
+        _column(
+            "edge", pa.float64(), "width of the nucleus' edge, typical nucleus diameters", True
+        ),
         _column("saturated", pa.float64(), "share of white pixels in the channel with most"),
     ),
     "cells": _table(
@@ -241,6 +244,9 @@ TABLES = {
         _column("flagged", pa.bool_(), "score above the threshold; null if not scored", True),
         _column("artefact", pa.string(), "most likely, of flagged cells", True),
         _column("focus", pa.float64(), "sharpness of the nucleus channel, log10", True),
+        _column(
+            "edge", pa.float64(), "width of the nucleus' edge, typical nucleus diameters", True
+        ),
         _column("saturated", pa.float64(), "brightest channel's share of saturated pixels", True),
         _column("reason", pa.string(), "why not scored; null if scored", True),
     ),

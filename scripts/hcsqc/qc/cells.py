@@ -52,6 +52,7 @@ def cells_of(nuclei: pd.DataFrame, scores: pd.DataFrame, threshold: Mapping) -> 
             "flagged": flagged.astype("boolean"),
             "artefact": joined["artefact"].where(flagged == True, None),  # noqa: E712
             "focus": joined["focus"],
+            "edge": joined["edge"],
             "saturated": joined["saturated"],
             "reason": joined["reason"].map(lambda why: WHY_NOT.get(why, why)),
         }

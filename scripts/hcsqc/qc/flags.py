@@ -38,6 +38,7 @@ class FlagSettings:
     empty_share: float  # of the plate's median field's nuclei: fewer are an empty field
     focus_sds: float  # robust standard deviations below the plate's median field
     focus_drop: float  # and at least so much below it, in log sharpness
+    focus_edge: float  # nucleus diameters: edges wider than this are out of focus on any plate
     saturated_share: float  # of a cell's pixels, in the median over the field's cells
     well_share: float  # flagged cells, below which no well or field is bad for them
     well_sds: float  # standard deviations of the plate's wells above the usual one
@@ -60,8 +61,8 @@ def field_flags(
                          validate="one_to_one")  # fmt: skip
     table = table.rename(columns=dict(zip(keys, [PLATE, WELL, SITE], strict=True)))
     table = _with_counts(table, cells, [PLATE, WELL, SITE])
-    measured = cells.groupby([PLATE, WELL, SITE])[["focus", "saturated"]].median()
-    measured.columns = ["focus", "saturated_share"]
+    measured = cells.groupby([PLATE, WELL, SITE])[["focus", "edge", "saturated"]].median()
+    measured = measured.rename(columns={"saturated": "saturated_share"})
     table = table.merge(
         measured, left_on=[PLATE, WELL, SITE], right_index=True, how="left", validate="one_to_one"
     )
@@ -71,7 +72,8 @@ def field_flags(
     drop = np.maximum(settings.focus_sds * spread, settings.focus_drop)
     fewest = settings.empty_share * usual_nuclei
     table["empty"] = ~failed & ((table["nuclei"] == 0) | (table["nuclei"] < fewest))
-    table["out_of_focus"] = table["focus"] < focus - drop
+    blurred = table["edge"] > settings.focus_edge
+    table["out_of_focus"] = blurred | (table["focus"] < focus - drop)
     table["saturated"] = table["saturated_share"] > settings.saturated_share
     raised, expected = _raised(table, settings)
     told = table["reason"].astype(object)
@@ -83,7 +85,9 @@ def field_flags(
         "out_of_focus": _texts(
             "out of focus: log sharpness {:z.1f}, the plate's fields usually {:z.1f}",
             table["focus"], focus,
-        ),
+        ).where(~blurred, _texts(
+            "out of focus: edges of nuclei are {:.1f} nuclei wide", table["edge"],
+        )),
         "saturated": _texts("{:.0%} of a usual cell is saturated", table["saturated_share"]),
         "raised": _flagged_texts(table, expected, "fields"),
     }  # fmt: skip

@@ -10,6 +10,7 @@ from scipy.stats import ks_2samp
 from hcsqc.crops.shards import Shards
 from hcsqc.features.extract import FeatureBatches
 from hcsqc.qc.detector import Detector
+from hcsqc.qc.focus import SMOOTHING_PX, edge_widths
 
 WHITE = 255  # what the camera's saturation became (hcsqc.screens.scale)
 EVEN = 0.5  # score of a crop that is as likely normal as not
@@ -39,23 +40,26 @@ def score_crops(
     precision: str,
     label: str,
     sample: np.ndarray,
+    nucleus_diameter_px: float,
 ) -> tuple[pd.DataFrame, np.ndarray, Drift]:
     """Return a row per crop, the features of those at the rows `sample`, and the drift of all.
 
-    Columns: crop_id, score (0 to 1), artefact (the most likely if it is abnormal), focus and
-    saturated, see `focus_of` and `saturated_share`. Focus is that of the nucleus channel, or of the
-    composite's first where that is not part of it.
+    Columns: crop_id, score (0 to 1), artefact (the most likely if it is abnormal), focus, edge and
+    saturated, see `focus_of`, `edge_widths` and `saturated_share`. Focus and edge are those of the
+    nucleus channel, or of the composite's first where that is not part of it; edge is a share of
+    the typical nucleus diameter, `nucleus_diameter_px` pixels of the crops.
     """
     count, width = len(shards), detector.encoder.width
-    scores, focus, saturated = (np.empty(count) for _ in range(3))
+    scores, focus, edge, saturated = (np.empty(count) for _ in range(4))
     artefacts = np.empty(count, object)
     total = np.zeros(width)
     rows, features_kept = np.arange(count), []
     in_sample = np.isin(rows, sample)
     nucleus = composite.index(nucleus_channel) if nucleus_channel in composite else 0
 
-    def measured(crops: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return focus_of(crops[:, nucleus]), saturated_share(crops)
+    def measured(crops: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        shown = crops[:, nucleus]
+        return focus_of(shown), edge_widths(shown) / nucleus_diameter_px, saturated_share(crops)
 
     batches = FeatureBatches(
         detector.encoder, shards, composite, rows, batch_size, precision, label, measured
@@ -63,7 +67,7 @@ def score_crops(
     for place, features, of_pixels in batches:
         scores[place] = detector.classifier.scores(features)
         artefacts[place] = detector.artefacts_of(features)
-        focus[place], saturated[place] = of_pixels
+        focus[place], edge[place], saturated[place] = of_pixels
         total += features.sum(axis=0, dtype=np.float64)
         features_kept.append(features[in_sample[place]])
     table = pd.DataFrame(
@@ -72,6 +76,7 @@ def score_crops(
             "score": scores,
             "artefact": artefacts,
             "focus": focus,
+            "edge": edge,
             "saturated": saturated,
         }
     )
@@ -102,10 +107,12 @@ def focus_of(planes: np.ndarray) -> np.ndarray:
     """Return the sharpness of planes (n x H x W): log10 of the Laplacian's variance over the mean.
 
     Relative to the squared mean intensity, so that dim planes are no less sharp than bright ones.
+    Planes are smoothed first: else it is the camera's noise that is measured.
     """
     found = np.empty(len(planes))
     for number, plane in enumerate(planes):
-        deviation = cv2.meanStdDev(cv2.Laplacian(plane, cv2.CV_16S))[1][0, 0]
+        smooth = cv2.GaussianBlur(plane.astype(np.float32), (0, 0), SMOOTHING_PX)
+        deviation = cv2.meanStdDev(cv2.Laplacian(smooth, cv2.CV_32F))[1][0, 0]
         mean = cv2.sumElems(plane)[0] / plane.size  # nine times as fast as plane.mean()
         found[number] = (deviation / max(mean, 1)) ** 2
     return np.log10(np.maximum(found, BLANK))
