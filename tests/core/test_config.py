@@ -602,10 +602,10 @@ def test_an_encoder_gets_exactly_what_pretraining_reads(method):
 
 def test_a_probes_own_budgets_and_draws_stand_above_the_studys():
     config = read("demo/study.yaml")
-    assert settings.probe_budgets(config, "finetune_paper") == [25]
-    assert settings.probe_draws(config, "finetune_paper") == 3
-    assert settings.probe_budgets(config, "knn") == [350, 100, 50, 25, 10]
-    assert settings.probe_draws(config, "knn") == 20
+    assert settings.probe_budgets(config, "finetune") == [25]
+    assert settings.probe_draws(config, "finetune") == 3
+    assert settings.probe_budgets(config, "knn") == [350, 100, 25, 10]
+    assert settings.probe_draws(config, "knn") == 10
 
 
 @pytest.mark.parametrize("files", [(), ("demo/study.yaml",), ("demo/study.yaml", "demo/full.yaml")])

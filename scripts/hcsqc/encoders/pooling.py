@@ -70,24 +70,32 @@ class PooledNetwork(nn.Module):
         parts: list[Tensor] = []
         with torch.autocast(images.device.type, enabled=False):
             for one in maps:
-                mean, deviation = self._moments(one.float(), diameters)
+                mean, deviation = self._moments(one, diameters)
                 parts += [mean] if self.pooling.pool == "last" else [mean, deviation]
         return torch.cat(parts, 1)
 
     def _moments(self, maps: Tensor, diameters: Tensor) -> tuple[Tensor, Tensor]:
-        """Return mean and standard deviation of N x C x H x W maps, each N x C."""
+        """Return mean and standard deviation of N x C x H x W maps, each N x C, float32."""
+        pixels = maps.permute(0, 2, 3, 1).flatten(1, 2)
+        weights = self._pixel_weights(maps, diameters)[:, None]
+        # The maps of a few images fit into a processor's cache; a GPU takes all at once.
+        at_once = len(maps) if maps.is_cuda else torch.get_num_threads()
+        means, variances = [], []
+        for few, weight in zip(pixels.split(at_once), weights.split(at_once), strict=True):
+            levels = few.float()
+            mean = weight @ levels
+            means.append(mean)
+            variances.append(weight @ (levels - mean).square_())
+        deviation = torch.cat(variances).clamp_min(0).sqrt()
+        return torch.cat(means).squeeze(1), deviation.squeeze(1)
+
+    def _pixel_weights(self, maps: Tensor, diameters: Tensor) -> Tensor:
+        """Return what each pixel of N maps counts, N x HW, in sum 1."""
+        height, width = maps.shape[2:]
         if self.pooling.region == "window":
-            deviation, mean = torch.std_mean(maps, dim=(2, 3), correction=0)
-            return mean, deviation
-        rows, columns = (_weights(side, diameters) for side in maps.shape[2:])
-
-        def weighted(values: Tensor) -> Tensor:
-            along = (values @ columns[:, None, :, None]).squeeze(3)
-            return (along @ rows[:, :, None]).squeeze(2)
-
-        mean = weighted(maps)
-        spread = weighted((maps - mean[:, :, None, None]).square())
-        return mean, spread.clamp_min(0).sqrt()
+            return torch.full((len(maps), height * width), 1 / (height * width), device=maps.device)
+        rows, columns = (_weights(side, diameters) for side in (height, width))
+        return (rows[:, :, None] * columns[:, None, :]).flatten(1)
 
 
 def nucleus_diameters(area_px: np.ndarray, side_px: int) -> np.ndarray:
