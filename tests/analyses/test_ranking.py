@@ -74,6 +74,23 @@ def test_a_planted_winner_is_found_and_named():
     assert groups(table, found["encoder"].tolist()) == [others]
 
 
+def test_an_encoder_that_is_alone_under_a_probe_is_ranked_without_a_comparison():
+    rng = np.random.default_rng(0)
+    scores, replicates = [], []
+    for probe, skills in (("knn", (1.0, 0.5)), ("finetune", (1.0,))):
+        for name, predictions in simulated(rng, skills).items():
+            about = {"encoder": name, "seed": 0, "probe": probe, "budget": 350}
+            scores.append(score_predictions(predictions).assign(**about))
+            replicates.append(bootstrap_scores(predictions, ["f1"], 50, seed=0).assign(**about))
+    scores, replicates = pd.concat(scores), pd.concat(replicates)
+    scores = scores[scores["metric"] == "f1"]
+    found = rank(compare_encoders(scores, replicates), scores, replicates)
+    alone = found[found["probe"] == "finetune"]
+    assert alone["encoder"].tolist() == ["a"] and alone["p"].isna().all()
+    assert sentence(alone) == "a is the only encoder."
+    assert found["probe"].tolist().count("knn") == 2
+
+
 def test_equal_encoders_are_a_tie_and_it_is_said():
     _, found = ranked(simulated(np.random.default_rng(2), [0.8, 0.8, 0.8]))
     assert found["verdict"].tolist() == ["tie"] * 3

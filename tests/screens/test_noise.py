@@ -51,6 +51,13 @@ def test_constant_images_have_no_noise():
     np.testing.assert_allclose([found.read, found.shot], 0, atol=1e-6)
 
 
+def test_images_of_which_most_is_constant_have_little_noise():
+    images = np.full((2, 2, 200, 200), 300.0)
+    images[:, :, :20] += np.random.default_rng(0).normal(0, 5, (2, 2, 20, 200))
+    found = estimate_noise(images, BACKGROUND)
+    assert (found.variance(np.full((2, 1, 1), 300.0)) < 1).all()
+
+
 @pytest.mark.parametrize("centre", [None, CENTRE], ids=["field", "cell"])
 @pytest.mark.parametrize("artefact", ["blur", "empty", "dead", "debris", "autofluorescence"])
 def test_a_degraded_image_is_as_noisy_as_one_recorded_of_degraded_light(artefact, centre):

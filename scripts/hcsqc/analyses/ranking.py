@@ -95,7 +95,8 @@ def rank(pairs: pd.DataFrame, scores: pd.DataFrame, replicates: pd.DataFrame) ->
         }
         table["low"], table["high"] = np.transpose([bounds[name] for name in table["encoder"]])
         best = table["encoder"].iloc[0]
-        to_best = compared[cell][compared[cell]["other"] == best].set_index("encoder")
+        own_pairs = compared.get(cell, pairs.head(0))  # an encoder alone is in no pair
+        to_best = own_pairs[own_pairs["other"] == best].set_index("encoder")
         table[["difference", "p"]] = to_best[["difference", "p"]].reindex(table["encoder"]).values
         table["verdict"] = np.where(table["p"] < ALPHA, "worse", "tie")
         if len(table) > 1 and (table["verdict"][1:] == "worse").all():

@@ -95,7 +95,7 @@ def _line(means: np.ndarray, variances: np.ndarray, background: float) -> tuple[
     bins = [part for part in np.array_split(order, BINS) if len(part) >= FEWEST_BLOCKS]
     if not bins or not variances.any():
         return 0.0, 0.0
-    read, shot = float(np.median(variances)), 0.0
+    read, shot = max(float(np.median(variances)), LEAST), 0.0
     at = np.array([light[part].mean() for part in bins])
     for _ in range(ROUNDS):
         # Within a bin the noise grows too: relative to the line of the round before it is alike.
@@ -111,6 +111,6 @@ def _smoothest(ratios: np.ndarray) -> float:
 
 def _fitted(light: np.ndarray, noise: np.ndarray) -> tuple[float, float]:
     """Return the line nearest to noise, in relative least squares; neither number is below 0."""
-    weights = 1 / np.maximum(noise, 1e-3 * noise.max())
+    weights = 1 / np.maximum(noise, max(1e-3 * noise.max(), LEAST))
     (read, shot), _ = nnls(np.stack([weights, light * weights], axis=1), noise * weights)
     return max(float(read), LEAST), float(shot)
