@@ -98,7 +98,6 @@ def about(**provenance) -> dict:
         "architecture": "resnet18",
         "width": 512,
         "input": {"size_px": 64},
-        "pooling": {"pool": "last", "region": "window"},
         "provenance": given,
     }
 
