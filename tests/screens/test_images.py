@@ -312,6 +312,7 @@ def test_flipped_byte_is_read_or_refused_but_never_another_error(
         (plain_tiff(plane(), t273=500), "truncated: "),
         (plain_tiff(plane(), rows=5, t279=[300, 0, 300, 300]), "damaged: has an empty strip"),
         (plain_tiff(plane(), rows=5, t273=[8], t279=[300]), "damaged: has 1 of 4 strips"),
+        (plain_tiff(plane(), t259=8, t256=637534238), "damaged: says that it has 637534238 x "),
     ],
 )
 def test_damaged_file_is_refused_with_its_reason(tmp_path, content, message):

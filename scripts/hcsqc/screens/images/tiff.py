@@ -18,6 +18,7 @@ _PLAIN_VALUES = {254: 0, 259: 1, 266: 1, 274: 1, 277: 1, 317: 1, 339: 1}
 _OTHER_TAGS = {322, 323, 324, 325, 330, 32997, 33629, 34412}
 _KINDS = {1: "B", 3: "H", 4: "I"}
 _MINISWHITE, _MINISBLACK = 0, 1
+LONGEST_SIDE = 2**20  # pixels; memory for more than any camera has is not asked for
 
 
 def decode_tiff(content: bytes) -> Stack:
@@ -135,6 +136,11 @@ def _decode_any(content: bytes, directories: int) -> Stack:
         raise UnreadableField(f"damaged: {len(tif.pages)} of its {directories} pages can be read")
     # Bit 0 marks a smaller copy (a thumbnail, a level of a pyramid), bit 2 a mask.
     pages = [page for page in tif.pages if not page.subfiletype & 0b101] or list(tif.pages)
+    for page in pages:
+        if max(page.imagewidth, page.imagelength) > LONGEST_SIDE:
+            raise UnreadableField(
+                f"damaged: says that it has {page.imagewidth} x {page.imagelength} pixels"
+            )
     appended = _appended_planes(tif) if directories == 1 else 1
     if appended > 1:
         return _decode_appended(pages[0], content, appended)
