@@ -58,16 +58,21 @@ def test_images_of_which_most_is_constant_have_little_noise():
     assert (found.variance(np.full((2, 1, 1), 300.0)) < 1).all()
 
 
-@pytest.mark.parametrize("centre", [None, CENTRE], ids=["field", "cell"])
-@pytest.mark.parametrize("artefact", ["blur", "empty", "dead", "debris", "autofluorescence"])
+# Dead cells of a whole field stand where the image is bright, which its noise would move.
+@pytest.mark.parametrize(
+    ("artefact", "centre"),
+    [("dead", CENTRE)]
+    + [
+        (artefact, centre)
+        for artefact in ("blur", "empty", "debris", "autofluorescence")
+        for centre in (None, CENTRE)
+    ],
+)
 def test_a_degraded_image_is_as_noisy_as_one_recorded_of_degraded_light(artefact, centre):
     def spoilt(levels, seed, noise=None):
         rng = np.random.default_rng(seed)
         return degrade(levels, artefact, 0.8, rng, OPTICS, centre, noise)
 
-    # Dead cells of a field stand where the image is bright, which noise would move.
-    if artefact == "dead" and centre is None:
-        pytest.skip("a field of dead cells is no crop's")
     clean = light()
     wanted = np.array([spoilt(clean, s) for s in range(10)])
     errors = [spoilt(recorded(clean, 9 + s), s, CAMERA) - wanted[s] for s in range(10)]

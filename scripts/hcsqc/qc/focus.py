@@ -8,7 +8,7 @@ the whole outline, does neither: noise averages out, and a width has a unit.
 import cv2
 import numpy as np
 
-SMOOTHING_PX = 1.0  # standard deviation; widens an edge of 3 px by less than a third
+SMOOTHING_PX = 1.0  # standard deviation, of what finds the outline, not of what is measured
 STEP_PX = 0.5  # of the profile across the edge
 LOWER, UPPER = 0.1, 0.9  # of the rise, between which an edge's width is measured
 FEWEST_PIXELS = 15  # of a step of the profile
@@ -26,10 +26,10 @@ def edge_widths(planes: np.ndarray) -> np.ndarray:
 
 def _edge_width(plane: np.ndarray) -> float:
     smooth = cv2.GaussianBlur(plane.astype(np.float32), (0, 0), SMOOTHING_PX)
-    inside = _outline(smooth)
-    if inside is None:
+    outlined = _outline(smooth)
+    if outlined is None:
         return float("nan")
-    own, others = inside
+    own, others = outlined
     away = _signed_distance(own)
     # Beyond half the way to a neighbour its light counts.
     free = own | (cv2.distanceTransform((~others).astype(np.uint8), cv2.DIST_L2, 5) > away)
