@@ -110,11 +110,12 @@ rule derive_plate:
         runtime=minutes(60),
     params:
         settings=flags(pick(config["crops"], "scale_knee")),
+        nucleus=lambda wc: screen_entry(wc)["nucleus_channel"],
         diameter=lambda wc: nucleus_diameter_of_crops(wc.screen),
         code=code_digest("crops/derive_plate.py"),
     shell:
         '"$HCSQC" crops/derive_plate.py --screen {wildcards.screen:q}'
         " --parent-crops {input.crops:q} --scale {input.scale:q} {params.settings}"
-        " --nucleus-diameter-px {params.diameter}"
+        " --nucleus-channel {params.nucleus:q} --nucleus-diameter-px {params.diameter}"
         " --crops {output.crops:q} --nuclei {output.nuclei:q} --summary {output.summary:q}"
         " --truth {output.truth:q} --record {output.record:q} 2>&1 | tee {log:q}"

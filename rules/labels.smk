@@ -29,7 +29,7 @@ rule label_screen:
         runtime=minutes(30),
     params:
         wells=lambda wc: screen_entry(wc)["evaluation_wells"],
-        settings=flags(config["labels"]),
+        settings=flags(config["labels"] | pick(config["qc"], "focus_edge")),
         window=lambda wc: (
             config["crops"]["window_px"] / settings.crop_px_per_px(config, wc.screen)
         ),

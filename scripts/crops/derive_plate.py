@@ -15,6 +15,7 @@ def main() -> None:
     parser.add_argument("--parent-crops", type=Path, required=True)
     parser.add_argument("--scale", type=Path, required=True, help="of the parent's plate")
     parser.add_argument("--scale-knee", type=float, required=True)
+    parser.add_argument("--nucleus-channel", required=True)
     parser.add_argument("--nucleus-diameter-px", type=float, required=True)
     for name in ("crops", "nuclei", "summary", "truth"):
         parser.add_argument(f"--{name}", type=Path, required=True)
@@ -30,6 +31,7 @@ def derive(args, record) -> None:
             args.parent_crops,
             read_table(args.scale, "scale"),
             args.scale_knee,
+            args.nucleus_channel,
             args.nucleus_diameter_px,
             temporary,
             label,

@@ -15,6 +15,7 @@ from hcsqc.core.schema import TABLES, features_schema, read_metadata, read_table
 def truth(**changes):
     rows = {"crop_id": ["s/p/B02/s1/x0001y0002", "s/p/B02/s1/x0003y0004"]}
     rows |= {"artefact": ["none", "blur"], "strength": [0.0, 0.5], "oddness": [0.7, 0.7]}
+    rows |= {"edge": [0.3, 0.3]}
     return pd.DataFrame(rows | changes)
 
 
@@ -60,8 +61,10 @@ def test_table_with_lists_and_nulls_comes_back(tmp_path):
 @pytest.mark.parametrize("form", [lambda rows: rows, pa.Table.from_pandas], ids=["pandas", "arrow"])
 def test_columns_are_put_in_the_order_of_the_schema(tmp_path, form):
     path = tmp_path / "truth.parquet"
-    write_table(form(truth()[["oddness", "strength", "crop_id", "artefact"]]), path, "crop_truth")
-    assert pq.read_schema(path).names == ["crop_id", "artefact", "strength", "oddness"]
+    write_table(
+        form(truth()[["oddness", "strength", "edge", "crop_id", "artefact"]]), path, "crop_truth"
+    )
+    assert pq.read_schema(path).names == ["crop_id", "artefact", "strength", "oddness", "edge"]
     assert pq.read_schema(path).field("strength").type == pa.float64()
     pd.testing.assert_frame_equal(read_table(path, "crop_truth"), truth())
 
@@ -71,7 +74,7 @@ def test_columns_are_put_in_the_order_of_the_schema(tmp_path, form):
     [
         (
             truth().drop(columns="strength"),
-            r"columns \['artefact', 'crop_id', 'oddness'\], expected",
+            r"columns \['artefact', 'crop_id', 'edge', 'oddness'\], expected",
         ),
         (truth(score=1.0), r"'score'"),
         (truth().rename(columns={"strength": "Strength"}), "'Strength'"),

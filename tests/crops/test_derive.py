@@ -9,6 +9,7 @@ from hcsqc.core.files import sha256
 from hcsqc.core.schema import read_table, write_table
 from hcsqc.crops.cut import CropSettings, Plate, crop_plate
 from hcsqc.crops.derive import WEAKEST, derive_plate, derived_tables
+from hcsqc.crops.focus import edge_widths
 from hcsqc.crops.nuclei import NucleusSettings, nuclei_shown
 from hcsqc.crops.shards import ShardFormat, Shards, ShardWriter
 from hcsqc.screens.artefacts import SIMULATED
@@ -49,7 +50,7 @@ def parent(tmp_path_factory):
 
 def derive(parent, shard, screen="derived"):
     path, scale = parent
-    return derive_plate(screen, path, scale, KNEE, 25.0, shard, "test")
+    return derive_plate(screen, path, scale, KNEE, "w1", 25.0, shard, "test")
 
 
 @pytest.fixture(scope="module")
@@ -143,6 +144,18 @@ def test_truth_covers_every_crop(derived, tmp_path):
     assert planted["strength"].between(WEAKEST, 1).all()
     assert (truth["strength"][truth["artefact"] == "none"] == 0).all()
     write_table(truth, tmp_path / "truth.parquet", "crop_truth")
+
+
+def test_edges_are_those_of_the_originals_nuclei(parent, derived):
+    _, _, truth = derived
+    edge = truth.set_index("crop_id")["edge"]
+    copies = truth["crop_id"][truth["artefact"] != "none"]
+    assert edge[copies].equals(edge[copies.str.rpartition("/")[0]].set_axis(copies))
+    crops = Shards([parent[0]])
+    dna = crops.read(np.arange(len(crops)))[:, 0]
+    names = "derived" + crops.index["crop_id"].str.removeprefix("sim")
+    np.testing.assert_allclose(edge[names], edge_widths(dna) / 25.0)
+    assert edge.median() < 0.3
 
 
 def test_a_copy_is_as_odd_as_its_original(derived):

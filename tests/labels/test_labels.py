@@ -10,6 +10,7 @@ from hcsqc.labels.match import (
     FILE_COLUMNS,
     draw_at_random,
     draw_labels,
+    keep_sharp,
     keep_usual,
     labels_at_random,
     match_truth,
@@ -483,6 +484,19 @@ def test_caps_do_not_cost_labels_that_others_can_give():
 
 
 # Crops of a derived screen
+
+
+def test_of_a_plate_that_is_mostly_blurred_all_crops_stay():
+    edges = {"p": [0.9, 0.9, 0.9, 0.2], "q": [0.9, 0.2, 0.2, 0.9], "r": [0.9, 0.2, 0.2, 0.2]}
+    rows = pd.concat(
+        [derived_candidates([0] * 4, p).assign(edge=np.repeat(e, 2)) for p, e in edges.items()]
+    )
+    kept = keep_sharp(rows, 0.5)
+    assert kept.groupby("plate")["edge"].apply(list).to_dict() == {
+        "p": np.repeat(edges["p"], 2).tolist(),
+        "q": [0.2] * 4,
+        "r": [0.2] * 6,
+    }
 
 
 def derived_candidates(oddness, plate="p"):

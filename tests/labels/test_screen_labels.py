@@ -6,6 +6,7 @@ from argparse import Namespace
 from dataclasses import replace
 from types import SimpleNamespace
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -33,6 +34,7 @@ SETTINGS = LabelSettings(
     truth_per_artefact=20,
     truth_random=5,
     truth_trimmed=0.1,
+    focus_edge=0.5,
     window_px=64,
     conflicts="error",
 )
@@ -83,7 +85,9 @@ def test_labels_of_a_truth_are_from_evaluation_wells_and_random_ones_from_all(tm
 
 def test_a_crop_without_a_truth_is_no_label_of_a_derived_screen(tmp_path):
     nuclei = nuclei_at(("B02", 50, 50, True), ("B02", 90, 50, True))
-    truth = nuclei[["crop_id"]].iloc[:1].assign(artefact="none", strength=0.0, oddness=0.0)
+    truth = (
+        nuclei[["crop_id"]].iloc[:1].assign(artefact="none", strength=0.0, oddness=0.0, edge=0.3)
+    )
     write_table(truth, tmp_path / "t.parquet", "crop_truth")
     found = labels_of_truth([tmp_path / "t.parquet"], nuclei, ["B02"], SETTINGS)
     assert found.labels["crop_id"].tolist() == ["s/p/B02/s1/x0050y0050"]
@@ -125,7 +129,7 @@ def test_a_noisy_field_is_not_most_of_a_class(tmp_path):
 
 def test_the_oddest_crops_of_a_derived_screen_are_told_and_give_no_labels(tmp_path, capsys):
     nuclei = nuclei_at(*[("B02", x, 50, True) for x in range(10)])
-    truth = nuclei[["crop_id"]].assign(artefact="none", strength=0.0, oddness=range(10))
+    truth = nuclei[["crop_id"]].assign(artefact="none", strength=0.0, oddness=range(10), edge=0.3)
     write_table(truth.astype({"oddness": float}), tmp_path / "t.parquet", "crop_truth")
     settings = replace(SETTINGS, truth_per_class=99, truth_random=99)
     found = labels_of_truth([tmp_path / "t.parquet"], nuclei, ["B02"], settings)
@@ -133,6 +137,19 @@ def test_the_oddest_crops_of_a_derived_screen_are_told_and_give_no_labels(tmp_pa
     assert found.labels["crop_id"].tolist() == found.at_random["crop_id"].tolist() == usual
     assert found.metrics == {"labels_left_out_odd": 1}
     assert capsys.readouterr().out.startswith("1 of 10 crops have no label: they, or what they are")
+
+
+def test_crops_out_of_focus_are_no_normal_examples_of_a_derived_screen(tmp_path, capsys):
+    nuclei = nuclei_at(*[("B02", x, 50, True) for x in range(10)])
+    edge = [0.6, 0.7, np.nan, 0.5, *[0.2] * 6]
+    truth = nuclei[["crop_id"]].assign(artefact="none", strength=0.0, oddness=0.0, edge=edge)
+    write_table(truth, tmp_path / "t.parquet", "crop_truth")
+    settings = replace(SETTINGS, truth_per_class=99, truth_random=99)
+    found = labels_of_truth([tmp_path / "t.parquet"], nuclei, ["B02"], settings)
+    sharp = sorted(nuclei["crop_id"])[2:]
+    assert found.labels["crop_id"].tolist() == found.at_random["crop_id"].tolist() == sharp
+    told = "2 of 10 crops have no label: they, or what they are copies of, are out of focus (2)"
+    assert capsys.readouterr().out.startswith(told)
 
 
 def test_disagreements_are_written_before_one_is_refused(tmp_path):
@@ -246,6 +263,7 @@ def arguments(folder, nuclei, truth=(), files=(), wells=("B02",)):
         truth_per_artefact=20,
         truth_random=12,
         truth_trimmed=0.1,
+        focus_edge=0.5,
         conflicts="error",
         window_px=64.0,
     )
@@ -340,7 +358,7 @@ def test_derived_screen_is_labelled_by_the_names_of_its_crops(tmp_path):
     copies = nuclei.assign(crop_id=nuclei["crop_id"] + "/noise")
     both = pd.concat([nuclei, copies], ignore_index=True)
     truth = both[["crop_id"]].assign(artefact=["none"] * 2 + ["noise"] * 2, strength=0.0)
-    truth["oddness"] = 1.0
+    truth["oddness"], truth["edge"] = 1.0, 0.3
     write_table(truth, tmp_path / "truth.parquet", "crop_truth")
     labels, metrics = run(arguments(tmp_path, both, truth=[tmp_path / "truth.parquet"]))
     assert metrics["labels_normal"] == metrics["labels_abnormal"] == 2

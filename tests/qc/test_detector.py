@@ -16,6 +16,7 @@ from scipy.stats import norm
 from sklearn.linear_model import LogisticRegression
 
 from hcsqc.core.errors import InputError
+from hcsqc.crops.focus import edge_widths
 from hcsqc.crops.shards import ShardFormat, Shards, ShardWriter
 from hcsqc.encoders.store import random_encoder
 from hcsqc.features.extract import extract_features
@@ -34,7 +35,6 @@ from hcsqc.qc.detector import (
     reference_of,
     save_detector,
 )
-from hcsqc.qc.focus import edge_widths
 from hcsqc.qc.model import save_model
 from hcsqc.qc.scoring import drift, focus_of, saturated_share, score_crops
 

@@ -9,7 +9,7 @@ from hcsqc.core.schema import ARTEFACTS
 from hcsqc.screens.artefacts import REACH_RADII, SIMULATED, Optics, degrade
 
 RADIUS = 12.0
-OPTICS = Optics(np.array([160.0, 240.0]), np.array([600.0, 500.0]), 4095.0, RADIUS)
+OPTICS = Optics(np.array([160.0, 240.0]), np.array([600.0, 500.0]), 4095.0, RADIUS, dna=0)
 CENTRE = (80.0, 90.0)
 STRENGTHS = (0.1, 0.25, 0.5, 0.75, 1.0)
 

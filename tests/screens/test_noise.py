@@ -8,7 +8,7 @@ from hcsqc.screens.noise import CameraNoise, estimate_noise, noise_variance
 
 BACKGROUND = np.array([120.0, 200.0])
 CAMERA = CameraNoise(BACKGROUND, np.array([4.0, 60.0]), np.array([0.4, 1.5]))
-OPTICS = Optics(BACKGROUND, np.array([700.0, 500.0]), 60_000.0, 12.0)
+OPTICS = Optics(BACKGROUND, np.array([700.0, 500.0]), 60_000.0, 12.0, dna=0)
 CENTRE = (100.0, 100.0)
 
 

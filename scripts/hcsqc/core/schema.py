@@ -153,6 +153,12 @@ TABLES = {
             "how far the real crop is from its plate's usual ones, robust standard deviations; "
             "a copy has that of its original",
         ),
+        _column(
+            "edge",
+            pa.float64(),
+            "width of the edge of the original's nucleus, typical nucleus diameters",
+            nullable=True,
+        ),
     ),
     "labels": _table(
         ("crop_id",),

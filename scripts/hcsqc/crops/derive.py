@@ -12,6 +12,7 @@ import pandas as pd
 
 from hcsqc.core.ids import split_field_id
 from hcsqc.core.progress import Progress
+from hcsqc.crops.focus import edge_widths
 from hcsqc.crops.oddness import cell_measures, oddness
 from hcsqc.crops.shards import ShardFormat, Shards, ShardWriter
 from hcsqc.screens.artefacts import SIMULATED, Optics, degrade
@@ -28,6 +29,7 @@ def derive_plate(
     parent: Path,
     scale: pd.DataFrame,
     knee: float,
+    nucleus_channel: str,
     nucleus_diameter_px: float,
     shard: Path,
     label: str,
@@ -38,11 +40,13 @@ def derive_plate(
     pixels) and their `crop_truth`.
     """
     crops = Shards([parent])
+    nucleus = crops.format.channels.index(nucleus_channel)
     optics = Optics(
         background=scale["low"].to_numpy(np.float32),
         signal=(scale["high"] - scale["low"]).to_numpy(np.float32),
         top=float(scale["top"].max()),
         nucleus_radius_px=nucleus_diameter_px / 2,
+        dna=nucleus,
     )
     noise = CameraNoise(
         optics.background, scale["read_noise"].to_numpy(), scale["shot_noise"].to_numpy()
@@ -54,13 +58,14 @@ def derive_plate(
             crops.format.channels, crops.format.size_px, crops.format.dtype, crops.format.scale
         ),
     )
-    rows, truth, measures = [crops.index.head(0)], [], []
+    rows, truth, measures, edges = [crops.index.head(0)], [], [], []
     progress = Progress(len(crops), "crops", label)
     for place in range(len(crops)):
         original = crops.index.iloc[place]
         pixels = crops.read([place])[0]
         area = float(original["nucleus_area_px"])
         measures.append(cell_measures(pixels, area, optics.nucleus_radius_px))
+        edges.append(edge_widths(pixels[[nucleus]])[0] / nucleus_diameter_px)
         rng = np.random.default_rng(zlib.crc32(original["crop_id"].encode()))
         kind = SIMULATED[rng.integers(len(SIMULATED))]
         strength = float(rng.uniform(WEAKEST, 1.0))
@@ -83,8 +88,8 @@ def derive_plate(
     table = pd.DataFrame(truth, columns=["crop_id", "artefact", "strength"])
     return (
         pd.concat(rows, ignore_index=True),
-        # A copy is as odd as its original, which comes before it.
-        table.assign(oddness=np.repeat(oddness(np.array(measures)), 2)),
+        # A copy is as odd and as sharp as its original, which comes before it.
+        table.assign(oddness=np.repeat(oddness(np.array(measures)), 2), edge=np.repeat(edges, 2)),
     )
 
 

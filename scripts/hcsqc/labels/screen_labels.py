@@ -21,6 +21,7 @@ from hcsqc.labels.match import (
     NOT_CROPPED,
     draw_at_random,
     draw_labels,
+    keep_sharp,
     keep_usual,
     labels_at_random,
     match_truth,
@@ -45,6 +46,7 @@ class LabelSettings:
     truth_per_artefact: int
     truth_random: int
     truth_trimmed: float  # of the crops of each plate that a screen is derived from
+    focus_edge: float  # nucleus diameters: crops of wider edges are out of focus
     window_px: float
     conflicts: str  # one of match.CONFLICTS
 
@@ -87,12 +89,15 @@ def labels_of_truth(
     if "crop_id" in pq.read_schema(paths[0]).names:
         truth = pd.concat([read_table(path, "crop_truth") for path in paths])
         whole = kept.merge(truth, on="crop_id", validate="one_to_one")
-        candidates = examples = keep_usual(whole, settings.truth_trimmed)
+        sharp = keep_sharp(whole, settings.focus_edge)
+        candidates = examples = keep_usual(sharp, settings.truth_trimmed)
         per_field = len(examples)  # each copy has a kind of its own, so that no field is spoilt
         left_out, why = len(whole) - len(examples), "labels_left_out_odd"
+        blurred = len(whole) - len(sharp)
+        told = f"are out of focus ({blurred}) or " if blurred else ""
         print(
             f"{left_out} of {len(whole)} crops have no label: they, or what they are copies of, "
-            f"are among the oddest {settings.truth_trimmed:.1%} of their plate"
+            f"{told}are among the oddest {settings.truth_trimmed:.1%} of their plate"
         )
     else:
         truth = pd.concat([read_table(path, "truth") for path in paths])

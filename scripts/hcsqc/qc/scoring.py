@@ -7,10 +7,10 @@ import numpy as np
 import pandas as pd
 from scipy.stats import ks_2samp
 
+from hcsqc.crops.focus import SMOOTHING_PX, edge_widths
 from hcsqc.crops.shards import Shards
 from hcsqc.features.extract import FeatureBatches
 from hcsqc.qc.detector import Detector
-from hcsqc.qc.focus import SMOOTHING_PX, edge_widths
 
 WHITE = 255  # what the camera's saturation became (hcsqc.screens.scale)
 EVEN = 0.5  # score of a crop that is as likely normal as not

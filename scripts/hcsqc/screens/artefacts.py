@@ -29,12 +29,13 @@ REACH_RADII = 3.0
 
 @dataclass(frozen=True)
 class Optics:
-    """Grey levels and size that the models need. Channel 0 is the DNA stain."""
+    """Grey levels and size that the models need."""
 
     background: np.ndarray  # (C,) grey level where there is no cell
     signal: np.ndarray  # (C,) grey levels of a bright part of a normal cell, above background
     top: float  # grey level of saturation
     nucleus_radius_px: float
+    dna: int  # which channel is the DNA stain
 
 
 @dataclass(frozen=True)
@@ -62,8 +63,8 @@ def degrade(
 
     `strength` runs from just above 0 (hardly visible) to 1 (unmistakable). With `centre`, the
     (y, x) of a nucleus in pixels, only that cell suffers; without, the whole array does. The
-    result lies in [0, optics.top]. Dead cells without a centre stand at the bright spots of
-    channel 0. `noise` is that of the camera that recorded the pixels, and is put back where the
+    result lies in [0, optics.top]. Dead cells without a centre stand at the bright spots of the
+    DNA stain. `noise` is that of the camera that recorded the pixels, and is put back where the
     artefact took of it; without, pixels are light that nobody recorded yet.
     """
     if artefact not in SIMULATED:
@@ -194,7 +195,7 @@ def _dead(
 ) -> _Changed:
     """The cell has rounded up to a bright ball and its nucleus has condensed; all else fades."""
     radius = optics.nucleus_radius_px
-    centres = _bright_spots(pixels[0], optics) if centre is None else [centre]
+    centres = _bright_spots(pixels[optics.dna], optics) if centre is None else [centre]
     body = np.zeros(pixels.shape[1:], dtype=np.float32)
     core = np.zeros_like(body)
     for y, x in centres:
@@ -206,21 +207,21 @@ def _dead(
             piece = rng.uniform(0.75, 1) * (0.9 - 0.3 * strength) * size
             _stamp_ball(core, (y + shift[0], x + shift[1]), piece)
     shares_of_core = np.full(len(pixels), 0.5, dtype=np.float32)
-    shares_of_core[0] = 3.5
+    shares_of_core[optics.dna] = 3.5
     shares_of_body = np.full(len(pixels), 1.5, dtype=np.float32)
-    shares_of_body[0] = 0.15
+    shares_of_body[optics.dna] = 0.15
     ball = shares_of_core[:, None, None] * core + shares_of_body[:, None, None] * body
     faded = _empty(pixels, 0.95 * strength, rng, optics, centre)
     return replace(faded, levels=faded.levels + strength * _levels(optics.signal) * ball)
 
 
 def _bright_spots(dna: np.ndarray, optics: Optics) -> np.ndarray:
-    """Return the (y, x) of the maxima of the smoothed DNA channel, N x 2."""
+    """Return the (y, x) of the maxima of the smoothed DNA stain, N x 2."""
     radius = optics.nucleus_radius_px
     smooth = cv2.GaussianBlur(dna, (0, 0), radius / 3)
     reach = 2 * round(0.8 * radius) + 1
     highest = cv2.dilate(smooth, np.ones((reach, reach), dtype=np.uint8))
-    bright = smooth > optics.background[0] + 0.2 * optics.signal[0]
+    bright = smooth > optics.background[optics.dna] + 0.2 * optics.signal[optics.dna]
     return np.argwhere((smooth >= highest) & bright)
 
 

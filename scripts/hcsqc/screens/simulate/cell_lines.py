@@ -161,4 +161,4 @@ def optics_of(cell_line: str) -> Optics:
     """Return what the artefact models must know about a simulated cell line."""
     line = CELL_LINES[cell_line]
     radius = math.sqrt(line.nucleus[0] * line.nucleus[1])
-    return Optics(np.array(line.background), np.array(line.signal), TOP, radius)
+    return Optics(np.array(line.background), np.array(line.signal), TOP, radius, dna=0)

@@ -18,14 +18,16 @@ LEAST_CONTRAST = 5.0  # grey levels of 8 bits between nucleus and surroundings
 def edge_widths(planes: np.ndarray) -> np.ndarray:
     """Return the edge width of the nucleus in the middle of planes, n x H x W, in pixels.
 
+    Planes are of uint8, or of uint16 that uses all 16 bits.
     From 10 to 90% of the rise, along the distance from the outline at half height. nan where there
     is no nucleus in the middle, or none that stands out by five grey levels.
     """
-    return np.array([_edge_width(plane) for plane in planes])
+    scale = np.float32(1 / 257 if planes.dtype == np.uint16 else 1)
+    return np.array([_edge_width(scale * plane.astype(np.float32)) for plane in planes])
 
 
 def _edge_width(plane: np.ndarray) -> float:
-    smooth = cv2.GaussianBlur(plane.astype(np.float32), (0, 0), SMOOTHING_PX)
+    smooth = cv2.GaussianBlur(plane, (0, 0), SMOOTHING_PX)
     outlined = _outline(smooth)
     if outlined is None:
         return float("nan")

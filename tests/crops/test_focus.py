@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from hcsqc.qc.focus import edge_widths
+from hcsqc.crops.focus import edge_widths
 
 # Of an edge that was blurred by a Gaussian: 10 to 90% of its rise are 2.563 standard deviations.
 RISE = 2.563
