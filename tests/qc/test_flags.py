@@ -189,6 +189,15 @@ def test_a_plate_unlike_the_others_is_warned_of():
     assert shifted["score_shift"].isna().tolist() == [True, True, True, False]
 
 
+def test_plates_that_are_all_mostly_flagged_are_all_warned_of():
+    parts = [made_plate(f"P{i}", share=0.5, seed=i) for i in range(3)]
+    cells, fields = (pd.concat(tables, ignore_index=True) for tables in zip(*parts, strict=True))
+    warned = tables(cells, fields)[2]["warning"]
+    assert warned.str.fullmatch(
+        r"\d\d% of its cells are flagged, the other plates usually \d\d%"
+    ).all()
+
+
 def test_a_screen_without_cells_has_tables_too():
     cells, fields = made_plate()
     _, wells, plates = tables(cells.iloc[:0], fields)

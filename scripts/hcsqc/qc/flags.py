@@ -285,10 +285,8 @@ def _plate_warning(plate: str, table: pd.DataFrame, settings: FlagSettings) -> s
     parts = []
     if own["scored"] == 0:
         parts.append("no cell was scored")
-    elif own["flagged_share"] >= settings.well_share and (
-        others.empty
-        or own["low"] > others.median() + settings.well_sds * robust_spread(others.to_numpy())
-    ):
+    # Other plates do not excuse it: all plates of a screen may be beyond what the detector knows.
+    elif own["flagged_share"] >= settings.well_share:
         usual = "" if others.empty else f", the other plates usually {others.median():.0%}"
         parts.append(f"{own['flagged_share']:.0%} of its cells are flagged{usual}")
     for name in ("wells", "fields"):
