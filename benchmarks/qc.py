@@ -25,7 +25,7 @@ from hcsqc.encoders.store import random_encoder
 from hcsqc.encoders.views import normalise
 from hcsqc.features.extract import CPU_IMAGES, embed, extract_features, frozen
 from hcsqc.probes.frozen.logistic import LogisticSettings
-from hcsqc.qc.detector import Detector, fit_detector, reference_of
+from hcsqc.qc.detector import QUANTILES, Detector, fit_detector, reference_of
 from hcsqc.qc.scoring import score_crops
 
 BATCH = 256
@@ -101,7 +101,9 @@ def fitted(encoder, features: np.ndarray) -> tuple[Detector, LogisticRegression]
     # Without names, so that there is one classifier, as usual.
     labels = labels.assign(artefact=None)
     classifier = fit_detector(labels, features, SETTINGS, GOOD_CELLS_LOST).classifier
-    reference = reference_of(features, classifier.scores(features))
+    reference = reference_of(features) | {
+        "score_quantiles": np.quantile(classifier.scores(features), QUANTILES)
+    }
     detector = Detector(encoder, classifier, artefacts, reference, {})
     usual = LogisticRegression()
     usual.classes_ = np.array([False, True])

@@ -89,7 +89,7 @@ rule plot_nuclei:
 
 
 rule derive_plate:
-    """Beside each real crop, put a copy that an artefact model has degraded."""
+    """Beside each real crop, put copies that artefact models have degraded."""
     input:
         crops=lambda wc: plate_file("crops", derived_from(wc.screen), wc.plate, "parquet"),
         scale=lambda wc: plate_file("screens", derived_from(wc.screen), wc.plate, "scale.parquet"),
@@ -112,10 +112,12 @@ rule derive_plate:
         settings=flags(pick(config["crops"], "scale_knee")),
         nucleus=lambda wc: screen_entry(wc)["nucleus_channel"],
         diameter=lambda wc: nucleus_diameter_of_crops(wc.screen),
+        copies=lambda wc: screen_entry(wc).get("copies", 1),
         code=code_digest("crops/derive_plate.py"),
     shell:
         '"$HCSQC" crops/derive_plate.py --screen {wildcards.screen:q}'
         " --parent-crops {input.crops:q} --scale {input.scale:q} {params.settings}"
         " --nucleus-channel {params.nucleus:q} --nucleus-diameter-px {params.diameter}"
+        " --copies {params.copies}"
         " --crops {output.crops:q} --nuclei {output.nuclei:q} --summary {output.summary:q}"
         " --truth {output.truth:q} --record {output.record:q} 2>&1 | tee {log:q}"

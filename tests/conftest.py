@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
+EXAMPLE = ROOT / "examples/bbbc022"  # eight real fields, with labels
 PARTS = (
     "Snakefile",
     "config.yaml",
@@ -46,6 +47,8 @@ class Project:
         if of:
             shutil.copytree(of.folder, folder, symlinks=True)
             return
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "examples").symlink_to(ROOT / "examples")
         for part in PARTS:
             source, target = ROOT / part, folder / part
             if source.is_dir():

@@ -1,4 +1,4 @@
-"""Beside each real crop of a plate, put a copy that an artefact model has degraded."""
+"""Beside each real crop of a plate, put copies that artefact models have degraded."""
 
 from pathlib import Path
 
@@ -17,6 +17,7 @@ def main() -> None:
     parser.add_argument("--scale-knee", type=float, required=True)
     parser.add_argument("--nucleus-channel", required=True)
     parser.add_argument("--nucleus-diameter-px", type=float, required=True)
+    parser.add_argument("--copies", type=int, required=True, help="of each crop")
     for name in ("crops", "nuclei", "summary", "truth"):
         parser.add_argument(f"--{name}", type=Path, required=True)
     cli.run(derive, parser.parse_args())
@@ -33,6 +34,7 @@ def derive(args, record) -> None:
             args.scale_knee,
             args.nucleus_channel,
             args.nucleus_diameter_px,
+            args.copies,
             temporary,
             label,
         )

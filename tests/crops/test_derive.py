@@ -5,6 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from hcsqc.core.errors import InputError
 from hcsqc.core.files import sha256
 from hcsqc.core.schema import read_table, write_table
 from hcsqc.crops.cut import CropSettings, Plate, crop_plate
@@ -50,7 +51,7 @@ def parent(tmp_path_factory):
 
 def derive(parent, shard, screen="derived"):
     path, scale = parent
-    return derive_plate(screen, path, scale, KNEE, "w1", 25.0, shard, "test")
+    return derive_plate(screen, path, scale, KNEE, "w1", 25.0, 1, shard, "test")
 
 
 @pytest.fixture(scope="module")
@@ -165,6 +166,31 @@ def test_a_copy_is_as_odd_as_its_original(derived):
     originals = copies.str.rpartition("/")[0]
     assert odd[copies].tolist() == odd[originals].tolist()
     assert odd.nunique() > 0.9 * len(copies) and (odd > 0).all()
+
+
+def test_several_copies_of_a_crop_have_different_kinds(parent, tmp_path):
+    path, scale = parent
+    shard = tmp_path / "three.parquet"
+    crops, truth = derive_plate("derived", path, scale, KNEE, "w1", 25.0, 3, shard, "test")
+    copies = truth[truth["artefact"] != "none"]
+    kinds = copies.groupby(copies["crop_id"].str.rpartition("/")[0])["artefact"].agg(
+        ["size", "nunique"]
+    )
+    assert (kinds == 3).all(axis=None) and len(kinds) == len(Shards([path]))
+    shards = Shards([shard])
+    assert (
+        shards.index["crop_id"].tolist() == crops["crop_id"].tolist() == truth["crop_id"].tolist()
+    )
+    pixels = shards.read(np.arange(4))
+    assert len(np.unique(pixels.reshape(4, -1), axis=0)) == 4
+    odd = truth["oddness"].to_numpy().reshape(-1, 4)
+    assert (odd == odd[:, :1]).all() and len(np.unique(odd)) > 1
+
+
+def test_more_copies_than_kinds_are_refused(parent, tmp_path):
+    path, scale = parent
+    with pytest.raises(InputError, match="screen s: copies is 8, but there are 7 kinds"):
+        derive_plate("s", path, scale, KNEE, "w1", 25.0, 8, tmp_path / "p.parquet", "test")
 
 
 def test_same_parent_gives_the_same_screen(parent, derived, tmp_path):

@@ -3,10 +3,8 @@
 On random pixels, on crops of a simulated field, and on real ones where they lie on this machine.
 """
 
-import os
 import sys
 from importlib import import_module
-from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from unittest.mock import MagicMock
 
@@ -30,6 +28,7 @@ from hcsqc.screens.simulate.cells import place_cells
 from hcsqc.screens.simulate.model import SimulationSettings
 from hcsqc.screens.simulate.paint import paint_field
 from hcsqc.screens.simulate.textures import make_textures
+from tests.conftest import EXAMPLE
 
 mend_torchvision()
 from lightly import loss as lightly  # noqa: E402
@@ -57,11 +56,6 @@ SETTINGS = {
         "sinkhorn_iterations": 3,
     },
 }
-REAL_DATA = Path(os.environ.get("HCSQC_REAL_DATA", "/nowhere")) / "BBBC022"
-needs_real = pytest.mark.skipif(
-    not REAL_DATA.is_dir(),
-    reason="the environment variable HCSQC_REAL_DATA names no folder that holds BBBC022",
-)
 
 
 def random_crops():
@@ -73,29 +67,29 @@ def simulated_crops():
     settings = SimulationSettings("u2os", ("B02",), 1, 520, 696, 60, 0.2, 0.0, 0.0, 7)
     line, textures, rng = CELL_LINES["u2os"], make_textures(), np.random.default_rng(7)
     cells = place_cells(settings, line, textures, rng)
-    return crops_of(expose(paint_field(cells, line, (520, 696), textures, rng), rng))
+    field = expose(paint_field(cells, line, (520, 696), textures, rng), rng)
+    return crops_of(field[0], field[[3, 4, 0]])
 
 
 def real_crops():
-    paths = sorted(map(str, REAL_DATA.glob("*20585w[1-5]/*_A01_s1_*.tif")))
-    return crops_of(np.stack(read_field(REAL_DATA, paths).planes))
+    paths = sorted(map(str, (EXAMPLE / "images").glob("*/*_A01_s1_*.tif")))
+    dna, actin, mitochondria = read_field(EXAMPLE, paths).planes
+    return crops_of(dna, [actin, mitochondria, dna])
 
 
-def crops_of(field):
-    """Return crops around nuclei of a field of channels w1 to w5: w4, w5 and w1 as bytes."""
+def crops_of(dna, planes):
+    """Return crops around the nuclei of a field's DNA stain: of three planes as bytes."""
+    field = np.stack(planes)
     low, high = np.percentile(field, (0.5, 99.5), axis=(1, 2), keepdims=True)
     pixels = np.uint8(np.clip(255 * (field - low) / (high - low), 0, 255))
-    nuclei = find_nuclei(field[0], NucleusSettings("fast", 25, 80))
+    nuclei = find_nuclei(dna, NucleusSettings("fast", 25, 80))
     inside = window_inside(nuclei.x_px, nuclei.y_px, field.shape[1:], WINDOW_PX)
-    crops = cut_windows(pixels[[3, 4, 0]], nuclei.x_px[inside], nuclei.y_px[inside], WINDOW_PX)
+    crops = cut_windows(pixels, nuclei.x_px[inside], nuclei.y_px[inside], WINDOW_PX)
     assert len(crops) >= CROPS
     return crops[:CROPS]
 
 
-@pytest.fixture(
-    scope="module",
-    params=[random_crops, simulated_crops, pytest.param(real_crops, marks=needs_real)],
-)
+@pytest.fixture(scope="module", params=[random_crops, simulated_crops, real_crops])
 def crops(request):
     return request.param()
 

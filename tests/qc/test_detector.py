@@ -26,10 +26,12 @@ from hcsqc.qc.calibration import calibrate
 from hcsqc.qc.detector import (
     BY_KIND,
     HELD_OUT_FOLDS,
+    QUANTILES,
     SINGLE,
     Detector,
     Scaling,
     check_screen,
+    clipped,
     fit_detector,
     load_detector,
     reference_of,
@@ -256,8 +258,10 @@ def test_labels_of_one_class_are_an_error():
 
 def detector_of(labels, features, encoder=None) -> Detector:
     encoder = encoder or random_encoder("test_resnet", 32, 3, seed=0)
-    fit = fit_detector(labels, features, SETTINGS, LOST)
-    reference = reference_of(features, fit.classifier.scores(features))
+    reference = reference_of(features)
+    seen = clipped(features, reference)
+    fit = fit_detector(labels, seen, SETTINGS, LOST)
+    reference["score_quantiles"] = np.quantile(fit.classifier.scores(seen), QUANTILES)
     return Detector(encoder, fit.classifier, fit.artefacts, reference, ABOUT)
 
 
@@ -266,6 +270,18 @@ def test_the_most_likely_artefact_is_named():
     named = detector_of(labels, features).artefacts_of(features)
     abnormal = (labels["label"] == "abnormal").to_numpy()
     assert (named[abnormal] == labels["artefact"][abnormal]).mean() > 0.95
+
+
+def test_a_feature_far_beyond_all_that_was_seen_does_not_decide_alone():
+    labels, features = labels_of(300)
+    detector = detector_of(labels, features)
+    mean, spread = (detector.reference[name] for name in ("feature_mean", "feature_sd"))
+    rows = np.tile(mean, (3, 1))
+    rows[:, 0] += spread[0] * np.array([3, 4, 1000])
+    assert len(set(detector.scores(rows))) == 1
+    assert len(set(detector.artefacts_of(rows))) == 1
+    rows[:, 0] = mean[0] + spread[0] * np.array([1, 2, 2.9])
+    assert len(set(detector.scores(rows))) == 3
 
 
 @pytest.mark.parametrize(("kept", "names"), [(["blur"], ["blur"]), ([], [])])
@@ -282,9 +298,7 @@ def test_a_detector_is_read_as_it_was_written(tmp_path):
     made = detector_of(labels, features)
     save_detector(made, tmp_path)
     found = load_detector(tmp_path)
-    np.testing.assert_array_equal(
-        found.classifier.scores(features), made.classifier.scores(features)
-    )
+    np.testing.assert_array_equal(found.scores(features), made.scores(features))
     np.testing.assert_array_equal(found.artefacts_of(features), made.artefacts_of(features))
     for name, values in made.reference.items():
         np.testing.assert_array_equal(found.reference[name], values)
@@ -358,7 +372,7 @@ def scored(tmp_path_factory):
 def test_every_crop_is_scored_by_its_own_features_and_a_sample_is_kept(scored):
     detector, shards, _, features, (table, kept, moved) = scored
     assert table["crop_id"].tolist() == shards.index["crop_id"].tolist()
-    np.testing.assert_allclose(table["score"], detector.classifier.scores(features), atol=1e-6)
+    np.testing.assert_allclose(table["score"], detector.scores(features), atol=1e-6)
     np.testing.assert_allclose(kept, features[[3, 17, 40]], atol=1e-6)
     assert moved.features < 1e-4 and moved.scores < 0.03  # of the crops that are its reference
 
@@ -367,7 +381,7 @@ def test_drift_is_the_shift_in_standard_deviations_and_of_scores():
     labels, features = labels_of(300)
     detector = detector_of(labels, features)
     spread = detector.reference["feature_sd"]
-    scores = detector.classifier.scores(features)
+    scores = detector.scores(features)
     moved = drift(detector, detector.reference["feature_mean"] + 0.7 * spread, np.ones(50))
     assert moved.features == pytest.approx(0.7) and moved.scores == pytest.approx(1)
     assert drift(detector, detector.reference["feature_mean"], scores).scores < 0.03
@@ -376,7 +390,7 @@ def test_drift_is_the_shift_in_standard_deviations_and_of_scores():
 def test_fewer_aberrant_crops_are_no_drift_of_scores_but_moved_good_ones_are():
     labels, features = labels_of(300)
     detector = detector_of(labels, features)
-    scores = detector.classifier.scores(features)
+    scores = detector.scores(features)
     mean = detector.reference["feature_mean"]
     good, aberrant = scores[scores < 0.5], scores[scores >= 0.5]
     assert drift(detector, mean, np.r_[good, aberrant[:5]]).scores < 0.05

@@ -2,7 +2,6 @@
 
 import builtins
 import io
-import os
 import struct
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -23,7 +22,6 @@ from hcsqc.screens.images import tiff
 from hcsqc.screens.images.read import UnreadableField, read_field
 from tests.screens.ngff import write_group, write_image
 
-REAL_DATA = Path(os.environ.get("HCSQC_REAL_DATA", "/nowhere"))
 unhurried = settings(deadline=None, max_examples=200)  # a busy machine is no failure
 
 
@@ -139,19 +137,6 @@ def test_plain_tiff_is_read_without_tifffile(tmp_path, no_tifffile, dtype, rows,
     pixels = plane(dtype=dtype)
     path = put(tmp_path, tiff_bytes(pixels, rowsperstrip=rows, metadata=metadata))
     np.testing.assert_array_equal(read(path), pixels)
-
-
-@pytest.mark.skipif(
-    not (REAL_DATA / "BBBC022").is_dir(),
-    reason="the environment variable HCSQC_REAL_DATA names no folder that holds BBBC022",
-)
-def test_real_fields_are_read_without_tifffile_and_alike(no_tifffile):
-    paths = sorted((REAL_DATA / "BBBC022").glob("*/*.tif"))
-    assert len(paths) == 40
-    for path in paths:
-        ours, expected = read(path), tifffile.imread(path)
-        assert ours.shape == (520, 696) and ours.dtype == np.uint16
-        np.testing.assert_array_equal(ours, expected)
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,6 @@
 """From file names and the image CSV to the fields of a plate."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -23,18 +22,7 @@ from hcsqc.screens.layouts import (
     list_plates,
 )
 from hcsqc.screens.layouts.bbbc import ImageName, parse_name
-from tests.conftest import ROOT
-
-REAL_DATA = Path(os.environ.get("HCSQC_REAL_DATA", "/nowhere"))
-
-
-def needs_real(name):
-    """Skip where the open data of a screen are not at hand."""
-    return pytest.mark.skipif(
-        not (REAL_DATA / name).is_dir(),
-        reason=f"the environment variable HCSQC_REAL_DATA names no folder that holds {name}",
-    )
-
+from tests.conftest import EXAMPLE, ROOT
 
 META = "Image_Metadata_"
 FILE_NAMES = {"bbbc022": bbbc022.FILE_NAME, "bbbc021": bbbc021.FILE_NAME}
@@ -153,27 +141,10 @@ def test_other_names_are_not_placed(layout, name):
     assert parse_name(FILE_NAMES[layout], name) is None
 
 
-@needs_real("BBBC021")
-def test_every_real_name_of_bbbc021_is_placed():
-    rows = pd.read_csv(REAL_DATA / "BBBC021" / "BBBC021_v1_image.csv")
-    assert len(rows) == 13200
-    sites = set()
-    for stain, channel in {"DAPI": "w1", "Tubulin": "w2", "Actin": "w4"}.items():
-        for row in rows.itertuples():
-            name = getattr(row, f"Image_FileName_{stain}")
-            placed = parse_name(bbbc021.FILE_NAME, name)
-            well = row.Image_Metadata_Well_DAPI
-            assert placed and (placed.well, placed.channel) == (well, channel), name
-            sites.add((row.Image_Metadata_Plate_DAPI, well, placed.site, channel))
-    assert len(sites) == 3 * 13200  # no two names fall on one place
-    assert {site for _, _, site, _ in sites} == {1, 2, 3, 4}
-
-
-@needs_real("BBBC022")
 def test_real_fields_of_bbbc022_are_indexed():
-    images = REAL_DATA / "BBBC022"
-    image_csv = images / "BBBC022_v1_image.csv"
-    fields, strangers = index_plate(source("bbbc022", images, image_csv), "BBBC022", "20585")
+    images, image_csv = EXAMPLE / "images", EXAMPLE / "image.csv"
+    real = Source("bbbc022", images, ("w1", "w4", "w5"), image_csv)
+    fields, strangers = index_plate(real, "BBBC022", "20585")
     assert strangers == [] and fields["problem"].isna().all()
     places = [(f"A0{number}", site) for number in range(1, 5) for site in (1, 2)]
     assert set(places) <= set(zip(fields["well"], fields["site"], strict=True))
@@ -181,7 +152,7 @@ def test_real_fields_of_bbbc022_are_indexed():
     assert fields["concentration_um"][0] == pytest.approx(8.858401198)
     stored = pd.read_csv(image_csv).set_index("Image_FileName_OrigHoechst")
     assert all(Path(paths[0]).name in stored.index for paths in fields["image_path"])
-    assert "20585" in list_plates(source("bbbc022", images))
+    assert list_plates(real) == ["20585"]
 
 
 def test_plate_is_listed_by_file_name(tmp_path):
@@ -248,6 +219,18 @@ def test_whole_channel_folder_may_be_missing(tmp_path):
     files["A01", 1, 5].parent.rmdir()
     fields, _ = index022(tmp_path)
     assert fields["problem"].tolist() == ["no image of channel w5"] * 4
+
+
+def test_channels_that_were_not_downloaded_may_be_left_out(tmp_path):
+    files = make_bbbc022(tmp_path / "images")
+    for (_, _, channel), path in files.items():
+        if channel in (2, 3):
+            path.unlink()
+    image_csv = write_csv(tmp_path / "image.csv", [row022()])
+    some = Source("bbbc022", tmp_path / "images", ("w1", "w4", "w5"), image_csv)
+    fields, _ = index_plate(some, "BBBC022", "20585")
+    assert fields["problem"].isna().all()
+    assert [len(paths) for paths in fields["image_path"]] == [3] * 4
 
 
 def test_plate_without_images_is_named_with_its_folders(tmp_path):

@@ -1,6 +1,5 @@
-"""The workflow on eight real fields of BBBC022, where they lie on this machine."""
+"""The workflow on the eight real fields of BBBC022 that the project holds."""
 
-import os
 from pathlib import Path
 
 import pandas as pd
@@ -8,14 +7,7 @@ import pytest
 
 from tests.conftest import Project
 
-REAL = os.environ.get("HCSQC_REAL_DATA")
-pytestmark = [
-    pytest.mark.dag,
-    pytest.mark.long,
-    pytest.mark.skipif(
-        REAL is None, reason="HCSQC_REAL_DATA names no folder that holds BBBC022 (CONTRIBUTING.md)"
-    ),
-]
+pytestmark = [pytest.mark.dag, pytest.mark.long]
 # The smoke study with less to train, so that a test can wait for it.
 LESS = """
 study: {encoders: [efficientnet_lite0, simclr]}

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from hcsqc.core.config import (
+    CHANNELS,
     TRANSFER_CHANNELS,
     built_encoders,
     channel_mode,
@@ -207,6 +208,10 @@ def _check_screen(config: Mapping, name: str) -> None:
             f"{where}.labels: only a simulated or derived screen has a truth; give label files"
         )
     known = channels(config, name)
+    published = CHANNELS.get(entry.get("layout"), known)
+    for channel in known:
+        if channel not in published:
+            raise InputError(f"{where}.channels: '{channel}' is not one of {', '.join(published)}")
     for channel in [entry["nucleus_channel"], *entry["composite"]]:
         if channel not in known:
             raise InputError(f"{where}: channel '{channel}' is not one of {', '.join(known)}")

@@ -164,10 +164,13 @@ class Screen(Section):
 
 
 class DerivedScreen(Screen):
-    """The crops of another screen, and a copy of each with a simulated artefact."""
+    """The crops of another screen, and copies of each with a simulated artefact."""
 
     derived_from: str = Field(description="the screen whose crops are degraded")
     artefacts: Literal["simulated"]
+    copies: Annotated[int, Field(ge=1, le=7)] = _may(
+        "of each crop, each with another kind of artefact; absent: one"
+    )
 
 
 class ImagedScreen(Screen):
@@ -206,6 +209,7 @@ class BbbcScreen(ImagedScreen):
     """BBBC022 or BBBC021 as published, or a simulated screen in their layout."""
 
     image_csv: str = _may("treatments by well. Not of a simulated screen")
+    channels: ChannelNames = _may("those of the published ones that are there; absent: all")
     simulate: Simulation = _may("draw the images instead of reading them")
 
 

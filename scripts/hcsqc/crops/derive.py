@@ -1,6 +1,6 @@
-"""A derived screen: each real crop, and beside it a copy that an artefact model has degraded.
+"""A derived screen: each real crop, and beside it copies that artefact models have degraded.
 
-The copy lies in the same field and well as its original, so that splits by well keep the two on
+A copy lies in the same field and well as its original, so that splits by well keep the two on
 one side. Its name ends in the kind of artefact.
 """
 
@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from hcsqc.core.errors import InputError
 from hcsqc.core.ids import split_field_id
 from hcsqc.core.progress import Progress
 from hcsqc.crops.focus import edge_widths
@@ -31,14 +32,21 @@ def derive_plate(
     knee: float,
     nucleus_channel: str,
     nucleus_diameter_px: float,
+    copies: int,
     shard: Path,
     label: str,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Write to `shard` the crops of `parent` and a degraded copy of each.
+    """Write to `shard` the crops of `parent` and `copies` degraded copies of each.
 
-    Kind and strength are drawn by the crop's name. Returns the crops (as in the shard, without
-    pixels) and their `crop_truth`.
+    Kinds, each another, and strengths are drawn by the crop's name. Returns the crops (as in the
+    shard, without pixels) and their `crop_truth`. Raises InputError if there are fewer kinds than
+    copies.
     """
+    if copies > len(SIMULATED):
+        raise InputError(
+            f"screen {screen}: copies is {copies}, but there are {len(SIMULATED)} kinds of "
+            "simulated artefacts, and each copy has another; lower copies"
+        )
     crops = Shards([parent])
     nucleus = crops.format.channels.index(nucleus_channel)
     optics = Optics(
@@ -60,28 +68,30 @@ def derive_plate(
     )
     rows, truth, measures, edges = [crops.index.head(0)], [], [], []
     progress = Progress(len(crops), "crops", label)
+    middle = crops.format.size_px / 2
     for place in range(len(crops)):
         original = crops.index.iloc[place]
         pixels = crops.read([place])[0]
         area = float(original["nucleus_area_px"])
         measures.append(cell_measures(pixels, area, optics.nucleus_radius_px))
         edges.append(edge_widths(pixels[[nucleus]])[0] / nucleus_diameter_px)
-        rng = np.random.default_rng(zlib.crc32(original["crop_id"].encode()))
-        kind = SIMULATED[rng.integers(len(SIMULATED))]
-        strength = float(rng.uniform(WEAKEST, 1.0))
-        middle = crops.format.size_px / 2
-        centre = (middle, middle) if kind in AT_THE_CELL else None
-        levels = unscale(pixels, scale, knee)
-        levels = degrade(levels, kind, strength, rng, optics, centre, noise)
-        copy = apply_scale(list(np.rint(levels).astype(np.uint16)), tables)
         field_id = screen + original["field_id"][original["field_id"].index("/") :]
         name = screen + original["crop_id"][original["crop_id"].index("/") :]
-        pair = pd.DataFrame([original, original]).assign(
-            crop_id=[name, f"{name}/{kind}"], field_id=field_id
-        )
-        writer.add(pair, np.stack([pixels, copy]))
-        rows.append(pair)
-        truth += [(name, "none", 0.0), (f"{name}/{kind}", kind, strength)]
+        rng = np.random.default_rng(zlib.crc32(original["crop_id"].encode()))
+        kinds = [SIMULATED[place] for place in rng.permutation(len(SIMULATED))[:copies]]
+        light = unscale(pixels, scale, knee)
+        planes, names = [pixels], [name]
+        truth.append((name, "none", 0.0))
+        for kind in kinds:
+            strength = float(rng.uniform(WEAKEST, 1.0))
+            centre = (middle, middle) if kind in AT_THE_CELL else None
+            levels = degrade(light, kind, strength, rng, optics, centre, noise)
+            planes.append(apply_scale(list(np.rint(levels).astype(np.uint16)), tables))
+            names.append(f"{name}/{kind}")
+            truth.append((names[-1], kind, strength))
+        together = pd.DataFrame([original] * len(names)).assign(crop_id=names, field_id=field_id)
+        writer.add(together, np.stack(planes))
+        rows.append(together)
         progress.update()
     writer.close()
     progress.close()
@@ -89,7 +99,10 @@ def derive_plate(
     return (
         pd.concat(rows, ignore_index=True),
         # A copy is as odd and as sharp as its original, which comes before it.
-        table.assign(oddness=np.repeat(oddness(np.array(measures)), 2), edge=np.repeat(edges, 2)),
+        table.assign(
+            oddness=np.repeat(oddness(np.array(measures)), 1 + copies),
+            edge=np.repeat(edges, 1 + copies),
+        ),
     )
 
 

@@ -30,8 +30,10 @@ from hcsqc.qc.detector_files import ABOUT, CLASSIFIER, ENCODER
 HELD_OUT_FOLDS = 10
 FEWEST_PER_ARTEFACT = 3  # labels of an artefact, for the detector to name it
 FEWEST_PER_KIND = 8  # labels of an artefact, for a classifier of its own
+CLIP_SDS = 3.0  # a feature further from its mean on real crops counts no more than this
 GAIN = 0.01  # of recall, that one classifier per kind is worth its many numbers
 QUANTILES = np.linspace(0, 1, 101)
+REFERENCE = ("feature_mean", "feature_sd", "clip_sds", "score_quantiles")
 SINGLE, BY_KIND = "logistic", "logistic by kind"
 
 
@@ -82,7 +84,8 @@ class Detector:
     """What scores a crop: `classifier` tells abnormal from normal, `artefacts` one from the others.
 
     `reference` holds mean and standard deviation of each feature, and 101 quantiles of the score,
-    over random crops of the screen it was trained on; `about` is `detector.json`.
+    over random crops of the screen it was trained on, and how many standard deviations from the
+    mean features are clipped at; `about` is `detector.json`.
     """
 
     encoder: Encoder
@@ -91,8 +94,13 @@ class Detector:
     reference: dict[str, np.ndarray]
     about: dict
 
+    def scores(self, features: np.ndarray) -> np.ndarray:
+        """Return the probability of abnormal for each row of n x width features."""
+        return self.classifier.scores(clipped(features, self.reference))
+
     def artefacts_of(self, features: np.ndarray) -> np.ndarray:
         """Return the most likely artefact of each row of n x width features; None if unknown."""
+        features = clipped(features, self.reference)
         names = list(self.artefacts)
         if not names:
             return np.full(len(features), None, object)
@@ -232,13 +240,23 @@ def _constant(width: int) -> FittedLogistic:
     return FittedLogistic(1.0, {}, np.zeros(width), np.ones(width), np.zeros(width), 0.0)
 
 
-def reference_of(features: np.ndarray, scores: np.ndarray) -> dict[str, np.ndarray]:
-    """Return what later screens are compared with: of n x width features and n scores."""
+def reference_of(features: np.ndarray) -> dict[str, np.ndarray]:
+    """Return what n x width features of real crops are like, to clip features and to see drift."""
     return {
         "feature_mean": features.mean(axis=0, dtype=np.float64),
         "feature_sd": features.std(axis=0, dtype=np.float64),
-        "score_quantiles": np.quantile(scores, QUANTILES),
+        "clip_sds": np.array(CLIP_SDS),
     }
+
+
+def clipped(features: np.ndarray, reference: dict[str, np.ndarray]) -> np.ndarray:
+    """Return n x width features within `clip_sds` standard deviations of those of real crops.
+
+    What is far beyond all that was learned from must not decide alone: simulated artefacts differ
+    from real ones, and the next plate from this one.
+    """
+    reach = reference["clip_sds"] * reference["feature_sd"]
+    return np.clip(features, reference["feature_mean"] - reach, reference["feature_mean"] + reach)
 
 
 def save_detector(detector: Detector, folder: Path) -> None:
@@ -272,12 +290,12 @@ def load_detector(folder: Path) -> Detector:
         artefacts = {name: _fitted(numbers, name) for name in about["artefacts"]}
         kinds = {name: _fitted(numbers, f"kind.{name}") for name in about.get("kinds", [])}
         classifier = AnyKind(kinds) if kinds else _fitted(numbers, "abnormal")
+        reference = {name: numbers[name] for name in REFERENCE}
     except Exception as error:  # safetensors raises its own, unexported kinds
         raise InputError(
             f"{folder}: cannot be read as a detector ({error}); name the folder qc/detector of a "
-            "study that has one"
+            "study that has one, or fit it again with this version (snakemake qc in its study)"
         ) from error
-    reference = {name: numbers[name] for name in ("feature_mean", "feature_sd", "score_quantiles")}
     return Detector(encoder, classifier, artefacts, reference, about)
 
 

@@ -16,7 +16,14 @@ from hcsqc.crops.shards import Shards
 from hcsqc.encoders.store import Encoder
 from hcsqc.features.extract import extract_features
 from hcsqc.probes.frozen.logistic import LogisticSettings
-from hcsqc.qc.detector import Detector, fit_detector, reference_of, save_detector
+from hcsqc.qc.detector import (
+    QUANTILES,
+    Detector,
+    clipped,
+    fit_detector,
+    reference_of,
+    save_detector,
+)
 from hcsqc.qc.detector_files import HELD_OUT
 
 EXAMPLE_CROPS = 4
@@ -88,6 +95,8 @@ def fit_to_crops(
     reference = reference_rows(shards, embedding.standardised)
     rows = np.concatenate([shards.rows_of(labels["crop_id"]), reference])
     features, precision = _features(encoder, shards, rows, embedding, about["encoder"])
+    known = reference_of(features[len(labels) :])
+    features = clipped(features, known)
     of_labels, of_reference = features[: len(labels)], features[len(labels) :]
     fit = fit_detector(labels, of_labels, settings, good_cells_lost)
     counts = labels["label"].value_counts()
@@ -100,7 +109,7 @@ def fit_to_crops(
         "window_px": shards.format.size_px,
         "precision": precision,
     }
-    known = reference_of(of_reference, fit.classifier.scores(of_reference))
+    known["score_quantiles"] = np.quantile(fit.classifier.scores(of_reference), QUANTILES)
     detector = Detector(encoder, fit.classifier, fit.artefacts, known, {**about, **found})
     columns = ["crop_id", "plate", "well", "label", "selection", "random"]
     held_out = labels[columns].assign(score=fit.held_out)

@@ -55,7 +55,7 @@ class DetectorModel(PythonModel):
         features = features_of(self.detector, pixels, areas)
         return pd.DataFrame(
             {
-                "score": self.detector.classifier.scores(features),
+                "score": self.detector.scores(features),
                 "artefact": self.detector.artefacts_of(features).astype(str),
             }
         )

@@ -65,7 +65,7 @@ def score_crops(
         detector.encoder, shards, composite, rows, batch_size, precision, label, measured
     )
     for place, features, of_pixels in batches:
-        scores[place] = detector.classifier.scores(features)
+        scores[place] = detector.scores(features)
         artefacts[place] = detector.artefacts_of(features)
         focus[place], edge[place], saturated[place] = of_pixels
         total += features.sum(axis=0, dtype=np.float64)

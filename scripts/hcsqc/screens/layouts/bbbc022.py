@@ -24,7 +24,7 @@ PLATE_FOLDER = re.compile(r"BBBC022_v1_images_(?P<plate>.+)w[1-5]")
 def find_images(source: Source, plate: str) -> FoundImages:
     """Find the images of a plate and the treatments of its wells; raises InputError."""
     images = of_plate(source.images, plate)
-    folders = [images / f"BBBC022_v1_images_{plate}{channel}" for channel in CHANNELS["bbbc022"]]
+    folders = [images / f"BBBC022_v1_images_{plate}{channel}" for channel in source.channels]
     found = find_by_name(FILE_NAME, images, folders, plate)
     found.treatments = _treatments(of_plate(source.image_csv, plate), plate)
     return found
