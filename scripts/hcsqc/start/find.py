@@ -19,7 +19,7 @@ from hcsqc.core.errors import InputError
 from hcsqc.screens.images.read import UnreadableField
 from hcsqc.screens.images.tiff import SIGNATURES, decode_tiff
 from hcsqc.screens.layouts import LAYOUTS, Source, bbbc021, bbbc022, list_channels, list_plates
-from hcsqc.screens.layouts.base import first_few, one_of
+from hcsqc.screens.layouts.base import first_few, is_hidden, one_of, walk
 from hcsqc.start.naming_schemes import name_files
 
 IMAGE_ENDINGS = (".tif", ".tiff", ".png")
@@ -59,14 +59,13 @@ class _Folder:
     @cached_property
     def _listing(self) -> tuple[list[str], list[str], list[str]]:
         images, tables, zarrs = [], [], []
-        for root, folders, names in os.walk(self.path, followlinks=True):
-            below = Path(root).relative_to(self.path)
-            if any(name in names for name in ZARR_GROUP):
+        for root, folders, names in walk(self.path):
+            below = root.relative_to(self.path)
+            if any((root / name).is_file() for name in ZARR_GROUP):
                 zarrs.append(below.as_posix())
                 folders.clear()
                 continue
-            folders.sort()
-            for name in sorted(names):
+            for name in names:
                 path = (below / name).as_posix()
                 if name.lower().endswith(IMAGE_ENDINGS):
                     images.append(path)
@@ -186,8 +185,8 @@ def _bbbc_root(folder: _Folder, layout: str) -> Path | None:
 
 
 def _image_csv(folder: _Folder, layout: str) -> Path:
-    beside = sorted(folder.path.parent.glob("*.csv"))
-    for table in [*folder.tables, *beside]:
+    beside = [table for table in folder.path.parent.glob("*.csv") if not is_hidden(table.name)]
+    for table in [*folder.tables, *sorted(beside)]:
         if _IMAGE_CSV[layout] <= set(_columns_if_any(table)):
             return table
     raise InputError(
