@@ -18,7 +18,15 @@ from hcsqc.core.config import CHANNELS
 from hcsqc.core.errors import InputError
 from hcsqc.screens.images.read import UnreadableField
 from hcsqc.screens.images.tiff import SIGNATURES, decode_tiff
-from hcsqc.screens.layouts import LAYOUTS, Source, bbbc021, bbbc022, list_channels, list_plates
+from hcsqc.screens.layouts import (
+    LAYOUTS,
+    Source,
+    bbbc021,
+    bbbc022,
+    by_pattern,
+    list_channels,
+    list_plates,
+)
 from hcsqc.screens.layouts.base import first_few, is_hidden, one_of, walk
 from hcsqc.start.naming_schemes import name_files
 
@@ -90,12 +98,15 @@ class _Folder:
         return [table for table in self.tables if _is_loaddata(_columns_if_any(table))]
 
 
-def find_screen(path: Path, layout: str | None = None) -> FoundScreen:
+def find_screen(path: Path, layout: str | None = None, pattern: str | None = None) -> FoundScreen:
     """Find the layout of the images at `path`, a folder or a LoadData table, or check `layout`.
 
-    Raises InputError if there are no images, no layout or several fit them, or a table is none of
-    LoadData.
+    `pattern`, of layout `files`, says how the files of a folder are named.
+    Raises InputError if there are no images, no layout or several fit them, a table is none of
+    LoadData, or the pattern places no image or two as one.
     """
+    if pattern and (path.is_file() or layout not in (None, "files")):
+        raise InputError("--pattern: says how files of layout files are named; give their folder")
     path = path.expanduser().resolve()
     if path.is_dir():
         folder = _Folder(path)
@@ -104,8 +115,8 @@ def find_screen(path: Path, layout: str | None = None) -> FoundScreen:
         layout = layout or "loaddata"
     else:
         raise InputError(f"{path}: no such folder or table; give the path of your images")
-    layout = layout or _only_layout(folder)
-    found = _FINDERS[layout](folder)
+    layout = layout or ("files" if pattern else _only_layout(folder))
+    found = _find_pattern(folder, pattern) if pattern else _FINDERS[layout](folder)
     if not found.plates:
         raise InputError(f"{path}: has no plate of layout {layout}")
     wrong = [name for name in found.source.channels if not CHANNEL_NAME.fullmatch(name)]
@@ -197,22 +208,80 @@ def _image_csv(folder: _Folder, layout: str) -> Path:
 
 
 def _find_files(folder: _Folder) -> FoundScreen:
+    _require_images(folder)
+    named = name_files(folder.path, folder.images)
+    notes = list(named.notes)
+    channels = named.channels or _page_channels(folder.path / named.example, notes)
+    source = Source("files", named.images, channels, pattern=named.pattern)
+    return FoundScreen(source, named.plates, named.scheme, notes)
+
+
+def _find_pattern(folder: _Folder, text: str) -> FoundScreen:
+    """Find the images that a pattern names; without a group `plate` the folder is the plate."""
+    _require_images(folder)
+    pattern = by_pattern.compile_pattern(text)
+    matches = by_pattern.match_files(pattern, folder.images)
+    if not matches:
+        raise InputError(
+            f"{folder.path}: --pattern {text} matches none of {len(folder.images)} images, such as "
+            f"{first_few(folder.images)}{_part_matched(pattern, folder.images)}"
+        )
+    _check_distinct(folder, matches)
+    notes, groups = [], [match.groupdict() for match in matches]
+    matched = {match.string for match in matches}
+    others = [path for path in folder.images if path not in matched]
+    if others:
+        notes.append(f"images of other names are left out: {first_few(others)}")
+    channels = tuple(sorted({names["channel"] for names in groups if "channel" in names}))
+    channels = channels or _page_channels(folder.path / matches[0].string, notes)
+    if "plate" in pattern.groupindex:
+        images, plates = folder.path, sorted({names["plate"] for names in groups})
+    else:
+        images, plates = folder.path.parent / "{plate}", [folder.path.name]
+    source = Source("files", images, channels, pattern=text)
+    return FoundScreen(source, plates, "the given pattern", notes)
+
+
+def _part_matched(pattern: re.Pattern, images: list[str]) -> str:
+    """Return the end of a message about a pattern that matches no image: what it does match."""
+    found = next((match for match in map(pattern.search, images) if match and match[0]), None)
+    if found is None:
+        return "; try it on one of them, from the left"
+    if found[0] != found.string:
+        return f"; it matches '{found[0]}' of {found.string}, but must match the whole path"
+    return f"; of {found.string} it gives no well such as A01 and no number as site"
+
+
+def _check_distinct(folder: _Folder, matches: list[re.Match]) -> None:
+    seen: dict[tuple, str] = {}
+    for match in matches:
+        names = match.groupdict()
+        key = (names.get("plate"), names.get("channel"), by_pattern.place_of(match))
+        if key in seen:
+            raise InputError(
+                f"{folder.path}: --pattern gives {seen[key]} and {match.string} the same well, "
+                "site and channel; tell them apart with a group, such as (?P<plate>[^/]+), or "
+                "match only one of them"
+            )
+        seen[key] = match.string
+
+
+def _require_images(folder: _Folder) -> None:
     if not folder.images:
         raise InputError(f"{folder.path}: no images found ({', '.join(IMAGE_ENDINGS)})")
-    named = name_files(folder.path, folder.images)
-    source = Source("files", named.images, (), pattern=named.pattern)
-    notes = list(named.notes)
-    channels = named.channels
-    if not channels:
-        pages = _pages(folder.path / named.example)
-        stack = pages > MOST_CHANNELS
-        channels = tuple(f"c{number + 1}" for number in range(1 if stack else pages))
-        if pages > 1:
-            notes.append(
-                f"the {pages} pages of a file are taken as "
-                + ("a z-stack of one channel" if stack else f"the channels {', '.join(channels)}")
-            )
-    return FoundScreen(replace(source, channels=channels), named.plates, named.scheme, notes)
+
+
+def _page_channels(image: Path, notes: list[str]) -> tuple[str, ...]:
+    """Return names for the channels of a file, its pages, and add to the notes what they are."""
+    pages = _pages(image)
+    stack = pages > MOST_CHANNELS
+    channels = tuple(f"c{number + 1}" for number in range(1 if stack else pages))
+    if pages > 1:
+        notes.append(
+            f"the {pages} pages of a file are taken as "
+            + ("a z-stack of one channel" if stack else f"the channels {', '.join(channels)}")
+        )
+    return channels
 
 
 def _pages(image: Path) -> int:
