@@ -167,10 +167,10 @@ def check_wells(seen: Survey) -> None:
     if len(seen.wells) >= FEWEST_WELLS:
         return
     raise InputError(
-        f"{seen.found.source.images}: no study is written, because its fields lie in "
-        f"{len(seen.wells)} well(s), {', '.join(seen.wells)}, and a detector needs "
-        f"{FEWEST_WELLS}: one to train on, one to test on, and one without labels to standardise "
-        "by. Add wells, or flag these with a detector of another screen (qc.detector, docs/qc.md)"
+        f"{seen.found.source.images}: no study is written, because it has fields of "
+        f"{' and '.join(seen.wells)} only, and a detector needs {FEWEST_WELLS} wells: one to train "
+        "on, one to test on, and one without labels to standardise by. Add wells, or flag these "
+        "with a detector of another screen (qc.detector, docs/qc.md)"
     )
 
 
@@ -212,8 +212,8 @@ def describe(seen: Survey) -> list[str]:
     few = [name for name in seen.channels if seen.bits == 8 and levels[name] < FEW_LEVELS]
     if few:
         lines.append(
-            f"warning:  cells are only {levels[few].max():.0f} of 255 grey levels brighter than the "
-            f"background in {first_few(few)}: an export that was not stretched? Dim cells are "
+            f"warning:  cells are only {levels[few].max():.0f} of 255 grey levels brighter than "
+            f"the background in {first_few(few)}: an export that was not stretched? Dim cells are "
             "rounded away; export again in 16 bits if you can"
         )
     if seen.unreadable:

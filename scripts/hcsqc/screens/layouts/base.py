@@ -102,7 +102,7 @@ def walk(folder: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
     """
     for root, folders, names in os.walk(folder, onerror=_refuse, followlinks=True):
         folders[:] = sorted(
-            name for name in folders if not is_hidden(name) and not _leads_back(folder, root, name)
+            name for name in folders if not is_hidden(name) and not _leads_back(root, name)
         )
         yield Path(root), folders, sorted(name for name in names if not is_hidden(name))
 
@@ -115,14 +115,12 @@ def _refuse(error: OSError) -> None:
     ) from error
 
 
-def _leads_back(folder: Path, root: str, name: str) -> bool:
-    link = os.path.join(root, name)
-    if not os.path.islink(link):
+def _leads_back(root: str, name: str) -> bool:
+    link = Path(root, name)
+    if not link.is_symlink():
         return False
-    entered = [Path(root), *Path(root).parents]
-    inside = entered[: len(Path(root).relative_to(folder).parts) + 1]
     target = os.path.realpath(link)
-    return any(os.path.realpath(above) == target for above in inside)
+    return any(os.path.realpath(above) == target for above in link.absolute().parents)
 
 
 def files_below(folder: Path) -> Iterator[str]:
