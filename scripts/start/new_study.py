@@ -15,6 +15,7 @@ from hcsqc.screens.layouts import LAYOUTS
 from hcsqc.screens.layouts.base import one_of
 from hcsqc.start import outlines, preview, study_file, survey
 from hcsqc.start.find import find_screen
+from hcsqc.start.naming_schemes import InDoubt
 
 ROOT = Path(__file__).resolve().parents[2]
 YES, NO = "<yes>", "<no>"  # no channel is called so
@@ -63,8 +64,7 @@ def new_study(args, asks: bool) -> None:
     study_file.refuse_existing(args.output)
     name = args.name or study_file.name_from(args.path, config)
     study_file.check_name(name, config)
-    found = find_screen(args.path, args.layout, args.pattern)
-    seen = survey.survey(found, config["crops"])
+    seen = survey.survey(found_screen(args, asks), config["crops"])
     print("\n".join(survey.describe(seen)))
     if args.composite:
         survey.checked_channels(seen, args.composite, "--composite")
@@ -118,6 +118,21 @@ def look(args, seen, nucleus: str, config, asks: bool):
 def defaults() -> dict:
     """Return config.yaml."""
     return yaml.safe_load((ROOT / "config.yaml").read_text())
+
+
+def found_screen(args, asks: bool):
+    """Return what is found at the path; asks which of several layouts, schemes or tables it is."""
+    given = {"path": args.path, "layout": args.layout, "pattern": args.pattern}
+    while True:
+        try:
+            return find_screen(**given)
+        except InDoubt as doubt:
+            if not asks:
+                raise
+            print(doubt)
+            ways = {str(number): way for number, way in enumerate(doubt.choices, start=1)}
+            print("\n".join(f"  {number}: {way}" for number, way in ways.items()))
+            given |= doubt.choices[asked("which one? ", ways)]
 
 
 def nucleus_channel(args, seen, asks: bool) -> str:

@@ -715,6 +715,23 @@ def test_a_channel_without_nuclei_is_asked_for_again(tmp_path, at_terminal):
     assert "nucleus_channel: GFP" in at_terminal("DAPI", "GFP", "yes").read_text()
 
 
+def test_a_folder_of_two_schemes_is_asked_about(tmp_path, at_terminal, capsys):
+    write_images(tmp_path / "s", simple, ("DAPI", "GFP"))
+    write_images(
+        tmp_path / "s", lambda p, w, s, c: f"{p}/{w}f{s:02d}_x_{w}f{s:02d}{c}.tif", ("d0",)
+    )
+    text = at_terminal("3", "1", "yes").read_text()
+    assert "channels: [DAPI, GFP]" in text and "images of other names are left out" in text
+    assert "1: well, site and channel, P1/B02_s1_DAPI.tif" in capsys.readouterr().out
+
+
+def test_a_folder_of_two_tables_is_asked_about(tmp_path, at_terminal):
+    rows = loaddata(write_images(tmp_path / "s", simple, ("DNA", "ER")))
+    for name in ("a.csv", "b.csv"):
+        rows.to_csv(tmp_path / "s" / name, index=False)
+    assert f"table: {tmp_path}/s/b.csv" in at_terminal("c", "2", "yes").read_text()
+
+
 def test_nobody_at_the_terminal_ends_with_one_line(in_doubt, at_terminal):
     with pytest.raises(SystemExit, match="error: nobody answered"):
         at_terminal()

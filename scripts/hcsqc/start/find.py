@@ -28,7 +28,7 @@ from hcsqc.screens.layouts import (
     list_plates,
 )
 from hcsqc.screens.layouts.base import first_few, is_hidden, one_of, walk
-from hcsqc.start.naming_schemes import name_files
+from hcsqc.start.naming_schemes import InDoubt, name_files
 
 IMAGE_ENDINGS = (".tif", ".tiff", ".png")
 TABLE_ENDINGS = (".csv", ".csv.gz", ".parquet")
@@ -98,16 +98,22 @@ class _Folder:
         return [table for table in self.tables if _is_loaddata(_columns_if_any(table))]
 
 
-def find_screen(path: Path, layout: str | None = None, pattern: str | None = None) -> FoundScreen:
+def find_screen(
+    path: Path,
+    layout: str | None = None,
+    pattern: str | None = None,
+    scheme: str | None = None,
+) -> FoundScreen:
     """Find the layout of the images at `path`, a folder or a LoadData table, or check `layout`.
 
-    `pattern`, of layout `files`, says how the files of a folder are named.
-    Raises InputError if there are no images, no layout or several fit them, a table is none of
-    LoadData, or the pattern places no image or two as one.
+    Of layout `files`, `pattern` says how the files of a folder are named, or `scheme`, one of
+    SCHEMES, which of their names count.
+    Raises InDoubt if several layouts fit; InputError if there are no images, no layout fits them, a
+    table is none of LoadData, or the pattern places no image or two as one.
     """
+    path = path.expanduser().resolve()
     if pattern and (path.is_file() or layout not in (None, "files")):
         raise InputError("--pattern: says how files of layout files are named; give their folder")
-    path = path.expanduser().resolve()
     if path.is_dir():
         folder = _Folder(path)
     elif path.is_file():
@@ -115,8 +121,13 @@ def find_screen(path: Path, layout: str | None = None, pattern: str | None = Non
         layout = layout or "loaddata"
     else:
         raise InputError(f"{path}: no such folder or table; give the path of your images")
-    layout = layout or ("files" if pattern else _only_layout(folder))
-    found = _find_pattern(folder, pattern) if pattern else _FINDERS[layout](folder)
+    layout = layout or ("files" if pattern or scheme else _only_layout(folder))
+    if pattern:
+        found = _find_pattern(folder, pattern)
+    elif layout == "files":
+        found = _find_files(folder, scheme)
+    else:
+        found = _FINDERS[layout](folder)
     if not found.plates:
         raise InputError(f"{path}: has no plate of layout {layout}")
     wrong = [name for name in found.source.channels if not CHANNEL_NAME.fullmatch(name)]
@@ -146,13 +157,20 @@ def _only_layout(folder: _Folder) -> str:
     named = [name for name in _BBBC if _bbbc_root(folder, name)]
     if folder.zarrs and (folder.images or folder.loaddata_tables):
         other = folder.images[0] if folder.images else folder.loaddata_tables[0].name
-        raise InputError(
+        layout = "loaddata" if folder.loaddata_tables else named[0] if named else "files"
+        raise InDoubt(
             f"{folder.path}: mixed layouts: OME-Zarr ({folder.zarrs[0]}) and others ({other}). "
-            "Give a folder that holds one of them, or say --layout"
+            "Give a folder that holds one of them, or say --layout",
+            {
+                f"OME-Zarr, {folder.zarrs[0]}": {"layout": "ome_zarr"},
+                f"{layout}, {other}": {"layout": layout},
+            },
         )
     if len(named) > 1:
-        raise InputError(
-            f"{folder.path}: mixed layouts: {' and '.join(named)}. Give the folder of one of them"
+        raise InDoubt(
+            f"{folder.path}: mixed layouts: {' and '.join(named)}. Give the folder of one of them, "
+            "or say --layout",
+            {layout: {"layout": layout} for layout in named},
         )
     if folder.zarrs:
         return "ome_zarr"
@@ -207,9 +225,9 @@ def _image_csv(folder: _Folder, layout: str) -> Path:
     )
 
 
-def _find_files(folder: _Folder) -> FoundScreen:
+def _find_files(folder: _Folder, scheme: str | None) -> FoundScreen:
     _require_images(folder)
-    named = name_files(folder.path, folder.images)
+    named = name_files(folder.path, folder.images, scheme)
     notes = list(named.notes)
     channels = named.channels or _page_channels(folder.path / named.example, notes)
     source = Source("files", named.images, channels, pattern=named.pattern)
@@ -349,9 +367,10 @@ def _one_table(tables: list[Path], folder: Path) -> Path:
     path = paths.pop()
     if paths or "{plate}" not in path:
         names = [table.relative_to(folder).as_posix() for table in tables]
-        raise InputError(
+        raise InDoubt(
             f"{folder}: holds {len(tables)} LoadData tables, {first_few(names)}; give the path of "
-            "one of them"
+            "one of them",
+            {name: {"path": table} for name, table in zip(names, tables, strict=True)},
         )
     return Path(path)
 
@@ -465,6 +484,5 @@ _FINDERS = {
     "bbbc022": _find_bbbc("bbbc022"),
     "bbbc021": _find_bbbc("bbbc021"),
     "loaddata": _find_loaddata,
-    "files": _find_files,
     "ome_zarr": _find_zarr,
 }

@@ -7,7 +7,7 @@ A new scheme is one entry of SCHEMES: its groups are those of layout `files`, an
 import posixpath
 import re
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -106,6 +106,17 @@ _CHANNEL_FOLDER = re.compile(
 MIXED_SHARE, KNOWN_SHARE = 0.1, 0.5
 
 
+class InDoubt(InputError):
+    """A folder that may be read in several ways.
+
+    `choices`: for each way, what it is called, the arguments of `find_screen` that choose it.
+    """
+
+    def __init__(self, message: str, choices: Mapping[str, Mapping[str, object]]):
+        super().__init__(message)
+        self.choices = choices
+
+
 @dataclass(frozen=True)
 class NamedFiles:
     """An entry of layout `files`: where plates lie and how files are named.
@@ -142,13 +153,13 @@ class _File:
         return well, str(int(groups.get("site") or 1)), groups.get("channel")
 
 
-def name_files(folder: Path, paths: Sequence[str]) -> NamedFiles:
+def name_files(folder: Path, paths: Sequence[str], scheme: str | None = None) -> NamedFiles:
     """Return how the images at `paths` (posix, below `folder`) are named and where plates lie.
 
-    Raises InputError if no scheme is known for them, several are mixed, or two files would be the
-    same channel of a field.
+    With a `scheme` of SCHEMES, files of other names are left out. Raises InputError if no scheme is
+    known for them or two files would be the same channel of a field, InDoubt if several are mixed.
     """
-    scheme, files, others = _recognised(folder, paths)
+    scheme, files, others = _recognised(folder, paths, scheme)
     notes: list[str] = []
     if others:
         notes.append(f"images of other names are left out: {first_few(others)}")
@@ -183,9 +194,15 @@ def name_files(folder: Path, paths: Sequence[str]) -> NamedFiles:
     return NamedFiles(images, pattern, plates, channels, kept[0].path, scheme, notes)
 
 
-def _recognised(folder: Path, paths: Sequence[str]) -> tuple[str, list[_File], list[str]]:
+def _recognised(
+    folder: Path, paths: Sequence[str], scheme: str | None
+) -> tuple[str, list[_File], list[str]]:
     """Return the scheme that explains most images, the images that it reads, and the others."""
     paths = _images_among(paths)
+    if scheme:
+        files = _read_names(_COMPILED[scheme], paths)
+        read = {file.path for file in files}
+        return scheme, files, [path for path in paths if path not in read]
     found = {name: _read_names(pattern, paths) for name, pattern in _COMPILED.items()}
     best = max(found, key=lambda name: _explained(found[name]))
     files = found[best]
@@ -197,10 +214,12 @@ def _recognised(folder: Path, paths: Sequence[str]) -> tuple[str, list[_File], l
     }
     second = max(others, key=lambda name: len(others[name]))
     if len(others[second]) > MIXED_SHARE * len(files):
-        raise InputError(
+        examples = {best: files[0].path, second: others[second][0].path}
+        raise InDoubt(
             f"{folder}: mixed layouts: {files[0].path} ({best}) and {others[second][0].path} "
             f"({second}). Give a folder that holds one of them, or say with --pattern how the "
-            "images are named"
+            "images are named",
+            {f"{name}, {path}": {"scheme": name} for name, path in examples.items()},
         )
     # Pictures of another kind, such as overviews in PNG beside TIFF, say nothing of the images.
     kinds = {_kind(path) for path in read}
