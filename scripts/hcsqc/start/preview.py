@@ -100,7 +100,7 @@ def few_nuclei(examples: Examples, nucleus: str) -> str | None:
         f"few nuclei: {examples.nuclei_per_field:.1f} per field, in {fields}. Does another "
         f"channel than {nucleus} show them (--nucleus-channel)? Are they about "
         f"{examples.nucleus.nucleus_diameter_px:g} px wide (nucleus_diameter_px in the study)? "
-        "Were images exported without their grey levels?"
+        "Are the images an export to 8 bits that was not stretched?"
     )
 
 
