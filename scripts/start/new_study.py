@@ -12,10 +12,13 @@ import yaml
 
 from hcsqc.core.errors import InputError
 from hcsqc.screens.layouts import LAYOUTS
-from hcsqc.start import study_file, survey
+from hcsqc.screens.layouts.base import one_of
+from hcsqc.start import outlines, preview, study_file, survey
 from hcsqc.start.find import find_screen
+from hcsqc.start.naming_schemes import InDoubt
 
 ROOT = Path(__file__).resolve().parents[2]
+YES, NO = "<yes>", "<no>"  # no channel is called so
 
 
 def main() -> None:
@@ -31,7 +34,15 @@ def main() -> None:
     )
     parser.add_argument("--name", help="of the screen and the study; default: the folder's")
     parser.add_argument("--layout", choices=LAYOUTS, help="default: found from the files")
-    parser.add_argument("--nucleus-channel", metavar="C", help="default: found by name or looks")
+    parser.add_argument(
+        "--pattern",
+        metavar="REGEX",
+        help="how files are named, where no known scheme fits: a regular expression of the path "
+        "below the folder, with groups well, site and channel (docs/screens.md)",
+    )
+    parser.add_argument(
+        "--nucleus-channel", metavar="C", help="default: the one with round outlines of one size"
+    )
     parser.add_argument(
         "--composite",
         nargs="+",
@@ -53,30 +64,55 @@ def new_study(args, asks: bool) -> None:
     study_file.refuse_existing(args.output)
     name = args.name or study_file.name_from(args.path, config)
     study_file.check_name(name, config)
-    seen = survey.survey(find_screen(args.path, args.layout), config["crops"])
+    seen = survey.survey(found_screen(args, asks), config["crops"])
     print("\n".join(survey.describe(seen)))
-    nucleus = nucleus_channel(args, seen, asks)
-    composite = (
+    if args.composite:
         survey.checked_channels(seen, args.composite, "--composite")
-        if args.composite
-        else survey.choose_composite(seen, nucleus)
-    )
-    print(f"composite: {', '.join(composite)}")
-    examples = survey.find_examples(seen, nucleus, config["crops"])
-    print(
-        f"nuclei:   {examples.nuclei_per_field:.0f} per field, {examples.crops_per_field:.0f} of "
-        f"them with a whole crop, by {len(seen.sample)} fields"
-    )
-    text = study_file.study_text(name, seen, examples, nucleus, composite, args.output, config)
-    study_file.check_study(text, config)
-    preview = study_file.preview_path(args.output)
-    survey.draw_preview(examples, seen.channels, composite, nucleus, preview)
-    print(f"preview:  {preview}")
-    if asks and input(f"Write {args.output}? [Y/n] ").strip().lower() not in ("", "y", "yes"):
+    nucleus = nucleus_channel(args, seen, asks)
+    while True:
+        nucleus, composite, examples = look(args, seen, nucleus, config, asks)
+        survey.check_wells(seen)
+        text = study_file.study_text(name, seen, examples, nucleus, composite, args.output, config)
+        study_file.check_study(text, config)
+        answer = answered_write(args.output, seen, nucleus) if asks else YES
+        if answer in (YES, NO):
+            break
+        nucleus = answer
+    if answer == NO:
         print("nothing written but the preview")
         return
     study_file.write_study(text, args.output)
     print(f"study:    {args.output}; next: snakemake qc --cores all --configfile {args.output}")
+
+
+def look(args, seen, nucleus: str, config, asks: bool):
+    """Draw the preview and say what it shows; a channel without nuclei is asked for again.
+
+    Returns the nucleus channel, the composite and the examples; raises InputError.
+    """
+    while True:
+        try:
+            examples = preview.find_examples(seen, nucleus, config["crops"])
+            break
+        except preview.NoNuclei as error:
+            channels = draw_channels(args, seen)
+            if not asks or len(seen.channels) == 1:
+                raise InputError(f"{error}; all channels: {channels}") from error
+            print(f"warning:  {error}")
+            nucleus = asked_channel(seen)
+    composite = args.composite or survey.choose_composite(seen, nucleus)
+    print(f"composite: {', '.join(composite)}")
+    print(
+        f"nuclei:   {examples.nuclei_per_field:.0f} per field, {examples.crops_per_field:.0f} of "
+        f"them with a whole crop, by {examples.fields} fields"
+    )
+    warning = preview.few_nuclei(examples, nucleus)
+    if warning:
+        print(f"warning:  {warning}")
+    path = study_file.preview_path(args.output)
+    preview.draw_preview(examples, seen.channels, composite, nucleus, path)
+    print(f"preview:  {path}")
+    return nucleus, composite, examples
 
 
 def defaults() -> dict:
@@ -84,22 +120,78 @@ def defaults() -> dict:
     return yaml.safe_load((ROOT / "config.yaml").read_text())
 
 
+def found_screen(args, asks: bool):
+    """Return what is found at the path; asks which of several layouts, schemes or tables it is."""
+    given = {"path": args.path, "layout": args.layout, "pattern": args.pattern}
+    while True:
+        try:
+            return find_screen(**given)
+        except InDoubt as doubt:
+            if not asks:
+                raise
+            print(doubt)
+            ways = {str(number): way for number, way in enumerate(doubt.choices, start=1)}
+            print("\n".join(f"  {number}: {way}" for number, way in ways.items()))
+            given |= doubt.choices[asked("which one? ", ways)]
+
+
 def nucleus_channel(args, seen, asks: bool) -> str:
     """Return the channel of the nuclei: given, found, or asked for."""
     if args.nucleus_channel:
         return survey.checked_channels(seen, [args.nucleus_channel], "--nucleus-channel")[0]
-    channel, why = survey.nucleus_channel(seen)
-    if channel:
-        print(f"nuclei in channel: {channel}, {why}")
-        return channel
+    shares = survey.outlines(seen)
+    guess = outlines.guess_nucleus_channel(shares)
+    shown = ", ".join(f"{name} {share:.2f}" for name, share in shares.items())
+    if guess.channel:
+        print(f"nuclei in channel: {guess.channel}, {guess.why} ({shown})")
+        if guess.warning:
+            print(f"warning:  {guess.warning}")
+        return guess.channel
+    channels = draw_channels(args, seen, shares)
     if not asks:
         raise InputError(
-            "cannot tell which channel shows the nuclei (share of round outlines: "
-            f"{why}); name it with --nucleus-channel"
+            f"cannot tell which channel shows the nuclei: {guess.why} (share of light in round "
+            f"outlines of one size: {shown}); look at {channels} and say --nucleus-channel"
         )
-    print(f"Which channel shows the nuclei? Share of round outlines: {why}")
-    answer = input("channel: ").strip()
-    return survey.checked_channels(seen, [answer], "--nucleus-channel")[0]
+    print(f"Which channel shows the nuclei? {guess.why} ({shown})")
+    return asked_channel(seen)
+
+
+def draw_channels(args, seen, shares=None) -> Path:
+    """Draw some fields in each channel, and say where."""
+    path = args.output.with_suffix(".channels.png")
+    preview.draw_channels(seen, shares or survey.outlines(seen), path)
+    print(f"channels: {path}; look at it")
+    return path
+
+
+def asked_channel(seen) -> str:
+    """Return the channel that a person names."""
+    return asked("channel of the nuclei: ", {name: name for name in seen.channels})
+
+
+def answered_write(output: Path, seen, nucleus: str) -> str:
+    """Return YES or NO, whether the study is to be written, or another channel of the nuclei."""
+    others = {name: name for name in seen.channels if name != nucleus}
+    instead = f", or the channel of the nuclei if it is not {nucleus}" if others else ""
+    words = {"": YES, "y": YES, "yes": YES, "n": NO, "no": NO}
+    return asked(f"Write {output}? [Y/n{instead}] ", others | words)
+
+
+def asked(question: str, answers: dict[str, str]) -> str:
+    """Ask until an answer is one of `answers`, and return what it means; raises InputError."""
+    known = {word.lower(): meaning for word, meaning in answers.items()} | answers
+    while True:
+        try:
+            answer = input(question).strip()
+        except EOFError as error:
+            raise InputError(
+                "nobody answered; say it with a flag, and --yes (see --help)"
+            ) from error
+        meaning = known.get(answer, known.get(answer.lower()))
+        if meaning is not None:
+            return meaning
+        print(f"'{answer}' is no answer; {one_of(answer, filter(None, answers))}")
 
 
 if __name__ == "__main__":

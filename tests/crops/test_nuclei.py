@@ -160,6 +160,28 @@ def test_eight_bit_field_gives_the_same_nuclei():
     assert len(small) == 2
 
 
+def test_an_export_of_few_grey_levels_has_the_nuclei_of_its_original():
+    centres = [(40, 50), (60, 180), (120, 61), (143, 61), (281, 200)]
+    dim, _ = field_with_discs(centres[:3], level=400)
+    bright, mask = field_with_discs(centres[3:], level=900)
+    image = np.where(mask, bright, dim)
+    for steps in (64, 128):
+        export = (image // steps).astype(np.uint8)
+        assert export.max() <= 15
+        np.testing.assert_allclose(centres_of(find_nuclei(export, SETTINGS)), centres, atol=2)
+        # A camera's offset changes nothing.
+        offset = find_nuclei(export.astype(np.uint16) + 1000, SETTINGS)
+        assert centres_of(offset) == centres_of(find_nuclei(export, SETTINGS))
+
+
+@pytest.mark.parametrize("steps", [8, 16, 64])
+def test_camera_noise_rounded_to_few_grey_levels_has_no_nuclei(steps):
+    rng = np.random.default_rng(steps)
+    for level in (125, 160, 200, 300):
+        field = expose(np.full((520, 696), level, np.float32), rng)
+        assert len(find_nuclei((field // steps).astype(np.uint8), SETTINGS)) == 0
+
+
 @pytest.mark.parametrize("level", [0, 150, 4095, 65535])
 def test_constant_field_has_no_nuclei(level):
     assert len(find_nuclei(np.full((520, 696), level, np.uint16), SETTINGS)) == 0

@@ -1,6 +1,7 @@
 """Plates of any make without code: a LoadData table, a pattern of file names, OME-Zarr plates."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -322,6 +323,32 @@ def test_tables_per_plate_are_found_by_their_path(tmp_path):
     assert list_plates(source) == ["P1", "P2"]
     assert list_channels(source) == ["OrigDNA", "OrigER"]
     assert len(index_plate(source, "own", "P1")[0]) == 4
+
+
+# Folders.
+
+
+def test_a_folder_that_cannot_be_listed_is_named(tmp_path, monkeypatch):
+    put(tmp_path / "P1/a/B02.tif")
+    scandir = os.scandir
+
+    def refused(path):
+        if os.fspath(path).endswith("P1/a"):
+            raise PermissionError(13, "Permission denied", os.fspath(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refused)
+    source = Source("files", tmp_path / "{plate}", ("c1",), pattern=r".*(?P<well>B02)\.tif")
+    expected = f"{tmp_path}/P1/a: cannot be listed (Permission denied); make this folder readable"
+    assert refusal(source) == expected
+
+
+def test_hidden_plates_are_none(tmp_path):
+    for name in ("P1.zarr/.zgroup", "._P1.zarr", "P2/B02.tif", "._P2", ".DS_Store"):
+        put(tmp_path / name)
+    assert list_plates(Source("ome_zarr", tmp_path, ())) == ["P1"]
+    source = Source("files", tmp_path / "{plate}", ("c1",), pattern=r"(?P<well>B02)\.tif")
+    assert list_plates(source) == ["P1.zarr", "P2"]
 
 
 # Files by pattern.

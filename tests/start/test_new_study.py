@@ -19,17 +19,12 @@ from hcsqc.core import config as settings
 from hcsqc.core.config_check import check_config
 from hcsqc.core.errors import InputError
 from hcsqc.screens.layouts import Source, index_plate, list_plates
-from hcsqc.start import survey as guided_start
+from hcsqc.start import preview
 from hcsqc.start.find import find_screen
 from hcsqc.start.naming_schemes import name_files
+from hcsqc.start.outlines import guess_nucleus_channel, round_outlines
 from hcsqc.start.study_file import label_counts
-from hcsqc.start.survey import (
-    choose_composite,
-    evaluation_wells,
-    nucleus_channel,
-    round_outlines,
-    survey,
-)
+from hcsqc.start.survey import choose_composite, evaluation_wells, outlines, survey
 from scripts.start import new_study
 from tests.conftest import ROOT
 from tests.screens.ngff import write_plate
@@ -42,13 +37,14 @@ WELLS, SITES = ("B02", "B03", "C02", "C03"), (1, 2)
 SIDE = 200
 
 
-draw_preview = guided_start.draw_preview
+draw_preview, draw_channels = preview.draw_preview, preview.draw_channels
 
 
 @pytest.fixture(autouse=True)
 def without_waiting(monkeypatch):
     """Spare most tests the drawing and the reading of config.yaml, longer than all the rest."""
-    monkeypatch.setattr(guided_start, "draw_preview", lambda *_: None)
+    monkeypatch.setattr(preview, "draw_preview", lambda *_: None)
+    monkeypatch.setattr(preview, "draw_channels", lambda *_: None)
     monkeypatch.setattr(new_study, "defaults", lambda: DEFAULTS)
 
 
@@ -111,6 +107,7 @@ def written(path, tmp_path, *words):
         output=output,
         name=parts.get("--name", "mine"),
         layout=parts.get("--layout"),
+        pattern=parts.get("--pattern"),
         nucleus_channel=parts.get("--nucleus-channel"),
         composite=parts["--composite"].split() if "--composite" in parts else None,
     )
@@ -201,6 +198,21 @@ SCHEMES = {
         (1, 2),
         ("001", "002"),
     ),
+    "wells in small letters": (
+        lambda p, w, s, c: f"{p}/exp_{w.lower()}_s{s}_w{c}.tif",
+        (1, 2),
+        ("w1", "w2"),
+    ),
+    "Gen5": (
+        lambda p, w, s, c: f"{p}/{w[0]}{int(w[1:])}_01_1_{s}_{c}_001.tif",
+        ("DAPI", "GFP"),
+        ("DAPI", "GFP"),
+    ),
+    "a folder per channel": (
+        lambda p, w, s, c: f"{p}/{c}/{w}_s{s}.tif",
+        ("FITC 488", "Hoechst"),
+        ("FITC", "Hoechst"),
+    ),
     "IN Cell": (
         lambda p, w, s, c: f"{p}/{w[0]} - {w[1:]}(fld {s} wv {c} - {c} wix 1).tif",
         ("DAPI", "Cy3"),
@@ -239,12 +251,13 @@ def test_naming_scheme_gives_plates_channels_and_fields(tmp_path, scheme, plates
     assert set(plates) <= set(list_plates(found.source))
 
 
-def test_folder_of_one_plate_is_named_after_it(tmp_path):
+@pytest.mark.parametrize("given", ["BR7", "BR7/Images"])
+def test_folder_of_one_plate_and_well_is_named_after_it(tmp_path, given):
     for channel in (1, 2):
         path = tmp_path / "BR7" / "Images" / f"r02c03f01p01-ch{channel}sk1fk1fl1.tiff"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"x")
-    found = find_screen(tmp_path / "BR7")
+    found = find_screen(tmp_path / given)
     assert found.plates == ["BR7"]
     assert index_plate(found.source, "mine", "BR7")[0]["well"].tolist() == ["B03"]
 
@@ -253,7 +266,14 @@ def test_folder_of_one_plate_is_named_after_it(tmp_path):
     ("name", "expected"),
     [
         ("B02.tif", ("B02", "1", None)),
-        ("b2_s1_w1.tif", None),
+        ("b2_s1_w1.tif", ("B02", "1", "w1")),
+        ("P01_a01_s1_w1.tif", ("A01", "1", "w1")),
+        ("b02_f01_w1.tif", ("B02", "1", "w1")),
+        ("b02_c01_s1.tif", ("B02", "1", "c01")),
+        ("x_b02_dapi.tif", ("B02", "1", "dapi")),
+        ("c1.tif", None),
+        ("B7_01_1_3_DAPI_001.tif", ("B07", "3", "DAPI")),
+        ("B7_01_2_1_Texas Red_001.tif", ("B07", "1", "Texas")),
         ("P1_F02_s1.tif", ("F02", "1", None)),
         ("B02_C1_s1.tif", ("B02", "1", "C1")),
         ("B02_F1_C2.tif", ("B02", "1", "C2")),
@@ -294,6 +314,12 @@ def test_one_plane_and_time_point_of_many_are_used(tmp_path):
     folders = [f"P1/TimePoint_{time}/B02_s1_w1.tif" for time in (1, 2, 10)]
     named = name_files(tmp_path, folders)
     assert named.pattern.startswith("TimePoint_1/") and "only TimePoint_1 is used" in named.notes[0]
+    steps = [f"P1/TimePoint_{time}/ZStep_{z}/B02_s1_w1.tif" for time in (1, 2) for z in (1, 2, 10)]
+    assert name_files(tmp_path, steps).pattern.startswith("TimePoint_1/ZStep_2/")
+    for z_name in ("P1/B02_s1_w1_z{}.tif", "P1/B02_s1_z{}_w1.tif"):
+        named = name_files(tmp_path, [z_name.format(z) for z in (1, 2, 10)])
+        assert named.notes == ["3 z planes in files of their own: only 2 is used"]
+        assert named.channels == ("w1",)
 
 
 def test_folders_of_channels_and_of_wells_are_no_plates(tmp_path):
@@ -303,6 +329,91 @@ def test_folders_of_channels_and_of_wells_are_no_plates(tmp_path):
     assert name_files(tmp_path, by_well).plates == ["P7"]
     by_plate = [f"{p}/x_{w}_s1_{c}.tif" for c in "ab" for p, w in (("P1", "B02"), ("P2", "C03"))]
     assert name_files(tmp_path, by_plate).plates == ["P1", "P2"]
+
+
+VOYAGER = [f"P1/X_B02_T0001F00{site}L01A0{c}Z01C0{c}.tif" for site in (1, 2) for c in (1, 2)]
+PLAIN = [f"P1/{well}_s1_w{c}.tif" for well in WELLS for c in (1, 2)]
+
+
+@pytest.mark.parametrize(
+    ("images", "strays"),
+    [
+        (VOYAGER, [f"P1/SC_BP{c}-45_40x_M10_CH0{c}.tif" for c in range(1, 9)]),
+        (VOYAGER, [f"P1/SC_40x_M10_CH0{c}.tif" for c in range(1, 9)] + ["P1/DC_sCMOS #1_CAM1.tif"]),
+        (PLAIN, [path.replace(".tif", f"_thumb{UUID}.tif") for path in PLAIN]),
+        (PLAIN, [f"overview_{number}.png" for number in range(20)]),
+    ],
+    ids=["corrections", "corrections alike", "thumbnails", "overviews"],
+)
+def test_strays_do_not_choose_the_scheme(tmp_path, images, strays):
+    named, alone = name_files(tmp_path, images + strays), name_files(tmp_path, images)
+    assert (named.scheme, named.pattern) == (alone.scheme, alone.pattern)
+    assert (named.plates, named.channels) == (alone.plates, alone.channels)
+
+
+def test_hidden_files_and_links_that_lead_back_are_nobodys(tmp_path):
+    hidden = [path.replace("P1/", "P1/._") for path in PLAIN]
+    for path in (*PLAIN, *hidden, "._P1", ".Trash/C07_s1_w1.tif", "P1/.cache/D07_s1_w1.tif"):
+        (tmp_path / "s" / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "s" / path).write_bytes(b"x")
+    (tmp_path / "s" / "P1" / "back").symlink_to(tmp_path / "s")
+    found = find_screen(tmp_path / "s")
+    assert (found.plates, found.notes, list_plates(found.source)) == (["P1"], [], ["P1"])
+    fields, strangers = index_plate(found.source, "mine", "P1")
+    assert fields["well"].tolist() == list(WELLS) and strangers == []
+    assert fields["problem"].isna().all()
+
+
+# A pattern of one's own.
+
+OWN = r"img-(?P<well>[A-H]\d\d)-(?P<site>\d)-(?P<channel>\w+)\.tif"
+
+
+def own(plate, well, site, channel):
+    return f"{plate}/img-{well}-{site}-{channel}.tif"
+
+
+@pytest.mark.parametrize(("given", "pattern"), [("s", rf"(?P<plate>P\d)/{OWN}"), ("s/P1", OWN)])
+def test_a_given_pattern_names_plates_and_channels(tmp_path, given, pattern):
+    write_images(tmp_path / "s", own, ("DAPI", "GFP"))
+    (tmp_path / "s" / "P1" / "other.tif").write_bytes(b"x")
+    text = written(tmp_path / given, tmp_path, "--pattern", pattern)
+    entry = yaml.safe_load(text)["screens"]["mine"]
+    assert (entry["layout"], entry["plates"], entry["pattern"]) == ("files", ["P1"], pattern)
+    assert entry["channels"] == ["DAPI", "GFP"]
+    assert len(indexed(text)["P1"]) == 8
+    assert "images of other names are left out" in text
+
+
+@pytest.mark.parametrize(
+    ("pattern", "message"),
+    [
+        ("(", "pattern ( is no regular expression"),
+        (r"img-(?P<welll>\w+)", "unknown group 'welll'; did you mean 'well'?"),
+        (r"img-(?P<site>\d)", "needs a group (?P<well>...)"),
+        (r"(?P<well>[A-H]\d\d)", "it matches 'B02' of P1/img-B02-1-DAPI.tif, but must match the"),
+        (r"x(?P<well>\d)", "matches none of 16 images, such as P1/img-B02-1-DAPI.tif"),
+        (r".*(?P<well>GFP|DAPI)\.tif", "it gives no well such as A01"),
+        (r".*(?P<well>[A-H]\d\d)-.*", "the same well, site and channel; tell them apart"),
+    ],
+)
+def test_a_pattern_that_does_not_fit_says_why(tmp_path, pattern, message):
+    for well in WELLS:
+        for site in SITES:
+            for channel in ("DAPI", "GFP"):
+                path = tmp_path / own("P1", well, site, channel)
+                path.parent.mkdir(exist_ok=True)
+                path.write_bytes(b"x")
+    with pytest.raises(InputError) as caught:
+        find_screen(tmp_path, None, pattern)
+    assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_pattern_is_for_a_folder_of_files(tmp_path):
+    (tmp_path / "load_data.csv").write_text("x")
+    for path, layout in ((tmp_path / "load_data.csv", None), (tmp_path, "ome_zarr")):
+        with pytest.raises(InputError, match="--pattern: says how files of layout files are named"):
+            find_screen(path, layout, OWN)
 
 
 def test_two_files_for_one_channel_are_refused(tmp_path):
@@ -328,7 +439,7 @@ def test_script_writes_a_study_that_runs(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "plates:   2 (P1, P2)" in done.stdout
     assert "images:   200 x 200 px, 12 bit" in done.stdout
-    assert "nuclei in channel: DAPI, by its name" in done.stdout
+    assert "nuclei in channel: DAPI, by its outlines, round and of one size, and by" in done.stdout
     assert "fields:   16, 16 of them with every channel" in done.stdout
     preview = cv2.imread(str(output.with_suffix(".preview.png")))
     assert preview.shape[1] > 2 * preview.shape[0] and preview.std() > 30
@@ -374,7 +485,7 @@ def test_an_existing_study_is_never_overwritten(tmp_path):
 
 
 def test_same_images_give_the_same_study_and_preview(tmp_path, monkeypatch):
-    monkeypatch.setattr(guided_start, "draw_preview", draw_preview)
+    monkeypatch.setattr(preview, "draw_preview", draw_preview)
     write_images(tmp_path / "screen", simple, ("DAPI", "GFP", "RFP"))
     results = []
     for _ in range(2):
@@ -519,45 +630,121 @@ def test_unnamed_nuclei_are_known_by_their_round_outlines(tmp_path, nucleus):
     channels = ("C01", "C02", "C03")
     write_images(tmp_path, simple, channels, nucleus=nucleus)
     seen = survey(find_screen(tmp_path), CROPS)
-    assert nucleus_channel(seen) == (channels[nucleus], "it shows the roundest outlines")
+    guess = guess_nucleus_channel(outlines(seen))
+    assert (guess.channel, guess.warning) == (channels[nucleus], None)
+    assert guess.why == "by its outlines, round and of one size"
 
 
-def test_a_name_decides_against_outlines(tmp_path):
-    write_images(tmp_path, simple, ("GFP", "Hoechst", "w1"), nucleus=0)
-    assert nucleus_channel(survey(find_screen(tmp_path), CROPS))[0] == "Hoechst"
+def test_clear_outlines_decide_against_a_name_with_a_warning(tmp_path, capsys):
+    write_images(tmp_path / "s", simple, ("w1", "w2", "w3"), nucleus=1)
+    text = written(tmp_path / "s", tmp_path)
+    assert yaml.safe_load(text)["screens"]["mine"]["nucleus_channel"] == "w2"
+    assert "warning:  w1 is called as the nuclei's channel usually is" in capsys.readouterr().out
 
 
 def test_nuclei_that_cannot_be_told_are_an_error_that_names_the_flag(tmp_path):
     paths = write_images(tmp_path / "s", simple, ("C01", "C02"))
     for path in paths:
         tifffile.imwrite(path, pixels(0))
-    with pytest.raises(InputError, match="C01 1.00, C02 1.00.; name it with --nucleus-channel"):
+    with pytest.raises(InputError, match="C01 1.00, C02 1.00.; look at .*.channels.png and say"):
         written(tmp_path / "s", tmp_path)
     text = written(tmp_path / "s", tmp_path, "--nucleus-channel", "C02")
     assert yaml.safe_load(text)["screens"]["mine"]["nucleus_channel"] == "C02"
 
 
-def test_a_person_at_the_terminal_is_asked(tmp_path, monkeypatch):
-    paths = write_images(tmp_path / "s", simple, ("C01", "C02"))
-    for path in paths:
+@pytest.fixture
+def at_terminal(tmp_path, monkeypatch):
+    """Return how a person at a terminal runs the script with answers; the file that is written."""
+
+    def start(*answers):
+        given = iter(answers)
+
+        def answer(_):
+            try:
+                return next(given)
+            except StopIteration as end:
+                raise EOFError from end
+
+        output = tmp_path / "my_study.yaml"
+        monkeypatch.setattr("builtins.input", answer)
+        monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
+        words = [new_study.__file__, str(tmp_path / "s"), "--output", str(output)]
+        monkeypatch.setattr(sys, "argv", words)
+        new_study.main()
+        assert next(given, None) is None  # no question was left out
+        return output
+
+    return start
+
+
+@pytest.fixture
+def in_doubt(tmp_path):
+    """Two channels with the same discs, and what their names do not say."""
+    for path in write_images(tmp_path / "s", simple, ("C01", "C02")):
         tifffile.imwrite(path, pixels(0))
-    answers = iter(["C02", "no", "C02", "y"])
-    monkeypatch.setattr("builtins.input", lambda _: next(answers))
-    monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
-    output = tmp_path / "my_study.yaml"
-    monkeypatch.setattr(
-        sys, "argv", [new_study.__file__, str(tmp_path / "s"), "--output", str(output)]
+
+
+def test_a_wrong_answer_asks_again(in_doubt, at_terminal, capsys):
+    assert not at_terminal("C2", "", "c02", "perhaps", "no").exists()
+    out = capsys.readouterr().out
+    assert "'C2' is no answer; did you mean 'C02'? there are: C01, C02" in out
+    assert "'perhaps' is no answer" in out and "nothing written but the preview" in out
+    assert "nucleus_channel: C02" in at_terminal("C02", "Y").read_text()
+
+
+def test_another_channel_shows_another_preview(in_doubt, at_terminal, monkeypatch):
+    shown = []
+    monkeypatch.setattr(preview, "draw_preview", lambda *what: shown.append(what[3]))
+    assert "nucleus_channel: C01" in at_terminal("C02", "C01", "").read_text()
+    assert shown == ["C02", "C01"]
+
+
+def test_the_question_for_a_channel_shows_all_channels(
+    tmp_path, in_doubt, at_terminal, monkeypatch
+):
+    monkeypatch.setattr(preview, "draw_channels", draw_channels)
+    at_terminal("C01", "no")
+    picture = cv2.imread(str(tmp_path / "my_study.channels.png"))
+    assert picture.std() > 30 and picture.shape[1] > 500
+
+
+def test_a_channel_without_nuclei_is_asked_for_again(tmp_path, at_terminal):
+    for path in write_images(tmp_path / "s", simple, ("DAPI", "GFP")):
+        if "DAPI" in path.name:
+            tifffile.imwrite(path, np.full((SIDE, SIDE), 80, np.uint16))
+    assert "nucleus_channel: GFP" in at_terminal("DAPI", "GFP", "yes").read_text()
+
+
+def test_a_folder_of_two_schemes_is_asked_about(tmp_path, at_terminal, capsys):
+    write_images(tmp_path / "s", simple, ("DAPI", "GFP"))
+    write_images(
+        tmp_path / "s", lambda p, w, s, c: f"{p}/{w}f{s:02d}_x_{w}f{s:02d}{c}.tif", ("d0",)
     )
-    new_study.main()
-    assert not output.exists()
-    new_study.main()
-    assert "nucleus_channel: C02" in output.read_text()
+    text = at_terminal("3", "1", "yes").read_text()
+    assert "channels: [DAPI, GFP]" in text and "images of other names are left out" in text
+    assert "1: well, site and channel, P1/B02_s1_DAPI.tif" in capsys.readouterr().out
+
+
+def test_a_folder_of_two_tables_is_asked_about(tmp_path, at_terminal):
+    rows = loaddata(write_images(tmp_path / "s", simple, ("DNA", "ER")))
+    for name in ("a.csv", "b.csv"):
+        rows.to_csv(tmp_path / "s" / name, index=False)
+    assert f"table: {tmp_path}/s/b.csv" in at_terminal("c", "2", "yes").read_text()
+
+
+def test_nobody_at_the_terminal_ends_with_one_line(in_doubt, at_terminal):
+    with pytest.raises(SystemExit, match="error: nobody answered"):
+        at_terminal()
 
 
 def test_outlines_of_discs_are_round_and_of_streaks_are_not():
     share, diameter = round_outlines(pixels(0))
     assert share > 0.95 and diameter == pytest.approx(27, abs=3)
     assert round_outlines(pixels(1))[0] < 0.1
+    sizes = np.zeros((SIDE, SIDE), np.uint16)
+    for x, y, radius in ((60, 60, 45), (150, 50, 20), (50, 150, 12), (150, 150, 8)):
+        cv2.circle(sizes, (x, y), radius, 1000, -1)
+    assert 0.6 < round_outlines(sizes)[0] < 0.85  # round, but only the largest is of the usual size
     assert round_outlines(np.zeros((50, 50), np.uint16)) == (0.0, 0.0)
 
 
@@ -696,13 +883,56 @@ def test_plate_without_a_complete_channel_set(tmp_path):
     assert "B02 site 1: no image of channel GFP" in message
 
 
-def test_too_few_wells_and_no_nuclei(tmp_path):
-    write_images(tmp_path / "a", simple, ("DAPI", "GFP"), wells=("B02", "B03"))
-    assert "has 2 wells, B02, B03; a study needs at least 3" in refusal(tmp_path / "a")
-    for path in write_images(tmp_path / "b", simple, ("DAPI", "GFP")):
+@pytest.mark.parametrize("wells", [("B02",), ("B02", "B03")])
+def test_one_or_two_wells_are_shown_before_it_is_said_why_no_study_is_written(
+    tmp_path, monkeypatch, capsys, wells
+):
+    shown = []
+    monkeypatch.setattr(preview, "draw_preview", lambda examples, *_: shown.append(examples))
+    write_images(tmp_path / "s", simple, ("DAPI", "GFP"), wells=wells)
+    with pytest.raises(InputError, match=f"of {' and '.join(wells)} only, and a detector needs 3"):
+        written(tmp_path / "s", tmp_path)
+    assert len(shown) == 1 and "preview:" in capsys.readouterr().out
+    assert not (tmp_path / "my_study.yaml").exists()
+
+
+def test_a_channel_without_nuclei_is_an_error_that_names_the_picture_of_all(tmp_path):
+    for path in write_images(tmp_path / "s", simple, ("DAPI", "GFP")):
         tifffile.imwrite(path, np.full((SIDE, SIDE), 7, np.uint16))
-    with pytest.raises(InputError, match="0 nuclei found in channel DAPI of 8 fields"):
-        written(tmp_path / "b", tmp_path)
+    with pytest.raises(
+        InputError, match="no nuclei found in channel DAPI of 8 fields .*channels.p"
+    ):
+        written(tmp_path / "s", tmp_path)
+
+
+def test_fields_smaller_than_a_window_are_an_error(tmp_path):
+    for path in write_images(tmp_path / "s", simple, ("DAPI", "GFP")):
+        tifffile.imwrite(path, tifffile.imread(path)[:100, :100])
+    with pytest.raises(InputError, match="none has a whole window of 128 px"):
+        written(tmp_path / "s", tmp_path)
+
+
+def test_few_nuclei_are_a_warning_that_says_what_to_try(tmp_path, capsys):
+    paths = write_images(tmp_path / "s", simple, ("DAPI", "GFP"))
+    written(tmp_path / "s", tmp_path)
+    assert "warning:" not in capsys.readouterr().out
+    (tmp_path / "my_study.yaml").unlink()
+    for path in paths[2:]:
+        tifffile.imwrite(path, np.full((SIDE, SIDE), 80, np.uint16))
+    written(tmp_path / "s", tmp_path, "--nucleus-channel", "DAPI")
+    out = capsys.readouterr().out
+    assert "warning:  few nuclei: 0.6 per field, in 1 of 8 fields." in out
+    assert "--nucleus-channel" in out and "nucleus_diameter_px" in out
+
+
+def test_dim_exports_are_warned_of_and_their_nuclei_found(tmp_path, capsys):
+    paths = write_images(tmp_path / "s", simple, ("DAPI", "GFP"))
+    for path in paths:
+        tifffile.imwrite(path, (tifffile.imread(path) // 1024).astype(np.uint8))
+    written(tmp_path / "s", tmp_path)
+    out = capsys.readouterr().out
+    assert "cells are only 3 of 255 grey levels brighter" in out
+    assert "nuclei:   5 per field" in out
 
 
 # Real images.

@@ -18,10 +18,16 @@ SHRUNK_DIAMETER_PX = 10.5
 OTSU_SHARE = 0.65
 # A pixel belongs to a nucleus only if it stands out of the background by this many standard
 # deviations of it; without that, the threshold cuts through the noise of an empty field.
-BACKGROUND_SIGMAS = 4.0
+BACKGROUND_SIGMAS, LEAST_NOISE = 4.0, 1.0
 # What the mean of the darkest quarter of a normal distribution lacks to its 25th percentile.
 DARKEST_QUARTER_SIGMAS = 0.597
 BACKGROUND_PERCENTILE, BRIGHT_PERCENTILE = 25.0, 99.5
+# An export to 8 bits that was not stretched leaves nuclei a few grey levels above the background,
+# and rounds the noise away. Each level is then divided into so many parts, which averaging fills.
+FEW_LEVELS, PARTS_OF_A_LEVEL = 32, 64
+# In levels: the standard deviation of rounding, 0.29, in a mean of four pixels, as shrinking takes.
+ROUNDING_NOISE = 0.15
+SMOOTHING_PX = 0.7  # of the shrunken field, so that the steps of rounding are no outlines
 # In a field of few nuclei, their glow and uneven light weigh as much as they do. It is one if fewer
 # than this share of its pixels are so many deviations bright; what is dimmer in it than the other
 # share of a nucleus is none.
@@ -88,6 +94,7 @@ def nuclei_shown(channel: str, diameter_px: float, smallest_px: int) -> NucleusC
 
 
 Regions = tuple[np.ndarray, np.ndarray, np.ndarray]
+Levels = tuple[int, float, int, int, float]
 
 
 def _fast(dna: np.ndarray, diameter: float) -> Regions:
@@ -101,8 +108,8 @@ def _fast(dna: np.ndarray, diameter: float) -> Regions:
     height, width = int(dna.shape[0] / shrink), int(dna.shape[1] / shrink)
     if not height or not width:
         return _none()
-    small = _shrunk(dna, width, height)
-    mask = _foreground(small, diameter / shrink)
+    small, levels = _shrunk_finely(dna, width, height, diameter / shrink)
+    mask = _foreground(small, levels)
     peaks = _peaks(mask, diameter / shrink)
     if not len(peaks):
         return _none()
@@ -136,16 +143,34 @@ def _shrunk(dna: np.ndarray, width: int, height: int) -> np.ndarray:
     return cv2.resize(dna, (width, height), interpolation=cv2.INTER_LINEAR)
 
 
-def _foreground(dna: np.ndarray, diameter: float) -> np.ndarray:
+def _shrunk_finely(
+    dna: np.ndarray, width: int, height: int, diameter: float
+) -> tuple[np.ndarray, Levels]:
+    """Return the field at another size, of more grey levels if it has few, and its levels.
+
+    `diameter` is in pixels of the shrunken field.
+    """
+    small = _shrunk(dna, width, height)
+    levels = _levels(small, diameter, LEAST_NOISE)
+    background, noise, _, peak, _ = levels
+    if noise > LEAST_NOISE or not 0 < peak - background < FEW_LEVELS:
+        return small, levels
+    lowest = max(0, background - FEW_LEVELS)
+    few = np.clip(dna.astype(np.int32) - lowest, 0, 65535 // PARTS_OF_A_LEVEL)
+    small = _shrunk((PARTS_OF_A_LEVEL * few).astype(np.uint16), width, height)
+    small = cv2.GaussianBlur(small, (0, 0), SMOOTHING_PX)
+    return small, _levels(small, diameter, PARTS_OF_A_LEVEL * ROUNDING_NOISE)
+
+
+def _foreground(dna: np.ndarray, levels: Levels) -> np.ndarray:
     """Return which pixels belong to nuclei: 255 or 0."""
-    background, noise, bright, peak, clear = _levels(dna, diameter)
+    background, noise, bright, peak, clear = levels
     least = BACKGROUND_SIGMAS * noise
     if clear < SPARSE_SHARE:
         bright = max(bright, background + round(0.25 * (peak - background)))
         least = max(least, DIMMEST_SHARE * (peak - background))
     span = max(1.0, float(bright - background))
-    levels = 256 if dna.dtype == np.uint8 else 65536
-    roots = np.full(levels, 255, np.uint8)
+    roots = np.full(256 if dna.dtype == np.uint8 else 65536, 255, np.uint8)
     roots[: background + 1] = 0
     roots[background : bright + 1] = np.rint(
         255 * np.sqrt(np.arange(bright - background + 1) / span)
@@ -157,7 +182,7 @@ def _foreground(dna: np.ndarray, diameter: float) -> np.ndarray:
     return cv2.threshold(scaled, max(OTSU_SHARE * otsu, least), 255, cv2.THRESH_BINARY)[1]
 
 
-def _levels(dna: np.ndarray, diameter: float) -> tuple[int, float, int, int, float]:
+def _levels(dna: np.ndarray, diameter: float, least_noise: float) -> Levels:
     """Return grey levels of a shrunken field and the share of its pixels that are clearly bright.
 
     The levels are the background, its noise, the brightest pixels, and half a nucleus of them.
@@ -169,7 +194,7 @@ def _levels(dna: np.ndarray, diameter: float) -> tuple[int, float, int, int, flo
     top = max(cumulated[-1] - half_a_nucleus, shares[1])
     background, bright, peak = np.searchsorted(cumulated, [*shares, top])
     below = counts[: background + 1] @ np.arange(background + 1) / cumulated[background]
-    noise = max(1.0, (background - below) / DARKEST_QUARTER_SIGMAS)
+    noise = max(least_noise, (background - below) / DARKEST_QUARTER_SIGMAS)
     clear = counts[background + round(CLEAR_SIGMAS * noise) :].sum() / cumulated[-1]
     return background, noise, bright, peak, clear
 

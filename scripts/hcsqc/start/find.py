@@ -18,9 +18,17 @@ from hcsqc.core.config import CHANNELS
 from hcsqc.core.errors import InputError
 from hcsqc.screens.images.read import UnreadableField
 from hcsqc.screens.images.tiff import SIGNATURES, decode_tiff
-from hcsqc.screens.layouts import LAYOUTS, Source, bbbc021, bbbc022, list_channels, list_plates
-from hcsqc.screens.layouts.base import first_few, one_of
-from hcsqc.start.naming_schemes import name_files
+from hcsqc.screens.layouts import (
+    LAYOUTS,
+    Source,
+    bbbc021,
+    bbbc022,
+    by_pattern,
+    list_channels,
+    list_plates,
+)
+from hcsqc.screens.layouts.base import first_few, is_hidden, one_of, walk
+from hcsqc.start.naming_schemes import InDoubt, name_files
 
 IMAGE_ENDINGS = (".tif", ".tiff", ".png")
 TABLE_ENDINGS = (".csv", ".csv.gz", ".parquet")
@@ -59,14 +67,13 @@ class _Folder:
     @cached_property
     def _listing(self) -> tuple[list[str], list[str], list[str]]:
         images, tables, zarrs = [], [], []
-        for root, folders, names in os.walk(self.path, followlinks=True):
-            below = Path(root).relative_to(self.path)
-            if any(name in names for name in ZARR_GROUP):
+        for root, folders, names in walk(self.path):
+            below = root.relative_to(self.path)
+            if any((root / name).is_file() for name in ZARR_GROUP):
                 zarrs.append(below.as_posix())
                 folders.clear()
                 continue
-            folders.sort()
-            for name in sorted(names):
+            for name in names:
                 path = (below / name).as_posix()
                 if name.lower().endswith(IMAGE_ENDINGS):
                     images.append(path)
@@ -91,13 +98,22 @@ class _Folder:
         return [table for table in self.tables if _is_loaddata(_columns_if_any(table))]
 
 
-def find_screen(path: Path, layout: str | None = None) -> FoundScreen:
+def find_screen(
+    path: Path,
+    layout: str | None = None,
+    pattern: str | None = None,
+    scheme: str | None = None,
+) -> FoundScreen:
     """Find the layout of the images at `path`, a folder or a LoadData table, or check `layout`.
 
-    Raises InputError if there are no images, no layout or several fit them, or a table is none of
-    LoadData.
+    Of layout `files`, `pattern` says how the files of a folder are named, or `scheme`, one of
+    SCHEMES, which of their names count.
+    Raises InDoubt if several layouts fit; InputError if there are no images, no layout fits them, a
+    table is none of LoadData, or the pattern places no image or two as one.
     """
     path = path.expanduser().resolve()
+    if pattern and (path.is_file() or layout not in (None, "files")):
+        raise InputError("--pattern: says how files of layout files are named; give their folder")
     if path.is_dir():
         folder = _Folder(path)
     elif path.is_file():
@@ -105,8 +121,13 @@ def find_screen(path: Path, layout: str | None = None) -> FoundScreen:
         layout = layout or "loaddata"
     else:
         raise InputError(f"{path}: no such folder or table; give the path of your images")
-    layout = layout or _only_layout(folder)
-    found = _FINDERS[layout](folder)
+    layout = layout or ("files" if pattern or scheme else _only_layout(folder))
+    if pattern:
+        found = _find_pattern(folder, pattern)
+    elif layout == "files":
+        found = _find_files(folder, scheme)
+    else:
+        found = _FINDERS[layout](folder)
     if not found.plates:
         raise InputError(f"{path}: has no plate of layout {layout}")
     wrong = [name for name in found.source.channels if not CHANNEL_NAME.fullmatch(name)]
@@ -136,13 +157,20 @@ def _only_layout(folder: _Folder) -> str:
     named = [name for name in _BBBC if _bbbc_root(folder, name)]
     if folder.zarrs and (folder.images or folder.loaddata_tables):
         other = folder.images[0] if folder.images else folder.loaddata_tables[0].name
-        raise InputError(
+        layout = "loaddata" if folder.loaddata_tables else named[0] if named else "files"
+        raise InDoubt(
             f"{folder.path}: mixed layouts: OME-Zarr ({folder.zarrs[0]}) and others ({other}). "
-            "Give a folder that holds one of them, or say --layout"
+            "Give a folder that holds one of them, or say --layout",
+            {
+                f"OME-Zarr, {folder.zarrs[0]}": {"layout": "ome_zarr"},
+                f"{layout}, {other}": {"layout": layout},
+            },
         )
     if len(named) > 1:
-        raise InputError(
-            f"{folder.path}: mixed layouts: {' and '.join(named)}. Give the folder of one of them"
+        raise InDoubt(
+            f"{folder.path}: mixed layouts: {' and '.join(named)}. Give the folder of one of them, "
+            "or say --layout",
+            {layout: {"layout": layout} for layout in named},
         )
     if folder.zarrs:
         return "ome_zarr"
@@ -186,8 +214,8 @@ def _bbbc_root(folder: _Folder, layout: str) -> Path | None:
 
 
 def _image_csv(folder: _Folder, layout: str) -> Path:
-    beside = sorted(folder.path.parent.glob("*.csv"))
-    for table in [*folder.tables, *beside]:
+    beside = [table for table in folder.path.parent.glob("*.csv") if not is_hidden(table.name)]
+    for table in [*folder.tables, *sorted(beside)]:
         if _IMAGE_CSV[layout] <= set(_columns_if_any(table)):
             return table
     raise InputError(
@@ -197,23 +225,81 @@ def _image_csv(folder: _Folder, layout: str) -> Path:
     )
 
 
-def _find_files(folder: _Folder) -> FoundScreen:
+def _find_files(folder: _Folder, scheme: str | None) -> FoundScreen:
+    _require_images(folder)
+    named = name_files(folder.path, folder.images, scheme)
+    notes = list(named.notes)
+    channels = named.channels or _page_channels(folder.path / named.example, notes)
+    source = Source("files", named.images, channels, pattern=named.pattern)
+    return FoundScreen(source, named.plates, named.scheme, notes)
+
+
+def _find_pattern(folder: _Folder, text: str) -> FoundScreen:
+    """Find the images that a pattern names; without a group `plate` the folder is the plate."""
+    _require_images(folder)
+    pattern = by_pattern.compile_pattern(text)
+    matches = by_pattern.match_files(pattern, folder.images)
+    if not matches:
+        raise InputError(
+            f"{folder.path}: --pattern {text} matches none of {len(folder.images)} images, such as "
+            f"{first_few(folder.images)}{_part_matched(pattern, folder.images)}"
+        )
+    _check_distinct(folder, matches)
+    notes, groups = [], [match.groupdict() for match in matches]
+    matched = {match.string for match in matches}
+    others = [path for path in folder.images if path not in matched]
+    if others:
+        notes.append(f"images of other names are left out: {first_few(others)}")
+    channels = tuple(sorted({names["channel"] for names in groups if "channel" in names}))
+    channels = channels or _page_channels(folder.path / matches[0].string, notes)
+    if "plate" in pattern.groupindex:
+        images, plates = folder.path, sorted({names["plate"] for names in groups})
+    else:
+        images, plates = folder.path.parent / "{plate}", [folder.path.name]
+    source = Source("files", images, channels, pattern=text)
+    return FoundScreen(source, plates, "the given pattern", notes)
+
+
+def _part_matched(pattern: re.Pattern, images: list[str]) -> str:
+    """Return the end of a message about a pattern that matches no image: what it does match."""
+    found = next((match for match in map(pattern.search, images) if match and match[0]), None)
+    if found is None:
+        return "; try it on one of them, from the left"
+    if found[0] != found.string:
+        return f"; it matches '{found[0]}' of {found.string}, but must match the whole path"
+    return f"; of {found.string} it gives no well such as A01 and no number as site"
+
+
+def _check_distinct(folder: _Folder, matches: list[re.Match]) -> None:
+    seen: dict[tuple, str] = {}
+    for match in matches:
+        names = match.groupdict()
+        key = (names.get("plate"), names.get("channel"), by_pattern.place_of(match))
+        if key in seen:
+            raise InputError(
+                f"{folder.path}: --pattern gives {seen[key]} and {match.string} the same well, "
+                "site and channel; tell them apart with a group, such as (?P<plate>[^/]+), or "
+                "match only one of them"
+            )
+        seen[key] = match.string
+
+
+def _require_images(folder: _Folder) -> None:
     if not folder.images:
         raise InputError(f"{folder.path}: no images found ({', '.join(IMAGE_ENDINGS)})")
-    named = name_files(folder.path, folder.images)
-    source = Source("files", named.images, (), pattern=named.pattern)
-    notes = list(named.notes)
-    channels = named.channels
-    if not channels:
-        pages = _pages(folder.path / named.example)
-        stack = pages > MOST_CHANNELS
-        channels = tuple(f"c{number + 1}" for number in range(1 if stack else pages))
-        if pages > 1:
-            notes.append(
-                f"the {pages} pages of a file are taken as "
-                + ("a z-stack of one channel" if stack else f"the channels {', '.join(channels)}")
-            )
-    return FoundScreen(replace(source, channels=channels), named.plates, named.scheme, notes)
+
+
+def _page_channels(image: Path, notes: list[str]) -> tuple[str, ...]:
+    """Return names for the channels of a file, its pages, and add to the notes what they are."""
+    pages = _pages(image)
+    stack = pages > MOST_CHANNELS
+    channels = tuple(f"c{number + 1}" for number in range(1 if stack else pages))
+    if pages > 1:
+        notes.append(
+            f"the {pages} pages of a file are taken as "
+            + ("a z-stack of one channel" if stack else f"the channels {', '.join(channels)}")
+        )
+    return channels
 
 
 def _pages(image: Path) -> int:
@@ -281,9 +367,10 @@ def _one_table(tables: list[Path], folder: Path) -> Path:
     path = paths.pop()
     if paths or "{plate}" not in path:
         names = [table.relative_to(folder).as_posix() for table in tables]
-        raise InputError(
+        raise InDoubt(
             f"{folder}: holds {len(tables)} LoadData tables, {first_few(names)}; give the path of "
-            "one of them"
+            "one of them",
+            {name: {"path": table} for name, table in zip(names, tables, strict=True)},
         )
     return Path(path)
 
@@ -397,6 +484,5 @@ _FINDERS = {
     "bbbc022": _find_bbbc("bbbc022"),
     "bbbc021": _find_bbbc("bbbc021"),
     "loaddata": _find_loaddata,
-    "files": _find_files,
     "ome_zarr": _find_zarr,
 }

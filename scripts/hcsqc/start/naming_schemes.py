@@ -4,30 +4,70 @@ A new scheme is one entry of SCHEMES: its groups are those of layout `files`, an
 `time`, of which one value is chosen and written into the pattern.
 """
 
+import posixpath
 import re
 from collections import Counter, defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from hcsqc.core.errors import InputError
 from hcsqc.screens.layouts.base import first_few, parse_well, well_name
 
-# What may stand before the well; it becomes the plate where it tells plates apart. Where the rest
-# of the name says little, only before a well of two digits: in B02_C1_s1.tif, C1 is the channel.
-_PLATE = r"(?:(?P<plate>[^/]+)_)?"
-_PLATE_BEFORE_TWO_DIGITS = r"(?:(?P<plate>[^/]+)_(?=[A-Z]{1,2}\d\d\D))?"
-_WELL = r"(?P<well>[A-Z]{1,2}\d{1,2})"
-_SITE = r"(?i:site|field|fld|f|s)?(?P<site>\d+)"
 _UUID = r"[0-9A-F]{8}(?:-[0-9A-F]{4}){3}-[0-9A-F]{12}"
 _ENDING = r"(?:\.(?i:ome))?\.(?i:tiff?|png)"
+
+
+def _named_by_well(well: str, before: str, site: str) -> dict[str, str]:
+    """Return the schemes of names with a well such as B02 in the middle.
+
+    `before` is what may stand before the well where the rest of the name says little; `site` is
+    ImageXpress'.
+    """
+    well = f"(?P<well>{well})"
+    # What stands before the well becomes the plate where it tells plates apart.
+    imagexpress = rf"(?:(?P<plate>[^/]+)_)?{well}{site}"
+    number = r"(?i:site|field|fld|f|s)?(?P<site>\d+)"
+    return {
+        "ImageXpress": (
+            rf"{imagexpress}_(?P<channel>w\d)(?:_z(?P<plane>\d+))?(?:{_UUID})?{_ENDING}"
+        ),
+        "ImageXpress, z before the channel": (
+            rf"{imagexpress}_z(?P<plane>\d+)_(?P<channel>w\d)(?:{_UUID})?{_ENDING}"
+        ),
+        "well and site, channels as pages": rf"{before}{well}[_-]{number}(?:{_UUID})?{_ENDING}",
+        "well, site and channel": (
+            rf"{before}{well}[_-]{number}[_-](?P<channel>[A-Za-z0-9]+){_ENDING}"
+        ),
+        "well, channel and site": (
+            rf"{before}{well}[_-](?P<channel>[A-Za-z][A-Za-z0-9]*)[_-]{number}{_ENDING}"
+        ),
+        "well and channel": rf"{before}{well}[_-](?P<channel>[A-Za-z][A-Za-z0-9]*){_ENDING}",
+        "well, channels as pages": rf"{before}{well}{_ENDING}",
+    }
+
+
+_WELL = r"[A-Z]{1,2}\d{1,2}"
+# Only before a well of two digits: in B02_C1_s1.tif, C1 is the channel.
+_BY_WELL = _named_by_well(
+    _WELL, r"(?:(?P<plate>[^/]+)_(?=[A-Z]{1,2}\d\d\D))?", r"(?:_s(?P<site>\d+))?"
+)
+# Other words begin with small letters too: in b02_f01_w1.tif, f01 is the site, in c1.tif no well.
+_BY_SMALL_WELL = _named_by_well(
+    r"[a-p]\d{1,2}",
+    r"(?:(?P<plate>[^/]+)(?<![A-Pa-p]\d\d)_(?=[a-p]\d\d\D))?",
+    r"_s(?P<site>\d+)",
+)
+del _BY_SMALL_WELL["well, channels as pages"]
+_CELLVOYAGER = "Yokogawa CellVoyager"
+# Of schemes that explain the images as well, the first is taken.
 SCHEMES = {
     "Opera Phenix, Operetta": (
         r"r(?P<row>\d\d)c(?P<column>\d\d)f(?P<site>\d+)p(?P<plane>\d+)-(?P<channel>ch\d+)"
         rf"sk(?P<time>\d+)fk1fl1{_ENDING}"
     ),
-    "Yokogawa CellVoyager": (
-        rf"[^/]*_{_WELL}_T(?P<time>\d{{4}})F(?P<site>\d{{3}})L\d\dA\d\dZ(?P<plane>\d\d)"
+    _CELLVOYAGER: (
+        rf"[^/]*_(?P<well>{_WELL})_T(?P<time>\d{{4}})F(?P<site>\d{{3}})L\d\dA\d\dZ(?P<plane>\d\d)"
         rf"(?P<channel>C\d\d){_ENDING}"
     ),
     "Columbus": (
@@ -39,26 +79,42 @@ SCHEMES = {
         r"(?P<channel>[A-Za-z0-9.-]+)(?: (?!z \d)[^() ]+)*(?: z (?P<plane>\d+))?\)" + _ENDING
     ),
     "Cellomics ArrayScan": (rf"[^/]*_(?P<well>[A-Z]\d\d)f(?P<site>\d+)(?P<channel>d\d){_ENDING}"),
-    "ImageXpress": (rf"{_PLATE}{_WELL}(?:_s(?P<site>\d+))?_(?P<channel>w\d)(?:{_UUID})?{_ENDING}"),
-    "well and site, channels as pages": (rf"{_PLATE_BEFORE_TWO_DIGITS}{_WELL}[_-]{_SITE}{_ENDING}"),
-    "well, site and channel": (
-        rf"{_PLATE_BEFORE_TWO_DIGITS}{_WELL}[_-]{_SITE}[_-](?P<channel>[A-Za-z0-9]+){_ENDING}"
+    # Well, step of the protocol, number of the channel, image in the well, channel, read.
+    "Gen5 (Cytation)": (
+        rf"(?:[^/]*_)?(?P<well>{_WELL})_\d\d_\d+_(?P<site>\d+)(?:Z(?P<plane>\d+))?_"
+        rf"(?P<channel>[A-Za-z0-9.-]+)[^/_]*_(?P<time>\d{{3}}){_ENDING}"
     ),
-    "well, channel and site": (
-        rf"{_PLATE_BEFORE_TWO_DIGITS}{_WELL}[_-](?P<channel>[A-Za-z][A-Za-z0-9]*)[_-]"
-        rf"{_SITE}{_ENDING}"
-    ),
-    "well and channel": (
-        rf"{_PLATE_BEFORE_TWO_DIGITS}{_WELL}[_-](?P<channel>[A-Za-z][A-Za-z0-9]*){_ENDING}"
-    ),
-    "well, channels as pages": rf"{_PLATE_BEFORE_TWO_DIGITS}{_WELL}{_ENDING}",
+    **_BY_WELL,
+    **{f"{name}, wells in small letters": pattern for name, pattern in _BY_SMALL_WELL.items()},
 }
 _COMPILED = {name: re.compile(pattern) for name, pattern in SCHEMES.items()}
 # Folders that hold a part of a plate: no plates themselves.
 _PARTS = re.compile(r"(?i:TimePoint_\d+|ZStep_\d+|Images|w\d)")
-_THUMBNAIL = re.compile(r"(?i:thumb)")
+_ZSTEP = re.compile(r"(?i)(?<=ZStep_)\d+")
+_THUMBNAIL = re.compile(r"(?i:[_-]thumb)")
+# Beside its images CellVoyager leaves what corrects them: shading and dark current.
+_CORRECTION = re.compile(r"[SD]C_")
+# The first word of a folder tells the channel, where it is one and the names below it tell none.
+_FOLDER_CHANNEL = r"(?P<channel>[A-Za-z0-9_.-]+)"
+_CHANNEL_FOLDER = re.compile(
+    r"(?i)(?:w|c|ch|channel|wave|wavelength)[ _-]?\d+|(?:(?:DAPI|Hoechst|H33342|DNA|nuclei|DRAQ5"
+    r"|[EY]?GFP|FITC|RFP|YFP|CFP|TRITC|PE|TxRed|Texas ?Red|mCherry|tdTomato|Cy[357](?:\.5)?"
+    r"|Alexa ?\w*|AF\d+|ER|RNA|AGP|Mito\w*|Actin|Phalloidin|Tubulin|Golgi|BF|Bright ?field|Phase)"
+    r"(?:[ _-]?\w+)?)|\d{3}(?:[ _-]?nm)?"
+)
 # A second scheme with this share of the files is no accident; below that share, no scheme fits.
 MIXED_SHARE, KNOWN_SHARE = 0.1, 0.5
+
+
+class InDoubt(InputError):
+    """A folder that may be read in several ways.
+
+    `choices`: for each way, what it is called, the arguments of `find_screen` that choose it.
+    """
+
+    def __init__(self, message: str, choices: Mapping[str, Mapping[str, object]]):
+        super().__init__(message)
+        self.choices = choices
 
 
 @dataclass(frozen=True)
@@ -97,16 +153,20 @@ class _File:
         return well, str(int(groups.get("site") or 1)), groups.get("channel")
 
 
-def name_files(folder: Path, paths: Sequence[str]) -> NamedFiles:
+def name_files(folder: Path, paths: Sequence[str], scheme: str | None = None) -> NamedFiles:
     """Return how the images at `paths` (posix, below `folder`) are named and where plates lie.
 
-    Raises InputError if no scheme is known for them, several are mixed, or two files would be the
-    same channel of a field.
+    With a `scheme` of SCHEMES, files of other names are left out. Raises InputError if no scheme is
+    known for them or two files would be the same channel of a field, InDoubt if several are mixed.
     """
-    scheme, files = _recognised(folder, paths)
+    scheme, files, others = _recognised(folder, paths, scheme)
     notes: list[str] = []
+    if others:
+        notes.append(f"images of other names are left out: {first_few(others)}")
+    files, by_folder = _channels_of_folders(files)
     files, fixed = _one_plane(files, notes)
-    pattern = SCHEMES[scheme]
+    pattern = (f"{_FOLDER_CHANNEL}[^/]*/" if by_folder else "") + SCHEMES[scheme]
+    scheme = scheme.replace("channels as pages", "a folder per channel") if by_folder else scheme
     for group in ("plane", "time"):
         named = re.search(rf"\(\?P<{group}>([^)]*)\)", pattern)
         if named:
@@ -122,7 +182,10 @@ def name_files(folder: Path, paths: Sequence[str]) -> NamedFiles:
     elif _prefix_is_plate(files):
         images, before, plates = folder, "", sorted(prefixes)
     else:
-        images, before, plates = folder.parent / "{plate}", "", [folder.name]
+        plate, parts = folder, []
+        while _PARTS.fullmatch(plate.name):
+            plate, parts = plate.parent, [plate.name, *parts]
+        images, before, plates = plate.parent.joinpath("{plate}", *parts), "", [plate.name]
         pattern = _without_plate(pattern)
     kept, inside = _inside_plate(files, -1 if level is None else level, notes)
     _check_doubles(folder, kept, level, "(?P<plate>" in pattern)
@@ -131,31 +194,69 @@ def name_files(folder: Path, paths: Sequence[str]) -> NamedFiles:
     return NamedFiles(images, pattern, plates, channels, kept[0].path, scheme, notes)
 
 
-def _recognised(folder: Path, paths: Sequence[str]) -> tuple[str, list[_File]]:
-    """Return the first scheme that most files follow, and these files."""
-    paths = [path for path in paths if not _THUMBNAIL.search(path)]
+def _recognised(
+    folder: Path, paths: Sequence[str], scheme: str | None
+) -> tuple[str, list[_File], list[str]]:
+    """Return the scheme that explains most images, the images that it reads, and the others."""
+    paths = _images_among(paths)
+    if scheme:
+        files = _read_names(_COMPILED[scheme], paths)
+        read = {file.path for file in files}
+        return scheme, files, [path for path in paths if path not in read]
     found = {name: _read_names(pattern, paths) for name, pattern in _COMPILED.items()}
-    best = max(found, key=lambda name: len(found[name]))
+    best = max(found, key=lambda name: _explained(found[name]))
     files = found[best]
     read = {file.path for file in files}
+    unknown = [path for path in paths if path not in read]
     others = {
         name: [file for file in strangers if file.path not in read]
         for name, strangers in found.items()
     }
     second = max(others, key=lambda name: len(others[name]))
     if len(others[second]) > MIXED_SHARE * len(files):
-        raise InputError(
+        examples = {best: files[0].path, second: others[second][0].path}
+        raise InDoubt(
             f"{folder}: mixed layouts: {files[0].path} ({best}) and {others[second][0].path} "
-            f"({second}). Give a folder that holds one of them"
+            f"({second}). Give a folder that holds one of them, or say with --pattern how the "
+            "images are named",
+            {f"{name}, {path}": {"scheme": name} for name, path in examples.items()},
         )
-    if not files or len(files) < KNOWN_SHARE * len(paths):
-        unknown = [path for path in paths if path not in read]
+    # Pictures of another kind, such as overviews in PNG beside TIFF, say nothing of the images.
+    kinds = {_kind(path) for path in read}
+    alike = sum(_kind(path) in kinds for path in unknown)
+    if not files or len(files) < KNOWN_SHARE * (len(files) + alike):
         raise InputError(
             f"{folder}: unknown layout: no naming scheme fits {len(unknown)} of {len(paths)} "
-            f"images, such as {first_few(unknown)}. Write the screen's entry with a pattern of "
-            "your own (docs/screens.md, layout files)"
+            f"images, such as {first_few(unknown)}. Say with --pattern how they are named "
+            "(docs/screens.md, files named by a pattern)"
         )
-    return best, files
+    return best, files, unknown
+
+
+def _kind(path: str) -> str:
+    return "png" if path.lower().endswith("png") else "tiff"
+
+
+def _images_among(paths: Sequence[str]) -> list[str]:
+    """Return the paths without thumbnails, and without CellVoyager's corrections beside images."""
+    names = {path: posixpath.basename(path) for path in paths}
+    images = [path for path in paths if not _THUMBNAIL.search(names[path])]
+    voyager = {path for path in images if _COMPILED[_CELLVOYAGER].fullmatch(names[path])}
+    if not voyager:
+        return images
+    return [path for path in images if path in voyager or not _CORRECTION.match(names[path])]
+
+
+def _explained(files: Sequence[_File]) -> float:
+    """Return how many images a scheme explains: each counts by how complete its field is."""
+    fields = defaultdict(set)
+    for file in files:
+        well, site, channel = file.place
+        fields[file.groups.get("plate"), well, site].add(channel)
+    channels = set().union(*fields.values())
+    return sum(
+        len(fields[file.groups.get("plate"), *file.place[:2]]) / len(channels) for file in files
+    )
 
 
 def _read_names(pattern: re.Pattern, paths: Sequence[str]) -> list[_File]:
@@ -169,11 +270,28 @@ def _read_names(pattern: re.Pattern, paths: Sequence[str]) -> list[_File]:
     return read
 
 
+def _channels_of_folders(files: list[_File]) -> tuple[list[_File], bool]:
+    """Return the files with the channels that their folders tell, and whether these do."""
+    if any("channel" in file.groups or not file.folders for file in files):
+        return files, False
+    if not all(_CHANNEL_FOLDER.fullmatch(file.folders[-1]) for file in files):
+        return files, False
+    return [
+        replace(
+            file,
+            folders=file.folders[:-1],
+            groups=file.groups
+            | {"channel": re.match(_FOLDER_CHANNEL, file.folders[-1])["channel"]},
+        )
+        for file in files
+    ], True
+
+
 def _one_plane(files: list[_File], notes: list[str]) -> tuple[list[_File], dict[str, str]]:
     """Return the files of the middle plane and the first time, and what their names say of it."""
     fixed = {}
     for group, what in (("plane", "z planes"), ("time", "time points")):
-        values = sorted({file.groups.get(group) for file in files} - {None})
+        values = sorted({file.groups.get(group) for file in files} - {None}, key=int)
         if not values:
             continue
         fixed[group] = values[len(values) // 2 if group == "plane" else 0]
@@ -239,14 +357,23 @@ def _inside_plate(files: list[_File], level: int, notes: list[str]) -> tuple[lis
     places = Counter((file.folders[: level + 1], file.groups.get("plate"), file.place)
                      for file in files)  # fmt: skip
     if len(names) > 1 and max(places.values()) > 1:
-        files = [file for file, inside in zip(files, below, strict=True) if inside == names[0]]
+        used = _middle_step(names)
+        files = [file for file, inside in zip(files, below, strict=True) if inside == used]
         notes.append(
-            f"the same fields lie in several folders: only {'/'.join(names[0]) or '.'} is used"
+            f"the same fields lie in several folders: only {'/'.join(used) or '.'} is used"
         )
-        names = names[:1]
+        names = [used]
     if len(names) > 1:
         return files, "(?:.*/)?"
     return files, "".join(re.escape(name) + "/" for name in names[0])
+
+
+def _middle_step(names: list[tuple[str, ...]]) -> tuple[str, ...]:
+    """Return the first of some folders; if it is a z step, the middle one of its steps."""
+    without_step = [[_ZSTEP.sub("", part) for part in folders] for folders in names]
+    steps = [folders for folders, alike in zip(names, without_step, strict=True)
+             if alike == without_step[0]]  # fmt: skip
+    return steps[len(steps) // 2]
 
 
 def _numbers(name: str) -> list:
@@ -266,7 +393,7 @@ def _check_doubles(
         if key in seen:
             raise InputError(
                 f"{folder}: {seen[key]} and {file.path} are the same channel of one field; give "
-                "the folder of one plate, or write a pattern that tells them apart "
-                "(docs/screens.md, layout files)"
+                "the folder of one plate, or tell them apart with --pattern "
+                "(docs/screens.md, files named by a pattern)"
             )
         seen[key] = file.path

@@ -14,7 +14,8 @@ from hcsqc.core.config import CHANNELS
 from hcsqc.core.config_check import check_config
 from hcsqc.core.errors import InputError
 from hcsqc.core.files import atomic
-from hcsqc.start.survey import Examples, Survey, evaluation_wells
+from hcsqc.start.preview import Examples
+from hcsqc.start.survey import Survey, evaluation_wells
 
 DATA_FILES = ("study.yaml.j2",)
 TEMPLATE = Path(__file__).with_name(DATA_FILES[0])

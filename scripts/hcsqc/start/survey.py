@@ -5,51 +5,28 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pandas as pd
 
 from hcsqc.core.errors import InputError
-from hcsqc.crops.cut import cut_windows, window_inside
-from hcsqc.crops.nuclei import NucleusSettings, find_nuclei
-from hcsqc.crops.shards import composite
-from hcsqc.figures.style import plt, save_figure
 from hcsqc.screens.images.read import UnreadableField, read_field
 from hcsqc.screens.layouts import index_plate
 from hcsqc.screens.layouts.base import first_few, of_plate, one_of
-from hcsqc.screens.scale import (
-    PlateImages,
-    ScaleSettings,
-    apply_scale,
-    lookup_tables,
-    measure_scale,
-    spread,
-)
+from hcsqc.screens.scale import PlateImages, ScaleSettings, measure_scale, spread
 from hcsqc.start.find import FoundScreen
+from hcsqc.start.outlines import share_by_channel
 
-# Fields that are opened, over all plates, and crops that are shown.
-SAMPLE_FIELDS, SHOWN_CROPS, GAP_PX = 8, 8, 6
-NUCLEUS_NAME = re.compile(r"(?i)dna|hoechst|dapi|h33342|nucle")
-# By custom the first wavelength of ImageXpress, and so of BBBC022 and BBBC021.
-NUCLEUS_BY_CUSTOM = "w1"
+SAMPLE_FIELDS = 8  # that are opened, over all plates
+# With fewer grey levels between background and bright cells, dim cells are rounded away.
+FEW_LEVELS = 32
 # Channels for red and green in this order, where their names say what they show.
 RED_AND_GREEN = (r"(?i)actin|agp|phalloidin", r"(?i)mito|tubulin", r"(?i)(?<![a-z])er$|rna|golgi")
 BBBC_RED_AND_GREEN = {"bbbc022": ("w4", "w5"), "bbbc021": ("w4", "w2")}
-# An outline is a nucleus' if it fills its convex hull and is this round; 1 is a circle.
-LEAST_SOLIDITY, LEAST_ROUNDNESS, LEAST_AREA_PX = 0.9, 0.65, 30
-OUTLINE_SIGMA_PX = 1.5
-# The nucleus channel's round share must be so large, and so many times the next channel's. On eight
-# fields of BBBC022: DNA 0.85, RNA 0.27, the others below 0.2.
-CLEAR_SHARE, CLEAR_LEAD = 0.4, 1.25
-# Outlines of nuclei of BBBC022 are 30 px wide, where the fast method wants to hear 25.
-OUTLINE_EXCESS = 1.2
-# Beyond this factor from the config's diameter the screen gets one of its own.
-USUAL_FACTOR = 1.5
 # Enough for a cross-validation over wells, with one to spare.
 EVALUATION_SHARE, FEWEST_EVALUATION_WELLS = 1 / 3, 6
 # Two with labels, to train and to test, and one without, which measures are standardised over.
 FEWEST_WELLS = 3
-WELL_SEED, CROP_SEED = 0, 0
+WELL_SEED = 0
 
 
 @dataclass(frozen=True)
@@ -81,6 +58,11 @@ class Survey:
         """Return the fields that have each channel."""
         return self.fields[self.fields["problem"].isna()]
 
+    @property
+    def wells(self) -> list[str]:
+        """Return the wells that have a complete field, sorted."""
+        return sorted(set(self.complete["well"]))
+
     def planes(self) -> list[tuple[str, list[np.ndarray]]]:
         """Return name and planes of the sample's fields that are of the screen's size."""
         read = []
@@ -91,30 +73,12 @@ class Survey:
         return read
 
 
-@dataclass(frozen=True)
-class Examples:
-    """Nuclei of the sampled fields: some crops to show, and what all of them are like."""
-
-    crops: np.ndarray  # n x C x window x window of uint8
-    names: list[str]  # of their fields
-    nuclei_per_field: float
-    crops_per_field: float  # those whose window lies inside the field
-    nucleus: NucleusSettings
-
-
 def survey(found: FoundScreen, crops: Mapping) -> Survey:
     """Index each plate and open a few of its fields; `crops` is that section of the config.
 
     Raises InputError if a plate has no field with each channel, or no image can be read.
     """
     plates = [_indexed(found, plate) for plate in found.plates]
-    usable = [fields["well"][fields["problem"].isna()] for fields in plates]
-    wells = sorted(set(pd.concat(usable)))
-    if len(wells) < FEWEST_WELLS:
-        raise InputError(
-            f"{found.source.images}: has {len(wells)} wells, {', '.join(wells)}; a study needs at "
-            f"least {FEWEST_WELLS}, as crops that test come from other wells than crops that train"
-        )
     each = -(-SAMPLE_FIELDS // len(plates))
     rows = [row for fields in plates for row in spread(fields, each)]
     chosen = np.unique(np.linspace(0, len(rows) - 1, SAMPLE_FIELDS).round().astype(int))
@@ -172,56 +136,9 @@ def _needed_projection(row) -> str | None:
         return "max"
 
 
-def round_outlines(plane: np.ndarray) -> tuple[float, float]:
-    """Return which share of a plane's bright area has round outlines, and their median diameter.
-
-    `plane` is H x W. The diameter, in pixels, is that of a circle of the same area; 0 if none.
-    """
-    low, high = np.percentile(plane, [1, 99.8])
-    grey = np.clip((plane.astype(np.float32) - low) / max(1.0, high - low), 0, 1)
-    # Roots bring dim nuclei near to bright ones.
-    grey = cv2.GaussianBlur(np.sqrt(grey), (0, 0), OUTLINE_SIGMA_PX)
-    levels = np.rint(255 * grey).astype(np.uint8)
-    _, mask = cv2.threshold(levels, 0, 255, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
-    outlines, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-    areas = np.array([cv2.contourArea(outline) for outline in outlines])
-    is_round = np.array([_is_round(*pair) for pair in zip(outlines, areas, strict=True)], bool)
-    if not is_round.any():
-        return 0.0, 0.0
-    diameter = 2 * np.sqrt(np.median(areas[is_round]) / np.pi)
-    return float(areas[is_round].sum() / areas.sum()), float(diameter)
-
-
-def _is_round(outline: np.ndarray, area: float) -> bool:
-    if area < LEAST_AREA_PX:
-        return False
-    solidity = area / cv2.contourArea(cv2.convexHull(outline))
-    roundness = 4 * np.pi * area / cv2.arcLength(outline, True) ** 2
-    return solidity > LEAST_SOLIDITY and roundness > LEAST_ROUNDNESS
-
-
-def nucleus_channel(seen: Survey) -> tuple[str | None, str]:
-    """Return the channel of the nuclei and how it was found, None if that cannot be said.
-
-    By name if one channel is named as DNA is, or else w1; otherwise by round outlines.
-    """
-    names = [name for name in seen.channels if NUCLEUS_NAME.search(name)]
-    if len(seen.channels) == 1:
-        return seen.channels[0], "the only channel"
-    if len(names) == 1:
-        return names[0], "by its name"
-    if not names and NUCLEUS_BY_CUSTOM in seen.channels:
-        return NUCLEUS_BY_CUSTOM, "by its name"
-    candidates = names or list(seen.channels)
-    planes = [planes for _, planes in seen.planes()]
-    shares = {
-        name: float(np.median([round_outlines(p[seen.channels.index(name)])[0] for p in planes]))
-        for name in candidates
-    }
-    best, second = sorted(candidates, key=lambda name: -shares[name])[:2]
-    if shares[best] >= max(CLEAR_SHARE, CLEAR_LEAD * shares[second]):
-        return best, "it shows the roundest outlines"
-    return None, ", ".join(f"{name} {share:.2f}" for name, share in shares.items())
+def outlines(seen: Survey) -> dict[str, float]:
+    """Return by channel which share of its light has round outlines of one size."""
+    return share_by_channel(seen.channels, [planes for _, planes in seen.planes()])
 
 
 def checked_channels(seen: Survey, names: Sequence[str], flag: str) -> list[str]:
@@ -245,6 +162,18 @@ def choose_composite(seen: Survey, nucleus: str) -> list[str]:
     return [*list(dict.fromkeys(preferred))[:2], nucleus]
 
 
+def check_wells(seen: Survey) -> None:
+    """Raise InputError if a screen has too few wells for a study that runs."""
+    if len(seen.wells) >= FEWEST_WELLS:
+        return
+    raise InputError(
+        f"{seen.found.source.images}: no study is written, because it has fields of "
+        f"{' and '.join(seen.wells)} only, and a detector needs {FEWEST_WELLS} wells: one to train "
+        "on, one to test on, and one without labels to standardise by. Add wells, or flag these "
+        "with a detector of another screen (qc.detector, docs/qc.md)"
+    )
+
+
 def evaluation_wells(wells: Sequence[str]) -> list[str]:
     """Return wells for labels, spread over the plate: one drawn of each few neighbours.
 
@@ -260,90 +189,6 @@ def evaluation_wells(wells: Sequence[str]) -> list[str]:
     neighbours = np.array_split(path, max(few, round(EVALUATION_SHARE * len(path))))
     rng = np.random.default_rng(WELL_SEED)
     return sorted(str(rng.choice(group)) for group in neighbours)
-
-
-def find_examples(seen: Survey, nucleus: str, crops: Mapping) -> Examples:
-    """Find nuclei in the sampled fields with the fast method, and cut a few crops.
-
-    `crops` is that section of the config. Raises InputError if there is no nucleus to show.
-    """
-    place, side = seen.channels.index(nucleus), crops["window_px"]
-    read = seen.planes()
-    settings = _nucleus_settings([planes[place] for _, planes in read], crops)
-    tables = lookup_tables(seen.scale, crops["scale_knee"], "uint8")
-    rng, found, kept, cut = np.random.default_rng(CROP_SEED), 0, 0, []
-    for field, (name, planes) in enumerate(read):
-        nuclei = find_nuclei(planes[place], settings)
-        whole = np.flatnonzero(window_inside(nuclei.x_px, nuclei.y_px, seen.shape, side))
-        found, kept = found + len(nuclei), kept + len(whole)
-        chosen = rng.permutation(whole)[:SHOWN_CROPS]
-        pixels = apply_scale(planes, tables)
-        windows = cut_windows(pixels, nuclei.x_px[chosen], nuclei.y_px[chosen], side)
-        cut += [(turn, field, name, window) for turn, window in enumerate(windows)]
-    if not cut:
-        raise InputError(
-            f"{found} nuclei found in channel {nucleus} of {len(read)} fields of "
-            f"{seen.shape[1]} x {seen.shape[0]} px, and none has a whole window of {side} px "
-            "around it; name the channel of the nuclei with --nucleus-channel if it is another"
-        )
-    # Fields take turns, so that each is seen.
-    shown = sorted(cut, key=lambda entry: entry[:2])[:SHOWN_CROPS]
-    shown.sort(key=lambda entry: entry[1])
-    return Examples(
-        np.stack([window for *_, window in shown]),
-        [name for _, _, name, _ in shown],
-        found / len(read),
-        kept / len(read),
-        settings,
-    )
-
-
-def _nucleus_settings(planes: Sequence[np.ndarray], crops: Mapping) -> NucleusSettings:
-    """Return the size of nuclei: the config's where it is about right, else as outlines tell."""
-    usual, smallest = crops["nucleus_diameter_px"], crops["nucleus_smallest_px"]
-    measured = [diameter for _, diameter in map(round_outlines, planes) if diameter]
-    diameter = float(np.median(measured)) / OUTLINE_EXCESS if measured else usual
-    if usual / USUAL_FACTOR <= diameter <= usual * USUAL_FACTOR:
-        return NucleusSettings("fast", usual, smallest)
-    rounded = max(3, round(diameter))
-    return NucleusSettings("fast", rounded, max(1, round(smallest * (rounded / usual) ** 2)))
-
-
-def draw_preview(
-    examples: Examples, channels: Sequence[str], chosen: Sequence[str], nucleus: str, path: Path
-) -> None:
-    """Draw the examples as PNG: a row of composites, and below each its nucleus channel."""
-    count, _, side, _ = examples.crops.shape
-    figure, axes = plt.subplots(2, 1, figsize=(1.6 * count, 3.7), layout="constrained")
-    colours = composite(examples.crops, channels, chosen)
-    grey = composite(examples.crops, channels, [nucleus])
-    for axis, crops in zip(axes, (colours, grey), strict=True):
-        axis.imshow(_strip([_picture(crop) for crop in crops]))
-        axis.set(xticks=[], yticks=[])
-        axis.spines[:].set_visible(False)
-    middles = np.arange(count) * (side + GAP_PX) + side / 2
-    axes[0].set_xticks(middles, examples.names, fontsize=7)
-    axes[0].tick_params(top=True, labeltop=True, bottom=False, labelbottom=False, length=0)
-    shown = zip(("red", "green", "blue"), chosen, strict=False)
-    named = [f"{colour}: {name}" for colour, name in shown]
-    axes[0].set_ylabel("\n".join(named) if len(chosen) > 1 else f"grey: {chosen[0]}", fontsize=7)
-    axes[1].set_ylabel(f"nuclei: {nucleus}", fontsize=7)
-    save_figure(figure, path)
-
-
-def _strip(pictures: Sequence[np.ndarray]) -> np.ndarray:
-    """Return H x W x 3 pictures side by side, with white between them."""
-    gap = np.full((len(pictures[0]), GAP_PX, 3), 255, np.uint8)
-    return np.hstack([part for picture in pictures for part in (picture, gap)][:-1])
-
-
-def _picture(crop: np.ndarray) -> np.ndarray:
-    """Return C x H x W as H x W x 3: red, green, blue; of two channels red and green."""
-    if len(crop) == 1:
-        crop = np.repeat(crop, 3, axis=0)
-    elif len(crop) == 2:
-        crop = np.concatenate([crop, np.zeros_like(crop[:1])])
-    return crop[:3].transpose(1, 2, 0)
 
 
 def describe(seen: Survey) -> list[str]:
@@ -363,6 +208,14 @@ def describe(seen: Survey) -> list[str]:
     lines += [f"note:     {note}" for note in seen.found.notes]
     if seen.z_projection:
         lines.append(f"note:     z-stacks are flattened, z_projection: {seen.z_projection}")
+    levels = seen.scale.set_index("channel").eval("high - low")
+    few = [name for name in seen.channels if seen.bits == 8 and levels[name] < FEW_LEVELS]
+    if few:
+        lines.append(
+            f"warning:  cells are only {levels[few].max():.0f} of 255 grey levels brighter than "
+            f"the background in {first_few(few)}: an export that was not stretched? Dim cells are "
+            "rounded away; export again in 16 bits if you can"
+        )
     if seen.unreadable:
         tried = len(seen.unreadable) + len(seen.sample)
         lines.append(

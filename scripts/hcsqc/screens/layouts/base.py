@@ -80,7 +80,7 @@ def plates_by_path(path: Path) -> list[str]:
     parent = Path(*parts[:first])
     names = os.listdir(parent) if parent.is_dir() else []
     matches = [name.fullmatch(entry) for entry in names]
-    plates = {match["plate"] for match in matches if match}
+    plates = {match["plate"] for match in matches if match and not is_hidden(match["plate"])}
     return sorted(plate for plate in plates if of_plate(path, plate).exists())
 
 
@@ -88,17 +88,51 @@ def _repeated(after: str) -> str:
     return "(?P=plate)".join(re.escape(part) for part in after.split("{plate}"))
 
 
-def files_below(folder: Path) -> Iterator[str]:
-    """Yield the files below a folder as posix paths relative to it, in order.
+def is_hidden(name: str) -> bool:
+    """Return whether a file or folder is hidden, as `._x`, which a Mac leaves beside each x."""
+    return name.startswith(".")
 
-    Raises InputError if there is no such folder.
+
+def walk(folder: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
+    """Yield each folder from `folder` on, its subfolders and its files, in order.
+
+    Links are followed, unless they lead back to a folder above them; what is hidden is left out.
+    Those that are taken out of the subfolders are not entered.
+    Raises InputError if a folder cannot be listed.
+    """
+    for root, folders, names in os.walk(folder, onerror=_refuse, followlinks=True):
+        folders[:] = sorted(
+            name for name in folders if not is_hidden(name) and not _leads_back(root, name)
+        )
+        yield Path(root), folders, sorted(name for name in names if not is_hidden(name))
+
+
+def _refuse(error: OSError) -> None:
+    if isinstance(error, FileNotFoundError):
+        return
+    raise InputError(
+        f"{error.filename}: cannot be listed ({error.strerror}); make this folder readable"
+    ) from error
+
+
+def _leads_back(root: str, name: str) -> bool:
+    link = Path(root, name)
+    if not link.is_symlink():
+        return False
+    target = os.path.realpath(link)
+    return any(os.path.realpath(above) == target for above in link.absolute().parents)
+
+
+def files_below(folder: Path) -> Iterator[str]:
+    """Yield the files below a folder as posix paths relative to it, in order, without hidden ones.
+
+    Raises InputError if there is no such folder, or one below it cannot be listed.
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; correct images of the screen")
-    for root, folders, names in os.walk(folder, followlinks=True):
-        folders.sort()
-        below = Path(root).relative_to(folder)
-        for name in sorted(names):
+    for root, _, names in walk(folder):
+        below = root.relative_to(folder)
+        for name in names:
             yield (below / name).as_posix()
 
 

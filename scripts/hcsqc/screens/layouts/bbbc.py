@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hcsqc.core.errors import InputError
-from hcsqc.screens.layouts.base import FoundImages, Image
+from hcsqc.screens.layouts.base import FoundImages, Image, is_hidden, walk
 
 UUID = r"[0-9A-F]{8}(?:-[0-9A-F]{4}){3}-[0-9A-F]{12}"
 PREFIX = "Image_Metadata_"
@@ -42,7 +42,7 @@ def find_by_name(
         if not folder.is_dir():
             continue
         below = folder.relative_to(images).as_posix()
-        for entry in sorted(os.listdir(folder)):
+        for entry in sorted(entry for entry in os.listdir(folder) if not is_hidden(entry)):
             name = parse_name(file_name, entry)
             if name:
                 image = Image(f"{below}/{entry}")
@@ -60,8 +60,7 @@ def find_by_name(
 
 def folder_names(images: Path, plate_folder: re.Pattern) -> list[str]:
     """Return the plates whose folders lie below `images`, sorted."""
-    names = [folder for folder, _, _ in os.walk(images, followlinks=True)]
-    matches = [plate_folder.fullmatch(os.path.basename(name)) for name in names]
+    matches = [plate_folder.fullmatch(folder.name) for folder, _, _ in walk(images)]
     return sorted({match["plate"] for match in matches if match})
 
 

@@ -1,7 +1,7 @@
 """A folder of files whose names say everything, by the screen's own pattern."""
 
 import re
-from pathlib import Path
+from collections.abc import Iterable
 
 from hcsqc.core.errors import InputError
 from hcsqc.screens.layouts.base import (
@@ -27,7 +27,7 @@ def find_images(source: Source, plate: str) -> FoundImages:
     Without a group `channel`, each file holds the screen's channels as its pages, in order.
     Raises InputError on a pattern that cannot place files and if none belongs to the plate.
     """
-    pattern = _compile(source.pattern)
+    pattern = compile_pattern(source.pattern)
     folder = of_plate(source.images, plate)
     found, others, seen = FoundImages(), set(), []
     if "channel" in pattern.groupindex:
@@ -35,7 +35,7 @@ def find_images(source: Source, plate: str) -> FoundImages:
     for path in files_below(folder):
         seen.append(path)
         match = pattern.fullmatch(path)
-        place = _place(match.groupdict()) if match else None
+        place = place_of(match) if match else None
         if place is None:
             if path.lower().endswith(_IMAGE_ENDINGS):
                 found.strangers.append(path)
@@ -58,7 +58,7 @@ def list_plates(source: Source) -> list[str]:
 
     Raises InputError if neither the folder nor the pattern names the plate.
     """
-    pattern = _compile(source.pattern)
+    pattern = compile_pattern(source.pattern)
     if "{plate}" in str(source.images):
         return plates_by_path(source.images)
     if "plate" not in pattern.groupindex:
@@ -66,7 +66,7 @@ def list_plates(source: Source) -> list[str]:
             "nothing names the plates; put {plate} into images or a group (?P<plate>...) into "
             f"pattern {source.pattern}"
         )
-    return sorted({match["plate"] for match in _matches(pattern, source.images)})
+    return sorted({match["plate"] for match in match_files(pattern, files_below(source.images))})
 
 
 def list_channels(source: Source) -> list[str]:
@@ -74,17 +74,18 @@ def list_channels(source: Source) -> list[str]:
 
     Empty without a group `channel`: channels are then pages and have no names.
     """
-    pattern = _compile(source.pattern)
+    pattern = compile_pattern(source.pattern)
     if "channel" not in pattern.groupindex:
         return []
     plates = list_plates(source)
     folder = of_plate(source.images, plates[0]) if plates else source.images
-    return sorted({match["channel"] for match in _matches(pattern, folder)})
+    return sorted({match["channel"] for match in match_files(pattern, files_below(folder))})
 
 
-def _matches(pattern: re.Pattern, folder: Path) -> list[re.Match]:
-    matches = [pattern.fullmatch(path) for path in files_below(folder)]
-    return [match for match in matches if match and _place(match.groupdict())]
+def match_files(pattern: re.Pattern, paths: Iterable[str]) -> list[re.Match]:
+    """Return the matches of paths, posix and below the images' folder, that say a well and site."""
+    matches = [pattern.fullmatch(path) for path in paths]
+    return [match for match in matches if match and place_of(match)]
 
 
 def _add(
@@ -101,8 +102,9 @@ def _add(
             images[name].append(Image(path, page))
 
 
-def _place(groups: dict[str, str | None]) -> tuple[str, int] | None:
+def place_of(match: re.Match) -> tuple[str, int] | None:
     """Return the well and the site that a file name says; None if it does not say them."""
+    groups = match.groupdict()
     if any(groups.get(name, "") is None for name in ("plate", "channel")):
         return None
     if "well" in groups:
@@ -113,8 +115,8 @@ def _place(groups: dict[str, str | None]) -> tuple[str, int] | None:
     return (well, int(site)) if well and site.isdecimal() else None
 
 
-def _compile(text: str) -> re.Pattern:
-    """Return the screen's pattern; raise InputError if it cannot place files."""
+def compile_pattern(text: str) -> re.Pattern:
+    """Return a screen's pattern; raises InputError if it cannot place files."""
     try:
         pattern = re.compile(text)
     except re.error as error:

@@ -11,6 +11,7 @@ from hcsqc.screens.layouts.base import (
     FoundImages,
     Image,
     Source,
+    is_hidden,
     of_plate,
     plates_by_path,
     well_name,
@@ -57,9 +58,8 @@ def list_plates(source: Source) -> list[str]:
     if "{plate}" in str(source.images):
         return plates_by_path(source.images)
     names = os.listdir(source.images) if source.images.is_dir() else []
-    return sorted(
-        {re.sub(r"(\.ome)?\.zarr$", "", name) for name in names if name.endswith(".zarr")}
-    )
+    plates = [name for name in names if name.endswith(".zarr") and not is_hidden(name)]
+    return sorted({re.sub(r"(\.ome)?\.zarr$", "", name) for name in plates})
 
 
 def list_channels(source: Source) -> list[str]:
