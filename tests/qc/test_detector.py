@@ -31,11 +31,11 @@ from hcsqc.qc.detector import (
     Detector,
     Scaling,
     check_screen,
-    clipped,
     fit_detector,
     load_detector,
     reference_of,
     save_detector,
+    standardised,
 )
 from hcsqc.qc.model import save_model
 from hcsqc.qc.scoring import drift, focus_of, saturated_share, score_crops
@@ -75,12 +75,10 @@ def labels_of(n: int, wells: int = 10, seed: int = 0) -> tuple[pd.DataFrame, np.
 
 
 def regression(features, targets, penalty):
-    """Return the logits of scikit-learn's logistic regression on standardised features."""
-    features = features.astype(float)  # it computes as precisely as its input is
-    centre, scale = features.mean(axis=0), features.std(axis=0)
+    """Return the logits of scikit-learn's logistic regression."""
     fitted = LogisticRegression(C=penalty, tol=1e-10, max_iter=1000)
-    fitted.fit((features - centre) / scale, targets)
-    return lambda matrix: fitted.decision_function((matrix - centre) / scale)
+    fitted.fit(features.astype(float), targets)  # it computes as precisely as its input is
+    return fitted.decision_function
 
 
 def test_the_classifier_is_the_mean_of_those_that_scored_the_labels_held_out():
@@ -259,7 +257,7 @@ def test_labels_of_one_class_are_an_error():
 def detector_of(labels, features, encoder=None) -> Detector:
     encoder = encoder or random_encoder("test_resnet", 32, 3, seed=0)
     reference = reference_of(features)
-    seen = clipped(features, reference)
+    seen = standardised(features, reference)
     fit = fit_detector(labels, seen, SETTINGS, LOST)
     reference["score_quantiles"] = np.quantile(fit.classifier.scores(seen), QUANTILES)
     return Detector(encoder, fit.classifier, fit.artefacts, reference, ABOUT)
@@ -302,7 +300,7 @@ def test_a_detector_is_read_as_it_was_written(tmp_path):
     np.testing.assert_array_equal(found.artefacts_of(features), made.artefacts_of(features))
     for name, values in made.reference.items():
         np.testing.assert_array_equal(found.reference[name], values)
-    assert found.about == ABOUT | {"artefacts": ["blur", "debris"], "kinds": []}
+    assert found.about == ABOUT | {"artefacts": ["blur", "debris"], "kinds": ["blur", "debris"]}
 
 
 def test_a_damaged_detector_is_one_message(tmp_path):

@@ -19,7 +19,7 @@ from hcsqc.crops.shards import ShardFormat, Shards, ShardWriter
 from hcsqc.encoders.store import random_encoder, save_encoder
 from hcsqc.features.extract import extract_features
 from hcsqc.probes.frozen.logistic import LogisticSettings
-from hcsqc.qc.detector import QUANTILES, clipped, fit_detector, load_detector, reference_of
+from hcsqc.qc.detector import QUANTILES, fit_detector, load_detector, reference_of, standardised
 from hcsqc.qc.fitting import (
     EXAMPLE_CROPS,
     Embedding,
@@ -122,11 +122,11 @@ def test_a_detector_is_fitted_to_the_features_of_its_labels(fitted, encoder, sha
         encoder, shards, COMPOSITE, np.arange(60), 16, "float32", "test"
     )
     known = reference_of(everything[reference_rows(shards, 20)])
-    fit = fit_detector(labels, clipped(everything[::2], known), SETTINGS, 0.05)
+    fit = fit_detector(labels, standardised(everything[::2], known), SETTINGS, 0.05)
     classifier, artefacts, scores = fit.classifier, fit.artefacts, fit.held_out
     detector = found.detector
     np.testing.assert_allclose(
-        detector.scores(everything), classifier.scores(clipped(everything, known)), atol=1e-5
+        detector.scores(everything), classifier.scores(standardised(everything, known)), atol=1e-5
     )
     assert list(detector.artefacts) == list(artefacts) == ["blur"]
     np.testing.assert_allclose(found.held_out["score"], scores, atol=1e-5)

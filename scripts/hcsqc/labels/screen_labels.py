@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from hcsqc.core.errors import InputError
 from hcsqc.core.files import atomic
-from hcsqc.core.ids import split_field_id
+from hcsqc.core.ids import is_copy, split_field_id
 from hcsqc.core.schema import read_table
 from hcsqc.labels.agreement import PAIR_COLUMNS, agreement, disagreements
 from hcsqc.labels.match import (
@@ -83,10 +83,11 @@ def labels_of_truth(
 
     `nuclei` are those of `read_nuclei`, `wells` the evaluation wells. First as many of each class
     from these, then crops at random from all wells. How many crops are no example, and why, is
-    printed.
+    printed. Of a derived screen, `truth_random` real crops and as many copies are drawn at random.
     """
     kept = nuclei[nuclei["kept"]]
-    if "crop_id" in pq.read_schema(paths[0]).names:
+    derived = "crop_id" in pq.read_schema(paths[0]).names
+    if derived:
         truth = pd.concat([read_table(path, "crop_truth") for path in paths])
         whole = kept.merge(truth, on="crop_id", validate="one_to_one")
         sharp = keep_sharp(whole, settings.focus_edge)
@@ -117,7 +118,14 @@ def labels_of_truth(
         seed=0,
     )
     # Another seed, or where all wells are evaluated the two would be the same crops.
-    at_random = draw_at_random(candidates, settings.truth_random, seed=1)
+    if derived:
+        # Real crops are what a detector must not flag: no fewer of them with more copies.
+        copied = candidates["crop_id"].map(is_copy).astype(bool)
+        kinds = [candidates[~copied], candidates[copied]]
+    else:
+        kinds = [candidates]
+    drawn = [draw_at_random(rows, settings.truth_random, seed=1) for rows in kinds]
+    at_random = pd.concat(drawn).sort_values("crop_id", ignore_index=True)
     return ScreenLabels(labels, at_random, pd.DataFrame(columns=["reason"]), {why: float(left_out)})
 
 

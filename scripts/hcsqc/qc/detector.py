@@ -22,6 +22,7 @@ from hcsqc.probes.frozen.logistic import (
     FittedLogistic,
     LogisticSettings,
     fit_logistic,
+    least_loss,
     mean_of_models,
 )
 from hcsqc.probes.task import ABNORMAL
@@ -30,7 +31,7 @@ from hcsqc.qc.detector_files import ABOUT, CLASSIFIER, ENCODER
 HELD_OUT_FOLDS = 10
 FEWEST_PER_ARTEFACT = 3  # labels of an artefact, for the detector to name it
 FEWEST_PER_KIND = 8  # labels of an artefact, for a classifier of its own
-CLIP_SDS = 3.0  # a feature further from its mean on real crops counts no more than this
+CLIP_SDS = 3.0  # from the mean on real crops: a feature that is further counts as so far
 GAIN = 0.01  # of recall, that one classifier per kind is worth its many numbers
 QUANTILES = np.linspace(0, 1, 101)
 REFERENCE = ("feature_mean", "feature_sd", "clip_sds", "score_quantiles")
@@ -96,11 +97,11 @@ class Detector:
 
     def scores(self, features: np.ndarray) -> np.ndarray:
         """Return the probability of abnormal for each row of n x width features."""
-        return self.classifier.scores(clipped(features, self.reference))
+        return self.classifier.scores(standardised(features, self.reference))
 
     def artefacts_of(self, features: np.ndarray) -> np.ndarray:
         """Return the most likely artefact of each row of n x width features; None if unknown."""
-        features = clipped(features, self.reference)
+        features = standardised(features, self.reference)
         names = list(self.artefacts)
         if not names:
             return np.full(len(features), None, object)
@@ -113,18 +114,18 @@ def fit_detector(
 ) -> DetectorFit:
     """Fit the classifiers, and score each label by models that saw none of its well.
 
-    `labels` are rows of the `labels` table, `features` their n x width features. The C is chosen on
-    all labels. With it a model is fitted without each tenth of the wells (without each well, of
-    fewer than ten), which it then scores, and the detector is the mean of these models. It varies
-    less than each, and in simulations no more good cells lie above a threshold than the held-out
-    scores show. One model fitted to all labels has scored none of them, and with many more features
-    than labels it flagged more. It is the detector only where there are too few wells for two of
-    the others, and all scores are then NaN. A score is also NaN where the labels of the other wells
-    are of one class.
+    `labels` are rows of the `labels` table, `features` their n x width features, `standardised`.
+    The C is chosen on all labels. With it a model is fitted without each tenth of the wells
+    (without each well, of fewer than ten), which it then scores, and the detector is the mean of
+    these models. It varies less than each, and in simulations no more good cells lie above a
+    threshold than the held-out scores show. One model fitted to all labels has scored none of them,
+    and with many more features than labels it flagged more. It is the detector only where there are
+    too few wells for two of the others, and all scores are then NaN. A score is also NaN where the
+    labels of the other wells are of one class.
 
-    Where the labels name kinds of artefacts, one classifier per kind is fitted in the same way. It
-    is kept if its held-out recall at `good_cells_lost` is higher. Raises InputError if all labels
-    are of one class.
+    Where the labels name kinds of artefacts, one classifier per kind is fitted in the same way, all
+    with one C. They are kept if their held-out recall at `good_cells_lost` is higher. Raises
+    InputError if all labels are of one class.
     """
     targets = (labels["label"] == ABNORMAL).to_numpy(np.int64)
     wells = (labels["plate"] + "/" + labels["well"]).to_numpy()
@@ -134,24 +135,24 @@ def fit_detector(
             "abnormal ones, label crops of the other class"
         )
     fold = _well_folds(targets, wells)
-    single = _cross_fitted(targets, np.ones(len(targets), bool), features, wells, fold, settings)
+    every = np.ones(len(targets), bool)
+    penalty = _common_penalty([(targets, every)], features, wells, settings)
+    single = _cross_fitted(targets, every, features, wells, fold, penalty)
     artefacts = _fit_artefacts(labels, features, wells, settings)
     recall = _recall(single.held_out, targets, good_cells_lost)
     recalls = {SINGLE: recall}
-    found = DetectorFit(single.model, SINGLE, single.penalty, artefacts, single.held_out, recalls)
+    found = DetectorFit(single.model, SINGLE, penalty, artefacts, single.held_out, recalls)
     kinds = _kinds(labels)
     if len(kinds) < 2 or recall is None:
         return found
-    parts = {
-        name: _cross_fitted(
-            (kind & (targets == 1)).astype(np.int64),
-            kind | (targets == 0),
-            features,
-            wells,
-            fold,
-            settings,
-        )
+    problems = {
+        name: ((kind & (targets == 1)).astype(np.int64), kind | (targets == 0))
         for name, kind in kinds.items()
+    }
+    penalty = _common_penalty(list(problems.values()), features, wells, settings)
+    parts = {
+        name: _cross_fitted(*problem, features, wells, fold, penalty)
+        for name, problem in problems.items()
     }
     held_out = 1 - np.prod([1 - part.held_out for part in parts.values()], axis=0)
     if (np.isnan(held_out) != np.isnan(single.held_out)).any():
@@ -160,34 +161,53 @@ def fit_detector(
     if by_kind is None or by_kind < recall + GAIN:
         return found
     models = AnyKind({name: part.model for name, part in parts.items()})
-    return replace(found, classifier=models, kind=BY_KIND, held_out=held_out)
+    return replace(found, classifier=models, kind=BY_KIND, penalty=penalty, held_out=held_out)
 
 
 @dataclass(frozen=True)
 class _CrossFitted:
     model: FittedLogistic
     held_out: np.ndarray
-    penalty: float
 
 
-def _cross_fitted(targets, used, features, wells, fold, settings) -> _CrossFitted:
+def _common_penalty(problems, features, wells, settings) -> float:
+    """Return the C of the least log loss over all problems, each targets and which rows are used.
+
+    Kinds with a C each are not sharp alike, and of their scores taken together the blunt ones rule.
+    """
+    trials = [
+        fit_logistic(features[used], targets[used], wells[used], settings, 0, True).trials
+        for targets, used in problems
+    ]
+    # Labels that carry no folds have no losses.
+    carried = [one for one in trials if None not in one.values()] or trials[:1]
+    return least_loss({c: _sum([one[c] for one in carried]) for c in trials[0]})
+
+
+def _sum(losses: list[float | None]) -> float | None:
+    return None if None in losses else sum(losses)
+
+
+def _cross_fitted(targets, used, features, wells, fold, penalty) -> _CrossFitted:
     """Return the mean of models without a fold each, and the rows' scores by those.
 
     Only rows that are `used` are fitted to; `fold` is the number of each row's fold, or None.
     """
-    whole = fit_logistic(features[used], targets[used], wells[used], settings, seed=0)
-    alike = LogisticSettings((whole.penalty,), folds=1)  # nothing left to choose
+    alike = LogisticSettings((penalty,), folds=1)  # nothing left to choose
     held_out, models = np.full(len(targets), np.nan), []
     for number in range(0 if fold is None else fold.max() + 1):
         held = fold == number
         rest = used & ~held
         if held.any() and len(set(targets[rest])) == 2:
-            model = fit_logistic(features[rest], targets[rest], wells[rest], alike, seed=0)
+            model = fit_logistic(
+                features[rest], targets[rest], wells[rest], alike, 0, standardised=True
+            )
             held_out[held] = model.scores(features[held])
             models.append(model)
     if len(models) < 2:  # some labels would be in none
-        return _CrossFitted(whole, np.full(len(targets), np.nan), whole.penalty)
-    return _CrossFitted(mean_of_models(models), held_out, whole.penalty)
+        whole = fit_logistic(features[used], targets[used], wells[used], alike, 0, True)
+        return _CrossFitted(whole, np.full(len(targets), np.nan))
+    return _CrossFitted(mean_of_models(models), held_out)
 
 
 def _well_folds(targets: np.ndarray, wells: np.ndarray) -> np.ndarray | None:
@@ -232,7 +252,9 @@ def _fit_artefacts(labels, features, wells, settings) -> dict[str, FittedLogisti
     for name in names:
         targets = (labels["artefact"][named] == name).to_numpy(np.int64)
         if len(np.unique(targets)) == 2:
-            fitted[name] = fit_logistic(features[named], targets, wells[named], settings, seed=0)
+            fitted[name] = fit_logistic(
+                features[named], targets, wells[named], settings, 0, standardised=True
+            )
     return fitted
 
 
@@ -241,7 +263,7 @@ def _constant(width: int) -> FittedLogistic:
 
 
 def reference_of(features: np.ndarray) -> dict[str, np.ndarray]:
-    """Return what n x width features of real crops are like, to clip features and to see drift."""
+    """Return what n x width features of real crops are like, to standardise and to see drift."""
     return {
         "feature_mean": features.mean(axis=0, dtype=np.float64),
         "feature_sd": features.std(axis=0, dtype=np.float64),
@@ -249,14 +271,16 @@ def reference_of(features: np.ndarray) -> dict[str, np.ndarray]:
     }
 
 
-def clipped(features: np.ndarray, reference: dict[str, np.ndarray]) -> np.ndarray:
-    """Return n x width features within `clip_sds` standard deviations of those of real crops.
+def standardised(features: np.ndarray, reference: dict[str, np.ndarray]) -> np.ndarray:
+    """Return n x width features in standard deviations of real crops, at most `clip_sds` of them.
 
-    What is far beyond all that was learned from must not decide alone: simulated artefacts differ
-    from real ones, and the next plate from this one.
+    A feature that artefacts move far is so worth more than by the labels' own deviation, half of
+    which is theirs. What is far beyond all that was learned from must not decide alone: simulated
+    artefacts differ from real ones, and the next plate from this one.
     """
-    reach = reference["clip_sds"] * reference["feature_sd"]
-    return np.clip(features, reference["feature_mean"] - reach, reference["feature_mean"] + reach)
+    spread = np.where(reference["feature_sd"] > 0, reference["feature_sd"], 1)
+    reach = reference["clip_sds"]
+    return np.clip((features - reference["feature_mean"]) / spread, -reach, reach)
 
 
 def save_detector(detector: Detector, folder: Path) -> None:

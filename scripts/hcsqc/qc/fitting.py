@@ -19,10 +19,10 @@ from hcsqc.probes.frozen.logistic import LogisticSettings
 from hcsqc.qc.detector import (
     QUANTILES,
     Detector,
-    clipped,
     fit_detector,
     reference_of,
     save_detector,
+    standardised,
 )
 from hcsqc.qc.detector_files import HELD_OUT
 
@@ -96,7 +96,7 @@ def fit_to_crops(
     rows = np.concatenate([shards.rows_of(labels["crop_id"]), reference])
     features, precision = _features(encoder, shards, rows, embedding, about["encoder"])
     known = reference_of(features[len(labels) :])
-    features = clipped(features, known)
+    features = standardised(features, known)
     of_labels, of_reference = features[: len(labels)], features[len(labels) :]
     fit = fit_detector(labels, of_labels, settings, good_cells_lost)
     counts = labels["label"].value_counts()

@@ -76,14 +76,15 @@ def fit_logistic(
     wells: np.ndarray,
     settings: LogisticSettings,
     seed: int,
+    standardised: bool = False,
 ) -> FittedLogistic:
     """Fit the C with the least log loss over inner folds, by well, to all training labels.
 
     `train` is n x width, `targets` n of 0 and 1, `wells` the n names of their wells. Features are
-    standardised by the labels that a model is fitted on; a constant one is only centred. Ties go
-    to the stronger penalty. Labels that carry no folds get the middle C, of two the smaller.
-    `seed` shuffles wells into folds. Raises InputError on penalties that are no positive numbers,
-    on labels of one class, and if a fit does not converge.
+    standardised by the labels that a model is fitted on, unless they are `standardised` already; a
+    constant one is only centred. Ties go to the stronger penalty. Labels that carry no folds get
+    the middle C, of two the smaller. `seed` shuffles wells into folds. Raises InputError on
+    penalties that are no positive numbers, on labels of one class, and if a fit does not converge.
     """
     penalties = _checked(settings.penalties)
     if len(np.unique(targets)) < 2:
@@ -92,9 +93,10 @@ def fit_logistic(
             "both, or raise the budget"
         )
     train = train.astype(np.float64)
-    trials = _trials(train, targets, wells, penalties, settings.folds, seed)
-    penalty = _choice(trials)
-    centre, scale = _standardisation(train)
+    measure = _as_they_are if standardised else _standardisation
+    trials = _trials(train, targets, wells, penalties, settings.folds, seed, measure)
+    penalty = least_loss(trials)
+    centre, scale = measure(train)
     weights, intercepts = _fits((train - centre) / scale, targets, [penalty])
     return FittedLogistic(penalty, trials, centre, scale, weights[:, 0], float(intercepts[0]))
 
@@ -141,9 +143,9 @@ def _checked(penalties: Sequence[float]) -> list[float]:
     return sorted(set(penalties))
 
 
-def _trials(train, targets, wells, penalties, folds, seed) -> dict[float, float | None]:
+def _trials(train, targets, wells, penalties, folds, seed, measure) -> dict[float, float | None]:
     losses = [
-        _losses(train[fit], targets[fit], train[held], targets[held], penalties)
+        _losses(train[fit], targets[fit], train[held], targets[held], penalties, measure)
         for fit, held in grouped_folds(targets, wells, folds, seed)
     ]
     if not losses:
@@ -151,16 +153,17 @@ def _trials(train, targets, wells, penalties, folds, seed) -> dict[float, float 
     return dict(zip(penalties, np.concatenate(losses).mean(axis=0).tolist(), strict=True))
 
 
-def _losses(train, targets, held, held_targets, penalties) -> np.ndarray:
+def _losses(train, targets, held, held_targets, penalties, measure) -> np.ndarray:
     """Return the log loss of each held-out label with each penalty, m x penalties."""
-    centre, scale = _standardisation(train)
+    centre, scale = measure(train)
     weights, intercepts = _fits((train - centre) / scale, targets, penalties)
     logits = (held - centre) / scale @ weights + intercepts
     # From logits, because a probability rounds to 0 or 1 and its logarithm is then lost.
     return np.logaddexp(0, np.where(held_targets[:, None] == 1, -logits, logits))
 
 
-def _choice(trials: dict[float, float | None]) -> float:
+def least_loss(trials: dict[float, float | None]) -> float:
+    """Return the C with the least loss, of ties the smallest; the middle one if none is known."""
     penalties = list(trials)
     if None in trials.values():
         return penalties[(len(penalties) - 1) // 2]
@@ -172,6 +175,10 @@ def _standardisation(train: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return mean and standard deviation of each column; a constant one is only centred."""
     constant = np.ptp(train, axis=0) == 0
     return train.mean(axis=0), np.where(constant, 1, train.std(axis=0))
+
+
+def _as_they_are(train: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return np.zeros(train.shape[1]), np.ones(train.shape[1])
 
 
 def _fits(train, targets, penalties) -> tuple[np.ndarray, np.ndarray]:
