@@ -83,6 +83,8 @@ def new_study(args, asks: bool) -> None:
         return
     study_file.write_study(text, args.output)
     print(f"study:    {args.output}; next: snakemake qc --cores all --configfile {args.output}")
+    minutes, cores = study_file.expected_minutes(seen, examples, config)
+    print(f"time:     about {minutes} min on {cores} idle cores without a GPU")
 
 
 def look(args, seen, nucleus: str, config, asks: bool):

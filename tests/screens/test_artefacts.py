@@ -149,7 +149,15 @@ def test_every_nucleus_of_a_dead_field_condenses(cells):
     dead = spoil(cells, "dead", 1.0, None)
     for cy, cx in (CENTRE, (30, 30), (125, 145)):
         y, x = int(cy), int(cx)
-        assert dead[0, y - 4 : y + 5, x - 4 : x + 5].max() > cells[0].max() + 300
+        assert dead[0, y - 6 : y + 7, x - 6 : x + 7].max() > cells[0].max() + 300
+
+
+def test_a_dead_cell_leaves_its_neighbours_as_they_are(cells):
+    dead = spoil(cells, "dead", 1.0, CENTRE)
+    away = np.hypot(*(np.indices(cells.shape[1:]) - np.array(CENTRE)[:, None, None]))
+    np.testing.assert_array_equal(dead[:, away > 4.5 * RADIUS], cells[:, away > 4.5 * RADIUS])
+    middle = away < 0.5 * RADIUS
+    assert (dead[:, middle].max(axis=1) > cells[:, middle].max(axis=1) + 100).all()
 
 
 @pytest.mark.parametrize("artefact", ["other", "scratch"])

@@ -1,7 +1,6 @@
 """The guided start: from a folder of images to a study that passes the config's check."""
 
 import copy
-import os
 import re
 import subprocess
 import sys
@@ -26,13 +25,12 @@ from hcsqc.start.outlines import guess_nucleus_channel, round_outlines
 from hcsqc.start.study_file import label_counts
 from hcsqc.start.survey import choose_composite, evaluation_wells, outlines, survey
 from scripts.start import new_study
-from tests.conftest import ROOT
+from tests.conftest import EXAMPLE, ROOT
 from tests.screens.ngff import write_plate
 
 DEFAULTS = yaml.safe_load((ROOT / "config.yaml").read_text())
 CROPS = DEFAULTS["crops"]
 UUID = "64FBEEF7-F77C-4892-86F5-72D0160D4FB2"
-REAL = Path(os.environ.get("HCSQC_REAL_DATA", "/nowhere"))
 WELLS, SITES = ("B02", "B03", "C02", "C03"), (1, 2)
 SIDE = 200
 
@@ -451,7 +449,8 @@ def test_script_writes_a_study_that_runs(tmp_path):
     assert derived["derived_from"] == "screen" and derived["labels"] == "truth"
     assert derived["pretrain_plates"] == screen["plates"] == ["P1", "P2"]
     assert screen["composite"] == ["GFP", "RFP", "DAPI"]
-    assert yaml.safe_load(text)["qc"] == {"screens": ["screen"]}
+    assert yaml.safe_load(text)["qc"] == {"screens": ["screen"], "encoder": "cell"}
+    assert re.search(r"time:     about \d+ min on \d+ idle cores without a GPU", done.stdout)
     assert {plate: len(fields) for plate, fields in indexed(text, "screen").items()} == {
         "P1": 8,
         "P2": 8,
@@ -938,19 +937,17 @@ def test_dim_exports_are_warned_of_and_their_nuclei_found(tmp_path, capsys):
 # Real images.
 
 
-@pytest.mark.skipif(
-    not (REAL / "BBBC022").is_dir(), reason="HCSQC_REAL_DATA names no folder that holds BBBC022"
-)
 def test_real_fields_of_bbbc022(tmp_path):
-    text = written(REAL / "BBBC022", tmp_path, "--name", "fields")
+    text = written(EXAMPLE, tmp_path, "--name", "fields")
     entry = yaml.safe_load(text)["screens"]["fields"]
     assert (entry["layout"], entry["nucleus_channel"]) == ("bbbc022", "w1")
     assert "nucleus_diameter_px" not in entry
+    assert entry["channels"] == ["w1", "w4", "w5"]  # those that are there
     assert len(indexed(text, "fields")["20585"]) == 8
-    seen = survey(find_screen(REAL / "BBBC022"), CROPS)
+    seen = survey(find_screen(EXAMPLE), CROPS)
     assert (seen.bits, seen.shape) == (12, (520, 696))
     shares = [
         np.median([round_outlines(planes[channel])[0] for _, planes in seen.planes()])
-        for channel in range(5)
+        for channel in range(3)
     ]
     assert shares[0] > 0.7 and max(shares[1:]) < 0.4

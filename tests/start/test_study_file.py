@@ -14,7 +14,7 @@ from hcsqc.start.find import FoundScreen
 from hcsqc.start.study_file import WIDTH, as_yaml, study_text
 
 CONFIG = {
-    "labels": {"truth_per_class": 300, "truth_trimmed": 0.1},
+    "labels": {"truth_per_class": 300, "truth_random": 300, "truth_trimmed": 0.1},
     "crops": {"nucleus_diameter_px": 25, "nucleus_smallest_px": 80},
 }
 ODD = [
@@ -26,7 +26,9 @@ ODD = [
 texts = st.one_of(st.sampled_from(ODD), st.text())
 
 
-def study(name="mine", plates=("P1",), composite=("a", "b", "c"), text="x", output="my.yaml"):
+def study(
+    name="mine", plates=("P1",), composite=("a", "b", "c"), text="x", output="my.yaml", crops=50.0
+):
     """Return the study of a screen of which everything is called `text`."""
     source = Source("files", Path("/", text), tuple(composite), pattern=text)
     fields = pd.DataFrame({"well": ["B02", "B03", "C02"], "problem": None})
@@ -39,7 +41,7 @@ def study(name="mine", plates=("P1",), composite=("a", "b", "c"), text="x", outp
         z_projection=None,
     )
     nucleus = SimpleNamespace(nucleus_diameter_px=40, nucleus_smallest_px=200)
-    examples = SimpleNamespace(crops_per_field=50.0, nuclei_per_field=60.0, nucleus=nucleus)
+    examples = SimpleNamespace(crops_per_field=crops, nuclei_per_field=60.0, nucleus=nucleus)
     return study_text(name, seen, examples, composite[-1], composite, Path(output), CONFIG)
 
 
@@ -69,7 +71,7 @@ def test_plain_names_and_paths_stay_plain():
 
 
 @settings(max_examples=50, deadline=None)
-@given(texts, st.lists(texts, min_size=1, max_size=5))
+@given(texts, st.lists(texts, min_size=1, max_size=4))
 def test_study_names_its_screen_whatever_it_is_called(text, names):
     path = text.replace("\0", "")
     written = study(plates=names, composite=names, text=path, output=f"{path}.yaml")
@@ -85,6 +87,15 @@ def test_a_study_keeps_a_name_that_looks_like_something_else(name):
     config = yaml.safe_load(study(name))
     assert list(config["screens"]) == [name, f"{name}_degraded"]
     assert config["study"]["name"] == name and config["qc"]["screens"] == [name]
+
+
+def test_a_study_degrades_a_few_plates_and_more_copies_of_few_crops():
+    plates = [f"plate_{number:05d}" for number in range(100)]
+    degraded = yaml.safe_load(study("big", plates=plates))["screens"]["big_degraded"]
+    assert degraded["plates"] == ["plate_00000", "plate_00033", "plate_00066", "plate_00099"]
+    assert degraded["pretrain_plates"] == degraded["plates"]
+    assert yaml.safe_load(study("small"))["screens"]["small_degraded"]["copies"] == 3
+    assert "copies" not in yaml.safe_load(study("large", crops=900.0))["screens"]["large_degraded"]
 
 
 def test_comments_are_aligned_and_long_lists_wrapped():

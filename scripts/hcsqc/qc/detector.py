@@ -185,7 +185,8 @@ def _common_penalty(problems, features, wells, settings) -> float:
 
 
 def _sum(losses: list[float | None]) -> float | None:
-    return None if None in losses else sum(losses)
+    known = [loss for loss in losses if loss is not None]
+    return sum(known) if len(known) == len(losses) else None
 
 
 def _cross_fitted(targets, used, features, wells, fold, penalty) -> _CrossFitted:

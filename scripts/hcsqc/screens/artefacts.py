@@ -8,7 +8,7 @@ back: a true defocus is as noisy as a sharp image, and a detector must not find 
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -117,8 +117,15 @@ def _distance(shape: tuple[int, ...], centre: tuple[float, float]) -> np.ndarray
 
 def _disc(shape: tuple[int, ...], centre: tuple[float, float], optics: Optics) -> np.ndarray:
     """Return weights H x W: 1 on the cell at `centre`, falling smoothly to 0."""
+    return _ramp(shape, centre, optics, CORE_RADII, REACH_RADII)
+
+
+def _ramp(
+    shape: tuple[int, ...], centre: tuple[float, float], optics: Optics, full: float, end: float
+) -> np.ndarray:
+    """Return weights H x W: 1 up to `full` nucleus radii from `centre`, smoothly to 0 at `end`."""
     radii = _distance(shape, centre) / optics.nucleus_radius_px
-    ramp = np.clip((REACH_RADII - radii) / (REACH_RADII - CORE_RADII), 0, 1)
+    ramp = np.clip((end - radii) / (end - full), 0, 1)
     return ramp * ramp * (3 - 2 * ramp)
 
 
@@ -193,26 +200,56 @@ def _empty(
 def _dead(
     pixels: np.ndarray, strength: float, rng: np.random.Generator, optics: Optics, centre: Centre
 ) -> _Changed:
-    """The cell has rounded up to a bright ball and its nucleus has condensed; all else fades."""
+    """The cell has rounded up into a bright granular ball or two, its nucleus into dense pieces.
+
+    Neighbours stay as they are: a dead cell lies on them or beside. Where no cell is meant, all
+    else fades.
+    """
     radius = optics.nucleus_radius_px
     centres = _bright_spots(pixels[optics.dna], optics) if centre is None else [centre]
     body = np.zeros(pixels.shape[1:], dtype=np.float32)
     core = np.zeros_like(body)
-    for y, x in centres:
-        # A ball is thickest in the middle; its pieces of nucleus lie close to there.
-        size = rng.uniform(0.85, 1.15) * radius
-        _stamp_ball(body, (y, x), (1.6 - 0.5 * strength) * size)
-        for _ in range(rng.integers(1, 4)):
-            shift = rng.normal(0, 0.25 * radius, 2)
-            piece = rng.uniform(0.75, 1) * (0.9 - 0.3 * strength) * size
-            _stamp_ball(core, (y + shift[0], x + shift[1]), piece)
-    shares_of_core = np.full(len(pixels), 0.5, dtype=np.float32)
-    shares_of_core[optics.dna] = 3.5
-    shares_of_body = np.full(len(pixels), 1.5, dtype=np.float32)
-    shares_of_body[optics.dna] = 0.15
-    ball = shares_of_core[:, None, None] * core + shares_of_body[:, None, None] * body
-    faded = _empty(pixels, 0.95 * strength, rng, optics, centre)
-    return replace(faded, levels=faded.levels + strength * _levels(optics.signal) * ball)
+    for place in centres:
+        size = rng.uniform(0.75, 1.2) * (1.2 - 0.2 * strength) * radius
+        turn = rng.uniform(0, 2 * math.pi)
+        apart = 1.5 * size * np.array([math.sin(turn), math.cos(turn)])
+        for number in range(rng.integers(1, 3)):
+            _stamp_dead(body, core, np.asarray(place) + number * apart, size, rng)
+    # Stains differ in how much of them a dead cell takes up, and cells too.
+    of_body = rng.uniform(0.7, 2.5, len(pixels)).astype(np.float32)
+    of_core = rng.uniform(0.2, 0.8, len(pixels)).astype(np.float32)
+    of_body[optics.dna], of_core[optics.dna] = rng.uniform(0.1, 0.7), rng.uniform(1.5, 3.5)
+    light = of_body[:, None, None] * body + of_core[:, None, None] * core
+    gone = 0.9 * strength
+    fading = gone if centre is None else gone * _ramp(pixels.shape[1:], centre, optics, 1.2, 1.7)
+    left = 1 - fading
+    background = _levels(optics.background)
+    faded = background + (pixels - background) * left
+    return _Changed(faded + strength * _levels(optics.signal) * light, left**2, left)
+
+
+def _stamp_dead(
+    body: np.ndarray,
+    core: np.ndarray,
+    place: np.ndarray,
+    size: float,
+    rng: np.random.Generator,
+) -> None:
+    """Add a ball of granules to `body` and pieces of its nucleus to `core`, both H x W."""
+    ball = np.zeros_like(body)
+    _stamp_ball(ball, tuple(place), size)
+    for _ in range(rng.integers(3, 8)):
+        granule = np.zeros_like(body)
+        beside = place + rng.normal(0, 0.45 * size, 2)
+        _stamp_ball(granule, tuple(beside), rng.uniform(0.25, 0.6) * size)
+        ball += rng.uniform(0.2, 0.9) * granule
+    body += cv2.GaussianBlur(ball, (0, 0), 0.1 * size)
+    pieces = np.zeros_like(core)
+    for _ in range(rng.integers(1, 5)):
+        _stamp_ball(
+            pieces, tuple(place + rng.normal(0, 0.3 * size, 2)), rng.uniform(0.25, 0.75) * size
+        )
+    core += cv2.GaussianBlur(pieces, (0, 0), 0.1 * size)
 
 
 def _bright_spots(dna: np.ndarray, optics: Optics) -> np.ndarray:

@@ -193,10 +193,17 @@ def _find_bbbc(layout: str) -> Callable[[_Folder], FoundScreen]:
                 f"{_BBBC[layout].PLATE_FOLDER.pattern}; leave --layout out to have it found"
             )
         image_csv = _image_csv(folder, layout)
-        source = Source(layout, root, tuple(CHANNELS[layout]), image_csv=image_csv)
+        source = Source(layout, root, _bbbc_channels(folder, layout), image_csv=image_csv)
         return FoundScreen(source, list_plates(source), f"as {layout.upper()}")
 
     return find
+
+
+def _bbbc_channels(folder: _Folder, layout: str) -> tuple[str, ...]:
+    """Return the published channels that there are images of."""
+    names = map(_BBBC[layout].FILE_NAME.fullmatch, map(posixpath.basename, folder.images))
+    there = {"w" + name["channel"] for name in names if name}
+    return tuple(channel for channel in CHANNELS[layout] if channel in there)
 
 
 def _bbbc_root(folder: _Folder, layout: str) -> Path | None:

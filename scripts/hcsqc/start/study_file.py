@@ -1,6 +1,7 @@
 """The file of a new study: a screen without labels, judged by what simulated artefacts teach."""
 
 import copy
+import os
 import re
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -14,6 +15,7 @@ from hcsqc.core.config import CHANNELS
 from hcsqc.core.config_check import check_config
 from hcsqc.core.errors import InputError
 from hcsqc.core.files import atomic
+from hcsqc.start.estimate import minutes_to_flags
 from hcsqc.start.preview import Examples
 from hcsqc.start.survey import Survey, evaluation_wells
 
@@ -24,6 +26,8 @@ NAME = re.compile(r"[A-Za-z0-9_-]+")
 # differ in the number of their cells.
 BUDGETS, MOST_BUDGETS = (200, 100, 50, 25, 10), 3
 COUNTED_ON, TESTING_WELLS, MOST_TEST_CROPS, LEAST_TEST_CROPS = 0.6, 1 / 3, 100, 10
+# Degraded copies of each crop, where there are fewer crops than that; and of how many plates.
+COPIES, FEW_CROPS, MOST_DEGRADED_PLATES = 3, 2000, 4
 # Texts that no reader of YAML takes for a number, as some take 1e3.
 PLAIN = re.compile(r"[A-Za-z_/][A-Za-z0-9_./-]*")
 # Of a long list, which stands below a screen: where it ends, begins at the latest and goes on.
@@ -75,6 +79,7 @@ def study_text(
     expected = examples.crops_per_field * seen.complete["well"].isin(tested).sum()
     usual = expected * (1 - config["labels"]["truth_trimmed"])
     budgets, test_crops = label_counts(usual, len(tested), config["labels"]["truth_per_class"])
+    minutes, cores = expected_minutes(seen, examples, config)
     colours = ("red", "green", "blue") if len(composite) > 1 else ("grey",)
     environment = jinja2.Environment(
         undefined=jinja2.StrictUndefined,
@@ -100,11 +105,32 @@ def study_text(
         test_crops=test_crops,
         images=_images(seen, examples, config),
         plates=seen.found.plates,
+        degraded_plates=_spread(seen.found.plates, MOST_DEGRADED_PLATES),
+        copies=COPIES if _crops(seen, examples) < FEW_CROPS else 1,
+        minutes=minutes,
+        cores=cores,
         evaluation_wells=tested,
         nucleus=nucleus,
         composite=list(composite),
         colours=", ".join(colours[: len(composite)]),
     )
+
+
+def expected_minutes(seen: Survey, examples: Examples, config: Mapping) -> tuple[int, int]:
+    """Return in about how many minutes first flags are there, and on how many cores."""
+    labels = 2 * (config["labels"]["truth_per_class"] + config["labels"]["truth_random"])
+    cores = len(os.sched_getaffinity(0))
+    return minutes_to_flags(len(seen.complete), _crops(seen, examples), labels, cores), cores
+
+
+def _crops(seen: Survey, examples: Examples) -> float:
+    return examples.crops_per_field * len(seen.complete)
+
+
+def _spread(names: Sequence[str], most: int) -> list[str]:
+    """Return at most so many of the names, evenly over them."""
+    places = np.linspace(0, len(names) - 1, min(most, len(names))).round().astype(int)
+    return [names[place] for place in places]
 
 
 def as_yaml(value: object, width: int = 0) -> str:
@@ -151,6 +177,7 @@ def _comment(value: object) -> str:
 def _images(seen: Survey, examples: Examples, config: Mapping) -> dict[str, object]:
     """Return what a screen's entry says of where its images are and how they look."""
     source = seen.found.source
+    published = tuple(CHANNELS.get(source.layout, ()))
     given = {
         "layout": source.layout,
         "images": str(source.images),
@@ -158,7 +185,7 @@ def _images(seen: Survey, examples: Examples, config: Mapping) -> dict[str, obje
         "table": source.table and str(source.table),
         "table_prefix": source.table_prefix,
         "pattern": source.pattern,
-        "channels": None if source.layout in CHANNELS else list(source.channels),
+        "channels": None if source.channels == published else list(source.channels),
         "z_projection": seen.z_projection,
     }
     for key in ("nucleus_diameter_px", "nucleus_smallest_px"):
