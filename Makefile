@@ -11,7 +11,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 .PHONY: help demo demo-full test test-unit test-workflow test-all test-rest-unit test-rest-workflow test-slurm bench lint config docs release lock clean
 
 help:
-	@echo "make demo       the whole study and quality control of two simulated screens, ending in reports"
+	@echo "make demo       the whole study of simulated screens, then quality control of real fields, ending in reports"
 	@echo "make demo-full  the same without the demo's reductions (hours on a laptop)"
 	@echo "make test       lint, types, unit tests, the tiny study twice"
 	@echo "make test-unit  the unit tests alone; make test-workflow those that run Snakemake"
@@ -32,10 +32,15 @@ help:
 	.venv/bin/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
+EXAMPLE := examples/bbbc022
+
 demo: .venv/installed
 	snakemake --profile profiles/demo all qc
+	snakemake qc --cores all --configfile $(EXAMPLE)/study.yaml
+	snakemake qc --cores all --configfile $(EXAMPLE)/study.yaml $(EXAMPLE)/labelled.yaml
 	@echo "The report:  $(CURDIR)/results/demo/report/index.html"
 	@echo "The flags:   $(CURDIR)/results/demo/qc/sim022/report.html and sim021, sim022_screen, sim022_next_month"
+	@echo "Real fields: $(CURDIR)/results/bbbc022/qc/bbbc022/report.html (no labels) and results/bbbc022_labelled/qc/bbbc022"
 	@echo "Every run:   .venv/bin/mlflow ui --backend-store-uri sqlite:///results/demo/mlflow.db, then results/demo/mlflow.html"
 
 demo-full: .venv/installed
