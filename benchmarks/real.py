@@ -31,7 +31,7 @@ LOST = 0.05  # of the good cells
 LABELS, DRAWS = (50, 100), 5
 NEAR_PX = 20  # of the centre: the brightest pixel there
 LOGISTIC = LogisticSettings((0.001, 0.01, 0.1, 1), folds=3)
-SHOWN, GAP_PX = 12, 4  # crops in a row of a picture
+SHOWN, GAP_PX, WIDTH_PX = 12, 4, 1100  # crops in a row of a picture
 
 
 def main() -> None:
@@ -66,6 +66,7 @@ def main() -> None:
         told = found[["AUC", "recall"]].agg(["mean", "min", "max"]).round(3)
         print(f"{args.names} names:\n{told.to_string()}")
     if args.figures:
+        args.figures.mkdir(parents=True, exist_ok=True)
         draw(args.folder, screens[0], first, args.figures)
     if args.defocused:
         tell_focus(args.defocused.resolve(), args.blurred, args.folder)
@@ -148,11 +149,11 @@ def simple_scores(folder: Path, screen: str, cells: pd.DataFrame) -> list[tuple[
 
 
 def brightest(shards: Shards) -> np.ndarray:
-    """Return the highest grey level within `NEAR_PX` of the centre of each crop."""
+    """Return each crop's highest grey level within `NEAR_PX` of its centre, mean over channels."""
     side = shards.format.size_px
     y, x = np.indices((side, side)) - (side - 1) / 2
     near = np.hypot(y, x) <= NEAR_PX
-    return shards.read(np.arange(len(shards)))[:, :, near].max(axis=(1, 2))
+    return shards.read(np.arange(len(shards)))[:, :, near].max(axis=2).mean(axis=1)
 
 
 def z_scores(encoders: Path, shards: Shards) -> np.ndarray:
@@ -265,8 +266,11 @@ def strips(shards: Shards, crops: pd.Series) -> np.ndarray:
 
 
 def write_rows(rows: list[np.ndarray], path: Path) -> None:
-    """Write pictures below each other."""
-    cv2.imwrite(str(path), np.concatenate(rows)[:-GAP_PX, :-GAP_PX, ::-1])
+    """Write pictures below each other, `WIDTH_PX` wide."""
+    picture = np.concatenate(rows)[:-GAP_PX, :-GAP_PX, ::-1]
+    height = round(len(picture) * WIDTH_PX / picture.shape[1])
+    smaller = cv2.resize(picture, (WIDTH_PX, height), interpolation=cv2.INTER_AREA)
+    cv2.imwrite(str(path), smaller)
 
 
 if __name__ == "__main__":
