@@ -60,6 +60,8 @@ def render_report(
         "flagged_share", ascending=False, na_position="last", kind="stable"
     )
     plates = pictures.worst_plates(results.plates)
+    edges = results.fields.groupby("Metadata_Plate")["edge"].median()
+    plates = plates.assign(edge=plates["Metadata_Plate"].map(edges))
     return render(
         TEMPLATE,
         filters={"percent": percent, "number": number, "count": counted},
