@@ -345,6 +345,11 @@ rule make_qc_report:
         folder=lambda wc, output: str(Path(output.page).parent),
         detector=lambda wc, input: str(Path(input.detector[0]).parent),
         composite=lambda wc: screen_entry(wc)["composite"],
+        focus=lambda wc: flags(
+            pick(QC, "focus_edge")
+            | pick(settings.nucleus_size(config, wc.screen), "nucleus_diameter_px")
+            | {"pixel_um": screen_entry(wc).get("pixel_um", 0)}
+        ),
         known=lambda wc, input: flags(
             ({"truth": input.planted} if input.planted else {})
             | ({"labels": input.labels[0]} if input.labels else {})
@@ -353,7 +358,7 @@ rule make_qc_report:
     shell:
         '"$HCSQC" qc/make_qc_report.py --screen {wildcards.screen:q} --folder {params.folder:q}'
         " --crops {input.crops:q} --features {input.features:q} --composite {params.composite}"
-        " --detector {params.detector:q}/detector.json {params.known}"
+        " --detector {params.detector:q}/detector.json {params.focus} {params.known}"
         " --output {output.page:q} --record {output.record:q} 2>&1 | tee {log:q}"
 
 

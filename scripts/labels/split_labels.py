@@ -4,8 +4,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hcsqc.core import cli
+from hcsqc.core.errors import InputError
 from hcsqc.core.schema import read_table, write_table
 from hcsqc.labels.splits import largest_budget, split_labels
+
+WITHOUT_DRAWS = (
+    "Quality control needs no draws where qc.encoder names an encoder, and not `best`: then "
+    "snakemake qc runs with these labels"
+)
 
 
 @dataclass(frozen=True)
@@ -30,14 +36,12 @@ def main() -> None:
 def split(args, record) -> None:
     """Split the labels that the arguments name."""
     settings = cli.settings_from(args, Settings)
-    splits, protocol = split_labels(
-        read_table(args.labels, "labels"),
-        args.evaluation_wells,
-        settings.smallest,
-        settings.test_crops,
-        settings.draws,
-        seed=0,
-    )
+    labels = read_table(args.labels, "labels")
+    counts = settings.smallest, settings.test_crops, settings.draws
+    try:
+        splits, protocol = split_labels(labels, args.evaluation_wells, *counts, seed=0)
+    except InputError as error:
+        raise InputError(f"{error}. {WITHOUT_DRAWS}") from error
     write_table(splits, args.output, "splits", {"protocol": protocol})
     carried = largest_budget(splits)
     print(f"splits: crops are {protocol}; labels carry a budget of {carried}")

@@ -6,6 +6,7 @@ from hcsqc.core import cli
 from hcsqc.core.files import atomic
 from hcsqc.core.schema import read_table
 from hcsqc.crops.shards import Shards
+from hcsqc.qc.report.focus import FocusScale
 from hcsqc.qc.report.page import render_report
 from hcsqc.qc.report.results import read_json, read_results, read_truth
 
@@ -22,6 +23,7 @@ def main() -> None:
     parser.add_argument("--truth", type=Path, help="what was planted into a simulated screen")
     parser.add_argument("--labels", type=Path, help="of the screen")
     parser.add_argument("--output", type=Path, required=True)
+    cli.add_settings(parser, FocusScale)
     cli.run(report, parser.parse_args())
 
 
@@ -33,6 +35,7 @@ def report(args, record) -> None:
         Shards(args.crops),
         args.composite,
         read_json(args.detector),
+        cli.settings_from(args, FocusScale),
         args.features,
         read_truth(args.truth) if args.truth else None,
         read_table(args.labels, "labels") if args.labels else None,

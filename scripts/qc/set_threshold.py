@@ -12,6 +12,7 @@ from hcsqc.core.files import write_json
 from hcsqc.core.schema import read_table
 from hcsqc.qc.calibration import calibrate, held_out_of
 from hcsqc.qc.detector_files import ABOUT, HELD_OUT
+from hcsqc.qc.outdated import FOLDER, put_aside
 
 
 @dataclass(frozen=True)
@@ -55,9 +56,10 @@ def calibrate_screen(args, record) -> None:
     except InputError as error:
         own = about["screen"] == args.screen and about["study"] == args.study
         if unproven or own or labels is None:
-            raise InputError(
-                f"screen {args.screen}: {error} (qc.good_cells_lost and qc.confidence)"
-            ) from error
+            why = f"screen {args.screen}: {error} (qc.good_cells_lost and qc.confidence)"
+            if put_aside(args.output.parent, why):
+                why += f"; the flags of an earlier run lie in {args.output.parent / FOLDER} now"
+            raise InputError(why) from error
         # A threshold of another screen's is better than none, as long as nobody trusts it blindly.
         usable, reason = held_out_of(args.study, args.screen, about, held_out, None, None, scores)
         found = calibrate(usable, *rest, f"{reason}; of its own labels: {error}")

@@ -104,10 +104,11 @@ def test_what_the_labels_tell_to_be_worse_is_no_tie(tmp_path):
         ("table", "knn", "sim", RECALL, 100, 0.9),
         ("vgg", "linear", "sim", RECALL, 100, 0.9),
         ("vgg", "knn", "other", RECALL, 100, 0.9),
+        ("vgg", "knn", "sim", RECALL, 100, None),  # labels too few to score anything
     ],
-    ids=["encoder", "probe", "screen"],
+    ids=["encoder", "probe", "screen", "score"],
 )
 def test_a_ranking_without_any_of_the_encoders_names_what_to_set(tmp_path, row):
-    message = "ranking.csv ranks no encoder that can score crops under probe knn; .* qc.encoder"
+    message = "ranking.csv ranks no encoder .* probe knn; name one in qc.encoder, .* more wells"
     with pytest.raises(InputError, match=message):
         choose(write_ranking(tmp_path, row))

@@ -16,6 +16,7 @@ from hcsqc.qc.flags import (
     FlagSettings,
     _raised,
     field_flags,
+    focus_warning,
     plate_flags,
     well_flags,
     without_bad_wells,
@@ -115,6 +116,38 @@ def test_a_plate_that_is_blurred_altogether_is_out_of_focus_by_the_width_of_its_
     told = "out of focus: edges of nuclei are 0.9 nuclei wide"
     assert set(found.loc[~unknown, "reason"]) == {told}
     assert f"{len(found) - 1} of its {len(found)} fields are bad" in plates["warning"][0]
+
+
+@pytest.mark.parametrize(
+    ("edges", "told"),
+    [
+        ([0.25, 0.27, 0.29, 0.30], ""),
+        ([0.1] * 18 + [0.22] * 6, ""),  # twice as wide, and still sharp
+        ([0.27, 0.28, 0.29, 0.31, 1.4, 1.5, 1.6], "3 of its 7 fields are blurred: "),
+        ([0.9] * 6, "6 of its 6 fields are blurred: "),
+        ([0.2] * 30 + [1.4], ""),  # one field is bad, not the plate
+        ([0.2] * 30 + [1.4] * 3, ""),  # nor for less than a tenth
+        ([0.15] * 8 + [0.45] * 8, "its focus varies: "),
+        ([np.nan] * 4, ""),
+        ([np.nan] * 40 + [0.2, 1.2, 1.3], "2 of its 3 fields are blurred: "),
+    ],
+)
+def test_a_plate_is_warned_of_when_its_focus_is_of_two_kinds_or_wide(edges, told):
+    found = focus_warning(pd.Series(edges, dtype=float), SETTINGS.focus_edge)
+    assert found.startswith(told) and bool(found) == bool(told)
+
+
+def test_the_edge_of_a_field_is_that_of_its_median_cell_and_reaches_the_plates_warning():
+    cells, fields = made_plate()
+    inside = cells["Metadata_Well"].isin(WELLS[:4])  # 16 of 96 fields
+    cells.loc[inside, "edge"] = 1.2
+    cells.loc[of_field(cells, "A05", 1) & (cells.groupby(KEYS).cumcount() < 10), "edge"] = 3.0
+    found, _, plates = tables(cells, fields)
+    assert row(found, "A01", 2)["edge"] == 1.2 and row(found, "A05", 1)["edge"] == 0.2
+    assert plates["warning"].tolist() == [
+        "16 of its 96 fields are blurred: edges of nuclei are usually 1.20 nuclei wide there "
+        "(limit 0.5), in the others 0.20"
+    ]
 
 
 def test_fields_are_bad_for_what_was_planted():

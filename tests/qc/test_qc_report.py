@@ -18,6 +18,7 @@ from hcsqc.crops.shards import ShardFormat, Shards, ShardWriter
 from hcsqc.features.tables import features_table
 from hcsqc.qc.report import pictures as report_pictures
 from hcsqc.qc.report.figures import MARKERS, plain, project, rates
+from hcsqc.qc.report.focus import FocusScale, edge_reach, focus_text
 from hcsqc.qc.report.gallery import borderline, crop_pictures, picture, worst_of_each_artefact
 from hcsqc.qc.report.page import promise, render_report, shortfall
 from hcsqc.qc.report.plate_maps import (
@@ -58,6 +59,7 @@ DETECTOR = {
     "labels": {"normal": 210, "abnormal": 40},
     "trained_on": "labels",
 }
+SCALE = FocusScale(focus_edge=0.5, nucleus_diameter_px=25.0, pixel_um=0.656)
 
 
 def crop_of(artefact: str | None, rng: np.random.Generator, size: int = 48) -> np.ndarray:
@@ -122,6 +124,7 @@ def summarise(cells: pd.DataFrame, by: list[str]) -> pd.DataFrame:
         scored=("score", "count"),
         flagged=("flagged", lambda flags: int(flags.fillna(False).sum())),
         focus=("focus", "median"),
+        edge=("edge", "median"),
         artefact=("artefact", lambda kinds: next(iter(kinds.dropna().mode()), None)),
     ).reset_index()
     scored, flagged = table["scored"].astype(float), table["flagged"].astype(float)
@@ -265,7 +268,7 @@ def screen(tmp_path_factory):
 
 
 def render(folder: Path, shards: Path, **given) -> str:
-    arguments = {"detector": DETECTOR} | given
+    arguments = {"detector": DETECTOR, "focus": SCALE} | given
     return render_report("sim", read_results(folder), Shards([shards]), CHANNELS, **arguments)
 
 
@@ -291,6 +294,29 @@ def remake(screen: dict, folder: Path, **changes) -> Path:
 def test_a_threshold_that_misses_most_says_so(flagged, prevalence, told):
     found = shortfall({"flagged_share": flagged, "prevalence": prevalence})
     assert found.startswith(told) and bool(found) == bool(told)
+
+
+def test_the_focus_of_a_plate_is_told_in_diameters_pixels_and_micrometres():
+    edges = pd.Series([0.2, 0.2, 0.2, 0.8, np.nan])
+    told = focus_text(edges, SCALE)
+    assert "0.20 nuclei wide in the median field (5.0 px, 3.3 µm)" in told
+    assert told.endswith("Beyond the limit of 0.5 (12.5 px, 8.2 µm): 1 of 4 fields, 25.0%.")
+    assert "µm" not in focus_text(edges, FocusScale(0.5, 25.0, 0))
+    assert "no field has a nucleus" in focus_text(edges[4:], SCALE)
+
+
+def test_the_axis_of_the_edges_shows_the_limit_and_the_most_blurred_field():
+    assert edge_reach(pd.Series([0.2, np.nan]), SCALE) > 0.5
+    assert edge_reach(pd.Series([0.2, 1.4]), SCALE) > 1.4
+    assert edge_reach(pd.Series([0.2, 90]), SCALE) == 2
+    assert edge_reach(pd.Series([np.nan]), SCALE) > 0.5
+
+
+def test_each_plate_has_its_focus_beside_the_maps(screen):
+    alts = [alt for alt in Reader(screen["page"]).alts if "Focus: " in alt]
+    assert [alt[:9] for alt in alts] == ["Plate p1.", "Plate p2."]
+    text = Reader(screen["page"]).text
+    assert all(alt.removeprefix(alt[:10]) in text for alt in alts)
 
 
 def test_the_headline_is_what_the_table_of_cells_counts(screen):
@@ -751,6 +777,7 @@ def test_the_command_writes_the_page_or_one_line(screen, tmp_path, monkeypatch, 
         flags = f"--screen sim --folder {folder} --crops {screen['shards']} --composite w1 w2 w3"
         flags += f" --features {screen['features']} --detector {tmp_path}/detector.json"
         flags += f" --truth {tmp_path}/truth.csv --output {tmp_path}/qc.html"
+        flags += " --focus-edge 0.5 --nucleus-diameter-px 25 --pixel-um 0"
         flags += f" --record {tmp_path}/run.json"
         monkeypatch.setattr(sys, "argv", [make_qc_report.__file__, *flags.split()])
         make_qc_report.main()

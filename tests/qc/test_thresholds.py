@@ -1,5 +1,7 @@
 """The threshold's promise: kept in simulation, exact where known, refused where labels are few."""
 
+import re
+
 import numpy as np
 import pytest
 from scipy.special import expit, logit
@@ -136,6 +138,21 @@ def test_so_many_labels_more_support_the_stricter_promise(share):
                 choose_threshold(*arguments)
 
 
+def test_a_refusal_says_in_how_many_further_wells_to_label():
+    rng = np.random.default_rng(0)
+    wells = np.repeat(np.arange(4), 50)
+    scores = np.clip(0.1 * wells + 0.05 * rng.random(200), 0, 1)  # the cells of a well are alike
+    told = re.compile(
+        r"at least (\d+) more randomly chosen normal cells in at least (\d+) further w"
+    )
+    with pytest.raises(InputError, match=told) as refused:
+        choose_threshold(scores, np.zeros(200, int), wells, 0.05, 0.95)
+    more, further = map(int, told.search(str(refused.value)).groups())
+    assert 50 * (further - 1) < more <= 50 * further
+    assert further > 10  # wells of 50, of whose labels few are worth an independent one
+    assert "\n" not in str(refused.value)
+
+
 def test_labels_needed_are_the_known_numbers():
     # 59 for 95% in 95%: Wilks 1941. With alike wells of ten, ten times as many, and some.
     assert labels_needed(0.05, 0.95, 1.0, 1.0) == 59
@@ -160,7 +177,13 @@ def test_stricter_promises_say_how_many_labels_they_want():
         ([0.5, 0.2], [0, 0], ["a", "a"], 0.05, "2 random normal labels in 1 wells tell nothing"),
         ([0.5, 0.2], [1, 1], ["a", "b"], 0.05, "0 random normal labels in 0 wells tell nothing"),
         ([0.5, 0.2], [0, 0], ["a", "b"], 1.0, "good_cells_lost is 1.0"),
-        ([0.5, 0.2], [0, 0], ["a", "b"], 0.05, "label at least 57 more randomly chosen normal"),
+        (
+            [0.5, 0.2],
+            [0, 0],
+            ["a", "b"],
+            0.05,
+            "57 more randomly chosen normal cells in at least 57 further wells, because those of a",
+        ),
     ],
 )
 def test_bad_input_is_refused(scores, labels, wells, lost, message):

@@ -38,18 +38,19 @@ def choose_encoder(
     By mean recall under `probe` at its largest label budget, at the metric nearest to
     `good_cells_lost`. Of encoders that are within two points of the highest, and that the labels
     do not tell from it, the one with the highest recall on the other screens is taken; of those
-    within two points there, the smallest. Raises InputError if the ranking has none of them.
+    within two points there, the smallest. Raises InputError if the ranking has none of them, or no
+    score of any.
     """
     allowed = min(RECALLS, key=lambda share: abs(share - good_cells_lost))
     ranked = pd.read_csv(ranking)
     asked = (ranked["probe"] == probe) & (ranked["metric"] == RECALLS[allowed])
     rows = ranked[asked & ranked["encoder"].isin(list(sizes))]
-    own = rows[rows["screen"] == screen]
+    own = rows[(rows["screen"] == screen) & rows["mean"].notna()]
     own = own[own["budget"] == own["budget"].max()].set_index("encoder")
     if own.empty:
         raise InputError(
-            f"{ranking} ranks no encoder that can score crops under probe {probe}; name "
-            "one in qc.encoder"
+            f"{ranking} ranks no encoder that can score crops under probe {probe}; name one in "
+            "qc.encoder, which needs no ranking, or label more crops in more wells"
         )
     budget = own["budget"].iloc[0]
     others = rows[(rows["screen"] != screen) & (rows["budget"] == budget)]

@@ -20,7 +20,7 @@ from hcsqc.screens.layouts.base import first_few, parse_well
 PLATE, WELL, SITE = "Metadata_Plate", "Metadata_Well", "Metadata_Site"
 TREATMENT = ["role", "compound", "concentration_um"]
 FIELD_COLUMNS = [PLATE, WELL, SITE, *TREATMENT, "nuclei", "scored", "flagged", "flagged_share"]
-FIELD_COLUMNS += ["empty", "out_of_focus", "saturated", "bad", "reason"]
+FIELD_COLUMNS += ["edge", "empty", "out_of_focus", "saturated", "bad", "reason"]
 WELL_COLUMNS = [PLATE, WELL, *TREATMENT, "fields", "nuclei", "scored", "flagged", "flagged_share"]
 WELL_COLUMNS += ["low", "high", "expected", "focus", "artefact", "bad", "reason"]
 PLATE_COLUMNS = [PLATE, "wells", "bad_wells", "fields", "bad_fields", "nuclei", "scored", "flagged"]
@@ -29,6 +29,12 @@ PLATE_COLUMNS += ["flagged_share", "low", "high", "feature_shift", "score_shift"
 FAILED = "failed"
 NORMAL_MAD = 1.4826  # standard deviations of a normal distribution in its median deviation
 MANY = 0.25  # bad wells or fields of a plate, of which it warns
+# A plate's focus is of two kinds if so many of its fields, and so large a share, are beyond the
+# limit; it varies if the widest tenth of fields begins at so many times the narrowest, and at more
+# than so large a share of the limit: below that all is sharp.
+FEWEST_BLURRED, BLURRED = 2, 0.1
+VARIES, STILL_SHARP = 2.0, 0.5
+TENTH = 0.1
 
 
 @dataclass(frozen=True)
@@ -52,7 +58,8 @@ def field_flags(
     """Return a row per field with `FIELD_COLUMNS`: its nuclei, its flagged cells, what is bad.
 
     `cells`, `fields` and `summary` are tables of the schema; `fields` and `summary` are of the same
-    plates. reason is empty where nothing is bad. A field that could not be read is bad, for the
+    plates. edge is the median over the field's cells, in typical nucleus diameters; nan without
+    any. reason is empty where nothing is bad. A field that could not be read is bad, for the
     reason in the summary, and not empty.
     Raises InputError if a cell lies in no field.
     """
@@ -156,12 +163,38 @@ def plate_flags(
             share = clustered_share(own["flagged"].to_numpy(bool), own[WELL].to_numpy(str), SHOWN)
             low, high = share.low, share.high
         table.loc[plate, ["low", "high"]] = low, high
-    table["warning"] = [_plate_warning(plate, table, settings) for plate in table.index]
+    edges = field_table.groupby(PLATE)["edge"]
+    table["warning"] = [
+        _plate_warning(plate, table, edges.get_group(plate), settings) for plate in table.index
+    ]
     table = table.reset_index()
     if shifts is None:
         return table.assign(feature_shift=np.nan, score_shift=np.nan)[PLATE_COLUMNS]
     columns = [PLATE, "feature_shift", "score_shift"]
     return table.merge(shifts[columns], on=PLATE, how="left", validate="one_to_one")[PLATE_COLUMNS]
+
+
+def focus_warning(edges: pd.Series, limit: float) -> str:
+    """Return what is wrong with the focus of a plate, in absolute terms; empty if nothing is.
+
+    `edges` are the median edges of its fields, `limit` the widest that is in focus, both in typical
+    nucleus diameters. Fields whose edge is nan do not count.
+    """
+    known = edges.dropna()
+    beyond = known > limit
+    if beyond.sum() >= max(FEWEST_BLURRED, BLURRED * len(known)):
+        rest = "" if beyond.all() else f", in the others {known[~beyond].median():.2f}"
+        return (
+            f"{beyond.sum()} of its {len(known)} fields are blurred: edges of nuclei are usually "
+            f"{known[beyond].median():.2f} nuclei wide there (limit {limit:g}){rest}"
+        )
+    low, high = known.quantile([TENTH, 1 - TENTH])
+    if high > VARIES * low and high > STILL_SHARP * limit:
+        return (
+            f"its focus varies: in the sharpest tenth of its fields edges of nuclei are at most "
+            f"{low:.2f} nuclei wide, in the least sharp tenth at least {high:.2f}"
+        )
+    return ""
 
 
 def without_bad_wells(table: pd.DataFrame, wells_or_fields: pd.DataFrame) -> pd.DataFrame:
@@ -279,7 +312,9 @@ def _judged(
     return table
 
 
-def _plate_warning(plate: str, table: pd.DataFrame, settings: FlagSettings) -> str:
+def _plate_warning(
+    plate: str, table: pd.DataFrame, edges: pd.Series, settings: FlagSettings
+) -> str:
     own = table.loc[[plate]].iloc[0]
     others = table.drop(index=plate)["flagged_share"].dropna()
     parts = []
@@ -293,7 +328,8 @@ def _plate_warning(plate: str, table: pd.DataFrame, settings: FlagSettings) -> s
         bad, all_ = int(own[f"bad_{name}"]), int(own[name])
         if bad > MANY * all_:
             parts.append(f"{bad} of its {all_} {name} are bad")
-    return "; ".join(parts)
+    parts.append(focus_warning(edges, settings.focus_edge))
+    return "; ".join(filter(None, parts))
 
 
 def _places(rows: pd.DataFrame, keys: list[str], name: str) -> list[tuple]:

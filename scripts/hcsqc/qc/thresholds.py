@@ -78,7 +78,7 @@ def choose_threshold(
     `scores` are 0 to 1, `labels` 1 (abnormal) or 0, `wells` the names of their wells. Thresholds
     are scores of normal labels.
     Raises InputError if the labels cannot support the promise: it says what they can, and how many
-    more it takes.
+    more it takes, in how many further wells that hold as many labels as these do.
     """
     scores, labels, wells = np.asarray(scores, float), np.asarray(labels), np.asarray(wells)
     _check(scores, labels, good_cells_lost, confidence)
@@ -97,13 +97,15 @@ def choose_threshold(
     supported = math.ceil(bounds[0] / STEP - 1e-9) * STEP
     effect, per_well = float(effects[0]), n / n_wells
     if last < 0:
-        more = labels_needed(good_cells_lost, confidence, effect, per_well) - n
+        more = max(labels_needed(good_cells_lost, confidence, effect, per_well) - n, 1)
+        further = math.ceil(more / per_well)
         raise InputError(
             f"threshold: {n} random normal labels in {n_wells} wells, worth {sizes[0]:.0f} "
             f"independent ones, cannot promise with {confidence:.0%} confidence that at most "
             f"{good_cells_lost:.1%} of good cells are lost, but {supported:.1%}; raise "
-            f"good_cells_lost to {supported:.3f} or label at least {max(more, 1)} more randomly "
-            "chosen normal cells"
+            f"good_cells_lost to {supported:.3f} or label at least {more} more randomly chosen "
+            f"normal cells in at least {further} further {'well' if further == 1 else 'wells'}, "
+            "because those of a well are alike"
         )
     abnormal = labels == ABNORMAL
     flagged = scores[abnormal] > values[last]

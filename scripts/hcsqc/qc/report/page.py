@@ -9,6 +9,7 @@ import pandas as pd
 from hcsqc.core.html import render
 from hcsqc.crops.shards import Shards
 from hcsqc.qc.report import pictures as pictures
+from hcsqc.qc.report.focus import FocusScale
 from hcsqc.qc.report.gallery import crop_pictures
 from hcsqc.qc.report.plate_maps import plate_shape
 from hcsqc.qc.report.results import Results, cell_counts
@@ -31,6 +32,7 @@ def render_report(
     shards: Shards,
     composite: Sequence[str],
     detector: Mapping,
+    focus: FocusScale,
     features: Sequence[Path] = (),
     truth: pd.DataFrame | None = None,
     labels: pd.DataFrame | None = None,
@@ -38,8 +40,9 @@ def render_report(
     """Return the report as one HTML page with its pictures inside; all text is escaped.
 
     `shards` hold the crops of all scored cells, of which `composite` are shown; `detector` is
-    what detector.json says; `features` are tables of vectors of some of the crops; `labels` is a
-    table of labels. Raises InputError for crops or channels that are not in the shards.
+    what detector.json says; `focus` says which edges are blurred and how long they are; `features`
+    are tables of vectors of some of the crops; `labels` is a table of labels.
+    Raises InputError for crops or channels that are not in the shards.
     """
     cells, threshold = results.cells, results.threshold
     shape = plate_shape(results.wells["Metadata_Well"])
@@ -57,6 +60,8 @@ def render_report(
         "flagged_share", ascending=False, na_position="last", kind="stable"
     )
     plates = pictures.worst_plates(results.plates)
+    edges = results.fields.groupby("Metadata_Plate")["edge"].median()
+    plates = plates.assign(edge=plates["Metadata_Plate"].map(edges))
     return render(
         TEMPLATE,
         filters={"percent": percent, "number": number, "count": counted},
@@ -73,7 +78,7 @@ def render_report(
         detector=definition_list({k: v for k, v in detector.items() if k != "candidates"}),
         candidates=detector.get("candidates") or [],
         warnings=pictures.records(results.plates[results.plates["warning"].fillna("").ne("")]),
-        maps=pictures.plate_maps(results.wells, plates, shape),
+        maps=pictures.plate_maps(results, plates, shape, focus),
         shape=shape,
         open_plates=OPEN_PLATES,
         plates=pictures.records(plates),
@@ -294,7 +299,9 @@ def next_steps(results: Results, simulated: bool) -> list[str]:
                 f"good cells lost (qc.good_cells_lost: {min(carried):g})."
             )
         if wanted:
-            steps.append(f"For a stricter promise, label more random crops: {wanted}.")
+            steps.append(
+                f"For a stricter promise, label more random crops, in more wells: {wanted}."
+            )
     if counts["flagged"]:
         steps.append(
             "Look at the borderline crops: if many on the wrong side are plain to you, label them "

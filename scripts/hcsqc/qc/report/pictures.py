@@ -22,6 +22,7 @@ from hcsqc.qc.report.figures import (
     project,
     rates,
 )
+from hcsqc.qc.report.focus import FocusScale, draw_edges, edge_reach, focus_text
 from hcsqc.qc.report.gallery import borderline, worst_of_each_artefact, worst_of_treatment
 from hcsqc.qc.report.plate_maps import colour_limits, draw_plate_map, edge_distance
 from hcsqc.qc.report.results import Results, cell_counts
@@ -55,8 +56,12 @@ def worst_plates(plates: pd.DataFrame) -> pd.DataFrame:
     return plates.sort_values(keys, ascending=False, na_position="last", kind="stable")
 
 
-def plate_maps(wells: pd.DataFrame, plates: pd.DataFrame, shape: tuple[int, int]) -> list[dict]:
-    """Return the maps of the first MOST_PLATES of `plates`: flag rate, cells, focus."""
+def plate_maps(
+    results: Results, plates: pd.DataFrame, shape: tuple[int, int], scale: FocusScale
+) -> list[dict]:
+    """Return the maps of the first MOST_PLATES of `plates`: flag rate, cells, focus, and edges."""
+    wells = results.wells
+    reach = edge_reach(results.fields["edge"], scale)
     measures = {
         "flagged cells (%)": (100 * wells["flagged_share"], True),
         "nuclei found": (wells["nuclei"], True),
@@ -92,9 +97,20 @@ def plate_maps(wells: pd.DataFrame, plates: pd.DataFrame, shape: tuple[int, int]
                 "bad_wells": list(names[bad]),
                 "warning": "" if is_missing(warning) else warning,
                 "pictures": pictures,
+                "edges": _edges(results, plate, scale, reach),
             }
         )
     return drawn
+
+
+def _edges(results: Results, plate: str, scale: FocusScale, reach: float) -> dict:
+    """Return the distribution of the edges of a plate, and the sentence of its numbers."""
+    cells, fields = (
+        table.loc[table["Metadata_Plate"] == plate, "edge"]
+        for table in (results.cells, results.fields)
+    )
+    text = focus_text(fields, scale)
+    return _picture(draw_edges(cells, fields, scale, reach), f"Plate {plate}. {text}", text=text)
 
 
 def galleries(results: Results) -> list[dict]:

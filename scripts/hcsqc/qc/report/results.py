@@ -16,7 +16,7 @@ TEXT |= {"channel", "found"}
 BOOLEAN = {"empty", "out_of_focus", "saturated", "bad", "warned"}
 COLUMNS = {
     "fields": "Metadata_Plate Metadata_Well Metadata_Site role compound concentration_um nuclei "
-    "scored flagged flagged_share empty out_of_focus saturated bad reason",
+    "scored flagged flagged_share edge empty out_of_focus saturated bad reason",
     "wells": "Metadata_Plate Metadata_Well role compound concentration_um fields nuclei scored "
     "flagged flagged_share low high expected focus artefact bad reason",
     "plates": "Metadata_Plate wells bad_wells fields bad_fields nuclei scored flagged "
