@@ -217,8 +217,7 @@ rule write_label_page:
         crops=lambda wc: crop_files(wc.screen, "parquet"),
         labels=lambda wc: (f"{STUDY}/labels/{wc.screen}.parquet" if has_labels(wc.screen) else []),
         # Without any detector crops are chosen at random.
-        cells=lambda wc: f"{STUDY}/qc/{wc.screen}/cells.parquet" if HAS_DETECTOR else [],
-        threshold=lambda wc: f"{STUDY}/qc/{wc.screen}/threshold.json" if HAS_DETECTOR else [],
+        scores=lambda wc: plate_scores(wc.screen) if HAS_DETECTOR else [],
         features=lambda wc: sampled_features(wc.screen) if HAS_DETECTOR else [],
         fields=lambda wc: [
             plate_file("screens", wc.screen, plate, "fields.parquet")
@@ -242,13 +241,7 @@ rule write_label_page:
             config["crops"]["window_px"] / settings.crop_px_per_px(config, wc.screen)
         ),
         composite=lambda wc: screen_entry(wc)["composite"],
-        known=lambda wc, input: flags(
-            {
-                name: getattr(input, name)
-                for name in ("labels", "cells", "threshold")
-                if getattr(input, name)
-            }
-        ),
+        known=lambda wc, input: flags({"labels": input.labels} if input.labels else {}),
         counts=flags(
             {
                 "random": QC["label_random"],
@@ -259,7 +252,7 @@ rule write_label_page:
         code=code_digest("qc/write_label_page.py"),
     shell:
         '"$HCSQC" qc/write_label_page.py --screen {wildcards.screen:q} --crops {input.crops:q}'
-        " --composite {params.composite} {params.known} --features {input.features:q}"
+        " --composite {params.composite} {params.known} --scores {input.scores:q} --features {input.features:q}"
         " --fields {input.fields:q} {params.images} --window-px {params.window} {params.counts}"
         " --seed 0"
         " --output {output.page:q} --record {output.record:q} 2>&1 | tee {log:q}"

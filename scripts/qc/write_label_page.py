@@ -14,7 +14,6 @@ from hcsqc.qc.label_page.inputs import (
     contexts,
     labelled_crops,
     read_scores,
-    read_threshold,
 )
 from hcsqc.qc.label_page.page import (
     ContextSource,
@@ -33,8 +32,7 @@ def main() -> None:
     parser.add_argument("--composite", nargs="+", required=True, help="channels, in order")
     parser.add_argument("--labels", type=Path, help="labelled crops, not to be chosen again")
     parser.add_argument("--features", type=Path, nargs="*", default=[], help="for diverse crops")
-    parser.add_argument("--cells", type=Path, help="the detector's, for uncertain crops")
-    parser.add_argument("--threshold", type=Path, help="the detector's JSON, for uncertain crops")
+    parser.add_argument("--scores", type=Path, nargs="*", default=[], help="for uncertain crops")
     parser.add_argument("--fields", type=Path, nargs="*", default=[], help="for the context")
     parser.add_argument("--images", type=Path, help="folder; may hold {plate}; for the context")
     parser.add_argument("--window-px", type=float, help="side of a crop, source pixels")
@@ -55,8 +53,7 @@ def write_page(args, record) -> None:
         crops["crop_id"][~crops["crop_id"].isin(labelled)],
         cli.settings_from(args, Counts),
         args.seed,
-        read_scores(args.cells) if args.cells else None,
-        read_threshold(args.threshold) if args.threshold else None,
+        read_scores(args.scores) if args.scores else None,
         args.features,
     )
     pictures = contexts(shards, chosen, args.composite, context_source(args))

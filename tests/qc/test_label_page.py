@@ -16,7 +16,7 @@ from sklearn.preprocessing import StandardScaler
 
 from hcsqc.core.errors import InputError
 from hcsqc.core.ids import split_field_id
-from hcsqc.core.schema import ARTEFACTS, TABLES, features_schema, write_table
+from hcsqc.core.schema import ARTEFACTS, features_schema, write_table
 from hcsqc.crops.shards import ShardFormat, Shards, ShardWriter
 from hcsqc.features.tables import features_table
 from hcsqc.labels.match import FILE_COLUMNS, place_labels, read_label_file
@@ -102,7 +102,7 @@ def test_each_way_gives_so_many_and_no_crop_twice(tmp_path):
     crops, rng = names(200), np.random.default_rng(0)
     features = feature_file(tmp_path / "f.parquet", crops, rng.random((200, 4), np.float32))
     scores = pd.Series(rng.random(200), crops)
-    chosen = choose_crops(crops, Counts(20, 15, 10), 0, scores, 0.5, [features])
+    chosen = choose_crops(crops, Counts(20, 15, 10), 0, scores, [features])
     assert chosen["selection"].value_counts().to_dict() == {
         "random": 20,
         "diverse": 15,
@@ -115,7 +115,7 @@ def test_ways_are_mixed_and_the_seed_alone_decides():
     crops = names(300)
     scores = pd.Series(np.linspace(0, 1, 300), crops)
     first, again, other = (
-        choose_crops(crops, Counts(50, 0, 50), seed, scores, 0.5) for seed in (0, 0, 1)
+        choose_crops(crops, Counts(50, 0, 50), seed, scores) for seed in (0, 0, 1)
     )
     pd.testing.assert_frame_equal(first, again)
     assert set(first["crop_id"]) != set(other["crop_id"])
@@ -126,7 +126,7 @@ def test_random_crops_are_the_same_whatever_else_is_asked_for():
     crops = names(100)
     scores = pd.Series(np.linspace(0, 1, 100), crops)
     alone = choose_crops(crops, Counts(10, 0, 0), 3)
-    beside = choose_crops(crops, Counts(10, 0, 40), 3, scores, 0.5)
+    beside = choose_crops(crops, Counts(10, 0, 40), 3, scores)
     assert set(alone["crop_id"]) == set(beside[beside["selection"] == "random"]["crop_id"])
 
 
@@ -140,12 +140,12 @@ def test_random_crops_are_spread_over_all():
     assert abs(np.mean(means) - 499.5) < 4 * 289 / np.sqrt(50 * 20)
 
 
-def test_uncertain_crops_have_the_scores_nearest_to_the_threshold():
+def test_uncertain_crops_have_the_scores_nearest_to_even_odds():
     crops = names(6)
-    scores = pd.Series([0.1, 0.79, np.nan, 0.9, 0.82, 0.5], crops)
-    chosen = choose_crops(crops, Counts(0, 0, 2), 0, scores, 0.8)
+    scores = pd.Series([0.1, 0.49, np.nan, 0.9, 0.52, 0.2], crops)
+    chosen = choose_crops(crops, Counts(0, 0, 2), 0, scores)
     assert set(chosen["crop_id"]) == {crops[1], crops[4]}
-    everyone = choose_crops(crops, Counts(0, 0, 99), 0, scores, 0.8)
+    everyone = choose_crops(crops, Counts(0, 0, 99), 0, scores)
     assert set(everyone["crop_id"]) == set(crops) - {crops[2]}
 
 
@@ -177,10 +177,10 @@ def test_crops_without_features_are_not_diverse(tmp_path):
 @pytest.mark.parametrize(
     ("counts", "given", "message"),
     [
-        (Counts(0, 0, 1), {}, "uncertain crops need a detector's cells and threshold"),
+        (Counts(0, 0, 1), {}, "uncertain crops need a detector's scores"),
         (
             Counts(0, 0, 1),
-            {"scores": pd.Series([0.5], ["other"]), "threshold": 0.5},
+            {"scores": pd.Series([0.5], ["other"])},
             "none of the crops has a score",
         ),
         (Counts(0, 1, 0), {}, "diverse crops need features"),
@@ -279,8 +279,7 @@ def arguments(screen, folder, **changes):
         "composite": COMPOSITE,
         "labels": None,
         "features": [],
-        "cells": None,
-        "threshold": None,
+        "scores": [],
         "fields": [screen.folder / "fields.parquet"],
         "images": screen.folder,
         "window_px": float(SIDE),
@@ -294,22 +293,12 @@ def arguments(screen, folder, **changes):
     return Namespace(**given | changes)
 
 
-def scored_cells(folder, screen):
+def scored(folder, screen):
     crops = screen.shards.index["crop_id"]
-    nothing = dict.fromkeys(TABLES["cells"].columns.names)
-    cells = pd.DataFrame({"crop_id": crops}).assign(**{k: v for k, v in nothing.items() if v})
-    place = split_field_id(screen.shards.index["field_id"])
-    cells["Metadata_Plate"], cells["Metadata_Well"] = place["plate"], place["well"]
-    cells["Metadata_Site"] = place["site"].astype("int32")
-    for name in TABLES["cells"].columns.names[4:7]:
-        cells[name] = 1.0
-    cells["score"] = np.linspace(0, 1, len(crops))
-    cells["threshold"] = 0.7
-    for name in set(nothing) - set(cells.columns):
-        cells[name] = None
-    write_table(cells, folder / "cells.parquet", "cells")
-    (folder / "threshold.json").write_text('{"threshold": 0.7}')
-    return {"cells": folder / "cells.parquet", "threshold": folder / "threshold.json"}
+    table = pd.DataFrame({"crop_id": crops, "score": np.linspace(0, 0.6, len(crops))})
+    table = table.assign(artefact=None, focus=0.0, edge=0.3, saturated=0.0)
+    write_table(table, folder / "scores.parquet", "crop_scores")
+    return {"scores": [folder / "scores.parquet"]}
 
 
 def content_of(page):
@@ -319,7 +308,7 @@ def content_of(page):
 
 def write_page(screen, folder, **changes):
     record = SimpleNamespace()
-    detector = scored_cells(folder, screen)
+    detector = scored(folder, screen)
     command.write_page(arguments(screen, folder, **detector | changes), record)
     return folder / "page.html", record
 
@@ -357,12 +346,6 @@ def test_page_has_no_context_without_images(screen, tmp_path, capsys):
 def test_context_needs_the_size_of_the_window(screen, tmp_path):
     with pytest.raises(InputError, match="--window-px"):
         write_page(screen, tmp_path, window_px=None)
-
-
-def test_file_without_a_threshold_is_named(screen, tmp_path):
-    (tmp_path / "t.json").write_text("{}")
-    with pytest.raises(InputError, match=r"t.json: has no number 'threshold'"):
-        write_page(screen, tmp_path, threshold=tmp_path / "t.json")
 
 
 def test_derived_screen_is_sent_to_its_source(screen, tmp_path):

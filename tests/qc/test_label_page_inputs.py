@@ -1,4 +1,4 @@
-"""What a page for labelling is made from: crops not labelled yet, scores, thresholds, contexts."""
+"""What a page for labelling is made from: crops not labelled yet, scores, contexts."""
 
 import numpy as np
 import pandas as pd
@@ -11,7 +11,6 @@ from hcsqc.qc.label_page.inputs import (
     contexts,
     labelled_crops,
     read_scores,
-    read_threshold,
 )
 
 
@@ -36,32 +35,9 @@ def test_many_labels_that_are_not_random_are_warned_of(tmp_path, capsys, picked,
     assert told.startswith(text) if warned else told == ""
 
 
-@pytest.mark.parametrize(
-    ("text", "why"),
-    [
-        ("{}", "KeyError"),
-        ("{", "JSONDecodeError"),
-        ('{"threshold": "high"}', "ValueError"),
-        ('{"threshold": null}', "TypeError"),
-        ("[1]", "TypeError"),
-        (None, "FileNotFoundError"),
-    ],
-)
-def test_a_file_without_a_threshold_is_named(tmp_path, text, why):
-    if text is not None:
-        (tmp_path / "t.json").write_text(text)
-    with pytest.raises(InputError, match=rf"t.json: has no number 'threshold' \({why}"):
-        read_threshold(tmp_path / "t.json")
-
-
-def test_a_threshold_is_a_number(tmp_path):
-    (tmp_path / "t.json").write_text('{"threshold": 1, "bound": 0.1}')
-    assert read_threshold(tmp_path / "t.json") == 1.0
-
-
 def test_scores_of_another_table_are_refused(tmp_path):
-    with pytest.raises(InputError, match="l.parquet: is no 'cells' table"):
-        read_scores(labels_file(tmp_path / "l.parquet", "random"))
+    with pytest.raises(InputError, match="l.parquet: is no 'crop_scores' table"):
+        read_scores([labels_file(tmp_path / "l.parquet", "random")])
 
 
 def test_crops_at_one_place_of_one_field_are_refused():

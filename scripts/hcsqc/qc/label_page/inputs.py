@@ -1,6 +1,5 @@
 """What a screen's page for labelling is made from: which crops may be on it, and their contexts."""
 
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -45,17 +44,10 @@ def labelled_crops(path: Path, screen: str, count: int) -> list[str]:
     return labels["crop_id"].tolist()
 
 
-def read_scores(path: Path) -> pd.Series:
-    """Read the scores of the detector, by crop_id, from a table of cells."""
-    return read_table(path, "cells").set_index("crop_id")["score"]
-
-
-def read_threshold(path: Path) -> float:
-    """Read the detector's threshold; raises InputError if the file holds none."""
-    try:
-        return float(json.loads(path.read_text())["threshold"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path}: has no number 'threshold' ({error!r})") from error
+def read_scores(paths: Sequence[Path]) -> pd.Series:
+    """Read the scores of the detector, by crop_id, from `crop_scores` tables of all plates."""
+    tables = [read_table(path, "crop_scores", ["crop_id", "score"]) for path in paths]
+    return pd.concat(tables).set_index("crop_id")["score"]
 
 
 def contexts(

@@ -48,6 +48,9 @@ ABOUT = {
 }
 
 
+EVEN = 0.5  # of a detector, which needs no threshold and so no labels that carry one
+
+
 @dataclass(frozen=True)
 class Counts:
     """How many crops are to be chosen in each way."""
@@ -72,13 +75,12 @@ def choose_crops(
     counts: Counts,
     seed: int,
     scores: pd.Series | None = None,
-    threshold: float | None = None,
     features: Sequence[Path] = (),
 ) -> pd.DataFrame:
     """Return crop_id and selection of crops to label, no crop twice, in a shuffled order.
 
     Random ones come first, from all of `crops`, so that the other ways do not distort them. Then
-    come uncertain ones, whose score is nearest to the threshold (`scores` by crop_id), and diverse
+    come uncertain ones, whose score (`scores` by crop_id) is nearest to even odds, and diverse
     ones, each the crop next to the centre of a cluster of features; both leave out what is chosen
     already. Where there are too few crops, all are taken.
     Raises InputError if there is none, or scores or features are missing.
@@ -90,10 +92,10 @@ def choose_crops(
     chosen = {RANDOM: state.permutation(pool)[: counts.random]}
     left = _without(pool, chosen[RANDOM])
     if counts.uncertain:
-        if scores is None or threshold is None:
-            raise InputError("uncertain crops need a detector's cells and threshold: give both")
+        if scores is None:
+            raise InputError("uncertain crops need a detector's scores: give tables of them")
         state = np.random.default_rng([seed, 1])
-        chosen[UNCERTAIN] = nearest_to(threshold, scores, left, counts.uncertain, state)
+        chosen[UNCERTAIN] = nearest_to(EVEN, scores, left, counts.uncertain, state)
         left = _without(left, chosen[UNCERTAIN])
     if counts.diverse:
         if not features:
