@@ -29,7 +29,7 @@ from hcsqc.encoders.weights import find_weights
 from hcsqc.features.extract import extract_features
 from hcsqc.labels.match import draw_at_random, draw_labels, match_truth
 from hcsqc.probes.frozen.logistic import LogisticSettings
-from hcsqc.qc.detector import fit_detector
+from hcsqc.qc.detector import fit_detector, reference_of, standardised
 from hcsqc.qc.thresholds import choose_threshold
 from hcsqc.screens.layouts import Source, index_plate
 from hcsqc.screens.scale import PlateImages, ScaleSettings, measure_scale
@@ -64,7 +64,7 @@ NETWORKS = {"efficientnet_lite0": Pooling(), "efficientnet_cell": Pooling("stage
 ENCODERS = (*NETWORKS, *MEASURES)
 LOGISTIC = LogisticSettings((0.001, 0.01, 0.1), folds=3)
 # As the demo draws its labels.
-PER_CLASS, PER_FIELD, PER_ARTEFACT, AT_RANDOM = 400, 10, 60, 600
+PER_CLASS, PER_FIELD, PER_ARTEFACT, AT_RANDOM, REFERENCE = 400, 10, 60, 600, 500
 LOST = 0.05  # of the good cells, that the threshold promises at most
 
 
@@ -180,8 +180,13 @@ def trained_on(
     random = draw_at_random(known, AT_RANDOM, seed=0)
     drawn = draw_labels(known[~known["nearby"]], PER_CLASS, PER_FIELD, PER_ARTEFACT, seed=0)
     labels = pd.concat([random, drawn]).drop_duplicates("crop_id", ignore_index=True)
-    features = features_of(encoder, shards, labels["crop_id"])
-    fitted = fit_detector(labels, features, LOGISTIC, LOST)
+    usual = shards.index["crop_id"].sample(min(REFERENCE, len(shards)), random_state=0)
+    reference = reference_of(features_of(encoder, shards, usual))
+
+    def seen(crops: Shards, names: pd.Series) -> np.ndarray:
+        return standardised(features_of(encoder, crops, names), reference)
+
+    fitted = fit_detector(labels, seen(shards, labels["crop_id"]), LOGISTIC, LOST)
     abnormal = (labels["label"] == "abnormal").to_numpy(int)
     wells = (labels["plate"] + "/" + labels["well"]).to_numpy()
     own = labels["crop_id"].isin(random["crop_id"]).to_numpy()
@@ -189,7 +194,7 @@ def trained_on(
     limit = chosen.threshold
 
     def flags(others: Shards, crops: pd.Series) -> np.ndarray:
-        return fitted.classifier.scores(features_of(encoder, others, crops)) > limit
+        return fitted.classifier.scores(seen(others, crops)) > limit
 
     return flags
 

@@ -25,10 +25,11 @@ from hcsqc.encoders.store import random_encoder
 from hcsqc.encoders.views import normalise
 from hcsqc.features.extract import CPU_IMAGES, embed, extract_features, frozen
 from hcsqc.probes.frozen.logistic import LogisticSettings
-from hcsqc.qc.detector import QUANTILES, Detector, fit_detector, reference_of
+from hcsqc.qc.detector import QUANTILES, Detector, fit_detector, reference_of, standardised
 from hcsqc.qc.scoring import score_crops
 
 BATCH = 256
+NUCLEUS_DIAMETER_PX = 25
 ON_GPU = 128 * BATCH  # the start of a job counts for less
 LABELS = 100
 SETTINGS = LogisticSettings(penalties=(0.01,), folds=3)
@@ -68,10 +69,11 @@ def main() -> None:
                 "auto",
                 name,
                 rows[:LABELS],
+                NUCLEUS_DIAMETER_PX,
             )
             ways = {
-                "baseline": lambda e=encoder, c=usual: c.predict_proba(
-                    usual_way(e, shards, rows, place)
+                "baseline": lambda e=encoder, c=usual, d=detector: c.predict_proba(
+                    standardised(usual_way(e, shards, rows, place), d.reference)
                 ),
                 "ours": ours,
                 "limit": partial(bare, encoder, shards, rows, place, precision),
@@ -97,13 +99,13 @@ def fitted(encoder, features: np.ndarray) -> tuple[Detector, LogisticRegression]
             ),
         }
     )
-    artefacts = fit_detector(labels, features, SETTINGS, GOOD_CELLS_LOST).artefacts
+    reference = reference_of(features)
+    seen = standardised(features, reference)
+    artefacts = fit_detector(labels, seen, SETTINGS, GOOD_CELLS_LOST).artefacts
     # Without names, so that there is one classifier, as usual.
     labels = labels.assign(artefact=None)
-    classifier = fit_detector(labels, features, SETTINGS, GOOD_CELLS_LOST).classifier
-    reference = reference_of(features) | {
-        "score_quantiles": np.quantile(classifier.scores(features), QUANTILES)
-    }
+    classifier = fit_detector(labels, seen, SETTINGS, GOOD_CELLS_LOST).classifier
+    reference["score_quantiles"] = np.quantile(classifier.scores(seen), QUANTILES)
     detector = Detector(encoder, classifier, artefacts, reference, {})
     usual = LogisticRegression()
     usual.classes_ = np.array([False, True])

@@ -27,6 +27,7 @@ from hcsqc.qc.flags import robust_spread
 
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLE = ROOT / "examples/bbbc022"
+COMPOSITE = ["w4", "w5", "w1"]
 LOST = 0.05  # of the good cells
 LABELS, DRAWS = (50, 100), 5
 NEAR_PX = 20  # of the centre: the brightest pixel there
@@ -52,7 +53,7 @@ def main() -> None:
     rows = [row("no label, cell", first, first["score"])]
     simple = simple_scores(args.folder, screens[0], first)
     rows += [row(name, first, scores) for name, scores in simple]
-    rows += [labelled_row(args.folder, screens[0], first, count) for count in LABELS]
+    rows += labelled_rows(args.folder, screens[0], first)
     print(pd.DataFrame(rows).round(3).to_string(index=False))
     aberrant = first["label"] == "abnormal"
     named = first[aberrant & first["flagged"].astype(bool)]
@@ -168,15 +169,13 @@ def z_scores(encoders: Path, shards: Shards) -> np.ndarray:
 
 def embedded(encoder: Encoder, shards: Shards, rows: np.ndarray) -> np.ndarray:
     """Return the features of crops, of the composite that the example's study states."""
-    channels = shards.format.channels
-    composite = ["w4", "w5", "w1"] if "w5" in channels else list(channels)
-    return extract_features(encoder, shards, composite, rows, 256, "auto", "features")[0]
+    return extract_features(encoder, shards, COMPOSITE, rows, 256, "auto", "features")[0]
 
 
-def labelled_row(folder: Path, screen: str, cells: pd.DataFrame, count: int) -> dict:
-    """Return the row of detectors of `count` labels, half of them aberrant if there are so many.
+def labelled_rows(folder: Path, screen: str, cells: pd.DataFrame) -> list[dict]:
+    """Return a row of detectors of each of `LABELS`, half of them aberrant if there are so many.
 
-    Each well is scored by a detector of labels of the other wells; scores are means over draws.
+    Each well is scored by detectors of labels of the other wells; scores are means over draws.
     """
     shards, encoders = study_files(folder, screen)
     encoder = load_encoder(encoders / "cell/seed0/encoder.safetensors")
@@ -184,6 +183,14 @@ def labelled_row(folder: Path, screen: str, cells: pd.DataFrame, count: int) -> 
     seen = standardised(features, reference_of(features))[shards.rows_of(cells["crop_id"])]
     labels = cells.assign(plate=cells["Metadata_Plate"], well=cells["Metadata_Well"])
     labels = labels.assign(artefact=labels["by_eye"])
+    return [
+        row(f"{count} labels, cell", cells, labelled_scores(labels, seen, count))
+        for count in LABELS
+    ]
+
+
+def labelled_scores(labels: pd.DataFrame, seen: np.ndarray, count: int) -> np.ndarray:
+    """Return each cell's mean score by detectors of `count` labels of other wells."""
     aberrant, scores = (labels["label"] == "abnormal").to_numpy(), np.zeros(len(labels))
     for draw in range(DRAWS):
         rng = np.random.default_rng(draw)
@@ -194,7 +201,7 @@ def labelled_row(folder: Path, screen: str, cells: pd.DataFrame, count: int) -> 
             drawn = np.concatenate([some, others])
             made = fit_detector(labels.iloc[drawn], seen[drawn], LOGISTIC, LOST)
             scores[own] += made.classifier.scores(seen[own]) / DRAWS
-    return row(f"{count} labels, cell", cells, scores)
+    return scores
 
 
 def tell_focus(images: Path, blurred: list[str], folder: Path) -> None:
@@ -213,9 +220,13 @@ def tell_focus(images: Path, blurred: list[str], folder: Path) -> None:
     fields = cells.groupby(["Metadata_Well", "Metadata_Site"])[["score", "edge"]].median()
     bad_fields = fields.index.get_level_values(0).isin(blurred)
     edge = cells["edge"].fillna(0)
+    shards, _ = study_files(work, "defocused")
+    light = pd.Series(brightest(shards)[shards.rows_of(cells["crop_id"])], cells.index)
+    by_field = light.groupby([cells["Metadata_Well"], cells["Metadata_Site"]]).median()
     for name, of_cells, of_fields in (
         ("no label, cell", cells["score"], fields["score"]),
         ("width of the nucleus' edge", edge, fields["edge"]),
+        ("brightest pixel near the centre", light, by_field),
     ):
         limit = np.quantile(of_cells[~bad], 1 - LOST, method="higher")
         print(
@@ -258,7 +269,7 @@ def strips(shards: Shards, crops: pd.Series) -> np.ndarray:
     """Return a row of at most `SHOWN` crops as a picture, white where there are fewer."""
     side = shards.format.size_px + GAP_PX
     picture = np.full((side, SHOWN * side, 3), 255, np.uint8)
-    pixels = shards.read_composite(shards.rows_of(crops.iloc[:SHOWN]), ["w4", "w5", "w1"])
+    pixels = shards.read_composite(shards.rows_of(crops.iloc[:SHOWN]), COMPOSITE)
     for number, crop in enumerate(pixels):
         left = number * side
         picture[: side - GAP_PX, left : left + side - GAP_PX] = crop.transpose(1, 2, 0)

@@ -29,7 +29,11 @@ rule label_screen:
         runtime=minutes(30),
     params:
         wells=lambda wc: screen_entry(wc)["evaluation_wells"],
-        settings=flags(config["labels"] | pick(config["qc"], "focus_edge")),
+        # Only crops of derived screens are judged by it: elsewhere its change runs nothing again.
+        settings=lambda wc: flags(
+            config["labels"]
+            | {"focus_edge": config["qc"]["focus_edge"] if wc.screen in DERIVED else 0}
+        ),
         window=lambda wc: (
             config["crops"]["window_px"] / settings.crop_px_per_px(config, wc.screen)
         ),

@@ -18,6 +18,7 @@ from hcsqc.labels.match import (
     read_label_file,
     settle,
 )
+from tests.conftest import EXAMPLE
 from tests.labels.made_labels import HEADER, label_file, label_rows, nuclei_at, truth_at
 
 GOOD = "p,B02,1,50,60,abnormal,blur,alice,random"
@@ -486,17 +487,22 @@ def test_caps_do_not_cost_labels_that_others_can_give():
 # Crops of a derived screen
 
 
-def test_of_a_plate_that_is_mostly_blurred_all_crops_stay():
-    edges = {"p": [0.9, 0.9, 0.9, 0.2], "q": [0.9, 0.2, 0.2, 0.9], "r": [0.9, 0.2, 0.2, 0.2]}
-    rows = pd.concat(
-        [derived_candidates([0] * 4, p).assign(edge=np.repeat(e, 2)) for p, e in edges.items()]
-    )
-    kept = keep_sharp(rows, 0.5)
-    assert kept.groupby("plate")["edge"].apply(list).to_dict() == {
-        "p": np.repeat(edges["p"], 2).tolist(),
-        "q": [0.2] * 4,
-        "r": [0.2] * 6,
-    }
+def test_the_labels_of_the_real_fields_are_those_that_their_readme_counts():
+    first, second = (read_label_file(EXAMPLE / f"labels/annotator_{one}.csv") for one in "ab")
+    keys = ["plate", "well", "site", "x_px", "y_px"]
+    both = first.merge(second, on=keys, validate="one_to_one")
+    alike = both[both["label_x"] == both["label_y"]]
+    assert (len(both), len(alike), (alike["label_x"] == "abnormal").sum()) == (391, 382, 25)
+
+
+def test_blurred_crops_go_unless_most_are_blurred():
+    def kept(edges):
+        rows = derived_candidates([0] * len(edges)).assign(edge=np.repeat(edges, 2))
+        return keep_sharp(rows, 0.5)["edge"].tolist()
+
+    assert kept([0.9, 0.2, np.nan, 0.5]) == [0.2, 0.2, 0.5, 0.5]
+    few_sharp = kept([0.9, 0.2, np.nan])
+    assert len(few_sharp) == 6 and few_sharp[0] == 0.9
 
 
 def derived_candidates(oddness, plate="p"):

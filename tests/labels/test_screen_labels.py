@@ -6,7 +6,6 @@ from argparse import Namespace
 from dataclasses import replace
 from types import SimpleNamespace
 
-import numpy as np
 import pandas as pd
 import pytest
 
@@ -135,13 +134,13 @@ def test_the_oddest_crops_of_a_derived_screen_are_told_and_give_no_labels(tmp_pa
     found = labels_of_truth([tmp_path / "t.parquet"], nuclei, ["B02"], settings)
     usual = sorted(nuclei["crop_id"])[:9]
     assert found.labels["crop_id"].tolist() == found.at_random["crop_id"].tolist() == usual
-    assert found.metrics == {"labels_left_out_odd": 1}
+    assert found.metrics == {"labels_left_out_blurred": 0, "labels_left_out_odd": 1}
     assert capsys.readouterr().out.startswith("1 of 10 crops have no label: they, or what they are")
 
 
 def test_crops_out_of_focus_are_no_normal_examples_of_a_derived_screen(tmp_path, capsys):
     nuclei = nuclei_at(*[("B02", x, 50, True) for x in range(10)])
-    edge = [0.6, 0.7, np.nan, 0.5, *[0.2] * 6]
+    edge = [0.6, 0.7, 0.5, *[0.2] * 7]
     truth = nuclei[["crop_id"]].assign(artefact="none", strength=0.0, oddness=0.0, edge=edge)
     write_table(truth, tmp_path / "t.parquet", "crop_truth")
     settings = replace(SETTINGS, truth_per_class=99, truth_random=99)

@@ -20,6 +20,7 @@ from xxhash import xxh3_128
 from hcsqc.core.schema import read_table, write_table
 from hcsqc.screens.images import tiff
 from hcsqc.screens.images.read import UnreadableField, read_field
+from tests.conftest import EXAMPLE
 from tests.screens.ngff import write_group, write_image
 
 unhurried = settings(deadline=None, max_examples=200)  # a busy machine is no failure
@@ -137,6 +138,15 @@ def test_plain_tiff_is_read_without_tifffile(tmp_path, no_tifffile, dtype, rows,
     pixels = plane(dtype=dtype)
     path = put(tmp_path, tiff_bytes(pixels, rowsperstrip=rows, metadata=metadata))
     np.testing.assert_array_equal(read(path), pixels)
+
+
+def test_real_fields_are_read_as_tifffile_reads_them():
+    paths = sorted((EXAMPLE / "images").glob("*/*.tif"))
+    assert len(paths) == 24
+    for path in paths:
+        ours, expected = read(path), tifffile.imread(path)
+        assert ours.shape == (520, 696) and ours.dtype == np.uint16
+        np.testing.assert_array_equal(ours, expected)
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ FILE_COLUMNS = (
     "annotator",
     "selection",
 )
-MOST_BLURRED = 0.5  # of a plate's crops, beyond which none is left out for its focus
+MOST_BLURRED = 0.5  # of a screen's crops, beyond which none is left out for its focus
 NOT_CROPPED = "the nucleus was not cropped"
 # What to do with one crop labelled both normal and abnormal.
 CONFLICTS = ERROR, ABNORMAL_WINS, DROP = ("error", "abnormal", "drop")
@@ -223,14 +223,14 @@ def match_truth(
 def keep_sharp(candidates: pd.DataFrame, focus_edge: float) -> pd.DataFrame:
     """Return the crops of a derived screen but those of a nucleus whose edge is too wide.
 
-    `candidates` has crop_id, plate and edge, in typical nucleus diameters, that of the original
-    also for its copies. A blurred crop that passes for normal teaches that blur is, and puts the
-    threshold above it. If most of a plate's crops are out of focus, all of its crops stay: then
-    too few are left to learn from, and the plate's fields are bad for their edges alone.
+    `candidates` has crop_id and edge, in typical nucleus diameters, that of the original also for
+    its copies; an edge of nan, too faint to be measured, is not known to be sharp. A blurred crop
+    that passes for normal teaches that blur is, and puts the threshold above it. If most crops are
+    out of focus, all stay: too few would be left to learn from, and the screen's fields are bad for
+    their edges alone.
     """
-    blurred = candidates["edge"] > focus_edge
-    most = blurred.groupby(candidates["plate"]).transform("mean") > MOST_BLURRED
-    return candidates[~blurred | most]
+    sharp = candidates["edge"] <= focus_edge
+    return candidates if (~sharp).mean() > MOST_BLURRED else candidates[sharp]
 
 
 def keep_usual(candidates: pd.DataFrame, trimmed: float) -> pd.DataFrame:

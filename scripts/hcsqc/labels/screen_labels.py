@@ -93,8 +93,9 @@ def labels_of_truth(
         sharp = keep_sharp(whole, settings.focus_edge)
         candidates = examples = keep_usual(sharp, settings.truth_trimmed)
         per_field = len(examples)  # each copy has a kind of its own, so that no field is spoilt
-        left_out, why = len(whole) - len(examples), "labels_left_out_odd"
-        blurred = len(whole) - len(sharp)
+        blurred, odd = len(whole) - len(sharp), len(sharp) - len(examples)
+        left_out = blurred + odd
+        metrics = {"labels_left_out_blurred": float(blurred), "labels_left_out_odd": float(odd)}
         told = f"are out of focus ({blurred}) or " if blurred else ""
         print(
             f"{left_out} of {len(whole)} crops have no label: they, or what they are copies of, "
@@ -105,7 +106,8 @@ def labels_of_truth(
         candidates = match_truth(kept, truth, settings.match_px, settings.window_px)
         examples = candidates[~candidates["nearby"].astype(bool)]
         per_field = settings.truth_per_field
-        left_out, why = len(candidates) - len(examples), "labels_left_out_nearby"
+        left_out = len(candidates) - len(examples)
+        metrics = {"labels_left_out_nearby": float(left_out)}
         print(
             f"{left_out} of {(candidates['artefact'] == 'none').sum()} good cells are no example: "
             "an artefact of others reaches into their window"
@@ -124,9 +126,11 @@ def labels_of_truth(
         kinds = [candidates[~copied], candidates[copied]]
     else:
         kinds = [candidates]
-    drawn = [draw_at_random(rows, settings.truth_random, seed=1) for rows in kinds]
+    drawn = [
+        draw_at_random(rows, settings.truth_random, seed) for seed, rows in enumerate(kinds, 1)
+    ]
     at_random = pd.concat(drawn).sort_values("crop_id", ignore_index=True)
-    return ScreenLabels(labels, at_random, pd.DataFrame(columns=["reason"]), {why: float(left_out)})
+    return ScreenLabels(labels, at_random, pd.DataFrame(columns=["reason"]), metrics)
 
 
 def labels_of_files(

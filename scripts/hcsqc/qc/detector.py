@@ -176,10 +176,12 @@ def _common_penalty(problems, features, wells, settings) -> float:
     Kinds with a C each are not sharp alike, and of their scores taken together the blunt ones rule.
     """
     trials = [
-        fit_logistic(features[used], targets[used], wells[used], settings, 0, True).trials
+        fit_logistic(
+            features[used], targets[used], wells[used], settings, seed=0, standardised=True
+        ).trials
         for targets, used in problems
     ]
-    # Labels that carry no folds have no losses.
+    # Where there are too few labels for folds, no loss is known.
     carried = [one for one in trials if None not in one.values()] or trials[:1]
     return least_loss({c: _sum([one[c] for one in carried]) for c in trials[0]})
 
@@ -201,12 +203,14 @@ def _cross_fitted(targets, used, features, wells, fold, penalty) -> _CrossFitted
         rest = used & ~held
         if held.any() and len(set(targets[rest])) == 2:
             model = fit_logistic(
-                features[rest], targets[rest], wells[rest], alike, 0, standardised=True
+                features[rest], targets[rest], wells[rest], alike, seed=0, standardised=True
             )
             held_out[held] = model.scores(features[held])
             models.append(model)
     if len(models) < 2:  # some labels would be in none
-        whole = fit_logistic(features[used], targets[used], wells[used], alike, 0, True)
+        whole = fit_logistic(
+            features[used], targets[used], wells[used], alike, seed=0, standardised=True
+        )
         return _CrossFitted(whole, np.full(len(targets), np.nan))
     return _CrossFitted(mean_of_models(models), held_out)
 
@@ -249,14 +253,21 @@ def _fit_artefacts(labels, features, wells, settings) -> dict[str, FittedLogisti
     names = sorted(counts.index[counts >= FEWEST_PER_ARTEFACT])
     if len(names) == 1:
         return {names[0]: _constant(features.shape[1])}
-    fitted = {}
-    for name in names:
-        targets = (labels["artefact"][named] == name).to_numpy(np.int64)
-        if len(np.unique(targets)) == 2:
-            fitted[name] = fit_logistic(
-                features[named], targets, wells[named], settings, 0, standardised=True
-            )
-    return fitted
+    problems = {
+        name: ((labels["artefact"] == name).to_numpy(np.int64), named)
+        for name in names
+        if (labels["artefact"][named] != name).any()
+    }
+    if not problems:
+        return {}
+    penalty = _common_penalty(list(problems.values()), features, wells, settings)
+    alike = LogisticSettings((penalty,), folds=1)
+    return {
+        name: fit_logistic(
+            features[used], targets[used], wells[used], alike, seed=0, standardised=True
+        )
+        for name, (targets, used) in problems.items()
+    }
 
 
 def _constant(width: int) -> FittedLogistic:
@@ -275,9 +286,9 @@ def reference_of(features: np.ndarray) -> dict[str, np.ndarray]:
 def standardised(features: np.ndarray, reference: dict[str, np.ndarray]) -> np.ndarray:
     """Return n x width features in standard deviations of real crops, at most `clip_sds` of them.
 
-    A feature that artefacts move far is so worth more than by the labels' own deviation, half of
-    which is theirs. What is far beyond all that was learned from must not decide alone: simulated
-    artefacts differ from real ones, and the next plate from this one.
+    By the deviation of labels, half of them abnormal, a feature that artefacts move far would
+    shrink. What is far beyond all that was learned from must not decide alone: simulated artefacts
+    differ from real ones, and the next plate from this one.
     """
     spread = np.where(reference["feature_sd"] > 0, reference["feature_sd"], 1)
     reach = reference["clip_sds"]

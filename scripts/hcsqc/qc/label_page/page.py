@@ -48,7 +48,7 @@ ABOUT = {
 }
 
 
-EVEN = 0.5  # of a detector, which needs no threshold and so no labels that carry one
+EVEN = 0.5  # even odds; a threshold would need enough random labels
 
 
 @dataclass(frozen=True)
@@ -117,21 +117,21 @@ def _without(crops: np.ndarray, others: np.ndarray) -> np.ndarray:
 
 
 def nearest_to(
-    threshold: float,
+    score: float,
     scores: pd.Series,
     crops: np.ndarray,
     count: int,
     state: np.random.Generator,
 ) -> np.ndarray:
-    """Return at most `count` crops, those whose score is nearest to the threshold.
+    """Return at most `count` crops, those whose score is nearest to `score`.
 
     Crops without a score are left out; ties go by a random order. Raises InputError if no crop has
     a score.
     """
     own = scores.reindex(state.permutation(crops)).dropna()
     if len(crops) and own.empty:
-        raise InputError("none of the crops has a score: are the cells those of another screen?")
-    return (own - threshold).abs().sort_values(kind="stable").index[:count].to_numpy()
+        raise InputError("none of the crops has a score: are the scores those of another screen?")
+    return (own - score).abs().sort_values(kind="stable").index[:count].to_numpy()
 
 
 def diverse(
