@@ -211,6 +211,16 @@ SCHEMES = {
         ("FITC 488", "Hoechst"),
         ("FITC", "Hoechst"),
     ),
+    "a folder per channel, alike in the first word": (
+        lambda p, w, s, c: f"{p}/{c}/{w}_s{s}.tif",
+        ("Alexa 488", "Alexa 568", "DAPI 405"),
+        ("488", "568", "DAPI"),
+    ),
+    "a folder per channel by number": (
+        lambda p, w, s, c: f"{p}/Channel {c}/{w}_s{s}.tif",
+        (1, 2),
+        ("1", "2"),
+    ),
     "IN Cell": (
         lambda p, w, s, c: f"{p}/{w[0]} - {w[1:]}(fld {s} wv {c} - {c} wix 1).tif",
         ("DAPI", "Cy3"),
