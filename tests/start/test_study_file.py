@@ -33,7 +33,7 @@ def study(
     """Return the study of a screen of three fields per plate, where everything is called `text`."""
     source = Source("files", Path("/", text), tuple(composite), pattern=text)
     rows = [(plate, well) for plate in plates for well in ("B02", "B03", "C02")]
-    fields = pd.DataFrame(rows, columns=["plate", "well"]).assign(problem=None)
+    fields = pd.DataFrame(rows, columns=["plate", "well"], dtype=object).assign(problem=None)
     seen = SimpleNamespace(
         found=FoundScreen(source, list(plates), text, [text]),
         fields=fields,
