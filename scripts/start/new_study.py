@@ -193,7 +193,7 @@ def asked(question: str, answers: dict[str, str]) -> str:
         meaning = known.get(answer, known.get(answer.lower()))
         if meaning is not None:
             return meaning
-        print(f"'{answer}' is no answer; {one_of(answer, filter(None, answers))}")
+        print(f"'{answer}' is not an answer; {one_of(answer, filter(None, answers))}")
 
 
 if __name__ == "__main__":

@@ -211,6 +211,16 @@ SCHEMES = {
         ("FITC 488", "Hoechst"),
         ("FITC", "Hoechst"),
     ),
+    "a folder per channel, alike in the first word": (
+        lambda p, w, s, c: f"{p}/{c}/{w}_s{s}.tif",
+        ("Alexa 488", "Alexa 568", "DAPI 405"),
+        ("488", "568", "DAPI"),
+    ),
+    "a folder per channel by number": (
+        lambda p, w, s, c: f"{p}/Channel {c}/{w}_s{s}.tif",
+        (1, 2),
+        ("1", "2"),
+    ),
     "IN Cell": (
         lambda p, w, s, c: f"{p}/{w[0]} - {w[1:]}(fld {s} wv {c} - {c} wix 1).tif",
         ("DAPI", "Cy3"),
@@ -686,8 +696,8 @@ def in_doubt(tmp_path):
 def test_a_wrong_answer_asks_again(in_doubt, at_terminal, capsys):
     assert not at_terminal("C2", "", "c02", "perhaps", "no").exists()
     out = capsys.readouterr().out
-    assert "'C2' is no answer; did you mean 'C02'? there are: C01, C02" in out
-    assert "'perhaps' is no answer" in out and "nothing written but the preview" in out
+    assert "'C2' is not an answer; did you mean 'C02'? there are: C01, C02" in out
+    assert "'perhaps' is not an answer" in out and "nothing written but the preview" in out
     assert "nucleus_channel: C02" in at_terminal("C02", "Y").read_text()
 
 
@@ -880,6 +890,18 @@ def test_plate_without_a_complete_channel_set(tmp_path):
     message = refusal(tmp_path)
     assert message.startswith(f"plate P2 of {tmp_path}/{{plate}} holds no complete channel set")
     assert "B02 site 1: no image of channel GFP" in message
+
+
+@pytest.mark.parametrize(
+    ("layout", "name"),
+    [("bbbc022", "BBBC022_v1_images_1w1/A01_s1_w1.tif"), ("bbbc021", "Week1_22/a01_s1_w1.tif")],
+)
+def test_published_folders_with_other_files_say_what_was_looked_for(tmp_path, layout, name):
+    (tmp_path / name).parent.mkdir()
+    (tmp_path / name).write_bytes(b"x")
+    message = refusal(tmp_path, layout)
+    assert f"no image of layout {layout}: looked for folders like" in message
+    assert "that hold files like" in message and ")_s(" in message
 
 
 @pytest.mark.parametrize("wells", [("B02",), ("B02", "B03")])

@@ -1,8 +1,10 @@
 """The guess of the nuclei's channel: outlines first, names where outlines leave it open."""
 
+import cv2
+import numpy as np
 import pytest
 
-from hcsqc.start.outlines import guess_nucleus_channel
+from hcsqc.start.outlines import guess_nucleus_channel, round_outlines
 
 
 @pytest.mark.parametrize(
@@ -28,3 +30,21 @@ def test_outlines_decide_and_names_support(shares, channel, warned):
     guess = guess_nucleus_channel(shares)
     assert (guess.channel, guess.warning is not None) == (channel, warned)
     assert guess.why
+
+
+@pytest.mark.parametrize(
+    "shares", [{"w1": 0.0, "w2": 0.0}, {"w1": 0.04, "w2": 0.05}, {"C01": 0.0, "C02": 0.0}]
+)
+def test_where_nothing_is_round_the_reason_says_so(shares):
+    assert guess_nucleus_channel(shares).why == "no channel shows round outlines"
+
+
+def test_specks_do_not_set_the_size():
+    plane = np.zeros((400, 400), np.uint16)
+    for place in range(60, 400, 140):
+        cv2.circle(plane, (place, 60), 15, 1000, -1)
+    alone = round_outlines(plane)[1]
+    for place in range(20, 400, 20):
+        cv2.circle(plane, (place, 200), 4, 1000, -1)
+    assert alone == pytest.approx(30, abs=3)
+    assert round_outlines(plane)[1] == pytest.approx(alone, abs=1)

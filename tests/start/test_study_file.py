@@ -10,6 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from hcsqc.screens.layouts import Source
+from hcsqc.start.estimate import Work, minutes_to_flags
 from hcsqc.start.find import FoundScreen
 from hcsqc.start.study_file import WIDTH, as_yaml, study_text
 
@@ -29,9 +30,10 @@ texts = st.one_of(st.sampled_from(ODD), st.text())
 def study(
     name="mine", plates=("P1",), composite=("a", "b", "c"), text="x", output="my.yaml", crops=50.0
 ):
-    """Return the study of a screen of which everything is called `text`."""
+    """Return the study of a screen of three fields per plate, where everything is called `text`."""
     source = Source("files", Path("/", text), tuple(composite), pattern=text)
-    fields = pd.DataFrame({"well": ["B02", "B03", "C02"], "problem": None})
+    rows = [(plate, well) for plate in plates for well in ("B02", "B03", "C02")]
+    fields = pd.DataFrame(rows, columns=["plate", "well"], dtype=object).assign(problem=None)
     seen = SimpleNamespace(
         found=FoundScreen(source, list(plates), text, [text]),
         fields=fields,
@@ -96,6 +98,23 @@ def test_a_study_degrades_a_few_plates_and_more_copies_of_few_crops():
     assert degraded["pretrain_plates"] == degraded["plates"]
     assert yaml.safe_load(study("small"))["screens"]["small_degraded"]["copies"] == 3
     assert "copies" not in yaml.safe_load(study("large", crops=900.0))["screens"]["large_degraded"]
+
+
+def test_budgets_count_on_the_degraded_plates_alone():
+    few, many = ([f"P{number}" for number in range(plates)] for plates in (4, 40))
+    first, second = (
+        yaml.safe_load(study(plates=plates, crops=10.0))["study"] for plates in (few, many)
+    )
+    assert (first["budgets"], first["test_crops"]) == (second["budgets"], second["test_crops"])
+    assert first["budgets"][0] < yaml.safe_load(study(crops=900.0))["study"]["budgets"][0]
+
+
+def test_time_grows_with_crops_and_copies_and_shrinks_with_cores():
+    work = Work(fields=384, crops=50_000, originals=50_000, degraded=50_000, labels=1200)
+    assert minutes_to_flags(work, 2) == 17  # (192 + 1500 + 200 + 36) / 2 + 25 seconds
+    assert minutes_to_flags(work, 8) == 5
+    few = Work(fields=3, crops=100, originals=100, degraded=300, labels=100_000)
+    assert minutes_to_flags(few, 1) == 1  # no more labels than crops
 
 
 def test_comments_are_aligned_and_long_lists_wrapped():

@@ -189,8 +189,9 @@ def _find_bbbc(layout: str) -> Callable[[_Folder], FoundScreen]:
         root = _bbbc_root(folder, layout)
         if root is None:
             raise InputError(
-                f"{folder.path}: no folder of layout {layout}, like "
-                f"{_BBBC[layout].PLATE_FOLDER.pattern}; leave --layout out to have it found"
+                f"{folder.path}: no image of layout {layout}: looked for folders like "
+                f"{_BBBC[layout].PLATE_FOLDER.pattern} that hold files like "
+                f"{_BBBC[layout].FILE_NAME.pattern}; leave --layout out to have it found"
             )
         image_csv = _image_csv(folder, layout)
         source = Source(layout, root, _bbbc_channels(folder, layout), image_csv=image_csv)

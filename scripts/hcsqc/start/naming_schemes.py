@@ -94,8 +94,8 @@ _ZSTEP = re.compile(r"(?i)(?<=ZStep_)\d+")
 _THUMBNAIL = re.compile(r"(?i:[_-]thumb)")
 # Beside its images CellVoyager leaves what corrects them: shading and dark current.
 _CORRECTION = re.compile(r"[SD]C_")
-# The first word of a folder tells the channel, where it is one and the names below it tell none.
-_FOLDER_CHANNEL = r"(?P<channel>[A-Za-z0-9_.-]+)"
+# Where file names tell no channel, a word of their folder does: blanks are not for the config.
+_WORD = r"[A-Za-z0-9_.-]+"
 _CHANNEL_FOLDER = re.compile(
     r"(?i)(?:w|c|ch|channel|wave|wavelength)[ _-]?\d+|(?:(?:DAPI|Hoechst|H33342|DNA|nuclei|DRAQ5"
     r"|[EY]?GFP|FITC|RFP|YFP|CFP|TRITC|PE|TxRed|Texas ?Red|mCherry|tdTomato|Cy[357](?:\.5)?"
@@ -163,10 +163,12 @@ def name_files(folder: Path, paths: Sequence[str], scheme: str | None = None) ->
     notes: list[str] = []
     if others:
         notes.append(f"images of other names are left out: {first_few(others)}")
-    files, by_folder = _channels_of_folders(files)
+    files, channel_folder = _channels_of_folders(files)
     files, fixed = _one_plane(files, notes)
-    pattern = (f"{_FOLDER_CHANNEL}[^/]*/" if by_folder else "") + SCHEMES[scheme]
-    scheme = scheme.replace("channels as pages", "a folder per channel") if by_folder else scheme
+    pattern = SCHEMES[scheme]
+    if channel_folder:
+        pattern = f"{channel_folder}/{pattern}"
+        scheme = scheme.replace("channels as pages", "a folder per channel")
     for group in ("plane", "time"):
         named = re.search(rf"\(\?P<{group}>([^)]*)\)", pattern)
         if named:
@@ -270,21 +272,36 @@ def _read_names(pattern: re.Pattern, paths: Sequence[str]) -> list[_File]:
     return read
 
 
-def _channels_of_folders(files: list[_File]) -> tuple[list[_File], bool]:
-    """Return the files with the channels that their folders tell, and whether these do."""
+def _channels_of_folders(files: list[_File]) -> tuple[list[_File], str]:
+    """Return the files with the channels that their folders tell, and the pattern of these folders.
+
+    The pattern is empty if the folders tell no channels.
+    """
     if any("channel" in file.groups or not file.folders for file in files):
-        return files, False
+        return files, ""
     if not all(_CHANNEL_FOLDER.fullmatch(file.folders[-1]) for file in files):
-        return files, False
+        return files, ""
+    pattern = _channel_word({file.folders for file in files})
     return [
         replace(
             file,
             folders=file.folders[:-1],
-            groups=file.groups
-            | {"channel": re.match(_FOLDER_CHANNEL, file.folders[-1])["channel"]},
+            groups=file.groups | re.fullmatch(pattern, file.folders[-1]).groupdict(),
         )
         for file in files
-    ], True
+    ], pattern
+
+
+def _channel_word(folders: set[tuple[str, ...]]) -> str:
+    """Return a pattern of the folders' names whose group `channel` is the word that tells it.
+
+    This is the first word, or the second after a first word that several folders side by side
+    share: 488 and 568 of `Alexa 488` and `Alexa 568`.
+    """
+    first = Counter((path[:-1], re.match(_WORD, path[-1])[0]) for path in folders)
+    shared = sorted({word for (_, word), count in first.items() if count > 1})
+    skipped = f"(?:(?:{'|'.join(map(re.escape, shared))}) +)?" if shared else ""
+    return f"{skipped}(?P<channel>{_WORD})[^/]*"
 
 
 def _one_plane(files: list[_File], notes: list[str]) -> tuple[list[_File], dict[str, str]]:

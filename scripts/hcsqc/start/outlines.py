@@ -34,8 +34,8 @@ class Guess:
 def round_outlines(plane: np.ndarray) -> tuple[float, float]:
     """Return which share of a plane's bright area is round and of one size, and the size.
 
-    `plane` is H x W. The size, in pixels, is the diameter of a circle of the median round area; 0
-    if nothing is round.
+    `plane` is H x W. The size, in pixels, is the diameter of a circle of the median area of these
+    outlines; 0 if nothing is round.
     """
     low, high = np.percentile(plane, [1, 99.8])
     grey = np.clip((plane.astype(np.float32) - low) / max(1.0, high - low), 0, 1)
@@ -52,7 +52,7 @@ def round_outlines(plane: np.ndarray) -> tuple[float, float]:
     # Half of the round area lies in outlines up to this one, so that specks do not set the size.
     usual = found[np.searchsorted(np.cumsum(found), found.sum() / 2)]
     alike = found[(found >= usual / ONE_SIZE) & (found <= usual * ONE_SIZE)]
-    diameter = 2 * np.sqrt(np.median(found) / np.pi)
+    diameter = 2 * np.sqrt(np.median(alike) / np.pi)
     return float(alike.sum() / areas.sum()), float(diameter)
 
 
@@ -97,12 +97,15 @@ def guess_nucleus_channel(shares: Mapping[str, float]) -> Guess:
             f"less round or of many sizes; is it the one? --nucleus-channel {customary[0]}",
         )
     likely = max(customary, key=lambda name: shares[name], default=None)
-    if likely is None or any(
+    in_doubt = likely is None or any(
         CLEAR_LEAD * shares[name] >= shares[likely] for name in customary if name != likely
-    ):
-        return Guess(None, "no channel's outlines are clearly the roundest")
-    if named and shares[best] < max(POOR_SHARE, CLEAR_LEAD * shares[likely]):
+    )
+    if named and not in_doubt and shares[best] < max(POOR_SHARE, CLEAR_LEAD * shares[likely]):
         return Guess(likely, "by its name; no channel's outlines are clearly rounder")
-    if likely == best and shares[best] >= POOR_SHARE:
+    if shares[best] < POOR_SHARE:
+        return Guess(None, "no channel shows round outlines")
+    if in_doubt:
+        return Guess(None, "no channel's outlines are clearly the roundest")
+    if likely == best:
         return Guess(likely, "by custom; its outlines are the roundest, but not clearly")
     return Guess(None, f"{likely} has the name, but other outlines are rounder")

@@ -18,7 +18,7 @@ from hcsqc.start.survey import Survey
 SHOWN_CROPS, GAP_PX, CROP_SEED = 8, 6, 0
 # Of each channel so many fields are shown, of each its middle, at most so wide.
 SHOWN_FIELDS, SHOWN_MIDDLE_PX, SHOWN_PERCENTILES = 4, 400, (1, 99.8)
-# Outlines of nuclei of BBBC022 are 30 px wide, where the fast method wants to hear 25.
+# Outlines of nuclei of BBBC022 are 30 px wide, where the fast method expects 25.
 OUTLINE_EXCESS = 1.2
 # Beyond this factor from the config's diameter the screen gets one of its own.
 USUAL_FACTOR = 1.5

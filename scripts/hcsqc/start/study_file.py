@@ -15,7 +15,7 @@ from hcsqc.core.config import CHANNELS
 from hcsqc.core.config_check import check_config
 from hcsqc.core.errors import InputError
 from hcsqc.core.files import atomic
-from hcsqc.start.estimate import minutes_to_flags
+from hcsqc.start.estimate import Work, minutes_to_flags
 from hcsqc.start.preview import Examples
 from hcsqc.start.survey import Survey, evaluation_wells
 
@@ -76,7 +76,10 @@ def study_text(
     """Return the study as YAML with comments; `config` is that of config.yaml."""
     wells = sorted(set(seen.complete["well"]))
     tested = evaluation_wells(wells)
-    expected = examples.crops_per_field * seen.complete["well"].isin(tested).sum()
+    degraded_plates = _spread(seen.found.plates, MOST_DEGRADED_PLATES)
+    # Labels are those of the derived screen, and so of its plates alone.
+    labelled = seen.complete["well"].isin(tested) & seen.complete["plate"].isin(degraded_plates)
+    expected = examples.crops_per_field * labelled.sum()
     usual = expected * (1 - config["labels"]["truth_trimmed"])
     budgets, test_crops = label_counts(usual, len(tested), config["labels"]["truth_per_class"])
     minutes, cores = expected_minutes(seen, examples, config)
@@ -105,8 +108,8 @@ def study_text(
         test_crops=test_crops,
         images=_images(seen, examples, config),
         plates=seen.found.plates,
-        degraded_plates=_spread(seen.found.plates, MOST_DEGRADED_PLATES),
-        copies=COPIES if _crops(seen, examples) < FEW_CROPS else 1,
+        degraded_plates=degraded_plates,
+        copies=_copies(seen, examples),
         minutes=minutes,
         cores=cores,
         evaluation_wells=tested,
@@ -118,13 +121,26 @@ def study_text(
 
 def expected_minutes(seen: Survey, examples: Examples, config: Mapping) -> tuple[int, int]:
     """Return in about how many minutes first flags are there, and on how many cores."""
-    labels = 2 * (config["labels"]["truth_per_class"] + config["labels"]["truth_random"])
+    plates = _spread(seen.found.plates, MOST_DEGRADED_PLATES)
+    originals = examples.crops_per_field * seen.complete["plate"].isin(plates).sum()
+    work = Work(
+        fields=len(seen.complete),
+        crops=_crops(seen, examples),
+        originals=originals,
+        degraded=_copies(seen, examples) * originals,
+        labels=2 * (config["labels"]["truth_per_class"] + config["labels"]["truth_random"]),
+    )
     cores = len(os.sched_getaffinity(0))
-    return minutes_to_flags(len(seen.complete), _crops(seen, examples), labels, cores), cores
+    return minutes_to_flags(work, cores), cores
 
 
 def _crops(seen: Survey, examples: Examples) -> float:
     return examples.crops_per_field * len(seen.complete)
+
+
+def _copies(seen: Survey, examples: Examples) -> int:
+    """Return how many degraded copies of each crop the derived screen holds."""
+    return COPIES if _crops(seen, examples) < FEW_CROPS else 1
 
 
 def _spread(names: Sequence[str], most: int) -> list[str]:
