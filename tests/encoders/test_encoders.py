@@ -258,7 +258,9 @@ def test_weights_of_a_file_give_the_features_before_its_head(name, whole, tmp_pa
 
 
 @pytest.mark.parametrize("name", ["weights.safetensors", "weights.pth"])
-@pytest.mark.parametrize("architecture", ["resnet18", "vgg16", "convnext_tiny"])
+@pytest.mark.parametrize(
+    "architecture", ["resnet18", pytest.param("vgg16", marks=pytest.mark.long), "convnext_tiny"]
+)
 def test_a_file_of_torchvision_gives_torchvisions_features(architecture, name, tmp_path):
     torch.manual_seed(7)
     theirs = getattr(torchvision.models, architecture)().eval()
@@ -441,7 +443,7 @@ def test_a_vision_transformers_positions_are_interpolated_as_timm_does(tmp_path)
     ("name", "width"),
     [
         ("vit_small_patch14_dinov2", 384),
-        ("vit_small_patch16_dinov3", 384),
+        pytest.param("vit_small_patch16_dinov3", 384, marks=pytest.mark.long),
         ("convnextv2_atto", 320),
         ("mobilenetv3_small_050", 1024),
         ("efficientnet_b0", 1280),

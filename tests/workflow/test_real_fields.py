@@ -68,8 +68,9 @@ def test_no_field_in_focus_is_bad(found):
 def test_labels_of_few_wells_are_refused_and_more_can_be_made(found):
     project = Project(found.parent.parent)
     flags = found.parent / "bbbc022_labelled/qc/bbbc022"
+    (project.folder / "strict.yaml").write_text("qc: {good_cells_lost: 0.05}\n")
     given = ("--cores", "2", "--configfile", "examples/bbbc022/study.yaml")
-    given += ("examples/bbbc022/labelled.yaml", "--config", "qc={good_cells_lost: 0.05}")
+    given += ("examples/bbbc022/labelled.yaml", "strict.yaml")
     done = project.run("qc", *given)
     assert done.returncode and "further wells, because those of a well are alike" in done.stdout
     assert not (flags / "report.html").exists()

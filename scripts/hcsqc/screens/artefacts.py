@@ -25,6 +25,8 @@ SIMULATED = tuple(kind for kind in ARTEFACTS if kind != "other")
 # nucleus radii from the nucleus' centre.
 CORE_RADII = 1.5
 REACH_RADII = 3.0
+# What a dead cell is drawn in, radii of its ball from the centre.
+REACH_OF_BALL = 3.0
 
 
 @dataclass(frozen=True)
@@ -236,20 +238,24 @@ def _stamp_dead(
     rng: np.random.Generator,
 ) -> None:
     """Add a ball of granules to `body` and pieces of its nucleus to `core`, both H x W."""
-    ball = np.zeros_like(body)
-    _stamp_ball(ball, tuple(place), size)
+    half = math.ceil(REACH_OF_BALL * size)
+    top, left = (max(round(value) - half, 0) for value in place)
+    view = np.s_[top : max(round(place[0]) + half, top), left : max(round(place[1]) + half, left)]
+    ball = np.zeros_like(body[view])
+    if not ball.size:  # a second ball beyond the border
+        return
+    pieces, middle = np.zeros_like(ball), place - (top, left)
+    _stamp_ball(ball, tuple(middle), size)
     for _ in range(rng.integers(3, 8)):
-        granule = np.zeros_like(body)
-        beside = place + rng.normal(0, 0.45 * size, 2)
+        granule = np.zeros_like(ball)
+        beside = middle + rng.normal(0, 0.45 * size, 2)
         _stamp_ball(granule, tuple(beside), rng.uniform(0.25, 0.6) * size)
         ball += rng.uniform(0.2, 0.9) * granule
-    body += cv2.GaussianBlur(ball, (0, 0), 0.1 * size)
-    pieces = np.zeros_like(core)
     for _ in range(rng.integers(1, 5)):
-        _stamp_ball(
-            pieces, tuple(place + rng.normal(0, 0.3 * size, 2)), rng.uniform(0.25, 0.75) * size
-        )
-    core += cv2.GaussianBlur(pieces, (0, 0), 0.1 * size)
+        beside = middle + rng.normal(0, 0.3 * size, 2)
+        _stamp_ball(pieces, tuple(beside), rng.uniform(0.25, 0.75) * size)
+    body[view] += cv2.GaussianBlur(ball, (0, 0), 0.1 * size)
+    core[view] += cv2.GaussianBlur(pieces, (0, 0), 0.1 * size)
 
 
 def _bright_spots(dna: np.ndarray, optics: Optics) -> np.ndarray:
