@@ -178,7 +178,16 @@ def test_scripts_that_the_tiny_study_does_not_need_run_by_hand(tiny, tmp_path):
     }
     derive = ["crops/derive_plate.py", "--screen", "derived", "--scale-knee", "0.9"]
     derive += ["--parent-crops", str(results(tiny) / parent), "--scale", str(results(tiny) / scale)]
-    derive += ["--nucleus-diameter-px", "25", "--record", str(tmp_path / "run.json")]
+    derive += [
+        "--nucleus-channel",
+        "w1",
+        "--nucleus-diameter-px",
+        "25",
+        "--copies",
+        "1",
+        "--record",
+        str(tmp_path / "run.json"),
+    ]
     for name, path in outputs.items():
         derive += [f"--{name}", str(path)]
     images = str(results(tiny) / "simulated/tiny022/images")
