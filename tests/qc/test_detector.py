@@ -195,7 +195,7 @@ def good_cells_lost(width: int, seed: int, refitted: bool = False) -> float:
     model, labels["score"] = fit.classifier, fit.held_out
     if refitted:
         wells = labels["well"].to_numpy()
-        model = fit_logistic(features, abnormal, wells, LogisticSettings((0.01,), 2), 0)
+        model = fit_logistic(features, abnormal, wells, LogisticSettings((0.01,), 2), 0, True)
     found = calibrate(labels, np.zeros(0), 0.15, 0.05, 0.95, unproven="")
     weight = model.weight / model.scale
     # Of new wells a good cell's logit is normal about that of features that are all 0.
