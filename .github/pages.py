@@ -1,8 +1,8 @@
 """Hook of MkDocs: the pages that lie outside docs/, and a drawing's script.
 
-README.md is the home page, CHANGELOG.md and CONTRIBUTING.md are pages too; what they link to is
-copied beside them. Drawings stay text unless MERMAID names a copy of Mermaid's script: the site
-loads nothing from elsewhere.
+README.md is the home page; CHANGELOG.md, CONTRIBUTING.md and the real fields' README are pages too.
+What they link to is copied beside them. Drawings stay text unless MERMAID names a copy of Mermaid's
+script: the site loads nothing from elsewhere.
 """
 
 import os
@@ -17,6 +17,7 @@ PAGES = {
     "README.md": "index.md",
     "CHANGELOG.md": "changelog.md",
     "CONTRIBUTING.md": "contributing.md",
+    "examples/bbbc022/README.md": "real_fields.md",
 }
 FILES = ("LICENSE", "CITATION.cff")
 LINK = re.compile(r"(?<=\]\()[^)\s]+(?=\))")
