@@ -15,7 +15,7 @@ from hcsqc.start.find import FoundScreen
 from hcsqc.start.study_file import WIDTH, as_yaml, study_text
 
 CONFIG = {
-    "labels": {"truth_per_class": 300, "truth_random": 300, "truth_trimmed": 0.1},
+    "labels": {"truth_trimmed": 0.1},
     "crops": {"nucleus_diameter_px": 25, "nucleus_smallest_px": 80},
 }
 ODD = [
@@ -98,6 +98,13 @@ def test_a_study_degrades_a_few_plates_and_more_copies_of_few_crops():
     assert degraded["pretrain_plates"] == degraded["plates"]
     assert yaml.safe_load(study("small"))["screens"]["small_degraded"]["copies"] == 3
     assert "copies" not in yaml.safe_load(study("large", crops=900.0))["screens"]["large_degraded"]
+
+
+def test_of_few_crops_every_copy_may_be_a_label():
+    few, crops_per_field = yaml.safe_load(study("small", crops=100.0)), 100
+    originals = 3 * crops_per_field
+    assert few["labels"]["truth_random"] >= few["screens"]["small_degraded"]["copies"] * originals
+    assert few["labels"]["truth_per_class"] > originals
 
 
 def test_budgets_count_on_the_degraded_plates_alone():

@@ -28,6 +28,9 @@ BUDGETS, MOST_BUDGETS = (200, 100, 50, 25, 10), 3
 COUNTED_ON, TESTING_WELLS, MOST_TEST_CROPS, LEAST_TEST_CROPS = 0.6, 1 / 3, 100, 10
 # Degraded copies of each crop, where there are fewer crops than that; and of how many plates.
 COPIES, FEW_CROPS, MOST_DEGRADED_PLATES = 3, 2000, 4
+# Most labels of each class and each kind of artefact, and at random. With config.yaml's, which suit
+# screens with a truth, the choice among the copies of a small screen decides more of the AUC.
+LABELS_PER_CLASS, LABELS_PER_ARTEFACT, LABELS_AT_RANDOM = 1000, 200, 1000
 # Texts that no reader of YAML takes for a number, as some take 1e3.
 PLAIN = re.compile(r"[A-Za-z_/][A-Za-z0-9_./-]*")
 # Of a long list, which stands below a screen: where it ends, begins at the latest and goes on.
@@ -81,7 +84,7 @@ def study_text(
     labelled = seen.complete["well"].isin(tested) & seen.complete["plate"].isin(degraded_plates)
     expected = examples.crops_per_field * labelled.sum()
     usual = expected * (1 - config["labels"]["truth_trimmed"])
-    budgets, test_crops = label_counts(usual, len(tested), config["labels"]["truth_per_class"])
+    budgets, test_crops = label_counts(usual, len(tested), LABELS_PER_CLASS)
     minutes, cores = expected_minutes(seen, examples, config)
     colours = ("red", "green", "blue") if len(composite) > 1 else ("grey",)
     environment = jinja2.Environment(
@@ -110,6 +113,9 @@ def study_text(
         plates=seen.found.plates,
         degraded_plates=degraded_plates,
         copies=_copies(seen, examples),
+        per_class=LABELS_PER_CLASS,
+        per_artefact=LABELS_PER_ARTEFACT,
+        at_random=LABELS_AT_RANDOM,
         minutes=minutes,
         cores=cores,
         evaluation_wells=tested,
@@ -128,7 +134,7 @@ def expected_minutes(seen: Survey, examples: Examples, config: Mapping) -> tuple
         crops=_crops(seen, examples),
         originals=originals,
         degraded=_copies(seen, examples) * originals,
-        labels=2 * (config["labels"]["truth_per_class"] + config["labels"]["truth_random"]),
+        labels=2 * (LABELS_PER_CLASS + LABELS_AT_RANDOM),
     )
     cores = len(os.sched_getaffinity(0))
     return minutes_to_flags(work, cores), cores
