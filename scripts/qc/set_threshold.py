@@ -52,7 +52,8 @@ def calibrate_screen(args, record) -> None:
         usable, unproven = held_out_of(
             args.study, args.screen, about, held_out, labels, random, scores
         )
-        found = calibrate(usable, *rest, unproven)
+        by_people = not unproven or about["trained_on"] == "labels"
+        found = calibrate(usable, *rest, unproven, by_people)
     except InputError as error:
         own = about["screen"] == args.screen and about["study"] == args.study
         if unproven or own or labels is None:
@@ -62,7 +63,8 @@ def calibrate_screen(args, record) -> None:
             raise InputError(why) from error
         # A threshold of another screen's is better than none, as long as nobody trusts it blindly.
         usable, reason = held_out_of(args.study, args.screen, about, held_out, None, None, scores)
-        found = calibrate(usable, *rest, f"{reason}; of its own labels: {error}")
+        unproven = f"{reason}; of its own labels: {error}"
+        found = calibrate(usable, *rest, unproven, about["trained_on"] == "labels")
     write_json(found, args.output)
     told = found["note"] or (
         f"at most {found['promised']:.1%} of good cells are lost, {found['confidence']:.0%} sure "

@@ -210,6 +210,15 @@ def test_where_nothing_is_promised_few_labels_still_give_a_threshold():
     assert found["bound"] is None and not found["promise"] and found["more_for_stricter"] == {}
 
 
+def test_crops_that_nobody_has_looked_at_are_not_taken_for_good_cells():
+    labels = held_out()
+    found = calibrate(labels, np.zeros(0), 0.5, 0.05, 0.95, "No promise: simulated", False)
+    strict = calibrate(labels, np.zeros(0), 0.5, 0.05, 0.95, "No promise: of another screen")
+    normal = labels["score"][labels["label"] == "normal"]
+    assert (normal > found["threshold"]).sum() == int(0.05 * len(normal))
+    assert found["threshold"] < strict["threshold"] and found["bound"] is None
+
+
 def test_too_few_labels_are_refused_with_the_number_that_it_takes():
     with pytest.raises(InputError, match=r"cannot promise .* label at least \d+ more"):
         calibrate(held_out(40), np.zeros(0), 0.5, 0.01, 0.95, "")

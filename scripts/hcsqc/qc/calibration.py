@@ -91,22 +91,28 @@ def calibrate(
     good_cells_lost: float,
     confidence: float,
     unproven: str,
+    by_people: bool = True,
 ) -> dict:
     """Return what `threshold.json` says.
 
     `labels` are what `held_out_of` returns with `unproven`, `scores` those of all crops of the
     screen, `training_share` the share of abnormal among the labels that the detector was fitted to.
     Raises InputError if the labels do not support the promise. Where nothing is promised anyway,
-    the threshold is then that which loses the share of the normal labels themselves.
+    the threshold is then that which loses the share of the normal labels themselves. So it is if
+    the labels are not `by_people`: aberrant cells are among the crops that nobody has looked at,
+    and a bound on these would lie above them.
     """
     targets = (labels["label"] == ABNORMAL).to_numpy(np.int64)
     wells = (labels["plate"] + "/" + labels["well"]).to_numpy()
     own = labels["score"].to_numpy()
-    try:
-        found = choose_threshold(own, targets, wells, good_cells_lost, confidence)
-    except InputError:
-        if not unproven:
-            raise
+    found = None
+    if by_people:
+        try:
+            found = choose_threshold(own, targets, wells, good_cells_lost, confidence)
+        except InputError:
+            if not unproven:
+                raise
+    if found is None:
         found = _unproven_threshold(own, targets, wells, good_cells_lost, confidence)
     at_random = labels["random"].to_numpy(bool)
     common = None if unproven else prevalence(targets[at_random], wells[at_random])
