@@ -15,6 +15,7 @@ from hcsqc.screens.images.planes import UnreadableField
 
 # Axes of tifffile's own descriptions that say what planes are; others (Q, I) only count them.
 _KNOWN = set("TCZYXS")
+_OME = re.compile(r"<(\w+:)?OME[\s>]")
 _IMAGEJ = {"C": "channel", "Z": "slice", "T": "frame"}
 
 
@@ -35,8 +36,9 @@ def read_axes(tif: tifffile.TiffFile, planes: Sequence[int]) -> Axes | None:
     """
     if len(planes) == 1:
         return None
-    if tif.is_ome:
-        return _of_ome(tif.pages.first.description, planes)
+    description = tif.pages.first.description
+    if _OME.search(description, 0, 4096):
+        return _of_ome(description, planes)
     if tif.is_imagej:
         stored = tif.imagej_metadata or {}
         sizes = {axis: int(stored.get(f"{name}s", 1)) for axis, name in _IMAGEJ.items()}
