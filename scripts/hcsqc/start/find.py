@@ -16,8 +16,9 @@ import pyarrow.parquet as pq
 
 from hcsqc.core.config import CHANNELS
 from hcsqc.core.errors import InputError
-from hcsqc.screens.images.read import UnreadableField
-from hcsqc.screens.images.tiff import SIGNATURES, decode_tiff
+from hcsqc.core.patience import patiently
+from hcsqc.screens.images.planes import Decoded, UnreadableField
+from hcsqc.screens.images.read import decode_image
 from hcsqc.screens.layouts import (
     LAYOUTS,
     Source,
@@ -298,8 +299,14 @@ def _require_images(folder: _Folder) -> None:
 
 
 def _page_channels(image: Path, notes: list[str]) -> tuple[str, ...]:
-    """Return names for the channels of a file, its pages, and add to the notes what they are."""
-    pages = _pages(image)
+    """Return names for the channels of a file, and add to the notes what they are.
+
+    They are those that the file itself says it has, or else its pages.
+    """
+    decoded = _decoded(image)
+    if decoded.channels is not None:
+        return _described_channels(decoded, notes)
+    pages = decoded.pages.count
     stack = pages > MOST_CHANNELS
     channels = tuple(f"c{number + 1}" for number in range(1 if stack else pages))
     if pages > 1:
@@ -310,13 +317,24 @@ def _page_channels(image: Path, notes: list[str]) -> tuple[str, ...]:
     return channels
 
 
-def _pages(image: Path) -> int:
-    """Return the number of pages of an image; raises InputError if it cannot be read."""
+def _described_channels(decoded: Decoded, notes: list[str]) -> tuple[str, ...]:
+    """Return the names that a file gives its channels, or c1, c2, ... if they are not distinct."""
+    names = [(name or "").strip() for name in decoded.names]
+    if "" in names or len({name.casefold() for name in names}) < len(names):
+        names = [f"c{number + 1}" for number in range(len(names))]
+    if len(names) > 1:
+        notes.append(f"a file says that it holds the channels {', '.join(names)}")
+    return tuple(names)
+
+
+def _decoded(image: Path) -> Decoded:
+    """Return what an image holds; raises InputError if it cannot be read."""
     try:
-        content = image.read_bytes()
-        return decode_tiff(content).count if content.startswith(SIGNATURES) else 1
+        return decode_image(patiently(image.read_bytes, image))
     except UnreadableField as error:
         raise InputError(f"{image}: {error}; copy it again, or take it away") from error
+    except InputError:
+        raise
     except Exception as error:  # decoders raise whatever they do on damaged files
         raise InputError(
             f"{image}: cannot be read as an image ({type(error).__name__}: {error}); copy it "

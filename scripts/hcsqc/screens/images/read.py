@@ -134,7 +134,7 @@ def _open(path: Path) -> _Image:
         read_channel = open_image(path)
         return lambda page, _, z_projection: read_channel(page, z_projection)
     digest = xxh3_128_hexdigest(content)
-    decoded = _decode(content)
+    decoded = decode_image(content)
 
     def read(page, wanted, z_projection) -> Plane:
         stack = decoded.pages if page is not None else place_channel(decoded, *wanted)
@@ -143,7 +143,11 @@ def _open(path: Path) -> _Image:
     return read
 
 
-def _decode(content: bytes) -> Decoded:
+def decode_image(content: bytes) -> Decoded:
+    """Return what the bytes of a TIFF or PNG file hold.
+
+    Raises UnreadableField on another file; on damage decoders raise whatever they do.
+    """
     if content.startswith(SIGNATURES):
         return decode_tiff(content)
     if content.startswith(_PNG_SIGNATURE):
