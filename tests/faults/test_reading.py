@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tifffile
 
@@ -14,6 +15,7 @@ from hcsqc.core.schema import write_table
 from hcsqc.screens.layouts import Source, index_plate
 from tests.conftest import ROOT
 from tests.crops.test_crops import CROPPING, NUCLEUS, make_plate, planes
+from tests.screens.ngff import write_plate
 
 pytestmark = pytest.mark.long
 COMPILER = shutil.which("gcc") or shutil.which("cc")
@@ -156,6 +158,34 @@ def test_a_folder_that_may_not_be_listed_is_named_and_no_well_vanishes(tmp_path,
     assert "Traceback" not in done.stderr + listed.stderr
     if shut == "images":
         assert listed.returncode == 1 and listed.stderr.startswith(f"error: {tmp_path}/{shut}")
+
+
+@without_rights
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_a_store_that_may_not_be_written_to_is_read(tmp_path, zarr_format):
+    pixels = np.stack(planes())
+    write_plate(tmp_path / "P1.zarr", {"B/02": [pixels]}, ("DNA", "ER"), zarr_format, axes="cyx")
+    code = (
+        "import sys\nfrom pathlib import Path\n"
+        "from hcsqc.screens.images.read import read_field\n"
+        "from hcsqc.screens.layouts import Source, index_plate\n"
+        "source = Source('ome_zarr', Path(sys.argv[1]), ('DNA', 'ER'))\n"
+        "row = index_plate(source, 'own', 'P1')[0].iloc[0]\n"
+        "field = read_field(source.images, row.image_path, row.image_page)\n"
+        "print(*(plane.astype(int).sum() for plane in field.planes))\n"
+    )
+    below = [tmp_path, *tmp_path.rglob("*")]
+    for path in below:
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    try:
+        done = refused(code, str(tmp_path))
+        attempt = refused("import sys\nopen(sys.argv[1] + '/new', 'w')", str(tmp_path))
+    finally:
+        for path in below:
+            path.chmod(0o755)
+    assert "Permission denied" in attempt.stderr
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == [str(plane.astype(int).sum()) for plane in pixels]
 
 
 @without_rights

@@ -96,6 +96,12 @@ def test_a_page_that_is_named_is_that_page(tmp_path):
         (lambda text: text[:-20], "its OME-XML is damaged"),
         (lambda text: text.replace('SizeZ="3"', 'SizeZ="2"'), "its OME-XML is damaged (planes"),
         (lambda text: text.replace('SizeZ="3"', 'SizeZ="deep"'), "its OME-XML is damaged"),
+        (
+            lambda text: text.replace('SizeZ="3"', 'SizeZ="999999999"').replace(
+                ' PlaneCount="6"', ' PlaneCount="999999999"'
+            ),
+            "its OME-XML describes 999999999 planes, but it has 6",
+        ),
         (lambda text: text.replace("XYZCT", "XYZZT"), "its OME-XML is damaged (DimensionOrder"),
         (lambda text: text.replace('PlaneCount="6"', 'PlaneCount="5"'), "describes 5 planes, but"),
         (

@@ -3,6 +3,7 @@
 import os
 import posixpath
 import re
+import stat
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -16,7 +17,7 @@ import pyarrow.parquet as pq
 
 from hcsqc.core.config import CHANNELS
 from hcsqc.core.errors import InputError
-from hcsqc.core.patience import patiently
+from hcsqc.core.patience import list_folder, look, patiently
 from hcsqc.screens.images.planes import Decoded, UnreadableField
 from hcsqc.screens.images.read import decode_image
 from hcsqc.screens.layouts import (
@@ -70,7 +71,7 @@ class _Folder:
         images, tables, zarrs = [], [], []
         for root, folders, names in walk(self.path):
             below = root.relative_to(self.path)
-            if any((root / name).is_file() for name in ZARR_GROUP):
+            if any(look(root / name) for name in ZARR_GROUP):
                 zarrs.append(below.as_posix())
                 folders.clear()
                 continue
@@ -113,11 +114,13 @@ def find_screen(
     table is none of LoadData, or the pattern places no image or two as one.
     """
     path = path.expanduser().resolve()
-    if pattern and (path.is_file() or layout not in (None, "files")):
+    given = look(path)
+    is_file = given is not None and not stat.S_ISDIR(given.st_mode)
+    if pattern and (is_file or layout not in (None, "files")):
         raise InputError("--pattern: says how files of layout files are named; give their folder")
-    if path.is_dir():
+    if given is not None and not is_file:
         folder = _Folder(path)
-    elif path.is_file():
+    elif is_file:
         folder = _given_table(path)
         layout = layout or "loaddata"
     else:
@@ -223,8 +226,9 @@ def _bbbc_root(folder: _Folder, layout: str) -> Path | None:
 
 
 def _image_csv(folder: _Folder, layout: str) -> Path:
-    beside = [table for table in folder.path.parent.glob("*.csv") if not is_hidden(table.name)]
-    for table in [*folder.tables, *sorted(beside)]:
+    above = folder.path.parent
+    names = [name for name in list_folder(above) if name.endswith(".csv") and not is_hidden(name)]
+    for table in [*folder.tables, *(above / name for name in names)]:
         if _IMAGE_CSV[layout] <= set(_columns_if_any(table)):
             return table
     raise InputError(

@@ -97,7 +97,7 @@ def _of_ome(text: str, planes: Sequence[int]) -> Axes | None:
         for pixels in image.iterfind("{*}Pixels")
     ]
     own = _own_identity(root)
-    found = [(image, _of_pixels(pixels, own)) for image, pixels in described]
+    found = [(image, _of_pixels(pixels, own, len(planes))) for image, pixels in described]
     found = [(image, places) for image, places in found if places[0]]
     if len(found) > 1:
         named = ", ".join(str(image.get("Name") or image.get("ID")) for image, _ in found)
@@ -107,7 +107,7 @@ def _of_ome(text: str, planes: Sequence[int]) -> Axes | None:
     places, names = found[0][1]
     if sorted(places.values()) != list(planes):
         raise UnreadableField(
-            f"its OME-XML describes {len(places)} planes, but it has {len(planes)}"
+            f"its OME-XML describes {len(set(places.values()))} planes, but it has {len(planes)}"
         )
     return _axes(places, names)
 
@@ -124,7 +124,7 @@ def _own_identity(root: ElementTree.Element) -> str | None:
 
 
 def _of_pixels(
-    pixels: ElementTree.Element, own: str | None
+    pixels: ElementTree.Element, own: str | None, most: int
 ) -> tuple[dict[tuple[int, int, int], int], list[str | None]]:
     """Return the numbers of the planes in this file by channel, z and time; the channels' names."""
     order = re.sub("[XY]", "", pixels.get("DimensionOrder", "")).upper()
@@ -134,7 +134,7 @@ def _of_pixels(
             raise ValueError(f"DimensionOrder {pixels.get('DimensionOrder')}, sizes {sizes}")
         elements = pixels.findall("{*}TiffData") or [ElementTree.Element("TiffData")]
         blocks = [
-            _block(data, order, sizes)
+            _block(data, order, sizes, most)
             for data in elements
             if own is None or data.findtext("{*}UUID", own).strip() == own
         ]
@@ -149,7 +149,7 @@ def _of_pixels(
 
 
 def _block(
-    data: ElementTree.Element, order: str, sizes: dict[str, int]
+    data: ElementTree.Element, order: str, sizes: dict[str, int], most: int
 ) -> dict[tuple[int, int, int], int]:
     """Return the planes of one TiffData element, by channel, z and time."""
     total = math.prod(sizes.values())
@@ -161,6 +161,8 @@ def _block(
         step *= sizes[axis]
     if first < 0 or start < 0 or start + count > total:
         raise ValueError(f"planes {start} to {start + count - 1} of {total}")
+    if count > most:
+        raise UnreadableField(f"its OME-XML describes {count} planes, but it has {most}")
     block = {}
     for number in range(count):
         rest, place = start + number, {}

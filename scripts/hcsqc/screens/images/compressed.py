@@ -15,7 +15,7 @@ from tifffile import COMPRESSION
 
 from hcsqc.screens.images.planes import UnreadableField
 
-# Their decoders fail on too little data: shown by test_images.py.
+# Their decoders fail on too little data: shown by tests/screens/test_compressed.py.
 _STRICT = {
     COMPRESSION.NONE,
     COMPRESSION.LZW,

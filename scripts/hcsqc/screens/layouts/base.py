@@ -10,7 +10,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from hcsqc.core.errors import InputError
-from hcsqc.core.patience import list_folder, look, patiently
+from hcsqc.core.patience import is_absent, list_folder, look, patiently
 
 # Of a plate with 3456 wells, the largest in use: rows A to AV.
 _ROWS, _COLUMNS = 48, 72
@@ -114,8 +114,8 @@ def walk(folder: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
             continue  # it was deleted since its parent was listed
         above |= {(status.st_dev, status.st_ino)}
         folders, files, links = [], [], set()
-        for entry in _entries(root):
-            target = look(entry.path) if entry.is_symlink() else None
+        for entry, is_link, is_directory in _entries(root):
+            target = look(entry.path) if is_link else None
             if target and stat.S_ISDIR(target.st_mode):
                 place = target.st_dev, target.st_ino
                 if place in above or (below_link and place in reached):
@@ -124,19 +124,31 @@ def walk(folder: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
                 links.add(entry.name)
                 folders.append(entry.name)
             else:
-                (folders if entry.is_dir(follow_symlinks=False) else files).append(entry.name)
+                (folders if is_directory else files).append(entry.name)
         yield root, folders, files
         waiting += [(root / name, above, below_link or name in links) for name in reversed(folders)]
 
 
-def _entries(folder: Path) -> list[os.DirEntry]:
-    """Return what a folder holds, in order, without what is hidden."""
+def _entries(folder: Path) -> list[tuple[os.DirEntry, bool, bool]]:
+    """Return what a folder holds, in order, without what is hidden: is it a link, is it a folder.
 
-    def scan() -> list[os.DirEntry]:
+    None of it if the folder was deleted meanwhile.
+    """
+
+    def scan() -> list[tuple[os.DirEntry, bool, bool]]:
         with os.scandir(folder) as entries:
-            return [entry for entry in entries if not is_hidden(entry.name)]
+            return [
+                (entry, entry.is_symlink(), entry.is_dir(follow_symlinks=False))
+                for entry in entries
+                if not is_hidden(entry.name)
+            ]
 
-    return sorted(patiently(scan, folder), key=lambda entry: entry.name)
+    try:
+        return sorted(patiently(scan, folder), key=lambda entry: entry[0].name)
+    except OSError as error:
+        if is_absent(error):
+            return []
+        raise
 
 
 def is_folder(path: Path) -> bool:

@@ -125,11 +125,12 @@ def _check_acquisitions(source: Source, plate: str, acquisitions: set[int | None
     if chosen is not None and chosen in acquisitions:
         return
     zarr = _plate_folder(of_plate(source.images, plate), plate)
-    described = ome_attributes(zarr)["plate"].get("acquisitions") or []
-    names = {one.get("id"): one.get("name") for one in described if isinstance(one, dict)}
+    described = ome_attributes(zarr)["plate"].get("acquisitions")
+    described = described if isinstance(described, list) else []
+    names = {str(one.get("id")): one.get("name") for one in described if isinstance(one, dict)}
     listed = ", ".join(
-        f"{number} ({names[number]})" if names.get(number) else str(number)
-        for number in sorted(acquisitions, key=str)
+        f"{number} ({names[number]})" if names.get(number) else number
+        for number in sorted(map(str, acquisitions))
     )
     raise InputError(
         f"{zarr}: its wells have the acquisitions {listed}"
