@@ -110,6 +110,13 @@ def test_jpeg_that_lacks_data_before_its_end_is_refused(tmp_path, kept):
         read(tmp_path, content)
 
 
+@pytest.mark.parametrize("kept", [0.3, 0.6, 0.95])
+def test_jpeg_2000_that_lacks_data_before_its_end_is_refused(tmp_path, kept):
+    content = cut_short(WHOLE["JPEG2000"], 1, kept, filler=b"\xff\xd9")
+    with pytest.raises(UnreadableField, match=r"^a.tif: "):
+        read(tmp_path, content)
+
+
 def test_a_whole_jpeg_of_any_make_is_read(tmp_path):
     """Progressive, with restarts, of 12 bits, lossless: none needs more than it has."""
     for encoded, dtype in [
