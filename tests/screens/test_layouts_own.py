@@ -353,6 +353,7 @@ def test_links_that_lead_in_circles_end(tmp_path):
         for other in names:
             (tmp_path / "images" / name / f"to_{other}").symlink_to(tmp_path / "images" / other)
         (tmp_path / "images" / name / "up").symlink_to("..")
+        (tmp_path / "images" / name / "far_up").symlink_to(tmp_path)
         (tmp_path / "images" / name / "itself").symlink_to("itself")
     found = list(files_below(tmp_path / "images"))
     real = {f"{name}/{name}.tif" for name in names}

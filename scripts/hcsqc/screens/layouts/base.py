@@ -106,7 +106,12 @@ def walk(folder: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
     Raises InputError if a folder cannot be listed.
     """
     reached: set[tuple[int, int]] = set()  # by links, as device and inode
-    waiting: list[tuple[Path, frozenset[tuple[int, int]], bool]] = [(folder, frozenset(), False)]
+    parents = frozenset(
+        (status.st_dev, status.st_ino)
+        for status in map(look, Path(os.path.realpath(folder)).parents)
+        if status
+    )
+    waiting: list[tuple[Path, frozenset[tuple[int, int]], bool]] = [(folder, parents, False)]
     while waiting:
         root, above, below_link = waiting.pop()
         status = look(root)
