@@ -36,7 +36,9 @@ def plot(args, record) -> None:
     fields = [
         (
             f"{row.well} s{row.site}",
-            failed[row.field_id] if row.field_id in failed else read_channel(args, row, channel),
+            failed[row.field_id]
+            if row.field_id in failed
+            else read_channel(args, row, scale["channel"].tolist(), channel),
             nuclei[nuclei["field_id"] == row.field_id],
         )
         for row in spread(read_table(args.fields, "fields"), args.pictured)
@@ -44,11 +46,12 @@ def plot(args, record) -> None:
     plot_nuclei(fields, tuple(scale.loc[channel, ["low", "high"]]), args.output)
 
 
-def read_channel(args, row, channel: int) -> np.ndarray | str:
+def read_channel(args, row, channels: list[str], channel: int) -> np.ndarray | str:
     """Return one channel of a row of the `fields` table, or why it cannot be read."""
-    path, page = row.image_path[channel], row.image_page[channel]
     try:
-        return read_field(args.images, [path], [page], args.z_projection).planes[0]
+        return read_field(
+            args.images, row.image_path, row.image_page, args.z_projection, channels, [channel]
+        ).planes[0]
     except UnreadableField as error:
         return str(error)
 

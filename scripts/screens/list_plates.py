@@ -17,7 +17,7 @@ def main() -> None:
     parser.add_argument("--images", type=Path, required=True, help="folder; may hold {plate}")
     parser.add_argument("--table", type=Path, help="of loaddata; may hold {plate}")
     parser.add_argument("--pattern", help="of files: regular expression of a path below --images")
-    parser.set_defaults(channels=(), image_csv=None, table_prefix=None)
+    parser.set_defaults(channels=(), image_csv=None, table_prefix=None, acquisition=None)
     args = parser.parse_args()
     for layout, flag in (("loaddata", "table"), ("files", "pattern")):
         if args.layout == layout and getattr(args, flag) is None:

@@ -1,5 +1,6 @@
 """Look at a plate's images again; rewrite its index if one was replaced, added or deleted."""
 
+import json
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -31,19 +32,21 @@ def refresh(args, record) -> None:
     indexed = read_table(args.fields, "fields")
     found, _ = index_plate(cli.settings_from(args, Source), args.screen, args.plate)
     changed, read = other_listing(indexed, found), 0
+    checked = _earlier(args.receipt)
     if args.summary.exists():
-        seen = [path.stat().st_mtime_ns for path in (args.summary, args.receipt) if path.exists()]
         progress = Progress(len(found), "fields", f"refresh {args.plate}")
-        images, read = other_images(
+        images, same, read = other_images(
             found[~found["field_id"].isin(changed)],
             read_table(args.summary, "summary"),
             args.plate_images,
             args.z_projection,
-            max(seen),
+            args.channels,
+            checked,
             args.threads,
             progress.update,
         )
         changed |= images
+        checked |= same
     if changed:
         # The rows may be the same as before, and Snakemake compares the contents of small files.
         now = datetime.now(UTC).isoformat()
@@ -55,7 +58,16 @@ def refresh(args, record) -> None:
         f"{f', the first {SHOWN} are listed' if len(changed) > SHOWN else ''}; {read} were read"
     )
     record.metrics = {"fields": len(found), "changed": len(changed), "read": read}
-    write_json({"fields": len(found), "changed": changed, "read": read}, args.receipt)
+    receipt = {"fields": len(found), "changed": changed, "read": read, "checked": checked}
+    write_json(receipt, args.receipt)
+
+
+def _earlier(receipt: Path) -> dict[str, list]:
+    """Return what an earlier receipt says of images that were read and had not changed."""
+    try:
+        return json.loads(receipt.read_text(encoding="utf-8")).get("checked", {})
+    except (FileNotFoundError, ValueError, AttributeError):
+        return {}  # none or damaged: the images are read again
 
 
 if __name__ == "__main__":

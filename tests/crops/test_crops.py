@@ -1,5 +1,8 @@
 """From fields to crops: every pixel, every nucleus and every failure is accounted for."""
 
+import builtins
+import errno
+import os
 import pickle
 import re
 import signal
@@ -20,6 +23,8 @@ from skimage.draw import disk
 from xxhash import xxh3_128
 
 import hcsqc.crops.cut
+import hcsqc.screens.images.read
+from hcsqc.core import patience
 from hcsqc.core.errors import InputError
 from hcsqc.core.schema import write_table
 from hcsqc.crops.cut import CropSettings, Plate, crop_id, crop_plate, cut_windows, window_inside
@@ -501,6 +506,131 @@ def test_what_was_cropped_otherwise_is_not_gone_on_with(tmp_path, monkeypatch):
     crop(plate, shard, cropping=other)
     assert Shards([shard]).format.dtype == "uint16"
     assert len(Shards([shard])) == 14 * WHOLE
+
+
+@pytest.mark.parametrize("replaced", [1, 2, 6, 11])
+def test_images_replaced_after_a_job_was_stopped_are_cropped_anew(
+    tmp_path, monkeypatch, capsys, replaced
+):
+    """Of the same size and time, of fields that were done: also one that failed."""
+    find, calls = hcsqc.crops.cut.find_nuclei, []
+
+    def find_or_stop(dna, settings):
+        calls.append(1)
+        if len(calls) == 13:
+            raise KeyboardInterrupt
+        return find(dna, settings)
+
+    monkeypatch.setattr(hcsqc.crops.cut, "find_nuclei", find_or_stop)
+    monkeypatch.setattr(hcsqc.crops.cut, "CHECKPOINT_FIELDS", 4)
+    images = tmp_path / "images"
+    plate = make_plate(images, [planes(site, CENTRES[: site % 5]) for site in range(14)])
+    truncate(images / "s2w2.tif")
+    shard = tmp_path / "p.parquet"
+    with pytest.raises(KeyboardInterrupt):
+        crop(plate, shard)
+    path = images / f"s{replaced}w2.tif"
+    before = path.stat()
+    tifffile.imwrite(path, planes(99)[1])
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert path.stat().st_size == before.st_size or replaced == 2
+    capsys.readouterr()
+    ours = crop(plate, shard)
+    first = (replaced - 1) // 4 * 4 + 1
+    assert f"images of the fields from number {first} on changed" in capsys.readouterr().out
+    for found, expected in zip(ours, crop(plate, tmp_path / "whole.parquet"), strict=True):
+        pd.testing.assert_frame_equal(found, expected)
+    assert shard.read_bytes() == (tmp_path / "whole.parquet").read_bytes()
+    assert [path.name for path in tmp_path.glob(".*")] == []
+
+
+# Faults of the machine
+
+
+def failing_open(monkeypatch, number, times, name="s3w1.tif"):
+    """Let the opening of an image fail so many times; return what was opened."""
+    opened, real = [], builtins.open
+
+    def fails(path, *args, **kwargs):
+        if str(path).endswith(name):
+            opened.append(path)
+            if len(opened) <= times:
+                raise OSError(number, os.strerror(number), str(path))
+        return real(path, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "open", fails)
+    monkeypatch.setattr(patience, "WAITS_S", (0.0, 0.0))
+    return opened
+
+
+PASSING = [errno.ESTALE, errno.EIO, errno.ETIMEDOUT, errno.EAGAIN, errno.EMFILE, errno.ENFILE,
+           errno.ENOMEM, errno.ENODEV, errno.EREMOTEIO]  # fmt: skip
+
+
+@pytest.mark.parametrize("number", PASSING)
+def test_an_error_that_passes_costs_no_field(tmp_path, monkeypatch, number):
+    plate = make_plate(tmp_path / "images", [planes(site) for site in range(5)])
+    whole = crop(plate, tmp_path / "whole.parquet")
+    opened = failing_open(monkeypatch, number, times=2)
+    for found, expected in zip(crop(plate, tmp_path / "p.parquet"), whole, strict=True):
+        pd.testing.assert_frame_equal(found, expected)
+    assert len(opened) == 3
+
+
+@pytest.mark.parametrize("number", [*PASSING, errno.EACCES])
+def test_an_error_that_stays_fails_the_job_and_what_is_done_is_kept(tmp_path, monkeypatch, number):
+    monkeypatch.setattr(hcsqc.crops.cut, "CHECKPOINT_FIELDS", 1)
+    plate = make_plate(tmp_path / "images", [planes(site) for site in range(5)])
+    with monkeypatch.context() as broken:
+        failing_open(broken, number, times=99)
+        with pytest.raises(InputError, match=f"^{tmp_path}/images/s3w1.tif: "):
+            crop(plate, tmp_path / "p.parquet")
+    assert not (tmp_path / "p.parquet").exists()
+    _, summary, done = crop_plate(plate, CROPPING, NUCLEUS, tmp_path / "p.parquet", 1, "test")
+    assert summary["status"].tolist() == ["ok"] * 5 and done == 3
+
+
+@pytest.mark.parametrize("number", [errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP])
+def test_an_error_of_the_image_marks_its_field(tmp_path, monkeypatch, number):
+    plate = make_plate(tmp_path / "images", [planes(site) for site in range(5)])
+    failing_open(monkeypatch, number, times=99)
+    _, summary = crop(plate, tmp_path / "p.parquet")
+    assert summary["status"].tolist() == ["ok", "ok", "failed", "ok", "ok"]
+
+
+def test_an_image_that_is_written_while_it_is_read_is_read_again(tmp_path, monkeypatch):
+    plate = make_plate(tmp_path / "images", [planes(0)])
+    path = tmp_path / "images/s1w2.tif"
+    later, calls = path.read_bytes(), []
+    path.write_bytes(later[:-500])
+    decode = hcsqc.screens.images.read.decode_tiff
+
+    def goes_on(content):
+        calls.append(1)
+        if len(calls) == 2:
+            path.write_bytes(later)
+        return decode(content)
+
+    monkeypatch.setattr(patience, "WAITS_S", (0.0,))
+    monkeypatch.setattr(hcsqc.screens.images.read, "decode_tiff", goes_on)
+    _, summary = crop(plate, tmp_path / "p.parquet")
+    assert summary["status"].tolist() == ["ok"] and len(calls) == 4
+    assert list(summary["image_digest"][0])[1] == xxh3_128(later).hexdigest()
+
+
+def test_what_an_image_was_when_it_was_read_is_recorded(tmp_path):
+    plate = make_plate(tmp_path / "images", [planes(site) for site in range(3)])
+    (tmp_path / "images/s2w1.tif").unlink()
+    truncate(tmp_path / "images/s3w2.tif")
+    _, summary = crop(plate, tmp_path / "p.parquet", cropping=replace(CROPPING, failed_fields=1))
+    for row in summary.itertuples():
+        for channel, size, changed_ns in zip(
+            (1, 2), row.image_bytes, row.image_changed_ns, strict=True
+        ):
+            path = tmp_path / f"images/s{row.site}w{channel}.tif"
+            status = path.stat() if path.exists() else None
+            expected = (status.st_size, status.st_ctime_ns) if status else (-1, -1)
+            assert (size, changed_ns) == expected
 
 
 # Published nuclei

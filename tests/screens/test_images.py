@@ -2,6 +2,8 @@
 
 import builtins
 import io
+import json
+import shutil
 import struct
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -249,7 +251,7 @@ KINDS = {
     "tiles": tiff_bytes(plane(), tile=(16, 16), compression="zstd"),
     "bigtiff": tiff_bytes(plane(), bigtiff=True),
     "stack": tiff_bytes(stack(), photometric="minisblack"),
-    "imagej": tiff_bytes(stack(), imagej=True, truncate=True),
+    "imagej": tiff_bytes(stack(), imagej=True, truncate=True, metadata={"axes": "ZYX"}),
     "one_page": tiff_bytes(stack(), photometric="minisblack", truncate=True),
     "png": imagecodecs.png_encode(plane()),
 }
@@ -385,7 +387,7 @@ def test_thumbnails_and_levels_of_a_pyramid_are_no_planes(tmp_path):
 def test_stack_in_one_page_is_read_as_a_stack(tmp_path, kind):
     pixels = stack(3)
     if kind == "imagej":
-        content = tiff_bytes(pixels, imagej=True, truncate=True)
+        content = tiff_bytes(pixels, imagej=True, truncate=True, metadata={"axes": "ZYX"})
     elif kind == "tifffile":
         content = tiff_bytes(pixels, photometric="minisblack", truncate=True)
     else:
@@ -563,7 +565,7 @@ def test_channels_of_ome_zarr_are_named_by_the_page(tmp_path):
 
 @pytest.mark.parametrize("zarr_format", [2, 3])
 @pytest.mark.parametrize("codec", ["blosc", None])
-def test_missing_or_truncated_chunk_is_never_filled(tmp_path, zarr_format, codec):
+def test_truncated_chunk_is_never_filled(tmp_path, zarr_format, codec):
     pixels = zarr_pixels((2, 20, 30))
     path = write_image(tmp_path / "i", pixels, "cyx", None, zarr_format, codec)
     key = "1/0/1" if zarr_format == 2 else "c/1/0/1"
@@ -572,9 +574,34 @@ def test_missing_or_truncated_chunk_is_never_filled(tmp_path, zarr_format, codec
     assert refusal(path, 1).startswith(
         ("cannot be read as an image", f"chunk 0/{key} is truncated")
     )
-    chunk.unlink()
-    assert refusal(path, 1) == f"chunk 0/{key} is missing; copy the image again"
     np.testing.assert_array_equal(read(path, 0), pixels[0])
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+@pytest.mark.parametrize("codec", ["blosc", None])
+def test_chunks_of_the_fill_value_need_not_be_stored(tmp_path, zarr_format, codec):
+    """Zarr leaves them out, and so does every writer that follows it; but it is said."""
+    pixels = zarr_pixels((2, 20, 30))
+    pixels[1, :16, 16:] = 0
+    path = write_image(tmp_path / "i", pixels, "cyx", None, zarr_format, codec)
+    assert not (path / "0" / ("1/0/1" if zarr_format == 2 else "c/1/0/1")).exists()
+    field = read_field(tmp_path, ["i", "i"], [0, 1])
+    np.testing.assert_array_equal(field.planes, pixels)
+    assert field.odd == [None, "1 chunks are not stored and hold 0"]
+    dark = write_image(tmp_path / "j", pixels * np.uint16([[[1]], [[0]]]), "cyx")
+    np.testing.assert_array_equal(read(dark, 1), np.zeros((20, 30)))
+
+
+def test_ome_zarr_without_a_chunk_or_a_fill_value_is_refused(tmp_path):
+    path = write_image(tmp_path / "i", zarr_pixels((2, 20, 30)), "cyx")
+    metadata = json.loads((path / "0/.zarray").read_text())
+    (path / "0/1/0/1").unlink()
+    (path / "0/.zarray").write_text(json.dumps(metadata | {"fill_value": None}))
+    assert refusal(path, 1) == "chunk 0/1/0/1 is missing; copy the image again"
+    (path / "0/.zarray").write_text(json.dumps(metadata))
+    for channel in "01":
+        shutil.rmtree(path / "0" / channel)
+    assert refusal(path, 1) == "none of its chunks is there; copy the image again"
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Plates of any make without code: a LoadData table, a pattern of file names, OME-Zarr plates."""
 
+import errno
 import json
 import os
 import shutil
@@ -14,11 +15,12 @@ import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hcsqc.core import patience
 from hcsqc.core.errors import InputError
 from hcsqc.core.schema import read_table, write_table
 from hcsqc.screens.images.read import read_field
 from hcsqc.screens.layouts import Source, index_plate, list_channels, list_plates
-from hcsqc.screens.layouts.base import parse_well, well_name
+from hcsqc.screens.layouts.base import files_below, parse_well, well_name
 from tests.conftest import ROOT
 from tests.screens.ngff import write_group, write_image, write_plate
 
@@ -339,8 +341,58 @@ def test_a_folder_that_cannot_be_listed_is_named(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "scandir", refused)
     source = Source("files", tmp_path / "{plate}", ("c1",), pattern=r".*(?P<well>B02)\.tif")
-    expected = f"{tmp_path}/P1/a: cannot be listed (Permission denied); make this folder readable"
+    expected = f"{tmp_path}/P1/a: permission denied; make it readable for this account"
     assert refusal(source) == expected
+
+
+def test_links_that_lead_in_circles_end(tmp_path):
+    """However many they are: each folder links to all others and to itself."""
+    names = [f"f{number}" for number in range(9)]
+    for name in names:
+        put(tmp_path / "images" / name / f"{name}.tif")
+        for other in names:
+            (tmp_path / "images" / name / f"to_{other}").symlink_to(tmp_path / "images" / other)
+        (tmp_path / "images" / name / "up").symlink_to("..")
+        (tmp_path / "images" / name / "far_up").symlink_to(tmp_path)
+        (tmp_path / "images" / name / "itself").symlink_to("itself")
+    found = list(files_below(tmp_path / "images"))
+    real = {f"{name}/{name}.tif" for name in names}
+    direct = {f"{a}/to_{b}/{b}.tif" for a in names for b in names if a != b}
+    assert real | direct <= set(found) and len(found) == len(set(found)) < 1000
+
+
+def test_a_link_to_another_disk_is_followed(tmp_path):
+    put(tmp_path / "elsewhere/deep/B02.tif")
+    (tmp_path / "images").mkdir()
+    for name in ("P1", "P2"):
+        (tmp_path / "images" / name).symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "images/gone").symlink_to(tmp_path / "nowhere")
+    assert list(files_below(tmp_path / "images")) == ["gone", "P1/deep/B02.tif", "P2/deep/B02.tif"]
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.ESTALE, errno.EIO])
+@pytest.mark.parametrize("layout", ["files", "bbbc022", "ome_zarr"])
+def test_a_plate_that_cannot_be_listed_is_not_gone(tmp_path, monkeypatch, number, layout):
+    """Neither as a plate, nor its wells, whatever is asked and whoever asks."""
+    put(tmp_path / "P1.zarr/.zgroup")
+    monkeypatch.setattr(patience, "WAITS_S", (0.0,))
+    for name in ("scandir", "listdir", "stat"):
+        real = getattr(os, name)
+
+        def fails(path, *args, _real=real, **kwargs):
+            if os.fspath(path).startswith(str(tmp_path)):
+                raise OSError(number, os.strerror(number), os.fspath(path))
+            return _real(path, *args, **kwargs)
+
+        monkeypatch.setattr(os, name, fails)
+    source = Source(layout, tmp_path / "{plate}", ("w1",), pattern=r"(?P<well>B02)\.tif")
+    for ask in (
+        lambda: list_plates(source),
+        lambda: list_plates(replace(source, images=tmp_path, pattern="(?P<plate>)(?P<well>B02)")),
+        lambda: index_plate(source, "own", "P1"),
+    ):
+        with pytest.raises(InputError, match=f"{tmp_path}[^:]*: (permission denied|cannot be re)"):
+            ask()
 
 
 def test_hidden_plates_are_none(tmp_path):
@@ -433,10 +485,15 @@ def test_pages_are_the_channels_where_no_group_names_them(tmp_path):
     source = Source("files", tmp_path, ("DNA", "ER", "AGP"), pattern=r"(?P<well>[A-H]\d\d)\.tif")
     fields, _ = index_plate(source, "own", "P1")
     assert ids(fields) == ["own/P1/B02/s1", "own/P1/B03/s1"]
-    assert fields["image_path"][0] == ["B02.tif"] * 3 and fields["image_page"][0] == [0, 1, 2]
+    assert fields["image_path"][0] == ["B02.tif"] * 3 and fields["image_page"][0] == [None] * 3
     field = read_field(tmp_path, fields["image_path"][0], fields["image_page"][0])
     np.testing.assert_array_equal(field.planes, stack)
-    with pytest.raises(Exception, match="B03.tif: has no page 2; its 2 are counted from 0"):
+    picked = read_field(
+        tmp_path, fields["image_path"][0], fields["image_page"][0], None, source.channels, [2, 0]
+    )
+    np.testing.assert_array_equal(picked.planes, stack[[2, 0]])
+    message = "B03.tif: has 2 pages and does not say what they are, but 3 channels of the screen"
+    with pytest.raises(Exception, match=message):
         read_field(tmp_path, fields["image_path"][1], fields["image_page"][1])
     assert list_channels(replace(source, images=tmp_path / "{plate}")) == []
 

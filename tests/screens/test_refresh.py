@@ -1,5 +1,8 @@
 """Looking at images again: what moved is read, what changed is told, and nothing else."""
 
+import builtins
+import errno
+import json
 import os
 import time
 
@@ -8,6 +11,8 @@ import pandas as pd
 import pytest
 import tifffile
 
+from hcsqc.core import patience
+from hcsqc.core.errors import InputError
 from hcsqc.core.schema import TABLES
 from hcsqc.screens.images.read import read_field
 from hcsqc.screens.refresh import other_images, other_listing
@@ -41,31 +46,35 @@ def plate(tmp_path):
     for paths in PATHS.values():
         for path in paths:
             tifffile.imwrite(tmp_path / path, rng.integers(0, 999, (8, 8)).astype(np.uint16))
-    table = fields()
-    read = other_images(table, summary([["?"], ["?"]]), tmp_path, None, 0, 1, lambda: None)
-    assert set(read[0]) == set(table["field_id"]) and read[1] == 2
-    digests = [read_field(tmp_path, paths).digests for paths in PATHS.values()]
-    return tmp_path, summary(digests), time.time_ns()
+    return tmp_path, summary([read_field(tmp_path, paths) for paths in PATHS.values()])
 
 
-def summary(digests) -> pd.DataFrame:
-    return pd.DataFrame({"field_id": fields()["field_id"], "image_digest": digests})
+def summary(read) -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "field_id": fields()["field_id"],
+            "image_digest": [field.digests for field in read],
+            "image_bytes": [[size for size, _ in field.stamps] for field in read],
+            "image_changed_ns": [[changed for _, changed in field.stamps] for field in read],
+        }
+    )
 
 
-def look(plate, since_ns=None, table=None):
-    images, known, made = plate
+def look(plate, checked=None, table=None):
+    images, known = plate
     counted = []
-    changed, read = other_images(
+    changed, same, read = other_images(
         fields() if table is None else table,
         known,
         images,
         None,
-        made if since_ns is None else since_ns,
+        ("w1", "w2"),
+        checked or {},
         2,
         lambda: counted.append(1),
     )
-    assert len(counted) == read
-    return changed, read
+    assert len(counted) == read and same.keys().isdisjoint(changed)
+    return changed, same, read
 
 
 def test_the_same_listing_is_no_change_whatever_is_null():
@@ -84,41 +93,76 @@ def test_new_gone_and_other_files_are_told_apart():
 
 
 def test_nothing_is_read_where_nothing_moved(plate):
-    time.sleep(0.02)
-    assert look(plate, since_ns=time.time_ns()) == ({}, 0)
+    assert look(plate) == ({}, {}, 0)
 
 
-def test_a_touched_image_is_read_and_is_no_change(plate):
+def test_a_touched_image_is_read_once_and_is_no_change(plate):
     time.sleep(0.02)
     os.utime(plate[0] / "B02_w2.tif")
-    assert look(plate) == ({}, 1)
+    changed, same, read = look(plate)
+    assert (changed, list(same), read) == ({}, ["a/p/B02/s1"], 1)
+    same = json.loads(json.dumps(same))  # as the receipt has it
+    assert look(plate, same) == ({}, {}, 0)
+    os.utime(plate[0] / "B02_w1.tif")
+    assert look(plate, same)[2] == 1
 
 
 def test_other_pixels_of_the_same_size_and_an_old_time_are_a_change(plate):
     path = plate[0] / "B03_w1.tif"
-    size, times = path.stat().st_size, (1, 1)
+    size, times = path.stat().st_size, (path.stat().st_atime, path.stat().st_mtime)
     time.sleep(0.02)
     tifffile.imwrite(path, np.zeros((8, 8), np.uint16))
     os.utime(path, times)  # as a restored backup
     assert path.stat().st_size == size
-    assert look(plate) == ({"a/p/B03/s1": "other pixels"}, 1)
+    assert look(plate) == ({"a/p/B03/s1": "other pixels"}, {}, 1)
+
+
+def test_an_image_replaced_after_it_was_read_is_a_change_whatever_was_written_later(plate):
+    """While the rest of the plate was still cropped: the summary is newer than the image."""
+    time.sleep(0.02)
+    tifffile.imwrite(plate[0] / "B02_w1.tif", np.zeros((8, 8), np.uint16))
+    time.sleep(0.02)
+    (plate[0] / "p.summary.parquet").touch()
+    assert look(plate)[0] == {"a/p/B02/s1": "other pixels"}
 
 
 def test_an_image_that_can_no_longer_be_read_is_a_change_and_says_why(plate):
     time.sleep(0.02)
     (plate[0] / "B02_w1.tif").write_bytes(b"II*\0")
-    changed, _ = look(plate)
+    changed, _, _ = look(plate)
     assert list(changed) == ["a/p/B02/s1"] and "B02_w1.tif" in changed["a/p/B02/s1"]
 
 
 def test_a_field_that_could_not_be_read_and_now_can_is_a_change(plate):
     known = plate[1].assign(image_digest=[[], plate[1]["image_digest"][1]])
-    changed, read = look((plate[0], known, 0), since_ns=0)
-    assert changed == {"a/p/B02/s1": "other pixels"} and read == 2
+    assert look((plate[0], known)) == ({"a/p/B02/s1": "can be read now"}, {}, 1)
+    (plate[0] / "B02_w1.tif").write_bytes(b"II*\0")
+    assert look((plate[0], known)) == ({}, {}, 1)
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.ESTALE])
+def test_what_cannot_be_read_just_now_is_no_change_but_an_error(plate, monkeypatch, number):
+    monkeypatch.setattr(patience, "WAITS_S", (0.0,))
+    time.sleep(0.02)
+    os.utime(plate[0] / "B02_w2.tif")
+    real = builtins.open
+
+    def fails(path, *args, **kwargs):
+        if str(path).endswith("B02_w2.tif"):
+            raise OSError(number, os.strerror(number), str(path))
+        return real(path, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "open", fails)
+    with pytest.raises(InputError, match=f"^{plate[0]}/B02_w2.tif: "):
+        look(plate)
 
 
 def test_fields_with_a_problem_or_without_crops_are_not_read(plate):
+    time.sleep(0.02)
+    for paths in PATHS.values():
+        os.utime(plate[0] / paths[0])
     table = fields(problem=["no image of channel w1", None])
-    images, known, _ = plate
-    assert look((images, known[1:], 0), since_ns=0, table=table)[1] == 1
-    assert look((images, known[:1], 0), since_ns=0, table=table)[1] == 0
+    images, known = plate
+    assert look((images, known), table=table)[2] == 1
+    assert look((images, known[1:]))[2] == 1
+    assert look((images, known[:1]), table=table)[2] == 0

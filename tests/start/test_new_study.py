@@ -973,3 +973,18 @@ def test_real_fields_of_bbbc022(tmp_path):
         for channel in range(3)
     ]
     assert shares[0] > 0.7 and max(shares[1:]) < 0.4
+
+
+def test_a_file_that_names_its_channels_is_taken_at_its_word(tmp_path):
+    """And its planes are neither channels nor mixed: two channels of three planes each."""
+    for well in WELLS:
+        path = tmp_path / "P1" / f"{well}.ome.tif"
+        path.parent.mkdir(exist_ok=True)
+        stacks = np.stack([np.stack([pixels(channel)] * 3) for channel in (1, 0)])
+        metadata = {"axes": "CZYX", "Channel": {"Name": ["ER", "DNA"]}}
+        tifffile.imwrite(path, stacks, ome=True, metadata=metadata, photometric="minisblack")
+    found = find_screen(tmp_path, None, r"(?P<plate>P\d)/(?P<well>[A-H]\d\d)\.ome\.tif")
+    assert found.source.channels == ("ER", "DNA")
+    assert "a file says that it holds the channels ER, DNA" in found.notes
+    seen = survey(found, CROPS)
+    assert seen.z_projection == "max"

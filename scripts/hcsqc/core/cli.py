@@ -43,6 +43,7 @@ def add_source(to: argparse.ArgumentParser, layouts: Iterable[str]) -> None:
     to.add_argument("--table", type=Path, help="of loaddata; may hold {plate}")
     to.add_argument("--table-prefix", help="of loaddata: what --images stands for in the table")
     to.add_argument("--pattern", help="of files: regular expression of a path below --images")
+    to.add_argument("--acquisition", type=int, help="of ome_zarr: the one that is read")
 
 
 def flags(values: Mapping[str, object]) -> str:

@@ -232,6 +232,9 @@ class OmeZarrScreen(ImagedScreen):
     """Plates in OME-Zarr."""
 
     channels: ChannelNames
+    acquisition: Annotated[int, Field(ge=0)] = _may(
+        "number of the one that is read, where wells hold several"
+    )
 
 
 class NetworkEncoder(Section):

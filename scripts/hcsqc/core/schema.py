@@ -123,6 +123,8 @@ TABLES = {
         _column("status", pa.string(), "ok, odd (read, but see the reason) or failed"),
         _column("reason", pa.string(), "what is odd, or why it failed; null if ok", nullable=True),
         _column("image_digest", pa.list_(pa.string()), "XXH3, 128 bits, of each channel's file"),
+        _column("image_bytes", pa.list_(pa.int64()), "its size when it was read; -1: no file"),
+        _column("image_changed_ns", pa.list_(pa.int64()), "when it had last changed by then"),
     ),
     "truth": _table(
         ("plate", "well", "site", "x_px", "y_px"),

@@ -1,6 +1,7 @@
 """From the fields of a plate to its shard of crops, one window around each nucleus."""
 
 import json
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -21,7 +22,8 @@ from hcsqc.crops.nuclei import Nuclei, NucleusSettings, find_nuclei
 from hcsqc.crops.resume import PartialPlate
 from hcsqc.crops.shards import ShardFormat
 from hcsqc.screens.illumination import Illumination, correct
-from hcsqc.screens.images.read import UnreadableField, read_field
+from hcsqc.screens.images.read import FieldImages, UnreadableField, read_field
+from hcsqc.screens.images.stamps import Stamp, stamps
 from hcsqc.screens.layouts.base import first_few
 from hcsqc.screens.scale import apply_scale, lookup_tables
 
@@ -80,10 +82,10 @@ def crop_plate(
     """Write the plate's shard and return its `nuclei` and `summary` tables.
 
     Every nucleus found is kept or listed with the reason why not; every field ends in the
-    summary, read or failed. What an earlier, killed job has finished is not done again: the number
-    that is returned counts the fields that were done now.
+    summary, read or failed. What an earlier, killed job has finished is not done again, unless its
+    images changed since: the number that is returned counts the fields that were done now.
     Raises InputError, listing fields, if more than the allowed share failed, or if published
-    nuclei are of other fields.
+    nuclei are of other fields; and if the machine cannot read an image, which is no field's fault.
     """
     _check_locations(plate, settings.failed_fields, label)
     scale = {
@@ -94,7 +96,9 @@ def crop_plate(
     }
     shard_format = ShardFormat(tuple(plate.channels), settings.window_px, settings.dtype, scale)
     identity = _identity(plate, settings, nucleus)
-    partial = PartialPlate(shard, shard_format, identity, settings.crop_px_per_px)
+    partial = PartialPlate(
+        shard, shard_format, identity, settings.crop_px_per_px, _Unchanged(plate)
+    )
     progress = Progress(len(plate.fields), "fields", label, start=partial.fields)
     before = partial.fields
     if before:
@@ -206,6 +210,23 @@ def _own_code() -> str:
     return code_digest("crops/crop_plate.py")
 
 
+class _Unchanged:
+    """Whether the images of fields that were cropped are still those that were read."""
+
+    def __init__(self, plate: Plate):
+        fields = plate.fields
+        self.images = plate.images
+        self.paths = dict(zip(fields["field_id"], fields["image_path"], strict=True))
+
+    def __call__(self, summary: pd.DataFrame) -> bool:
+        columns = (summary[name] for name in ("field_id", "image_bytes", "image_changed_ns"))
+        return all(
+            stamps(self.images, self.paths[field]) == list(zip(sizes, times, strict=True))
+            for field, sizes, times in zip(*columns, strict=True)
+            if len(sizes)
+        )
+
+
 def _crop_bytes(field: CroppedField) -> int:
     return 0 if field.crops is None else field.crops.nbytes
 
@@ -223,18 +244,28 @@ class _Cutter:
     def crop(self, row) -> CroppedField:
         """Crop one field: a row of the `fields` table."""
         summary = {"field_id": row.field_id, "plate": row.plate, "well": row.well, "site": row.site}
+        if pd.notna(row.problem):
+            return _failed(summary, row.problem)
         try:
-            planes, digests = self._read(row)
+            read = read_field(
+                self.plate.images,
+                row.image_path,
+                row.image_page,
+                self.plate.z_projection,
+                self.plate.channels,
+            )
         except UnreadableField as error:
-            counts = {"found": 0, "kept": 0, "dropped": 0}
-            outcome = {"status": "failed", "reason": str(error), "image_digest": []}
-            return CroppedField(summary | counts | outcome, {})
+            return _failed(summary, str(error), error.stamps)
+        wrong = [plane.shape for plane in read.planes if plane.shape != self.plate.shape]
+        if wrong:
+            reason = (
+                f"image of {wrong[0][0]} x {wrong[0][1]} px, the plate's are "
+                f"{self.plate.shape[0]} x {self.plate.shape[1]}"
+            )
+            return _failed(summary, reason, read.stamps, read.digests)
+        planes = read.planes
         brightest = [int(plane.max()) for plane in planes]
-        odd = [
-            f"{channel}: every pixel is {most}"
-            for channel, plane, most in zip(self.plate.channels, planes, brightest, strict=True)
-            if plane[0, 0] == most and plane.min() == most
-        ]
+        odd = self._odd(read, brightest)
         if self.gains is not None:
             planes = correct(planes, self.gains, self.top)
         found = self._find(row, planes[self.dna], odd)
@@ -246,23 +277,21 @@ class _Cutter:
             "dropped": len(found) - kept,
             "status": "odd" if odd else "ok",
             "reason": "; ".join(odd) or None,
-            "image_digest": digests,
         }
+        summary |= _as_read(read.stamps, read.digests)
         return CroppedField(summary, nuclei, crops, bool((brightest > self.top).any()))
 
-    def _read(self, row) -> tuple[list[np.ndarray], list[str]]:
-        if pd.notna(row.problem):
-            raise UnreadableField(row.problem)
-        read = read_field(
-            self.plate.images, row.image_path, row.image_page, self.plate.z_projection
-        )
-        wrong = [plane.shape for plane in read.planes if plane.shape != self.plate.shape]
-        if wrong:
-            raise UnreadableField(
-                f"image of {wrong[0][0]} x {wrong[0][1]} px, the plate's are "
-                f"{self.plate.shape[0]} x {self.plate.shape[1]}"
-            )
-        return read.planes, read.digests
+    def _odd(self, read: FieldImages, brightest: list[int]) -> list[str]:
+        """Return what is odd about images that can be read."""
+        odd = []
+        for channel, plane, most, of_image in zip(
+            self.plate.channels, read.planes, brightest, read.odd, strict=True
+        ):
+            if of_image:
+                odd.append(f"{channel}: {of_image}")
+            if plane[0, 0] == most and plane.min() == most:
+                odd.append(f"{channel}: every pixel is {most}")
+        return odd
 
     def _find(self, row, dna: np.ndarray, odd: list[str]) -> Nuclei:
         if self.plate.locations is None:
@@ -294,6 +323,23 @@ class _Cutter:
             _nuclei_columns(field_id, found, kept, reason),
             cut_windows(pixels, x[kept], y[kept], side),
         )
+
+
+def _failed(
+    summary: dict, reason: str, found: Sequence[Stamp] = (), digests: Sequence[str] = ()
+) -> CroppedField:
+    counts = {"found": 0, "kept": 0, "dropped": 0}
+    outcome = {"status": "failed", "reason": reason}
+    return CroppedField(summary | counts | outcome | _as_read(found, digests), {})
+
+
+def _as_read(found: Sequence[Stamp], digests: Sequence[str]) -> dict[str, list]:
+    """Return the columns of `summary` that say what the images were when they were read."""
+    return {
+        "image_digest": list(digests),
+        "image_bytes": [size for size, _ in found],
+        "image_changed_ns": [changed_ns for _, changed_ns in found],
+    }
 
 
 def _nuclei_columns(field_id: str, found: Nuclei, kept: np.ndarray, reason: np.ndarray) -> dict:

@@ -119,6 +119,9 @@ def derived_tables(crops: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
         dropped=0,
         status="ok",
         reason=None,
-        image_digest=pd.Series([[] for _ in range(len(counts))], dtype=object),
+        **{
+            name: pd.Series([[] for _ in range(len(counts))], dtype=object)
+            for name in ("image_digest", "image_bytes", "image_changed_ns")
+        },
     )
     return nuclei, summary

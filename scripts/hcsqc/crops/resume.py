@@ -9,6 +9,7 @@ import fcntl
 import json
 import os
 import shutil
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import compress
 from pathlib import Path
@@ -27,12 +28,22 @@ class PartialPlate:
 
     `identity` is a digest of all that decides what the crops are; what was left under another one
     is thrown away. A shard has the areas of nuclei in the pixels of its crops, of which `factor`
-    lie along one pixel of the source.
+    lie along one pixel of the source. `unchanged` says of rows of `summary` whether their images
+    are still those that were read; from the first checkpoint on where they are not, all is done
+    anew.
     """
 
-    def __init__(self, shard: Path, shard_format: ShardFormat, identity: str, factor: float = 1.0):
+    def __init__(
+        self,
+        shard: Path,
+        shard_format: ShardFormat,
+        identity: str,
+        factor: float = 1.0,
+        unchanged: Callable[[pd.DataFrame], bool] = lambda summary: True,
+    ):
         """Take up what an earlier job has left, if it fits."""
         self.shard, self.format, self.identity = shard, shard_format, identity
+        self._unchanged = unchanged
         self._areas = factor**2
         self.folder = shard.with_name(f".{shard.name}.partial")
         self._nuclei = _no_nuclei()
@@ -177,7 +188,28 @@ class PartialPlate:
             return None
         ends = [begin + count * self.format.row_bytes for begin, count in journal["groups"]]
         fits = journal["identity"] == self.identity and size >= max(ends, default=0)
-        return journal if fits else None
+        return self._up_to_a_change(journal) if fits else None
+
+    def _up_to_a_change(self, journal: dict) -> dict | None:
+        """Return the journal up to the checkpoint before the first image that was replaced."""
+        kept: list[pd.DataFrame] = []
+        for number in range(journal["parts"]):
+            summary = read_table(self._part("summary", number), "summary")
+            if not self._unchanged(summary):
+                break
+            kept.append(summary)
+        else:
+            return journal
+        fields, crops = sum(map(len, kept)), sum(int(part["kept"].sum()) for part in kept)
+        print(
+            f"{self.shard.stem}: images of the fields from number {fields + 1} on changed since "
+            "they were cropped; they are cropped again",
+            flush=True,
+        )
+        # A checkpoint ends a row group.
+        written = np.cumsum([0, *(count for _, count in journal["groups"])]).tolist()
+        groups = journal["groups"][: written.index(crops)]
+        return journal | {"fields": fields, "parts": len(kept), "groups": groups} if kept else None
 
     def _copy(self, earlier: Path, groups: list[list[int]]) -> None:
         """Write the crops of an earlier session anew, in the same row groups."""

@@ -4,15 +4,15 @@ Images are no inputs of the workflow, because a screen has hundreds of thousands
 notices a replaced one only when asked to look again.
 """
 
-import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
 
 from hcsqc.core.parallel import in_order
 from hcsqc.screens.images.planes import UnreadableField
-from hcsqc.screens.images.read import read_field
+from hcsqc.screens.images.read import FieldImages, read_field
+from hcsqc.screens.images.stamps import Stamp, stamps
 
 AHEAD = 4  # fields that are read before they are asked for
 
@@ -53,52 +53,49 @@ def other_images(
     summary: pd.DataFrame,
     images: Path,
     z_projection: str | None,
-    since_ns: int,
+    channels: Sequence[str],
+    checked: Mapping[str, Sequence[Sequence[int]]],
     threads: int,
     on_field: Callable[[], None],
-) -> tuple[dict[str, str], int]:
-    """Return the fields whose images hold something else than what was cropped, and how many
-    fields were read for it.
+) -> tuple[dict[str, str], dict[str, list[Stamp]], int]:
+    """Return the fields whose images hold something else than what was cropped.
 
-    `fields` and `summary` are the plate's tables of these names. Only fields with a file that was
-    written, moved or touched after `since_ns` (nanoseconds, as `st_ctime_ns`) are read; their
-    digests decide. `on_field` is called after each of these.
+    `fields` and `summary` are the plate's tables of these names. Read are fields that failed, and
+    those of which a file's size or time is neither as it was when it was cropped nor as `checked`
+    has it; digests decide. Returned are also the stamps of the fields that were read and are no
+    change, which is what `checked` holds, and how many fields were read. `on_field` is called
+    after each of these.
+    Raises InputError if an image cannot be read for a reason that is not its own.
     """
-    digests = dict(zip(summary["field_id"], summary["image_digest"], strict=True))
-    moved = [
-        row
-        for row in fields[fields["problem"].isna()].itertuples()
-        if row.field_id in digests and _changed_at(images, row.image_path) > since_ns
-    ]
+    known = {row.field_id: row for row in summary.itertuples()}
+    suspect = []
+    for row in fields[fields["problem"].isna()].itertuples():
+        cropped = known.get(row.field_id)
+        if cropped is None:
+            continue
+        now = stamps(images, row.image_path)
+        as_cropped = list(zip(cropped.image_bytes, cropped.image_changed_ns, strict=True))
+        as_checked = [tuple(of_image) for of_image in checked.get(row.field_id, ())]
+        if not len(cropped.image_digest) or now not in (as_cropped, as_checked):
+            suspect.append(row)
 
-    def read(row) -> list[str] | str:
+    def read(row) -> FieldImages | UnreadableField:
         try:
-            return read_field(images, row.image_path, row.image_page, z_projection).digests
+            return read_field(images, row.image_path, row.image_page, z_projection, channels)
         except UnreadableField as error:
-            return str(error)
+            return error
 
-    changed = {}
-    for row, found in zip(moved, in_order(read, moved, threads, AHEAD), strict=True):
-        known = list(digests[row.field_id])
-        if isinstance(found, str):
-            if known:
-                changed[row.field_id] = found
-        elif found != known:
+    changed, same = {}, {}
+    for row, found in zip(suspect, in_order(read, suspect, threads, AHEAD), strict=True):
+        before = list(known[row.field_id].image_digest)
+        if isinstance(found, UnreadableField):
+            if before:
+                changed[row.field_id] = str(found)
+        elif not before:
+            changed[row.field_id] = "can be read now"
+        elif found.digests != before:
             changed[row.field_id] = "other pixels"
+        else:
+            same[row.field_id] = found.stamps
         on_field()
-    return changed, len(moved)
-
-
-def _changed_at(images: Path, paths) -> int:
-    """Return when a field's files last changed; a change of the clock's time stamp is none."""
-    return max(_newest(os.path.join(images, path)) for path in paths)
-
-
-def _newest(path: str) -> int:
-    try:
-        newest = os.stat(path).st_ctime_ns
-    except FileNotFoundError:
-        return 0
-    for root, _, names in os.walk(path):  # the chunks of an OME-Zarr image
-        newest = max([newest, *(os.stat(os.path.join(root, name)).st_ctime_ns for name in names)])
-    return newest
+    return changed, same, len(suspect)

@@ -50,7 +50,9 @@ class PlateImages:
 
     def read(self, row) -> list[np.ndarray]:
         """Return the planes of a row of the `fields` table; raises UnreadableField."""
-        return read_field(self.folder, row.image_path, row.image_page, self.z_projection).planes
+        return read_field(
+            self.folder, row.image_path, row.image_page, self.z_projection, self.channels
+        ).planes
 
 
 def measure_scale(

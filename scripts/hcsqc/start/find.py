@@ -3,6 +3,7 @@
 import os
 import posixpath
 import re
+import stat
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -16,8 +17,9 @@ import pyarrow.parquet as pq
 
 from hcsqc.core.config import CHANNELS
 from hcsqc.core.errors import InputError
-from hcsqc.screens.images.read import UnreadableField
-from hcsqc.screens.images.tiff import SIGNATURES, decode_tiff
+from hcsqc.core.patience import list_folder, look, patiently
+from hcsqc.screens.images.planes import Decoded, UnreadableField
+from hcsqc.screens.images.read import decode_image
 from hcsqc.screens.layouts import (
     LAYOUTS,
     Source,
@@ -69,7 +71,7 @@ class _Folder:
         images, tables, zarrs = [], [], []
         for root, folders, names in walk(self.path):
             below = root.relative_to(self.path)
-            if any((root / name).is_file() for name in ZARR_GROUP):
+            if any(look(root / name) for name in ZARR_GROUP):
                 zarrs.append(below.as_posix())
                 folders.clear()
                 continue
@@ -112,11 +114,13 @@ def find_screen(
     table is none of LoadData, or the pattern places no image or two as one.
     """
     path = path.expanduser().resolve()
-    if pattern and (path.is_file() or layout not in (None, "files")):
+    given = look(path)
+    is_file = given is not None and not stat.S_ISDIR(given.st_mode)
+    if pattern and (is_file or layout not in (None, "files")):
         raise InputError("--pattern: says how files of layout files are named; give their folder")
-    if path.is_dir():
+    if given is not None and not is_file:
         folder = _Folder(path)
-    elif path.is_file():
+    elif is_file:
         folder = _given_table(path)
         layout = layout or "loaddata"
     else:
@@ -222,8 +226,9 @@ def _bbbc_root(folder: _Folder, layout: str) -> Path | None:
 
 
 def _image_csv(folder: _Folder, layout: str) -> Path:
-    beside = [table for table in folder.path.parent.glob("*.csv") if not is_hidden(table.name)]
-    for table in [*folder.tables, *sorted(beside)]:
+    above = folder.path.parent
+    names = [name for name in list_folder(above) if name.endswith(".csv") and not is_hidden(name)]
+    for table in [*folder.tables, *(above / name for name in names)]:
         if _IMAGE_CSV[layout] <= set(_columns_if_any(table)):
             return table
     raise InputError(
@@ -298,8 +303,14 @@ def _require_images(folder: _Folder) -> None:
 
 
 def _page_channels(image: Path, notes: list[str]) -> tuple[str, ...]:
-    """Return names for the channels of a file, its pages, and add to the notes what they are."""
-    pages = _pages(image)
+    """Return names for the channels of a file, and add to the notes what they are.
+
+    They are those that the file itself says it has, or else its pages.
+    """
+    decoded = _decoded(image)
+    if decoded.channels is not None:
+        return _described_channels(decoded, notes)
+    pages = decoded.pages.count
     stack = pages > MOST_CHANNELS
     channels = tuple(f"c{number + 1}" for number in range(1 if stack else pages))
     if pages > 1:
@@ -310,13 +321,24 @@ def _page_channels(image: Path, notes: list[str]) -> tuple[str, ...]:
     return channels
 
 
-def _pages(image: Path) -> int:
-    """Return the number of pages of an image; raises InputError if it cannot be read."""
+def _described_channels(decoded: Decoded, notes: list[str]) -> tuple[str, ...]:
+    """Return the names that a file gives its channels, or c1, c2, ... if they are not distinct."""
+    names = [(name or "").strip() for name in decoded.names]
+    if "" in names or len({name.casefold() for name in names}) < len(names):
+        names = [f"c{number + 1}" for number in range(len(names))]
+    if len(names) > 1:
+        notes.append(f"a file says that it holds the channels {', '.join(names)}")
+    return tuple(names)
+
+
+def _decoded(image: Path) -> Decoded:
+    """Return what an image holds; raises InputError if it cannot be read."""
     try:
-        content = image.read_bytes()
-        return decode_tiff(content).count if content.startswith(SIGNATURES) else 1
+        return decode_image(patiently(image.read_bytes, image))
     except UnreadableField as error:
         raise InputError(f"{image}: {error}; copy it again, or take it away") from error
+    except InputError:
+        raise
     except Exception as error:  # decoders raise whatever they do on damaged files
         raise InputError(
             f"{image}: cannot be read as an image ({type(error).__name__}: {error}); copy it "

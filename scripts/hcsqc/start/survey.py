@@ -67,7 +67,13 @@ class Survey:
         """Return name and planes of the sample's fields that are of the screen's size."""
         read = []
         for row in self.sample.itertuples():
-            planes = read_field(Path("/"), row.image_path, row.image_page, self.z_projection).planes
+            planes = read_field(
+                Path("/"),
+                row.image_path,
+                row.image_page,
+                self.z_projection,
+                self.found.source.channels,
+            ).planes
             if all(plane.shape == self.shape for plane in planes):
                 read.append((f"{row.plate} {row.well} s{row.site}", planes))
         return read
@@ -87,7 +93,7 @@ def survey(found: FoundScreen, crops: Mapping) -> Survey:
     readable = []
     for row in sample.itertuples():
         try:
-            projections.add(_needed_projection(row))
+            projections.add(_needed_projection(row, found.source.channels))
             readable.append(True)
         except UnreadableField as error:
             unreadable.append(str(error).removeprefix("/"))
@@ -123,14 +129,14 @@ def _indexed(found: FoundScreen, plate: str) -> pd.DataFrame:
     return fields.assign(image_path=paths)
 
 
-def _needed_projection(row) -> str | None:
+def _needed_projection(row, channels: Sequence[str]) -> str | None:
     """Return None if a field's images are planes, `max` if they are z-stacks."""
     try:
-        read_field(Path("/"), row.image_path, row.image_page)
+        read_field(Path("/"), row.image_path, row.image_page, None, channels)
         return None
     except UnreadableField as error:
         try:
-            read_field(Path("/"), row.image_path, row.image_page, "max")
+            read_field(Path("/"), row.image_path, row.image_page, "max", channels)
         except UnreadableField:
             raise error from None
         return "max"

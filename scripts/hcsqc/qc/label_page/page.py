@@ -232,9 +232,11 @@ def context_pictures(
         try:
             planes = read_field(
                 Path(str(source.images).replace("{plate}", field["plate"])),
-                [field["image_path"][place] for place in places],
-                [field["image_page"][place] for place in places],
+                field["image_path"],
+                field["image_page"],
                 source.z_projection,
+                shards.format.channels,
+                places,
             ).planes
         except UnreadableField:
             continue

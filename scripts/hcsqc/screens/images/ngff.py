@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import stat
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +11,8 @@ from pathlib import Path
 import numpy as np
 from xxhash import xxh3_128_hexdigest
 
-from hcsqc.screens.images.planes import Stack, UnreadableField, choose_plane
+from hcsqc.core.patience import list_folder, look, patiently
+from hcsqc.screens.images.planes import Plane, Stack, UnreadableField, choose_plane
 
 # Images older than 0.3 name no axes and have these.
 _FIRST_AXES = ["t", "c", "z", "y", "x"]
@@ -50,13 +52,14 @@ def channel_names(group: Path) -> list[str]:
     return [str(label) if label else f"c{index}" for index, label in enumerate(labels[:count])]
 
 
-def open_image(group: Path) -> Callable[[int | None, str | None], tuple[np.ndarray, str]]:
+def open_image(group: Path) -> Callable[[int | None, str | None], Plane]:
     """Open an image's highest resolution, to be read channel by channel.
 
     Returns a function of the index along axis c (None: the only one) and the z projection that
     gives the plane, H x W of uint8 or uint16, and the XXH3 of the channel's decoded pixels
-    (z x H x W, little-endian). It raises UnreadableField, also on a chunk that is not stored,
-    which Zarr would fill with a constant; inside a shard that cannot be seen.
+    (z x H x W, little-endian). Chunks that are not stored hold the array's fill value; how many
+    there are is what is odd about the plane (inside a shard that cannot be seen). The function
+    raises UnreadableField, also if no chunk of the image is stored or there is no fill value.
     """
     import zarr
 
@@ -68,7 +71,7 @@ def open_image(group: Path) -> Callable[[int | None, str | None], tuple[np.ndarr
     if size.get("t", 1) != 1:
         raise UnreadableField(f"has {size['t']} time points, expected one")
 
-    def read(page: int | None, z_projection: str | None) -> tuple[np.ndarray, str]:
+    def read(page: int | None, z_projection: str | None) -> Plane:
         channels = size.get("c", 1)
         if page is None and channels > 1:
             raise UnreadableField(f"has {channels} channels; name one of them")
@@ -76,14 +79,16 @@ def open_image(group: Path) -> Callable[[int | None, str | None], tuple[np.ndarr
         if not 0 <= channel < channels:
             raise UnreadableField(f"has no channel {channel}; its {channels} are counted from 0")
         place = {"t": 0, "c": channel}
-        _check_chunks(array, group / dataset, [place.get(axis) for axis in axes])
+        absent = _absent_chunks(array, group / dataset, [place.get(axis) for axis in axes])
         pixels = array[tuple(place.get(axis, slice(None)) for axis in axes)]
         kept = [axis for axis in axes if axis not in place]
         pixels = np.transpose(pixels, [kept.index(axis) for axis in "zyx" if axis in kept])
         pixels = pixels.reshape(-1, *pixels.shape[-2:])
         little = np.ascontiguousarray(pixels, pixels.dtype.newbyteorder("<"))
         stack = Stack(len(pixels), lambda index: pixels[index])
-        return choose_plane(stack, None, z_projection), xxh3_128_hexdigest(little)
+        plane = choose_plane(stack, None, z_projection)
+        odd = f"{absent} chunks are not stored and hold {array.fill_value}" if absent else None
+        return Plane(plane, xxh3_128_hexdigest(little), odd)
 
     return read
 
@@ -102,32 +107,52 @@ def _first_dataset(attributes: dict) -> tuple[list[str], str]:
     return axes, dataset
 
 
-def _check_chunks(array, folder: Path, place: list[int | None]) -> None:
+def _absent_chunks(array, folder: Path, place: list[int | None]) -> int:
+    """Return how many chunks of a channel are not stored; raises UnreadableField on damaged ones.
+
+    Zarr need not store chunks that hold nothing but the fill value.
+    """
     stored = array.shards or array.chunks
     grid = [
         range(-(-length // chunk)) if index is None else [index // chunk]
         for index, length, chunk in zip(place, array.shape, stored, strict=True)
     ]
     blosc = bool(array.compressors) and "Blosc" in type(array.compressors[-1]).__name__
+    absent, chunks = [], 0
     for chunk in itertools.product(*grid):
-        key = array.metadata.encode_chunk_key(chunk)
+        key, chunks = array.metadata.encode_chunk_key(chunk), chunks + 1
         try:
             with open(folder / key, "rb") as file:
                 header = file.read(16)
                 size = file.seek(0, os.SEEK_END)
-        except FileNotFoundError as error:
-            raise UnreadableField(
-                f"chunk {folder.name}/{key} is missing; copy the image again"
-            ) from error
+        except FileNotFoundError:
+            absent.append(key)
+            continue
         # Blosc's decoder believes the size in the header and reads on in memory.
         if blosc and array.shards is None and header[12:] != struct.pack("<I", size):
             raise UnreadableField(f"chunk {folder.name}/{key} is truncated; copy the image again")
+    if absent and array.metadata.fill_value is None:
+        raise UnreadableField(f"chunk {folder.name}/{absent[0]} is missing; copy the image again")
+    if len(absent) == chunks and not _has_chunks(folder):
+        raise UnreadableField("none of its chunks is there; copy the image again")
+    return len(absent)
+
+
+def _has_chunks(folder: Path) -> bool:
+    """Return whether an array's folder holds a file beside its metadata."""
+    for name in list_folder(folder):
+        status = look(folder / name)
+        if status is None or name.startswith(".") or name == "zarr.json":
+            continue
+        if not stat.S_ISDIR(status.st_mode) or _has_chunks(folder / name):
+            return True
+    return False
 
 
 def _read_json(path: Path) -> dict | None:
     """Return what a JSON file holds; None if there is no such file."""
     try:
-        text = path.read_bytes()
+        text = patiently(path.read_bytes, path)
     except (FileNotFoundError, NotADirectoryError):
         return None
     try:

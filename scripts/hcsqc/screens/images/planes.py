@@ -1,13 +1,20 @@
 """The planes of one image, whatever kind of file they lie in."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from hcsqc.screens.images.stamps import Stamp
+
 
 class UnreadableField(Exception):
-    """A field whose images cannot be used; the message is recorded in the plate's summary."""
+    """A field whose images cannot be used; the message is recorded in the plate's summary.
+
+    `stamps` are those of the field's images when they were read; none if it was not tried.
+    """
+
+    stamps: Sequence[Stamp] = ()
 
 
 @dataclass(frozen=True)
@@ -16,6 +23,60 @@ class Stack:
 
     count: int
     plane: Callable[[int], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Plane:
+    """What is read of one channel: pixels, the digest of what they were made from, what is odd."""
+
+    pixels: np.ndarray
+    digest: str
+    odd: str | None = None
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """What a file holds: all of its pages, and its channels if the file itself says what they are.
+
+    `channels` are the planes of each along z; `names` as many, None where one has no name.
+    """
+
+    pages: Stack
+    channels: Sequence[Stack] | None = None
+    names: Sequence[str | None] = ()
+
+
+def place_channel(decoded: Decoded, place: int, wanted: Sequence[str | None]) -> Stack:
+    """Return the planes of the channel `wanted[place]`, of all that are wanted of a file.
+
+    Where the file names its channels, they are found by name, whatever its case. If it has none of
+    the names, or none is given, its channels are those that are wanted in order, and so are its
+    pages if it says nothing; one that is wanted alone has all of these.
+    Raises UnreadableField on names of which the file has only some, or one twice, and on another
+    number of channels or pages than is wanted.
+    """
+    if decoded.channels is None:
+        if len(wanted) == 1:
+            return decoded.pages
+        if decoded.pages.count != len(wanted):
+            raise UnreadableField(
+                f"has {decoded.pages.count} pages and does not say what they are, but "
+                f"{len(wanted)} channels of the screen lie in it; list a channel for each page"
+            )
+        return Stack(1, lambda _: decoded.pages.plane(place))
+    own, asked = ([name and name.strip().casefold() for name in n] for n in (decoded.names, wanted))
+    counts = [own.count(name) if name else 0 for name in asked]
+    if all(count == 1 for count in counts):
+        return decoded.channels[own.index(asked[place])]
+    if not any(counts) and len(own) == len(asked):
+        return decoded.channels[place]
+    missing = ", ".join(str(wanted[i]) for i, count in enumerate(counts) if count != 1)
+    named = ", ".join(name or "without a name" for name in decoded.names)
+    raise UnreadableField(
+        f"has {len(own)} channels{f' ({named})' if any(own) else ''}, but {len(asked)} of the "
+        f"screen lie in it{f' (not once by name: {missing})' if any(counts) else ''}; "
+        "list all of them in channels of the screen, named as in the file"
+    )
 
 
 def choose_plane(stack: Stack, page: int | None, z_projection: str | None) -> np.ndarray:

@@ -1,5 +1,6 @@
 """Reading the images of a field: TIFF, PNG, OME-Zarr."""
 
+import errno
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,15 +9,25 @@ import imagecodecs
 import numpy as np
 from xxhash import xxh3_128_hexdigest
 
-from hcsqc.screens.images.planes import Stack, UnreadableField, choose_plane
+from hcsqc.core.errors import InputError
+from hcsqc.core.patience import of_the_machine, patiently
+from hcsqc.screens.images.planes import (
+    Decoded,
+    Plane,
+    Stack,
+    UnreadableField,
+    choose_plane,
+    place_channel,
+)
+from hcsqc.screens.images.stamps import Stamp, stamps
 from hcsqc.screens.images.tiff import SIGNATURES, decode_tiff
 
 __all__ = ["FieldImages", "UnreadableField", "read_field"]
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PNG_GREY = 0
-# From a page and a projection to the plane, and the digest of what it was made from.
-_Image = Callable[[int | None, str | None], tuple[np.ndarray, str]]
+# From a page (or None and which of the channels that share the file is wanted) to the plane.
+_Image = Callable[[int | None, tuple[int, Sequence[str | None]], str | None], Plane]
 
 
 @dataclass(frozen=True)
@@ -25,11 +36,15 @@ class FieldImages:
 
     `planes`: H x W of uint8 or uint16, C-contiguous, some of them read-only. `digests`: XXH3 of
     the channel's file; of an OME-Zarr image that of the channel's decoded pixels, before any
-    projection (z x H x W, little-endian), because chunks may hold several channels.
+    projection (z x H x W, little-endian), because chunks may hold several channels. `stamps`:
+    size and time of each image when it was read. `odd`: what should be known of a channel
+    although it was read; None if nothing.
     """
 
     planes: list[np.ndarray]
     digests: list[str]
+    stamps: list[Stamp]
+    odd: list[str | None]
 
 
 def read_field(
@@ -37,37 +52,73 @@ def read_field(
     paths: Sequence[str | None],
     pages: Sequence[int | None] | None = None,
     z_projection: str | None = None,
+    channels: Sequence[str] | None = None,
+    only: Sequence[int] | None = None,
 ) -> FieldImages:
     """Read the image of each channel of a field, each file once.
 
     `paths` are below the folder `images`. `pages` says which page of its file is the channel,
-    from 0; None (or NaN, as pandas reads null) where the file holds that channel alone, and then
-    several planes are a z-stack that `z_projection` flattens: `max`, `mean` or `middle`. A path
-    may be an OME-Zarr image, where the page is the index along axis c. Safe to call from threads.
-    Raises UnreadableField naming the file and what is wrong with it.
+    from 0. Without one (None, or NaN, as pandas reads null) the file holds that channel, or those
+    that share it: `place_channel` finds them by their names, `channels`, or in order. The other
+    planes of a channel are a z-stack that `z_projection` flattens: `max`, `mean` or `middle`. A
+    path may be an OME-Zarr image, where the page is the index along axis c. `only` says which of
+    the channels are read, and in which order; None: all. Safe to call from threads.
+    Raises UnreadableField naming the file and what is wrong with it; InputError on errors of the
+    machine that stay, and on an image that is written while it is read.
     """
+
+    def read() -> FieldImages:
+        before = stamps(images, paths)
+        try:
+            found = _read_channels(images, paths, pages, z_projection, channels, only)
+        except UnreadableField as error:
+            error.stamps = before
+            _check_unchanged(images, paths, before)
+            raise
+        _check_unchanged(images, paths, before)
+        return FieldImages(
+            [plane.pixels for plane in found],
+            [plane.digest for plane in found],
+            [before[index] for index in only] if only is not None else before,
+            [plane.odd for plane in found],
+        )
+
+    return patiently(read, images)
+
+
+def _check_unchanged(images: Path, paths, before: list[Stamp]) -> None:
+    for path, was, now in zip(paths, before, stamps(images, paths), strict=True):
+        if was != now:
+            raise OSError(errno.EAGAIN, "it is being written", str(images / path))
+
+
+def _read_channels(images: Path, paths, pages, z_projection, channels, only) -> list[Plane]:
     opened: dict[str, _Image] = {}
-    planes, digests = [], []
-    for index, path in enumerate(paths):
+    pages = [None] * len(paths) if pages is None else pages
+    numbers = [None if page is None or page != page else int(page) for page in pages]
+    read = []
+    for index in range(len(paths)) if only is None else only:
+        path = paths[index]
         if not isinstance(path, str):
             raise UnreadableField(f"no image of channel {index + 1}")
-        page = None if pages is None else pages[index]
+        sharing = [i for i, other in enumerate(paths) if other == path and numbers[i] is None]
+        names = [channels[i] if channels else None for i in sharing]
+        place = sharing.index(index) if index in sharing else 0
         try:
             if path not in opened:
                 opened[path] = _open(images / path)
-            no_page = page is None or page != page
-            plane, digest = opened[path](None if no_page else int(page), z_projection)
+            read.append(opened[path](numbers[index], (place, names), z_projection))
         except UnreadableField as error:
             raise UnreadableField(f"{path}: {error}") from error
-        except MemoryError:
+        except (MemoryError, InputError):
             raise  # the job's fault, not the image's
         except Exception as error:  # decoders raise whatever they do on damaged files
+            if of_the_machine(error):
+                raise
             raise UnreadableField(
                 f"{path}: cannot be read as an image ({type(error).__name__}: {error})"
             ) from error
-        planes.append(plane)
-        digests.append(digest)
-    return FieldImages(planes, digests)
+    return read
 
 
 def _open(path: Path) -> _Image:
@@ -80,13 +131,23 @@ def _open(path: Path) -> _Image:
         # zarr takes a second to import, and most screens need it not.
         from hcsqc.screens.images.ngff import open_image
 
-        return open_image(path)
+        read_channel = open_image(path)
+        return lambda page, _, z_projection: read_channel(page, z_projection)
     digest = xxh3_128_hexdigest(content)
-    stack = _decode(content)
-    return lambda page, z_projection: (choose_plane(stack, page, z_projection), digest)
+    decoded = decode_image(content)
+
+    def read(page, wanted, z_projection) -> Plane:
+        stack = decoded.pages if page is not None else place_channel(decoded, *wanted)
+        return Plane(choose_plane(stack, page, z_projection), digest)
+
+    return read
 
 
-def _decode(content: bytes) -> Stack:
+def decode_image(content: bytes) -> Decoded:
+    """Return what the bytes of a TIFF or PNG file hold.
+
+    Raises UnreadableField on another file; on damage decoders raise whatever they do.
+    """
     if content.startswith(SIGNATURES):
         return decode_tiff(content)
     if content.startswith(_PNG_SIGNATURE):
@@ -96,7 +157,7 @@ def _decode(content: bytes) -> Stack:
     raise UnreadableField("is neither TIFF nor PNG")
 
 
-def _decode_png(content: bytes) -> Stack:
+def _decode_png(content: bytes) -> Decoded:
     bits, colour = content[24:25], content[25:26]
     if colour and (colour[0] != _PNG_GREY or bits[0] not in (8, 16)):
         raise UnreadableField(
@@ -104,4 +165,4 @@ def _decode_png(content: bytes) -> Stack:
             "0) of 8 or 16 bit"
         )
     plane = imagecodecs.png_decode(content)
-    return Stack(1, lambda _: plane)
+    return Decoded(Stack(1, lambda _: plane))

@@ -3,11 +3,14 @@
 import io
 import math
 import struct
+from collections.abc import Callable
 
 import numpy as np
 import tifffile
 
-from hcsqc.screens.images.planes import Stack, UnreadableField
+from hcsqc.screens.images.axes import read_axes
+from hcsqc.screens.images.compressed import decode_whole
+from hcsqc.screens.images.planes import Decoded, Stack, UnreadableField
 
 SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 # Tags that must have these values, as they do where they are absent, for pixels to lie as they are:
@@ -21,18 +24,18 @@ _MINISWHITE, _MINISBLACK = 0, 1
 LONGEST_SIDE = 2**20  # pixels; memory for more than any camera has is not asked for
 
 
-def decode_tiff(content: bytes) -> Stack:
-    """Return the full-size planes of a TIFF file, in the order of its pages.
+def decode_tiff(content: bytes) -> Decoded:
+    """Return the full-size planes of a TIFF file, in the order of its pages, and its channels.
 
     Planes of the plainest kind are read-only views of `content`.
-    Raises UnreadableField if the file is truncated or holds colours; tifffile raises other
-    exceptions on other damage.
+    Raises UnreadableField if the file is truncated, holds colours or several time points, or if
+    what it says of its planes does not fit them; tifffile raises other exceptions on other damage.
     """
     directories = _directories(content)
     if len(directories) == 1 and content.startswith(b"II*\0"):
         plain = _plain_plane(content, directories[0])
         if plain is not None:
-            return Stack(1, lambda _: plain)
+            return Decoded(Stack(1, lambda _: plain))
     return _decode_any(content, len(directories))
 
 
@@ -130,21 +133,35 @@ def _describes_more(content: bytes, entry: tuple[int, int, int], height: int, wi
     return content.startswith((b"ImageJ=", b"{", b"shape="), place)
 
 
-def _decode_any(content: bytes, directories: int) -> Stack:
+def _decode_any(content: bytes, directories: int) -> Decoded:
     tif = tifffile.TiffFile(io.BytesIO(content))
     if len(tif.pages) != directories:
         raise UnreadableField(f"damaged: {len(tif.pages)} of its {directories} pages can be read")
     # Bit 0 marks a smaller copy (a thumbnail, a level of a pyramid), bit 2 a mask.
-    pages = [page for page in tif.pages if not page.subfiletype & 0b101] or list(tif.pages)
-    for page in pages:
+    whole = [number for number, page in enumerate(tif.pages) if not page.subfiletype & 0b101]
+    numbers = whole or list(range(directories))
+    pages = {number: tif.pages[number] for number in numbers}
+    for page in pages.values():
         if max(page.imagewidth, page.imagelength) > LONGEST_SIDE:
             raise UnreadableField(
                 f"damaged: says that it has {page.imagewidth} x {page.imagelength} pixels"
             )
     appended = _appended_planes(tif) if directories == 1 else 1
     if appended > 1:
-        return _decode_appended(pages[0], content, appended)
-    return Stack(len(pages), lambda index: _decode_page(pages[index], content))
+        numbers = list(range(appended))
+        plane = _appended_plane(pages[0], content, appended)
+    else:
+
+        def plane(number: int) -> np.ndarray:
+            return _decode_page(pages[number], content)
+
+    def stack(chosen: list[int]) -> Stack:
+        return Stack(len(chosen), lambda index: plane(chosen[index]))
+
+    axes = read_axes(tif, numbers)
+    if axes is None:
+        return Decoded(stack(numbers))
+    return Decoded(stack(numbers), [stack(chosen) for chosen in axes.planes], axes.names)
 
 
 def _appended_planes(tif: tifffile.TiffFile) -> int:
@@ -158,7 +175,9 @@ def _appended_planes(tif: tifffile.TiffFile) -> int:
     return 1
 
 
-def _decode_appended(page: tifffile.TiffPage, content: bytes, count: int) -> Stack:
+def _appended_plane(
+    page: tifffile.TiffPage, content: bytes, count: int
+) -> Callable[[int], np.ndarray]:
     _check_grey(page)
     if not page.is_contiguous or page.ndim != 2:
         raise UnreadableField(f"names {count} planes in one page, which can be read only if plain")
@@ -168,7 +187,7 @@ def _decode_appended(page: tifffile.TiffPage, content: bytes, count: int) -> Sta
     stored = page.dtype.newbyteorder(page.parent.byteorder)
     pixels = np.frombuffer(content, stored, count * page.size, page.dataoffsets[0])
     planes = pixels.reshape(count, *page.shape)
-    return Stack(count, lambda index: planes[index])
+    return lambda index: planes[index]
 
 
 def _decode_page(page: tifffile.TiffPage, content: bytes) -> np.ndarray:
@@ -182,7 +201,7 @@ def _decode_page(page: tifffile.TiffPage, content: bytes) -> np.ndarray:
     end = max(start + size for start, size in places)
     if end > len(content):
         raise UnreadableField(_truncated(end, content))
-    return page.asarray(maxworkers=1)  # fields are already read side by side
+    return decode_whole(page, content)
 
 
 def _check_grey(page: tifffile.TiffPage) -> None:

@@ -4,13 +4,13 @@ A layout is a module with `find_images`, `list_plates` and `list_channels`, and 
 """
 
 import os
-import stat
 from pathlib import Path
 
 import pandas as pd
 
 from hcsqc.core.errors import InputError
 from hcsqc.core.ids import field_id
+from hcsqc.screens.images.stamps import stamp
 from hcsqc.screens.layouts import bbbc021, bbbc022, by_pattern, loaddata, ome_zarr
 from hcsqc.screens.layouts.base import FoundImages, Image, Source, Treatment, of_plate, one_of
 
@@ -30,7 +30,8 @@ def index_plate(source: Source, screen: str, plate: str) -> tuple[pd.DataFrame, 
 
     Returns the rows of the `fields` table, ordered by well and site, and the image files that
     could not be placed. A field with a missing or doubled channel is listed with its problem.
-    Raises InputError if the plate has no images, and where the screen's entry does not fit it.
+    Raises InputError if the plate has no images or a folder cannot be listed, and where the
+    screen's entry does not fit it.
     """
     try:
         found = LAYOUTS[source.layout].find_images(source, plate)
@@ -63,7 +64,10 @@ def list_channels(source: Source) -> list[str]:
 
 
 class _Sizes:
-    """Sizes of images, in bytes, each looked up once; None if there is no such file."""
+    """Sizes of images, in bytes, each looked up once; None if there is no such file.
+
+    That of a folder (an OME-Zarr image) is that of all files below it.
+    """
 
     def __init__(self, folder: Path):
         self.folder = folder
@@ -71,23 +75,9 @@ class _Sizes:
 
     def of(self, path: str) -> int | None:
         if path not in self.known:
-            self.known[path] = _size(os.path.join(self.folder, path))
+            size, _ = stamp(os.path.join(self.folder, path))
+            self.known[path] = size if size >= 0 else None
         return self.known[path]
-
-
-def _size(path: str) -> int | None:
-    """Return the size of a file, or of all files below a folder (an OME-Zarr image)."""
-    try:
-        status = os.stat(path)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    if not stat.S_ISDIR(status.st_mode):
-        return status.st_size
-    return sum(
-        os.path.getsize(os.path.join(root, name))
-        for root, _, names in os.walk(path)
-        for name in names
-    )
 
 
 def _image_columns(

@@ -2,6 +2,7 @@
 
 import os
 import re
+import stat
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -9,6 +10,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from hcsqc.core.errors import InputError
+from hcsqc.core.patience import is_absent, list_folder, look, patiently
 
 # Of a plate with 3456 wells, the largest in use: rows A to AV.
 _ROWS, _COLUMNS = 48, 72
@@ -29,6 +31,7 @@ class Source:
     table: Path | None = None
     table_prefix: str | None = None
     pattern: str | None = None
+    acquisition: int | None = None
 
 
 @dataclass(frozen=True)
@@ -72,16 +75,17 @@ def of_plate(path: Path, plate: str) -> Path:
 
 
 def plates_by_path(path: Path) -> list[str]:
-    """Return the plates for which a path that holds `{plate}` exists, sorted."""
+    """Return the plates for which a path that holds `{plate}` exists, sorted.
+
+    Raises InputError if a folder cannot be listed.
+    """
     parts = path.parts
     first = next(index for index, part in enumerate(parts) if "{plate}" in part)
     before, _, after = parts[first].partition("{plate}")
     name = re.compile(f"{re.escape(before)}(?P<plate>.+?){_repeated(after)}")
-    parent = Path(*parts[:first])
-    names = os.listdir(parent) if parent.is_dir() else []
-    matches = [name.fullmatch(entry) for entry in names]
+    matches = [name.fullmatch(entry) for entry in list_folder(Path(*parts[:first]))]
     plates = {match["plate"] for match in matches if match and not is_hidden(match["plate"])}
-    return sorted(plate for plate in plates if of_plate(path, plate).exists())
+    return sorted(plate for plate in plates if look(of_plate(path, plate)))
 
 
 def _repeated(after: str) -> str:
@@ -96,31 +100,66 @@ def is_hidden(name: str) -> bool:
 def walk(folder: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
     """Yield each folder from `folder` on, its subfolders and its files, in order.
 
-    Links are followed, unless they lead back to a folder above them; what is hidden is left out.
-    Those that are taken out of the subfolders are not entered.
+    Links are followed, unless they lead back to a folder above them, or, below a link, to one
+    where a link has led before; what is hidden is left out. Those that are taken out of the
+    subfolders are not entered.
     Raises InputError if a folder cannot be listed.
     """
-    for root, folders, names in os.walk(folder, onerror=_refuse, followlinks=True):
-        folders[:] = sorted(
-            name for name in folders if not is_hidden(name) and not _leads_back(root, name)
-        )
-        yield Path(root), folders, sorted(name for name in names if not is_hidden(name))
+    reached: set[tuple[int, int]] = set()  # by links, as device and inode
+    parents = frozenset(
+        (status.st_dev, status.st_ino)
+        for status in map(look, Path(os.path.realpath(folder)).parents)
+        if status
+    )
+    waiting: list[tuple[Path, frozenset[tuple[int, int]], bool]] = [(folder, parents, False)]
+    while waiting:
+        root, above, below_link = waiting.pop()
+        status = look(root)
+        if status is None:
+            continue  # it was deleted since its parent was listed
+        above |= {(status.st_dev, status.st_ino)}
+        folders, files, links = [], [], set()
+        for entry, is_link, is_directory in _entries(root):
+            target = look(entry.path) if is_link else None
+            if target and stat.S_ISDIR(target.st_mode):
+                place = target.st_dev, target.st_ino
+                if place in above or (below_link and place in reached):
+                    continue
+                reached.add(place)
+                links.add(entry.name)
+                folders.append(entry.name)
+            else:
+                (folders if is_directory else files).append(entry.name)
+        yield root, folders, files
+        waiting += [(root / name, above, below_link or name in links) for name in reversed(folders)]
 
 
-def _refuse(error: OSError) -> None:
-    if isinstance(error, FileNotFoundError):
-        return
-    raise InputError(
-        f"{error.filename}: cannot be listed ({error.strerror}); make this folder readable"
-    ) from error
+def _entries(folder: Path) -> list[tuple[os.DirEntry, bool, bool]]:
+    """Return what a folder holds, in order, without what is hidden: is it a link, is it a folder.
+
+    None of it if the folder was deleted meanwhile.
+    """
+
+    def scan() -> list[tuple[os.DirEntry, bool, bool]]:
+        with os.scandir(folder) as entries:
+            return [
+                (entry, entry.is_symlink(), entry.is_dir(follow_symlinks=False))
+                for entry in entries
+                if not is_hidden(entry.name)
+            ]
+
+    try:
+        return sorted(patiently(scan, folder), key=lambda entry: entry[0].name)
+    except OSError as error:
+        if is_absent(error):
+            return []
+        raise
 
 
-def _leads_back(root: str, name: str) -> bool:
-    link = Path(root, name)
-    if not link.is_symlink():
-        return False
-    target = os.path.realpath(link)
-    return any(os.path.realpath(above) == target for above in link.absolute().parents)
+def is_folder(path: Path) -> bool:
+    """Return whether there is such a folder; raises InputError if nobody can say."""
+    status = look(path)
+    return status is not None and stat.S_ISDIR(status.st_mode)
 
 
 def files_below(folder: Path) -> Iterator[str]:
@@ -128,7 +167,7 @@ def files_below(folder: Path) -> Iterator[str]:
 
     Raises InputError if there is no such folder, or one below it cannot be listed.
     """
-    if not folder.is_dir():
+    if not is_folder(folder):
         raise InputError(f"{folder}: no such folder; correct images of the screen")
     for root, _, names in walk(folder):
         below = root.relative_to(folder)

@@ -1,12 +1,12 @@
 """What the layouts of the Broad Bioimage Benchmark Collection share."""
 
 import csv
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from hcsqc.core.errors import InputError
+from hcsqc.core.patience import list_folder
 from hcsqc.screens.layouts.base import FoundImages, Image, is_hidden, walk
 
 UUID = r"[0-9A-F]{8}(?:-[0-9A-F]{4}){3}-[0-9A-F]{12}"
@@ -39,10 +39,10 @@ def find_by_name(
     """
     found = FoundImages()
     for folder in folders:
-        if not folder.is_dir():
-            continue
         below = folder.relative_to(images).as_posix()
-        for entry in sorted(entry for entry in os.listdir(folder) if not is_hidden(entry)):
+        for entry in list_folder(folder):
+            if is_hidden(entry):
+                continue
             name = parse_name(file_name, entry)
             if name:
                 image = Image(f"{below}/{entry}")

@@ -24,7 +24,7 @@ _IMAGE_ENDINGS = (".tif", ".tiff", ".png")
 def find_images(source: Source, plate: str) -> FoundImages:
     """Find the images of a plate by the names of the files below the images' folder.
 
-    Without a group `channel`, each file holds the screen's channels as its pages, in order.
+    Without a group `channel`, each file holds all of the screen's channels.
     Raises InputError on a pattern that cannot place files and if none belongs to the plate.
     """
     pattern = compile_pattern(source.pattern)
@@ -95,11 +95,9 @@ def _add(
     if found.channels is not None:
         found.channels.add(channel)
         images[channel].append(Image(path))
-    elif len(channels) == 1:
-        images[channels[0]].append(Image(path))
     else:
-        for page, name in enumerate(channels):
-            images[name].append(Image(path, page))
+        for name in channels:
+            images[name].append(Image(path))
 
 
 def place_of(match: re.Match) -> tuple[str, int] | None:

@@ -1,10 +1,10 @@
 """OME-Zarr plates: NGFF `plate` metadata, wells, and a multiscale image per field."""
 
-import os
 import re
 from pathlib import Path
 
 from hcsqc.core.errors import InputError
+from hcsqc.core.patience import list_folder, look
 from hcsqc.screens.images.ngff import channel_names, ome_attributes
 from hcsqc.screens.images.planes import UnreadableField
 from hcsqc.screens.layouts.base import (
@@ -22,16 +22,26 @@ def find_images(source: Source, plate: str) -> FoundImages:
     """Find the fields of a plate; site is the number of the field in its well, from 1.
 
     Fields and wells that are missing or damaged are listed with their problem.
-    Raises InputError if the plate itself is.
+    Raises InputError if the plate itself is, and if it holds several acquisitions and the screen
+    does not say which one is meant.
     """
+    found, acquisitions = _find(source, plate)
+    if len(acquisitions) > 1 or source.acquisition is not None:
+        _check_acquisitions(source, plate, acquisitions)
+    return found
+
+
+def _find(source: Source, plate: str) -> tuple[FoundImages, set[int | None]]:
+    """Return the fields of a plate, and which acquisitions its wells hold."""
     images = of_plate(source.images, plate)
     zarr = _plate_folder(images, plate)
     below = zarr.relative_to(images)
     found = FoundImages(channels=set())
+    acquisitions: set[int | None] = set()
     for path in _well_paths(zarr):
         well = _well(path, zarr)
         try:
-            fields = _field_paths(zarr / path)
+            fields = _field_paths(zarr / path, source.acquisition, acquisitions)
         except UnreadableField as error:
             found.images[well, 1] = {}
             found.problems[well, 1] = f"well {(below / path).as_posix()}: {error}"
@@ -47,17 +57,17 @@ def find_images(source: Source, plate: str) -> FoundImages:
             found.channels.update(names)
             for page, name in enumerate(names):
                 placed[name].append(Image(image, page))
-    if not found.channels:
+    if not found.channels and (source.acquisition in (None, *acquisitions)):
         first = next(iter(found.problems.values()), "its wells have no images")
         raise InputError(f"{zarr}: no field of the plate can be read; first: {first}")
-    return found
+    return found, acquisitions
 
 
 def list_plates(source: Source) -> list[str]:
     """Return the plates in the images' folder, or that its `{plate}` stands for, sorted."""
     if "{plate}" in str(source.images):
         return plates_by_path(source.images)
-    names = os.listdir(source.images) if source.images.is_dir() else []
+    names = list_folder(source.images)
     plates = [name for name in names if name.endswith(".zarr") and not is_hidden(name)]
     return sorted({re.sub(r"(\.ome)?\.zarr$", "", name) for name in plates})
 
@@ -65,7 +75,7 @@ def list_plates(source: Source) -> list[str]:
 def list_channels(source: Source) -> list[str]:
     """Return the channels of the first field that can be read, in the images' order."""
     for plate in list_plates(source):
-        found = find_images(source, plate)
+        found, _ = _find(source, plate)
         for channels in found.images.values():
             if channels:
                 return list(channels)
@@ -75,7 +85,7 @@ def list_channels(source: Source) -> list[str]:
 def _plate_folder(images: Path, plate: str) -> Path:
     candidates = [images, images / f"{plate}.zarr", images / f"{plate}.ome.zarr"]
     for folder in candidates:
-        if any((folder / name).is_file() for name in ("zarr.json", ".zattrs", ".zgroup")):
+        if any(look(folder / name) for name in ("zarr.json", ".zattrs", ".zgroup")):
             return folder
     looked = ", ".join(str(folder) for folder in candidates)
     raise InputError(
@@ -96,11 +106,37 @@ def _well_paths(zarr: Path) -> list[str]:
         ) from error
 
 
-def _field_paths(well: Path) -> list[str]:
+def _field_paths(well: Path, chosen: int | None, acquisitions: set[int | None]) -> list[str]:
+    """Return the fields of a well, of one acquisition if one is chosen; add to those there are."""
     try:
-        return [str(image["path"]) for image in ome_attributes(well)["well"]["images"]]
-    except (KeyError, TypeError) as error:
+        fields = [
+            (str(image["path"]), image.get("acquisition"))
+            for image in ome_attributes(well)["well"]["images"]
+        ]
+        acquisitions |= {acquisition for _, acquisition in fields}
+    except (KeyError, TypeError, AttributeError) as error:
         raise UnreadableField("has no NGFF well metadata with images") from error
+    return [path for path, acquisition in fields if chosen is None or acquisition == chosen]
+
+
+def _check_acquisitions(source: Source, plate: str, acquisitions: set[int | None]) -> None:
+    """Refuse several acquisitions of a well, which are no sites, and one that is not there."""
+    chosen = source.acquisition
+    if chosen is not None and chosen in acquisitions:
+        return
+    zarr = _plate_folder(of_plate(source.images, plate), plate)
+    described = ome_attributes(zarr)["plate"].get("acquisitions")
+    described = described if isinstance(described, list) else []
+    names = {str(one.get("id")): one.get("name") for one in described if isinstance(one, dict)}
+    listed = ", ".join(
+        f"{number} ({names[number]})" if names.get(number) else number
+        for number in sorted(map(str, acquisitions))
+    )
+    raise InputError(
+        f"{zarr}: its wells have the acquisitions {listed}"
+        + (f", but not {chosen}" if chosen is not None else "")
+        + "; choose one by acquisition in the screen's entry"
+    )
 
 
 def _well(path: str, zarr: Path) -> str:
