@@ -200,7 +200,7 @@ def _settled(placed: pd.DataFrame, conflicts: str, disagreements_list: Path) -> 
 def check_unmatched(labels: pd.DataFrame, unmatched: pd.DataFrame, screen: str) -> None:
     """Raise InputError if no label of a screen found a crop, or most of them lie at no nucleus."""
     if labels.empty:
-        first = dict(unmatched.iloc[0]) if len(unmatched) else "no rows"
+        first = _told(next(unmatched.itertuples())) if len(unmatched) else "no rows"
         raise InputError(
             f"screen {screen}: none of the labels finds a crop; first: {first}. "
             "Are they labels of another screen?"
@@ -210,20 +210,24 @@ def check_unmatched(labels: pd.DataFrame, unmatched: pd.DataFrame, screen: str) 
     if len(far) > MOST_FAR * total:
         raise InputError(
             f"screen {screen}: {len(far)} of {total} labels lie at no nucleus; "
-            f"first: {dict(far.iloc[0])}. Are they labels of another screen, or in other pixels "
-            "(labels.match_px)?"
+            f"first: {_told(next(far.itertuples()))}. Are they labels of another screen, or in "
+            "other pixels (labels.match_px)?"
         )
 
 
 def report_unmatched(unmatched: pd.DataFrame, unmatched_list: Path) -> None:
     """Warn of labels that found no crop: the first ones, how many, and where all are listed."""
     for row in unmatched.head(FIRST_UNMATCHED).itertuples():
-        _warn(
-            f"label at {row.plate} {row.well} site {row.site} "
-            f"({row.x_px:.0f}, {row.y_px:.0f}) of {row.source}: {row.reason}"
-        )
+        _warn(f"label at {_told(row)}")
     if len(unmatched):
         _warn(f"{len(unmatched)} labels find no crop; all are listed in {unmatched_list}")
+
+
+def _told(label) -> str:
+    return (
+        f"{label.plate} {label.well} site {label.site:g} ({label.x_px:.0f}, {label.y_px:.0f}) of "
+        f"{label.source}: {label.reason}"
+    )
 
 
 def _warn(text: str) -> None:
