@@ -8,7 +8,7 @@ from hcsqc.core import cli
 from hcsqc.core.schema import read_table, write_table
 from hcsqc.crops.nuclei import nuclei_shown
 from hcsqc.screens.illumination import COLUMNS
-from hcsqc.screens.scale import BY_CELLS, PlateImages, ScaleSettings, measure_scale
+from hcsqc.screens.scale import BIT_DEPTHS, BY_CELLS, PlateImages, ScaleSettings, measure_scale
 
 
 def main() -> None:
@@ -46,6 +46,9 @@ def measure(args, record) -> None:
     nuclei = nuclei_shown(args.nucleus_channel, args.nucleus_diameter_px, args.nucleus_smallest_px)
     scale, shape, illumination = measure_scale(fields, images, settings, nuclei)
     found = "stated" if args.bits else "found"
+    bits, top = scale["bits"].iloc[0], scale["top"].iloc[0]
+    if not args.bits and (bits not in BIT_DEPTHS or top < 2.0**bits - 1):
+        found = f"found: pixels pile up at {top:.0f}; bits of the screen states another range"
     for row in scale.itertuples():
         cell = f"typical nucleus {row.cell:.0f}, " if row.found == BY_CELLS else ""
         print(

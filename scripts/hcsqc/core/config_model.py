@@ -184,7 +184,7 @@ class ImagedScreen(Screen):
     )
     archives: Archives = _may("where `snakemake download` finds them")
     z_projection: Literal["max", "mean", "middle"] = _may("what becomes of the planes of a z-stack")
-    bits: Literal[8, 12, 16] = _may("of the camera; absent: found from the data")
+    bits: Annotated[int, Field(ge=8, le=16)] = _may("of the camera; absent: found from the data")
     pixel_um: Positive = _may(
         "side of a source pixel; `crops.window_um` and the shift's matched pixels ask for it"
     )
