@@ -7,8 +7,8 @@ import pandas as pd
 from hcsqc.core import cli
 from hcsqc.core.errors import InputError
 from hcsqc.core.files import atomic
-from hcsqc.core.given_tables import read_whole
-from hcsqc.core.places import as_text, each, plates_among, why_other
+from hcsqc.core.given_tables import each, plates_among, read_whole
+from hcsqc.core.places import as_text, why_other
 from hcsqc.core.schema import check_columns
 from hcsqc.qc.flags import without_bad_wells
 from hcsqc.screens.layouts.base import first_few

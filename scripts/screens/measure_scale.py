@@ -1,5 +1,6 @@
 """Fix the intensity range of each channel of a plate, and its illumination if that is corrected."""
 
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -68,7 +69,8 @@ def measure(args, record) -> None:
         uneven = illumination.functions.max(axis=(1, 2))
         for channel, most in zip(args.channels, uneven, strict=True):
             print(f"{channel}: brightest place {most:.2f} times the weakest; corrected")
-            record.metrics[f"illumination_{channel}"] = float(most)
+            name = re.sub(r"[^A-Za-z0-9_.-]", "_", channel)
+            record.metrics[f"illumination_{name}"] = float(most)
     write_table(scale, args.output, "scale", {"shape": [int(side) for side in shape]})
     rows = illumination.table(args.channels) if illumination else pd.DataFrame(columns=COLUMNS)
     write_table(rows, args.illumination_output, "illumination")

@@ -7,13 +7,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hcsqc.core.errors import InputError
+from hcsqc.core.given_tables import each, plates_among
 from hcsqc.core.places import (
     as_text,
-    each,
     match_plate,
     parse_plate,
     parse_well,
-    plates_among,
     well_name,
     whole_number,
     why_other,

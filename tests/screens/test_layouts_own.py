@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from hcsqc.core.errors import InputError
 from hcsqc.core.places import parse_well, well_name
 from hcsqc.core.schema import read_table, write_table
+from hcsqc.screens.images.ngff import distinct_names
 from hcsqc.screens.images.read import read_field
 from hcsqc.screens.layouts import Source, index_plate, list_channels, list_plates
 from tests.conftest import ROOT
@@ -739,3 +740,23 @@ def test_script_says_what_a_layout_needs(tmp_path):
     done = run_script("scripts/screens/list_plates.py", *words)
     assert done.returncode == 1
     assert done.stderr.startswith(f"error: {tmp_path / 'gone.csv'}: no such table")
+
+
+def test_the_same_channel_name_twice_gets_a_number_and_each_is_its_own_plane(tmp_path):
+    image = np.stack([pixels(seed) for seed in range(4)])
+    labels = ("DAPI", "HOECHST 33342", "DAPI", "DAPI")
+    write_plate(tmp_path / "P1.zarr", {"A/1": [image]}, labels=labels, axes="cyx")
+    source = Source("ome_zarr", tmp_path, ("DAPI_2", "DAPI", "HOECHST 33342"))
+    assert list_channels(source) == ["DAPI", "HOECHST 33342", "DAPI_2", "DAPI_3"]
+    fields, _ = index_plate(source, "own", "P1")
+    assert problems(fields) == [None] and fields["image_page"][0] == [2, 0, 1]
+
+
+@given(st.lists(st.sampled_from(["a", "b", "a_2", "a_3", "c0"]), max_size=8))
+def test_distinct_names_are_distinct_and_keep_those_that_are(names):
+    found = distinct_names(names)
+    assert len(set(found)) == len(found) == len(names)
+    assert all(
+        new == old or new.startswith(f"{old}_") for new, old in zip(found, names, strict=True)
+    )
+    assert set(names) <= set(found)

@@ -8,7 +8,7 @@ import bz2
 import gzip
 import lzma
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from hcsqc.core.errors import InputError
+from hcsqc.core.places import match_plate
 
 SAVE_AS = "save it as CSV in UTF-8 with commas between the columns and points in numbers"
 OTHER_SEPARATORS = {";": "semicolons", "\t": "tabs"}
@@ -78,6 +79,19 @@ def read_rows(
 def read_whole(table: Path, kind: Kind) -> pd.DataFrame:
     """Return all columns as `read_rows` does; cells beyond the columns are left out."""
     return read_rows(table, kind, column_names(table, kind), leave_out_beyond=True)
+
+
+def each(values: pd.Series, read: Callable[[object], object]) -> pd.Series:
+    """Return what `read` makes of each value, of type object; `read` sees equal ones once."""
+    codes, distinct = pd.factorize(values)
+    found = np.empty(len(distinct) + 1, object)
+    found[:] = [*map(read, distinct), read(None)]  # missing values have the code -1
+    return pd.Series(found[codes], values.index, dtype=object, name=values.name)
+
+
+def plates_among(values: pd.Series, known: Collection[str]) -> pd.Series:
+    """Return which of the known plates each value names, None where it names none."""
+    return each(values, lambda value: match_plate(value, known))
 
 
 def _blank(rows: pd.DataFrame) -> np.ndarray:

@@ -5,28 +5,29 @@ zeros at the start are part of a name, and `why_other` says where a spreadsheet 
 """
 
 import re
-from collections.abc import Callable, Collection, Iterable
-from typing import Any
-
-import numpy as np
-import pandas as pd
+from collections.abc import Collection, Iterable
+from numbers import Integral, Real
 
 # Of a plate with 3456 wells, the largest in use: rows A to AV.
 _ROWS, _COLUMNS = 48, 72
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+_NULL = ("NAType", "NaTType")  # of pandas, which is too heavy for those that read a config
 _LARGEST = 2**31 - 1  # of the type in which tables keep sites
 
 
-def as_text(value: Any) -> str:
+def as_text(value: object) -> str:
     """Return a value of a table as a name: 1001.0 is 1001, null is empty, spaces around go."""
-    if isinstance(value, bytes):
-        value = value.decode("utf-8", "replace")
-    if isinstance(value, str):
-        return value.strip()
-    if pd.isna(value):
+    if value is None or type(value).__name__ in _NULL:
         return ""
-    if isinstance(value, int | float | np.integer | np.floating) and float(value).is_integer():
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace").strip()
+    if isinstance(value, Integral):
         return str(int(value))
+    if isinstance(value, Real):
+        number = float(value)
+        if number != number:
+            return ""
+        return str(int(number)) if number.is_integer() else str(value)
     return str(value).strip()
 
 
@@ -73,19 +74,6 @@ def whole_number(value: object) -> int | None:
     """Return `1`, `01` or `1.0`, as of a site or a page, as a number; None if it is no such one."""
     match = re.fullmatch(r"([0-9]{1,10})(\.0*)?", as_text(value))
     return int(match[1]) if match and int(match[1]) <= _LARGEST else None
-
-
-def each(values: pd.Series, read: Callable[[object], object]) -> pd.Series:
-    """Return what `read` makes of each value, of type object; `read` sees equal ones once."""
-    codes, distinct = pd.factorize(values)
-    found = np.empty(len(distinct) + 1, object)
-    found[:] = [*map(read, distinct), read(None)]  # missing values have the code -1
-    return pd.Series(found[codes], values.index, dtype=object, name=values.name)
-
-
-def plates_among(values: pd.Series, known: Collection[str]) -> pd.Series:
-    """Return which of the known plates each value names, None where it names none."""
-    return each(values, lambda value: match_plate(value, known))
 
 
 def why_other(given: Iterable[str], known: Iterable[str]) -> str:

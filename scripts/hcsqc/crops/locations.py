@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 
 from hcsqc.core.errors import InputError
-from hcsqc.core.given_tables import Kind, column_names, read_rows
-from hcsqc.core.places import as_text, each, parse_well, plates_among, whole_number, why_other
+from hcsqc.core.given_tables import Kind, column_names, each, plates_among, read_rows
+from hcsqc.core.places import as_text, parse_well, whole_number, why_other
 from hcsqc.crops.nuclei import Nuclei
 from hcsqc.screens.layouts.base import first_few
 

@@ -10,9 +10,9 @@ import pandas as pd
 from scipy.spatial import cKDTree
 
 from hcsqc.core.errors import InputError
-from hcsqc.core.given_tables import OTHER_SEPARATORS, SAVE_AS
+from hcsqc.core.given_tables import OTHER_SEPARATORS, SAVE_AS, each, plates_among
 from hcsqc.core.ids import is_copy
-from hcsqc.core.places import each, parse_well, plates_among, why_other
+from hcsqc.core.places import parse_well, why_other
 from hcsqc.core.schema import ARTEFACTS, LABELS, SELECTIONS
 from hcsqc.screens.layouts.base import first_few
 

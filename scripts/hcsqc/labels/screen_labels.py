@@ -29,6 +29,7 @@ from hcsqc.labels.match import (
     read_label_file,
     settle,
 )
+from hcsqc.screens.layouts.base import first_few
 
 # Printed, because Snakemake may delete the list of a job that fails.
 FIRST_DISAGREEMENTS = 5
@@ -70,6 +71,13 @@ class ScreenLabels:
         return {str(name): int(n) for name, n in self.labels["label"].value_counts().items()}
 
 
+def warn_of_wells(wells: Sequence[str], nuclei: pd.DataFrame) -> None:
+    """Warn of evaluation wells in which there is no nucleus: a wrong name keeps nothing apart."""
+    absent = sorted(set(wells) - set(nuclei["well"]))
+    if absent and len(nuclei):
+        _warn(f"evaluation_wells: no nucleus in {first_few(absent)}; is the name of a well wrong?")
+
+
 def read_nuclei(paths: Sequence[Path]) -> pd.DataFrame:
     """Read the `nuclei` of all plates, with plate, well and site of their fields."""
     nuclei = pd.concat([read_table(path, "nuclei") for path in paths], ignore_index=True)
@@ -84,6 +92,7 @@ def labels_of_truth(
     `nuclei` are those of `read_nuclei`, `wells` the evaluation wells. First as many of each class
     from these, then crops at random from all wells. How many crops are no example, and why, is
     printed. Of a derived screen, `truth_random` real crops and as many copies are drawn at random.
+    Raises InputError if none of the crops lies in an evaluation well.
     """
     kept = nuclei[nuclei["kept"]]
     derived = "crop_id" in pq.read_schema(paths[0]).names
@@ -112,8 +121,14 @@ def labels_of_truth(
             f"{left_out} of {(candidates['artefact'] == 'none').sum()} good cells are no example: "
             "an artefact of others reaches into their window"
         )
+    evaluated = examples[examples["well"].isin(wells)]
+    if len(examples) and wells and evaluated.empty:
+        raise InputError(
+            f"no crop lies in evaluation_wells ({first_few(sorted(wells))}); crops lie in "
+            f"{first_few(sorted(set(examples['well'])))}: correct evaluation_wells"
+        )
     labels = draw_labels(
-        examples[examples["well"].isin(wells)],
+        evaluated,
         settings.truth_per_class,
         per_field,
         settings.truth_per_artefact,

@@ -14,7 +14,8 @@ from numpy.typing import ArrayLike
 from scipy.special import ndtr, stdtrit
 
 from hcsqc.core.errors import InputError
-from hcsqc.core.places import as_text, each, parse_well, plates_among, whole_number
+from hcsqc.core.given_tables import each, plates_among
+from hcsqc.core.places import as_text, parse_well, whole_number
 from hcsqc.core.schema import check_columns
 from hcsqc.qc.prevalence import SHOWN, clustered_share, exact_bounds
 from hcsqc.screens.layouts.base import first_few

@@ -5,15 +5,8 @@ import pandas as pd
 from scipy.spatial import cKDTree
 
 from hcsqc.core.errors import InputError
-from hcsqc.core.places import (
-    as_text,
-    each,
-    parse_plate,
-    parse_well,
-    plates_among,
-    whole_number,
-    why_other,
-)
+from hcsqc.core.given_tables import each, plates_among
+from hcsqc.core.places import as_text, parse_plate, parse_well, whole_number, why_other
 from hcsqc.core.schema import check_columns
 
 PLACE = ["Metadata_Plate", "Metadata_Well", "Metadata_Site"]

@@ -14,16 +14,8 @@ from urllib.parse import unquote
 import pandas as pd
 
 from hcsqc.core.errors import InputError
-from hcsqc.core.given_tables import Kind, column_names, read_rows
-from hcsqc.core.places import (
-    as_text,
-    each,
-    parse_plate,
-    parse_well,
-    plates_among,
-    whole_number,
-    why_other,
-)
+from hcsqc.core.given_tables import Kind, column_names, each, plates_among, read_rows
+from hcsqc.core.places import as_text, parse_plate, parse_well, whole_number, why_other
 from hcsqc.screens.layouts.base import (
     FoundImages,
     Image,
