@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import re
 import runpy
 from typing import get_args
 
@@ -208,6 +209,13 @@ def test_a_channel_that_flags_or_paths_could_not_hold_is_refused(name):
         f"config: screens.BBBC022.channels.1: {name!r} begins with - or a space, or holds one of "
         "" + """, : / \\ { } " ' $ `"""
     )
+
+
+def test_rules_quote_what_may_hold_a_space():
+    rules = "".join(path.read_text() for path in sorted((ROOT / "rules").glob("*.smk")))
+    used = re.findall(r"\{params\.(?:composites?|shifted|nucleus|wells)[^}]*\}", rules)
+    used += re.findall(r"--channels (\{params\.channels[^}]*\}) \{params.screen\}", rules)
+    assert len(used) > 15 and all(name.endswith(":q}") for name in used)
 
 
 def test_evaluation_wells_of_a_simulated_screen_are_simulated():

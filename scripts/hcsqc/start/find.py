@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from hcsqc.core.config import CHANNELS
 from hcsqc.core.errors import InputError
+from hcsqc.core.places import parse_plate
 from hcsqc.screens.images.read import UnreadableField
 from hcsqc.screens.images.tiff import SIGNATURES, decode_tiff
 from hcsqc.screens.layouts import (
@@ -449,7 +450,9 @@ def _rows(table: Path) -> pd.DataFrame:
             encoding="utf-8-sig",
         )
 
-    return _reading(table, read).rename(columns=lambda name: re.sub("^Image_", "", name))
+    rows = _reading(table, read).rename(columns=lambda name: re.sub("^Image_", "", name))
+    rows = rows.assign(Metadata_Plate=rows["Metadata_Plate"].map(parse_plate))
+    return rows[rows["Metadata_Plate"] != ""]
 
 
 def _columns_if_any(table: Path) -> list[str]:

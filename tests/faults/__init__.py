@@ -1,0 +1,1 @@
+"""Faults of machines, injected: what must be noticed, and what must cost nothing."""
