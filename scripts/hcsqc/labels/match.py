@@ -157,7 +157,8 @@ def place_labels(
             continue
         tree = cKDTree(candidates[["x_px", "y_px"]])
         distance, nearest = tree.query(labels[["x_px", "y_px"]])
-        found = candidates.iloc[nearest]
+        # A distance beyond all numbers has no nearest nucleus.
+        found = candidates.iloc[np.minimum(nearest, len(candidates) - 1)]
         near = distance <= match_px
         kept = found["kept"].to_numpy()
         taken = near & kept
