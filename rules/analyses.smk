@@ -212,7 +212,7 @@ rule embed_shift_variants:
         code=code_digest("analyses/embed_shift_variants.py"),
     shell:
         '"$HCSQC" analyses/embed_shift_variants.py --encoder {input.encoder:q}'
-        " --labels {input.labels:q} --crops {input.crops:q} --composite {params.composite}"
+        " --labels {input.labels:q} --crops {input.crops:q} --composite {params.composite:q}"
         " --most-channels {params.most_channels} {params.factor} {params.settings}"
         " --threads {threads} --output {output.variants:q} --record {output.record:q}"
         " 2>&1 | tee {log:q}"

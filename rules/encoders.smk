@@ -166,7 +166,7 @@ rule fit_measures:
         code=code_digest("encoders/fit_measures.py"),
     shell:
         '"$HCSQC" encoders/fit_measures.py {params.settings} --crops {input.crops:q}'
-        " --composite {params.composite} --without-wells {params.wells:q}"
+        " --composite {params.composite:q} --without-wells {params.wells:q}"
         " --at-most-crops {params.standardised}"
         " --output {output.weights:q} --record {output.record:q} 2>&1 | tee {log:q}"
 

@@ -45,7 +45,7 @@ rule extract_features:
         code=code_digest("features/extract_features.py"),
     shell:
         '"$HCSQC" features/extract_features.py --encoder {input.encoder:q}'
-        " --labels {input.labels:q} --crops {input.crops:q} --composite {params.composite}"
+        " --labels {input.labels:q} --crops {input.crops:q} --composite {params.composite:q}"
         " {params.settings} --threads {threads}"
         " --output {output.features:q} --record {output.record:q} 2>&1 | tee {log:q}"
 
@@ -75,7 +75,7 @@ rule extract_plate_features:
         code=code_digest("features/extract_features.py"),
     shell:
         '"$HCSQC" features/extract_features.py --encoder {input.encoder:q}'
-        " --crops {input.crops:q} --composite {params.composite}"
+        " --crops {input.crops:q} --composite {params.composite:q}"
         " {params.settings} --threads {threads}"
         " --output {output.features:q} --record {output.record:q} 2>&1 | tee {log:q}"
 

@@ -42,7 +42,7 @@ rule pretrain_trial:
         code=pretraining_code,
     shell:
         '"$HCSQC" pretraining/pretrain.py {params.settings} --seed {params.seed}'
-        " --crops {input.crops:q} --composite {params.composite}"
+        " --crops {input.crops:q} --composite {params.composite:q}"
         " --without-wells {params.wells:q} --at-most-crops {params.crops}"
         " --checkpoints {params.checkpoints:q}"
         " --limit-minutes {resources.runtime} --scratch={resources.scratch:q} --threads {threads}"
@@ -109,7 +109,7 @@ rule pretrain:
         code=pretraining_code,
     shell:
         '"$HCSQC" pretraining/pretrain.py {params.settings} {params.choice} --seed {wildcards.seed}'
-        " --crops {input.crops:q} --composite {params.composite}"
+        " --crops {input.crops:q} --composite {params.composite:q}"
         " --without-wells {params.wells:q} --checkpoints {params.checkpoints:q}"
         " --limit-minutes {resources.runtime} --scratch={resources.scratch:q} --threads {threads}"
         " --tracking-uri={resources.tracking:q} --study {params.study:q}"
@@ -164,7 +164,7 @@ rule score_epochs:
         code=code_digest("pretraining/score_epochs.py"),
     shell:
         '"$HCSQC" pretraining/score_epochs.py --snapshots {input.snapshots:q}'
-        " --splits {input.splits:q} --crops {input.crops:q} --composite {params.composite}"
+        " --splits {input.splits:q} --crops {input.crops:q} --composite {params.composite:q}"
         " {params.reading} --budget {params.budget} --draws {params.draws}"
         " {params.knn} --threads {threads}"
         " --output {output.scores:q} --record {output.record:q} 2>&1 | tee {log:q}"

@@ -70,7 +70,7 @@ rule search_finetuning:
         code=code_digest("probes/search_finetuning.py"),
     shell:
         '"$HCSQC" probes/search_finetuning.py --encoder {input.encoder:q} --splits {input.splits:q}'
-        " --crops {input.crops:q} --composite {params.composite} --budget {wildcards.budget}"
+        " --crops {input.crops:q} --composite {params.composite:q} --budget {wildcards.budget}"
         " --seed {wildcards.seed} {params.settings} --threads {threads}"
         " --output {output.choice:q} --record {output.record:q} 2>&1 | tee {log:q}"
 

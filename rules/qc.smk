@@ -86,7 +86,7 @@ rule fit_detector:
         " --encoder {params.encoder:q} --encoders {input.encoders:q} {params.ranking}"
         " --labels {input.labels:q} --random-labels {input.random:q}"
         " --trained-on {params.trained_on:q} --crops {input.crops:q} --scales {input.scales:q}"
-        " --composite {params.composite} --shift-composites {params.shifted}"
+        " --composite {params.composite:q} --shift-composites {params.shifted:q}"
         " {params.window_um} {params.settings} {params.probe} --judged-at {params.judged} --threads {threads}"
         " --output {params.folder:q} --model {output.model:q}"
         " --record {output.record:q} 2>&1 | tee {log:q}"
@@ -121,7 +121,7 @@ rule score_plate:
         code=code_digest("qc/score_plate.py"),
     shell:
         '"$HCSQC" qc/score_plate.py --detector {params.folder:q} --crops {input.crops:q}'
-        " --composite {params.composite} --nucleus-channel {params.nucleus:q}"
+        " --composite {params.composite:q} --nucleus-channel {params.nucleus:q}"
         " --nucleus-diameter-px {params.diameter} {params.window_um}"
         " {params.settings} --threads {threads}"
         " --output {output.scores:q} --features {output.features:q}"
@@ -207,7 +207,7 @@ rule flag_screen:
         '"$HCSQC" qc/flag_screen.py --screen {wildcards.screen:q} --detector {params.detector:q}'
         " --threshold {input.threshold:q} --scores {input.scores:q} --nuclei {input.nuclei:q}"
         " --summaries {input.summaries:q} --fields {input.fields:q} --scales {input.scales:q}"
-        " --composite {params.composite} {params.settings}"
+        " --composite {params.composite:q} {params.settings}"
         " --output {params.folder:q} --record {output.record:q} 2>&1 | tee {log:q}"
 
 
@@ -252,7 +252,7 @@ rule write_label_page:
         code=code_digest("qc/write_label_page.py"),
     shell:
         '"$HCSQC" qc/write_label_page.py --screen {wildcards.screen:q} --crops {input.crops:q}'
-        " --composite {params.composite} {params.known} --scores {input.scores:q} --features {input.features:q}"
+        " --composite {params.composite:q} {params.known} --scores {input.scores:q} --features {input.features:q}"
         " --fields {input.fields:q} {params.images} --window-px {params.window} {params.counts}"
         " --seed 0"
         " --output {output.page:q} --record {output.record:q} 2>&1 | tee {log:q}"
@@ -350,7 +350,7 @@ rule make_qc_report:
         code=code_digest("qc/make_qc_report.py"),
     shell:
         '"$HCSQC" qc/make_qc_report.py --screen {wildcards.screen:q} --folder {params.folder:q}'
-        " --crops {input.crops:q} --features {input.features:q} --composite {params.composite}"
+        " --crops {input.crops:q} --features {input.features:q} --composite {params.composite:q}"
         " --detector {params.detector:q}/detector.json {params.focus} {params.known}"
         " --output {output.page:q} --record {output.record:q} 2>&1 | tee {log:q}"
 

@@ -89,7 +89,7 @@ rule plot_crops:
         code=code_digest("report/plot_crops.py"),
     shell:
         '"$HCSQC" report/plot_crops.py --labels {input.labels:q} --crops {input.crops:q}'
-        " --composite {params.composite}"
+        " --composite {params.composite:q}"
         " --output {output.figure:q} --record {output.record:q} 2>&1 | tee {log:q}"
 
 

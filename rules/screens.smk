@@ -93,7 +93,7 @@ rule measure_scale:
         code=code_digest("screens/measure_scale.py"),
     shell:
         '"$HCSQC" screens/measure_scale.py --fields {input.fields:q} --images {params.images:q}'
-        " --channels {params.channels} {params.screen} {params.settings}"
+        " --channels {params.channels:q} {params.screen} {params.settings}"
         " --output {output.scale:q} --illumination-output {output.illumination:q}"
         " --record {output.record:q} 2>&1 | tee {log:q}"
 

@@ -13,6 +13,7 @@ from hcsqc.labels.screen_labels import (
     labels_of_files,
     labels_of_truth,
     read_nuclei,
+    warn_of_wells,
     write_list,
 )
 
@@ -43,6 +44,7 @@ def label(args, record) -> None:
         )
     settings = cli.settings_from(args, LabelSettings)
     nuclei = read_nuclei(args.nuclei)
+    warn_of_wells(args.evaluation_wells, nuclei)
     if args.truth:
         found = labels_of_truth(args.truth, nuclei, args.evaluation_wells, settings)
         write_list(pd.DataFrame(columns=DISAGREEMENT_COLUMNS), args.disagreements)

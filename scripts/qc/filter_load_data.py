@@ -7,9 +7,12 @@ import pandas as pd
 from hcsqc.core import cli
 from hcsqc.core.errors import InputError
 from hcsqc.core.files import atomic
+from hcsqc.core.given_tables import each, plates_among, read_whole
+from hcsqc.core.places import as_text, why_other
 from hcsqc.core.schema import check_columns
 from hcsqc.qc.flags import without_bad_wells
-from hcsqc.screens.layouts.loaddata import as_text, is_parquet
+from hcsqc.screens.layouts.base import first_few
+from hcsqc.screens.layouts.loaddata import KIND
 
 
 def main() -> None:
@@ -25,25 +28,30 @@ def main() -> None:
 
 def keep_good(args, record) -> None:
     """Filter the table that the arguments name; what is left is as it was, to the letter."""
-    if is_parquet(args.table):
-        table = pd.read_parquet(args.table)
-    else:
-        table = pd.read_csv(args.table, dtype=str, keep_default_na=False)
+    table = read_whole(args.table, KIND)
     # Exported Image.csv files write Image_ before each name.
     plain = table.rename(columns=lambda name: name.removeprefix("Image_"))
     check_columns(plain, ["Metadata_Plate", "Metadata_Well"], str(args.table))
-    for name in ("Metadata_Plate", "Metadata_Well"):
-        plain[name] = plain[name].map(as_text)
-    plain = plain[plain["Metadata_Plate"] == args.plate]
+    given = plain["Metadata_Plate"]
+    plain = plain[(plates_among(given, [args.plate]) == args.plate).to_numpy(bool)]
     if plain.empty:
-        raise InputError(f"{args.table}: has no row of plate {args.plate}; correct table or plates")
+        others = sorted(set(each(given, as_text)))
+        raise InputError(
+            f"{args.table}: has no row of plate {args.plate}, but of {first_few(others)}; "
+            f"correct table or plates{why_other(others, [args.plate])}"
+        )
     kept = plain
     for path in (args.wells, args.fields):
-        kept = without_bad_wells(kept, pd.read_csv(path, dtype={"Metadata_Plate": str}))
+        kept = without_bad_wells(kept, _flags(path))
     with atomic(args.output) as temporary:
         table.loc[kept.index].to_csv(temporary, index=False)
     print(f"{args.plate}: {len(kept)} of {len(plain)} rows of {args.table} are left")
     record.metrics = {"rows": len(plain), "rows_left": len(kept)}
+
+
+def _flags(path: Path) -> pd.DataFrame:
+    """Return a table of flags; a plate may be called 0042 or NA."""
+    return pd.read_csv(path, dtype={"Metadata_Plate": str}, keep_default_na=False)
 
 
 if __name__ == "__main__":

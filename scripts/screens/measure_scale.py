@@ -1,5 +1,6 @@
 """Fix the intensity range of each channel of a plate, and its illumination if that is corrected."""
 
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -8,7 +9,7 @@ from hcsqc.core import cli
 from hcsqc.core.schema import read_table, write_table
 from hcsqc.crops.nuclei import nuclei_shown
 from hcsqc.screens.illumination import COLUMNS
-from hcsqc.screens.scale import BY_CELLS, PlateImages, ScaleSettings, measure_scale
+from hcsqc.screens.scale import BIT_DEPTHS, BY_CELLS, PlateImages, ScaleSettings, measure_scale
 
 
 def main() -> None:
@@ -46,6 +47,9 @@ def measure(args, record) -> None:
     nuclei = nuclei_shown(args.nucleus_channel, args.nucleus_diameter_px, args.nucleus_smallest_px)
     scale, shape, illumination = measure_scale(fields, images, settings, nuclei)
     found = "stated" if args.bits else "found"
+    bits, top = scale["bits"].iloc[0], scale["top"].iloc[0]
+    if not args.bits and (bits not in BIT_DEPTHS or top < 2.0**bits - 1):
+        found = f"found: pixels pile up at {top:.0f}; bits of the screen states another range"
     for row in scale.itertuples():
         cell = f"typical nucleus {row.cell:.0f}, " if row.found == BY_CELLS else ""
         print(
@@ -65,7 +69,8 @@ def measure(args, record) -> None:
         uneven = illumination.functions.max(axis=(1, 2))
         for channel, most in zip(args.channels, uneven, strict=True):
             print(f"{channel}: brightest place {most:.2f} times the weakest; corrected")
-            record.metrics[f"illumination_{channel}"] = float(most)
+            name = re.sub(r"[^A-Za-z0-9_.-]", "_", channel)
+            record.metrics[f"illumination_{name}"] = float(most)
     write_table(scale, args.output, "scale", {"shape": [int(side) for side in shape]})
     rows = illumination.table(args.channels) if illumination else pd.DataFrame(columns=COLUMNS)
     write_table(rows, args.illumination_output, "illumination")

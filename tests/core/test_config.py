@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import re
 import runpy
 from typing import get_args
 
@@ -167,9 +168,82 @@ def test_no_unknown_key_of_the_study_passes(key):
     assert f"study: unknown key '{key}'" in message(config)
 
 
-def test_a_number_that_is_not_of_the_list_is_named_with_those_that_are():
-    expected = "config: screens.BBBC022.bits: unknown value '10'; known: 8, 12, 16"
-    assert message(edited(screens__BBBC022__bits=10)).startswith(expected)
+def test_wells_may_be_written_as_everywhere_and_are_then_written_alike():
+    config = edited(screens__BBBC022__evaluation_wells=["a1", " B02", "C003 ", "AF48"])
+    check(config)
+    assert config["screens"]["BBBC022"]["evaluation_wells"] == ["A01", "B02", "C03", "AF48"]
+
+
+@pytest.mark.parametrize(
+    ("wells", "problem"),
+    [
+        (["A01", "north"], ".1: 'north' is no well such as A01"),
+        (["A73"], ".0: 'A73' is no well such as A01"),
+        ([1], ".0: 1 is not of type 'string'"),
+        (["A1", "A01"], ": ['A1', 'A01'] has non-unique elements"),
+    ],
+)
+def test_what_is_no_evaluation_well_is_named(wells, problem):
+    text = message(edited(screens__BBBC022__evaluation_wells=wells))
+    assert text == f"config: screens.BBBC022.evaluation_wells{problem}"
+
+
+LOADDATA = {
+    **{key: DEFAULTS["screens"]["BBBC022"][key] for key in config_model.Screen.model_fields},
+    "layout": "loaddata",
+    "images": "i",
+    "table": "t.csv",
+}
+
+
+@pytest.mark.parametrize("name", ["HOECHST 33342", "Alexa 488 (conf.)", "µ-tubulin", "1", "a&b"])
+def test_a_channel_may_be_called_as_microscopes_call_it(name):
+    own = {"channels": [name, "B"], "nucleus_channel": name, "composite": ["B", name, name]}
+    check(edited(screens__BBBC022=LOADDATA | own))
+
+
+@pytest.mark.parametrize("name", ["-rf", " a", "a,b", "a:b", "a/b", "a\\b", "{a}", "a\n", "$a", ""])
+def test_a_channel_that_flags_or_paths_could_not_hold_is_refused(name):
+    text = message(edited(screens__BBBC022=LOADDATA | {"channels": ["A", name]}))
+    assert text == (
+        f"config: screens.BBBC022.channels.1: {name!r} begins with - or a space, or holds one of "
+        "" + """, : / \\ { } " ' $ `"""
+    )
+
+
+def test_rules_quote_what_may_hold_a_space():
+    rules = "".join(path.read_text() for path in sorted((ROOT / "rules").glob("*.smk")))
+    used = re.findall(r"\{params\.(?:composites?|shifted|nucleus|wells)[^}]*\}", rules)
+    used += re.findall(r"--channels (\{params\.channels[^}]*\}) \{params.screen\}", rules)
+    assert len(used) > 15 and all(name.endswith(":q}") for name in used)
+
+
+def test_evaluation_wells_of_a_simulated_screen_are_simulated():
+    config = read("demo/study.yaml")
+    config["screens"]["sim022"]["evaluation_wells"][0] = "P24"
+    expected = "config: screens.sim022.evaluation_wells: 'P24' is none of the simulated wells"
+    assert message(config).startswith(expected)
+
+
+@pytest.mark.parametrize("bits", range(8, 17))
+def test_a_camera_may_have_any_bits_from_8_to_16(bits):
+    check(edited(screens__BBBC022__bits=bits))
+
+
+@pytest.mark.parametrize(
+    ("bits", "problem"),
+    [
+        (7, "7 is less than the minimum of 8"),
+        (17, "17 is greater than the maximum of 16"),
+        (12.0, "12.0 is not of type 'integer'"),
+        ("14", "'14' is not of type 'integer'"),
+        (True, "True is not of type 'integer'"),
+    ],
+)
+def test_other_bits_are_named(bits, problem):
+    assert (
+        message(edited(screens__BBBC022__bits=bits)) == f"config: screens.BBBC022.bits: {problem}"
+    )
 
 
 @pytest.mark.parametrize(
@@ -451,7 +525,7 @@ def test_a_number_that_is_none_is_refused(path, value):
 
 
 def test_an_absent_key_is_not_null():
-    assert "screens.BBBC022.bits: unknown value 'None'" in message(
+    assert "screens.BBBC022.bits: None is not of type 'integer'" in message(
         edited(screens__BBBC022__bits=None)
     )
     assert "presets.paper.simclr: None is not of type 'object'" in message(

@@ -78,7 +78,7 @@ def test_a_centre_that_is_listed_twice_counts_once(tmp_path):
             "AreaShape_Area is 'large', which is no usable number",
         ),
         ({"Metadata_Site": 1.5}, "Metadata_Site is '1.5', which is no whole number"),
-        ({"Metadata_Well": ""}, "Metadata_Well is 'nan', which is no well"),
+        ({"Metadata_Well": ""}, "Metadata_Well is empty"),
         ({"Metadata_Well": "north"}, "Metadata_Well is 'north', which is no well"),
     ],
 )
@@ -103,3 +103,41 @@ def test_what_is_no_table_is_named(tmp_path, name):
     (tmp_path / name).write_text("" if name.startswith("empty") else "hello")
     with pytest.raises(InputError, match=f"{name}: cannot be read as a table of nuclei"):
         read_locations(tmp_path / name, "BR1")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (
+            "plate,well,site,x_px,y_px\nBR1,A1,1,10,5,20,6\n",
+            "row 1 has more values than columns",
+        ),
+        ("plate;well;site;x_px;y_px\nBR1;A1;1;10,5;20,6\n", "has semicolons between the columns"),
+        ("plate,well,site,x_px,y_px\n,A1,1,10,20\n", "row 1: plate is empty"),
+        ("plate,well,site,x_px,y_px\n\n,,,,\nBR1,A1,1,nan,20\n", "row 3: x_px is 'nan', which is"),
+        ("plate,well,site,x_px,y_px\nBR1,A1,1,,20\n", "row 1: x_px is empty"),
+        (
+            "plate,well,site,x_px,y_px\nBR1,A1,1,-inf,20\n",
+            "row 1: x_px is '-inf', which is",
+        ),
+        ("plate,well,site,x_px,y_px\nBR2,A1,1,1,2\n", "no nucleus of plate BR1; it has BR2"),
+    ],
+)
+def test_a_row_that_cannot_be_placed_is_named(tmp_path, content, message):
+    (tmp_path / "nuclei.csv").write_text(content)
+    with pytest.raises(InputError, match=message):
+        read_locations(tmp_path / "nuclei.csv", "BR1")
+
+
+def test_blank_rows_and_commas_at_the_ends_say_nothing(tmp_path):
+    text = "\n,,,,\nplate,well,site,x_px,y_px,\n\n,,,,,\nBR1,A1,1,10,20,,\n  ,,,,,\n".lstrip("\n,")
+    (tmp_path / "nuclei.csv").write_text(text, encoding="utf-8-sig")
+    assert places(read_locations(tmp_path / "nuclei.csv", "BR1")) == {("A01", 1): [(10, 20)]}
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "latin-1"])
+def test_another_encoding_is_named(tmp_path, encoding):
+    text = "plate,well,site,x_px,y_px\né,A1,1,10,20\n"
+    (tmp_path / "nuclei.csv").write_text(text, encoding=encoding)
+    with pytest.raises(InputError, match=r"cannot be read as a table of nuclei: is .*UTF.*save it"):
+        read_locations(tmp_path / "nuclei.csv", "BR1")

@@ -99,6 +99,14 @@ def test_measures_are_standardised_over_the_training_crops_and_only_these(name, 
     assert abs(others.mean()) > 0.1, "the other well is brighter and its nuclei larger"
 
 
+def test_pretraining_plates_without_a_nucleus_are_blamed_and_not_the_wells(tmp_path, shards):
+    empty = tmp_path / "empty.parquet"
+    ShardWriter(empty, ShardFormat(CHANNELS, 32, "uint8", {})).close()
+    with pytest.raises(InputError, match="empty.parquet hold none; list plates with nuclei under"):
+        training_crops([empty], CHANNELS, ["B03"])
+    assert len(training_crops([empty, *shards.paths], CHANNELS, ["B03"])) == 10
+
+
 def test_a_measure_that_never_varies_stays_finite(shards):
     crops = training_crops(shards.paths, CHANNELS, ["B03"])
     crops.shards.index["nucleus_area_px"] = 100

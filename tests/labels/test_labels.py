@@ -1,8 +1,12 @@
 """Labels: files are checked by line, nearest nuclei get them, and the truth is not guessed."""
 
+import math
+
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 from hcsqc.core.errors import InputError
 from hcsqc.core.schema import read_table, write_table
@@ -205,6 +209,20 @@ def test_apostrophe_before_what_looks_like_a_formula_is_left_out(tmp_path):
 
 
 # Matching labels to nuclei
+
+
+@given(
+    x=st.floats(allow_nan=False, allow_infinity=False),
+    y=st.floats(allow_nan=False, allow_infinity=False),
+)
+@example(x=1.7e308, y=-1.7e308)
+@settings(deadline=None, max_examples=20)
+def test_a_label_anywhere_is_placed_or_listed_and_the_others_are_placed(x, y):
+    rows = label_rows(("B02", x, y), ("B02", 50, 50))
+    placed, lost = place_labels(rows, nuclei_at(("B02", 50, 50, True)), MATCH_PX)
+    near = math.hypot(x - 50, y - 50) <= MATCH_PX
+    assert (len(placed), len(lost)) == ((2, 0) if near else (1, 1))
+    assert near or lost["reason"].tolist() == [f"no nucleus within {MATCH_PX} px"]
 
 
 def test_label_goes_to_the_nearest_nucleus_of_its_field():

@@ -304,6 +304,31 @@ def test_screen_is_labelled_from_files(tmp_path, capsys):
     assert "1 labels find no crop" in capsys.readouterr().err
 
 
+def test_evaluation_wells_without_a_nucleus_are_named(tmp_path, capsys):
+    path = label_file(tmp_path / "a.csv", "p,B02,1,51,50,normal,,a,random")
+    nuclei = nuclei_at(("B02", 50, 50, True))
+    run(arguments(tmp_path, nuclei, files=[path], wells=("B02", "P24", "C03")))
+    told = "warning: evaluation_wells: no nucleus in C03, P24; is the name of a well wrong?"
+    assert told in capsys.readouterr().err
+
+
+def test_a_truth_without_a_crop_in_evaluation_wells_blames_these(tmp_path):
+    write_table(truth_at(("B02", 50, 50, "none")), tmp_path / "t.parquet", "truth")
+    args = arguments(
+        tmp_path, nuclei_at(("B02", 50, 50, True)), truth=[tmp_path / "t.parquet"], wells=("P24",)
+    )
+    with pytest.raises(InputError, match=r"in evaluation_wells \(P24\); crops lie in B02: correct"):
+        run(args)
+
+
+def test_labels_whose_plate_has_lost_its_zeros_are_refused_with_the_reason(tmp_path):
+    path = label_file(tmp_path / "a.csv", "42,A01,1,50,100,normal,,al,random")
+    nuclei = nuclei_at(("A01", 50, 100, True), plate="0042")
+    expected = r"first: 42 A01 site 1 \(50, 100\) of a.csv: no nucleus of plate '42'; .*'0042' wit"
+    with pytest.raises(InputError, match=expected):
+        run(arguments(tmp_path, nuclei, files=[path]))
+
+
 def test_labels_of_another_screen_are_refused(tmp_path):
     path = label_file(tmp_path / "a.csv", "other,B02,1,51,50,normal,,a,random")
     args = arguments(tmp_path, nuclei_at(("B02", 50, 50, True)), files=[path])

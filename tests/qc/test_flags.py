@@ -316,7 +316,7 @@ def test_a_table_that_names_no_wells_or_sites_is_refused():
     with pytest.raises(InputError, match="LoadData table: XY in Metadata_Well: no well such as"):
         without_bad_wells(table.iloc[:1].assign(Metadata_Well="XY"), wells)
     fields = wells.assign(Metadata_Site=[])
-    with pytest.raises(InputError, match="LoadData table: 'x' in Metadata_Site is no number"):
+    with pytest.raises(InputError, match="LoadData table: x in Metadata_Site: no whole number"):
         without_bad_wells(table.assign(Metadata_Site="x"), fields)
 
 

@@ -22,6 +22,7 @@ from hcsqc.qc.screen_flags import (
     flag_screen,
     read_scored,
     told,
+    write_flags,
 )
 from scripts.qc import flag_screen as command
 
@@ -239,6 +240,46 @@ def test_plates_without_a_warning_are_not_told(tmp_path):
         "warning: s, plate P2: something",
         "s: Compounds are compared with 32 control wells of the same plates.",
     ]
+
+
+def with_an_empty_plate(folder: Path) -> dict[str, list[Path]]:
+    """Write the tables of the two plates, and of P3, whose fields show no nucleus."""
+    paths = written(folder)
+    empty = plate("P3")
+    empty["summary"] = empty["summary"].assign(found=0, kept=0, dropped=0)
+    for kind in ("scores", "nuclei"):
+        empty[kind] = empty[kind].head(0)
+    empty["scales"] = scale().assign(cell=np.nan, nuclei=0, found="percentile")
+    schemas = {"scores": "crop_scores", "scales": "scale"}
+    for kind in KINDS:
+        ending = ".scale.parquet" if kind == "scales" else ".parquet"
+        path = folder / kind / f"P3{ending}"
+        about = {"feature_shift": 0.0, "score_shift": 0.0} if kind == "scores" else {}
+        write_table(empty[kind], path, schemas.get(kind, kind), about)
+        paths[kind].append(path)
+    return paths
+
+
+def test_a_plate_without_a_nucleus_is_listed_and_the_others_are_as_without_it(tmp_path):
+    alone = flagged(scored(tmp_path / "alone"))
+    paths = with_an_empty_plate(tmp_path / "three")
+    flags = flagged(read_scored(*(paths[kind] for kind in KINDS)))
+    pd.testing.assert_frame_equal(flags.cells, alone.cells)
+    for name in ("fields", "wells", "compounds"):
+        found, before = getattr(flags, name), getattr(alone, name)
+        if name != "compounds":
+            found = found[found["Metadata_Plate"] != "P3"]
+        pd.testing.assert_frame_equal(found[found.columns], before, check_dtype=False)
+    empty = flags.plates.set_index("Metadata_Plate").loc["P3"]
+    assert empty[["wells", "fields", "bad_fields", "nuclei", "scored", "flagged"]].tolist() == [
+        24, 48, 48, 0, 0, 0,
+    ]  # fmt: skip
+    assert empty["warning"].startswith("no cell was scored; 24 of its 24 wells are bad; 48 of its")
+    write_flags(flags, tmp_path / "flags")
+    assert len(read_table(tmp_path / "flags" / "cells.parquet", "cells")) == len(alone.cells)
+    assert any(
+        line.startswith("warning: s, plate P3: no cell was scored") for line in told("s", flags)
+    )
 
 
 def test_scores_of_another_screen_are_an_error(tmp_path):

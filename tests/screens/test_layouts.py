@@ -305,6 +305,33 @@ def test_malformed_rows_of_the_csv_are_skipped(tmp_path):
     assert fields["compound"].tolist() == ["NIFLUMIC ACID"] * 4
 
 
+@pytest.mark.parametrize(
+    ("well", "plate", "end"),
+    [
+        ("A1", "20585", ""),
+        (" a01", "20585.0", ",,"),
+        ("A01 ", " 20585", ","),
+        ("a001", "20585", ""),
+    ],
+)
+def test_wells_plates_and_commas_at_the_end_are_read_as_elsewhere(tmp_path, well, plate, end):
+    make_bbbc022(tmp_path / "images", wells=("A01",))
+    image_csv = write_csv(tmp_path / "image.csv", [row022(well, plate)])
+    header, line = image_csv.read_text().splitlines()
+    image_csv.write_text(f"{header}\n{',' * header.count(',')}\n{line}{end}\n")
+    fields, _ = index_plate(source("bbbc022", tmp_path / "images", image_csv), "s", "20585")
+    assert fields["compound"].tolist() == ["NIFLUMIC ACID"] * 2
+
+
+def test_a_csv_without_the_plate_or_with_a_strange_well_is_named(tmp_path):
+    make_bbbc022(tmp_path / "images", plate="0042")
+    message = r"image.csv: no row of plate 0042 in .*PlateID; .*42; '42' is '0042' without the zer"
+    with pytest.raises(InputError, match=message):
+        index022(tmp_path, [row022(plate="42")], plate="0042")
+    with pytest.raises(InputError, match="image.csv: 'north' of plate 0042 in .*no well such as"):
+        index022(tmp_path, [row022("north", plate="0042")], plate="0042")
+
+
 def test_missing_csv_is_named(tmp_path):
     make_bbbc022(tmp_path / "images")
     with pytest.raises(InputError, match=r"gone.csv: no such image CSV; correct image_csv"):
@@ -336,7 +363,7 @@ def test_csv_that_is_not_utf8_is_read_or_refused_by_name(tmp_path):
     except InputError as error:
         assert "image.csv" in str(error)
     else:
-        assert fields["compound"][0].startswith("b-estradiol")
+        assert fields["compound"][0] == "b-estradiol é"
 
 
 def test_plates_are_listed_from_the_folders(tmp_path):

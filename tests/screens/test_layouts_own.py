@@ -17,10 +17,12 @@ from hypothesis import strategies as st
 
 from hcsqc.core import patience
 from hcsqc.core.errors import InputError
+from hcsqc.core.places import parse_well, well_name
 from hcsqc.core.schema import read_table, write_table
+from hcsqc.screens.images.ngff import distinct_names
 from hcsqc.screens.images.read import read_field
 from hcsqc.screens.layouts import Source, index_plate, list_channels, list_plates
-from hcsqc.screens.layouts.base import files_below, parse_well, well_name
+from hcsqc.screens.layouts.base import files_below
 from tests.conftest import ROOT
 from tests.screens.ngff import write_group, write_image, write_plate
 
@@ -277,6 +279,85 @@ def test_wrong_cell_is_named_by_row_and_column(tmp_path, change, message):
     rows[1] |= change
     rows = [dict.fromkeys(change, "1") | row for row in rows]
     assert message in refusal(gallery(tmp_path, rows))
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "refused"),
+    [
+        ({"File": "a.tif"}, {"File": "a.tif"}, True),
+        ({"File": "a.tif", "Frame": "0"}, {"File": "a.tif", "Frame": "0"}, True),
+        ({"File": "a.tif", "Frame": "1"}, {"File": "a.tif"}, True),
+        ({"File": "a.tif"}, {"File": "./a.tif", "Frame": "1"}, True),
+        ({"File": "a.tif", "Frame": "0"}, {"File": "a.tif", "Frame": "1.0"}, False),
+        ({"File": "a.tif"}, {"File": "b.tif"}, False),
+    ],
+)
+def test_two_channels_of_one_image_are_refused_with_the_row(tmp_path, first, second, refused):
+    row = dict(
+        zip(("Metadata_Plate", "Metadata_Well", "Metadata_Site"), ("P1", "A1", "2"), strict=True)
+    )
+    for channel, told in (("AGP", first), ("Mito", second)):
+        row |= {f"FileName_{channel}": told["File"], f"Frame_{channel}": told.get("Frame", "")}
+    good = row | {"Metadata_Site": "1", "FileName_AGP": "c.tif", "FileName_Mito": "d.tif"}
+    for name in ("a.tif", "b.tif", "c.tif", "d.tif"):
+        put(tmp_path / name)
+    table = write_rows(tmp_path / "a.csv", [good, row])
+    source = Source("loaddata", tmp_path, ("AGP", "Mito"), None, table)
+    if refused:
+        expected = "row 2 after the header: channels AGP and Mito are one image, a.tif; correct the"
+        assert expected in refusal(source)
+    else:
+        assert problems(index_plate(source, "own", "P1")[0]) == [None, None]
+
+
+def test_one_image_of_two_fields_is_refused_with_both_rows(tmp_path):
+    rows = gallery_rows()
+    rows[3]["FileName_OrigER"] = rows[0]["FileName_OrigER"]
+    expected = (
+        "row 4 after the header: P1/Images/A01_1_OrigER.tiff is an image of A01 site 1 too (r"
+    )
+    assert expected in refusal(gallery(tmp_path, rows))
+
+
+def test_a_row_without_a_plate_is_named(tmp_path):
+    rows = gallery_rows()
+    rows[2]["Metadata_Plate"] = None
+    for name in ("a.csv", "a.parquet"):
+        message = refusal(gallery(tmp_path, rows, name))
+        assert message.endswith("row 3 after the header: Metadata_Plate is empty")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+def test_letters_of_utf_8_are_read_with_and_without_its_mark(tmp_path, encoding):
+    rows = [row | {"FileName_OrigER": "é.tif"} for row in gallery_rows()[:1]]
+    source = gallery(tmp_path, rows)
+    source.table.write_bytes(source.table.read_text(encoding="utf-8").encode(encoding))
+    assert problems(index_plate(source, "own", "P1")[0]) == [
+        "no image of channel OrigER: P1/Images/é.tif"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("encoding", "message"),
+    [
+        ("latin-1", "is not in UTF-8"),
+        ("cp1252", "is not in UTF-8"),
+        ("utf-16", "is in UTF-16"),
+        ("utf-16-le", "is in UTF-16"),
+    ],
+)
+def test_another_encoding_is_named_with_what_to_do(tmp_path, encoding, message):
+    rows = [row | {"FileName_OrigER": "é.tif"} for row in gallery_rows()]
+    source = gallery(tmp_path, rows)
+    source.table.write_bytes(source.table.read_text(encoding="utf-8").encode(encoding))
+    told = refusal(source)
+    assert message in told and "save it as CSV in UTF-8 with commas" in told
+
+
+def test_semicolons_between_columns_are_named(tmp_path):
+    source = gallery(tmp_path)
+    source.table.write_text(source.table.read_text().replace(",", ";"))
+    assert "has semicolons between the columns; save it as CSV" in refusal(source)
 
 
 @pytest.mark.parametrize("column", ["Metadata_Plate", "Metadata_Well", "Metadata_Site"])
@@ -717,3 +798,23 @@ def test_script_says_what_a_layout_needs(tmp_path):
     done = run_script("scripts/screens/list_plates.py", *words)
     assert done.returncode == 1
     assert done.stderr.startswith(f"error: {tmp_path / 'gone.csv'}: no such table")
+
+
+def test_the_same_channel_name_twice_gets_a_number_and_each_is_its_own_plane(tmp_path):
+    image = np.stack([pixels(seed) for seed in range(4)])
+    labels = ("DAPI", "HOECHST 33342", "DAPI", "DAPI")
+    write_plate(tmp_path / "P1.zarr", {"A/1": [image]}, labels=labels, axes="cyx")
+    source = Source("ome_zarr", tmp_path, ("DAPI_2", "DAPI", "HOECHST 33342"))
+    assert list_channels(source) == ["DAPI", "HOECHST 33342", "DAPI_2", "DAPI_3"]
+    fields, _ = index_plate(source, "own", "P1")
+    assert problems(fields) == [None] and fields["image_page"][0] == [2, 0, 1]
+
+
+@given(st.lists(st.sampled_from(["a", "b", "a_2", "a_3", "c0"]), max_size=8))
+def test_distinct_names_are_distinct_and_keep_those_that_are(names):
+    found = distinct_names(names)
+    assert len(set(found)) == len(found) == len(names)
+    assert all(
+        new == old or new.startswith(f"{old}_") for new, old in zip(found, names, strict=True)
+    )
+    assert set(names) <= set(found)

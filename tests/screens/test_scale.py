@@ -1,5 +1,7 @@
 """The fixed range of a plate: robust, monotone, invertible, and saturation stays visible."""
 
+import sys
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -17,6 +19,7 @@ from hcsqc.screens.scale import (
     measure_scale,
     unscale,
 )
+from scripts.screens import measure_scale as measure_scale_script
 
 SETTINGS = ScaleSettings(
     scale_fields=32, scale_background=0.5, scale_cells=2.0, illumination_fields=200
@@ -106,6 +109,91 @@ def test_pixels_that_the_stated_bits_cannot_hold_are_refused(tmp_path):
     assert range_of(table, tmp_path, bits=12)[0]["top"].tolist() == [4095, 4095]
     with pytest.raises(InputError, match="has pixels of 300, more than 8 bits hold; correct bits"):
         range_of(table, tmp_path, bits=8)
+
+
+def camera(bits_or_top, seed=0, shape=(200, 240), gain=1.5):
+    """Return two planes of bright blobs with noise as a camera records them, clipped at its top."""
+    top = bits_or_top if bits_or_top > 16 else 2**bits_or_top - 1
+    rng = np.random.default_rng(seed)
+    rows, columns = np.mgrid[: shape[0], : shape[1]]
+    light = np.full(shape, 0.02)
+    for y, x in rng.uniform(0, shape, (12, 2)):
+        light += 0.8 * np.exp(-((rows - y) ** 2 + (columns - x) ** 2) / 200)
+    planes = [light * gain, light * gain / 8]
+    noisy = [rng.normal(plane * top, np.sqrt(plane * top) + 2) for plane in planes]
+    return [np.clip(np.rint(plane), 0, top).astype(np.uint16) for plane in noisy]
+
+
+@pytest.mark.parametrize("bits", range(9, 17))
+def test_saturation_of_a_camera_of_any_bits_becomes_white(tmp_path, bits):
+    planes = camera(bits)
+    assert (planes[0] == 2**bits - 1).mean() > 0.001
+    scale, _ = measure(tmp_path, [planes, camera(bits, 1, gain=0.5)])
+    assert scale["bits"].tolist() == [bits] * 2 and scale["top"].tolist() == [2**bits - 1] * 2
+    white = apply_scale(planes, lookup_tables(scale, KNEE, "uint8"))[0] == 255
+    assert white[planes[0] == 2**bits - 1].all()
+
+
+@pytest.mark.parametrize(("level", "bits"), [(4000, 12), (16000, 14), (16380, 14), (65520, 16)])
+def test_any_level_at_which_pixels_pile_up_is_saturation(tmp_path, level, bits):
+    scale, _ = measure(tmp_path, [camera(level)])
+    assert scale["bits"].tolist() == [bits] * 2 and scale["top"].tolist() == [level] * 2
+
+
+@pytest.mark.parametrize(
+    ("steps", "expected"), [(1, 4095), (16, 65535), (17, 65535)], ids=["each", "of 16", "of 17"]
+)
+@pytest.mark.parametrize("seed", range(6))
+def test_a_smooth_maximum_is_no_saturation(tmp_path, seed, steps, expected):
+    planes = [plane * steps for plane in camera(12, seed, gain=0.35)]
+    assert 256 < planes[0].max() < 4000 * steps
+    assert measure(tmp_path, [planes])[0]["top"].tolist() == [expected] * 2
+
+
+@pytest.mark.parametrize("sigma", [3, 30, 300])
+def test_a_broad_peak_without_noise_is_no_saturation(tmp_path, sigma):
+    rows, columns = np.mgrid[-100:100, -100:100]
+    peak = np.rint(3000 * np.exp(-(rows**2 + columns**2) / 2 / sigma**2)).astype(np.uint16)
+    assert measure(tmp_path, [[peak, peak]])[0]["top"].tolist() == [4095, 4095]
+
+
+def test_a_single_hot_pixel_at_the_top_of_some_bits_is_no_saturation(tmp_path):
+    planes = camera(12, gain=0.35)
+    planes[0][3, 4] = 16383
+    assert measure(tmp_path, [planes])[0]["bits"].tolist() == [16, 16]
+
+
+def test_stated_bits_come_before_what_pixels_pile_up_at(tmp_path):
+    table = write_fields(tmp_path, [camera(14)])
+    for bits in (14, 15, 16):
+        assert range_of(table, tmp_path, bits=bits)[0]["top"].tolist() == [2**bits - 1] * 2
+    with pytest.raises(InputError, match="has pixels of 16383, more than 13 bits hold"):
+        range_of(table, tmp_path, bits=13)
+
+
+@pytest.mark.parametrize(
+    ("level", "stated", "told"),
+    [
+        (16383, None, "w1: 14-bit data (found: pixels pile up at 16383; bits of the screen states"),
+        (16000, None, "w1: 14-bit data (found: pixels pile up at 16000; bits of the screen states"),
+        (16000, 15, "w1: 15-bit data (stated), "),
+        (4095, None, "w1: 12-bit data (found), "),
+    ],
+)
+def test_the_log_says_how_the_range_was_found(tmp_path, monkeypatch, capsys, level, stated, told):
+    table = write_fields(tmp_path / "images", [camera(level)])
+    table = table.assign(field_id="s/p/A01/s1", plate="p", well="A01", site=1, image_bytes=[[1, 1]])
+    table = table.assign(role=None, compound=None, concentration_um=np.nan)
+    write_table(table.astype({"site": "int32"}), tmp_path / "p.fields.parquet", "fields")
+    words = [measure_scale_script.__file__, "--fields", tmp_path / "p.fields.parquet"]
+    words += ["--images", tmp_path / "images", "--channels", "w1", "w2", "--nucleus-channel", "w1"]
+    words += ["--nucleus-diameter-px", 20, "--nucleus-smallest-px", 50, "--scale-fields", 4]
+    words += ["--scale-background", 0.5, "--scale-cells", 2, "--illumination-fields", 4]
+    words += ["--output", tmp_path / "s.parquet", "--illumination-output", tmp_path / "i.parquet"]
+    words += ["--record", tmp_path / "run.json", *(["--bits", stated] if stated else [])]
+    monkeypatch.setattr(sys, "argv", [str(word) for word in words])
+    measure_scale_script.main()
+    assert told in capsys.readouterr().out
 
 
 def test_range_of_a_constant_channel_is_not_empty(tmp_path):

@@ -11,6 +11,7 @@ from difflib import get_close_matches
 from pathlib import PurePath
 
 from hcsqc.core.errors import InputError
+from hcsqc.core.places import parse_well
 
 # Channels of layouts that leave no choice: name in the screen -> what it shows.
 CHANNELS = {
@@ -24,6 +25,7 @@ FINETUNING = ("finetune", "finetune_search")
 TRANSFER_CHANNELS = 3
 # Whose values may hold environment variables; labels of a screen too.
 SCREEN_PATHS = ("images", "image_csv", "table", "locations", "illumination")
+WELLS = ("evaluation_wells", "wells")
 ENCODER_PATHS = ("file", "features")
 
 
@@ -65,7 +67,8 @@ def qc_screens(config: Mapping) -> list[str]:
 def expand_paths(config: dict) -> None:
     """Expand environment variables in the paths of the study's screens, encoders and detector.
 
-    In place. Raises InputError for a variable that is not set.
+    In place. Wells of its screens are written alike, as A01.
+    Raises InputError for a variable that is not set.
     """
     for kind, names, keys in (
         ("screens", chosen_screens(config), SCREEN_PATHS),
@@ -75,6 +78,9 @@ def expand_paths(config: dict) -> None:
             entry = config[kind][name]
             for key in (key for key in keys if key in entry):
                 entry[key] = _expand(entry[key], f"config: {kind}.{name}.{key}")
+            for section in (entry, entry.get("simulate", {})) if kind == "screens" else ():
+                for key in (key for key in WELLS if key in section):
+                    section[key] = [parse_well(well) or well for well in section[key]]
             if kind == "screens" and isinstance(entry["labels"], list):
                 where = f"config: screens.{name}.labels"
                 entry["labels"] = [_expand(path, where) for path in entry["labels"]]

@@ -39,6 +39,8 @@ MESSAGES = {
     "string_pattern_mismatch": "does not match '{pattern}'",
     "too_short": "should be non-empty",
     "repeated": "has non-unique elements",
+    "no_channel": "begins with - or a space, or holds one of , : / \\ {{ }} \" ' $ `",
+    "no_well": "is no well such as A01",
     "finite_number": "is not a finite number",
     "int_type": "is not of type 'integer'",
     "float_type": "is not of type 'number'",
@@ -189,6 +191,13 @@ def _check_screen(config: Mapping, name: str) -> None:
         for plate in entry["plates"]:
             if plate not in config["screens"][parent]["plates"]:
                 raise InputError(f"{where}.plates: '{plate}' is not a plate of {parent}")
+    simulated = config["screens"][parent or name].get("simulate", {}).get("wells")
+    for well in entry["evaluation_wells"] if simulated else ():
+        if well not in simulated:
+            raise InputError(
+                f"{where}.evaluation_wells: '{well}' is none of the simulated wells"
+                f"{near(well, simulated)}"
+            )
     if entry.get("illumination", "retrospective") != "retrospective":
         try:
             entry["illumination"].format(plate="", channel="")

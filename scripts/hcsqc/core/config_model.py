@@ -5,6 +5,7 @@ in config.yaml, with their units and sources. A field with the default None may 
 null.
 """
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any, Literal, Self
 
@@ -15,11 +16,13 @@ from pydantic import (
     Discriminator,
     Field,
     Tag,
+    WithJsonSchema,
     model_validator,
 )
 from pydantic_core import PydanticCustomError
 
 from hcsqc.core.config import near
+from hcsqc.core.places import parse_well
 
 
 class Section(BaseModel):
@@ -63,6 +66,23 @@ def _distinct(values: list) -> list:
     return values
 
 
+def _well(text: str) -> str:
+    well = parse_well(text)
+    if well is None:
+        raise PydanticCustomError("no_well", "is no well such as A01")
+    return well
+
+
+# Flags join channels by commas and colons, and paths of illumination functions hold them.
+CHANNEL_NAME = """^[^-\\s,:/\\\\{}"'$`][^\\t\\r\\n,:/\\\\{}"'$`]*$"""
+
+
+def _channel(text: str) -> str:
+    if not re.fullmatch(CHANNEL_NAME, text):
+        raise PydanticCustomError("no_channel", "is no name of a channel")
+    return text
+
+
 Count = Annotated[int, Field(ge=1)]
 Whole = Annotated[int, Field(ge=0)]
 TwoOrMore = Annotated[int, Field(ge=2)]
@@ -83,10 +103,16 @@ Several = Field(min_length=1)
 Word = Annotated[str, Field(pattern="^[A-Za-z0-9_-]+$")]
 Names = list[str]
 SomeNames = Annotated[Names, Several, Distinct]
-ChannelNames = Annotated[
-    list[Annotated[str, Field(pattern="^[A-Za-z0-9_.-]+$")]], Several, Distinct
+ChannelName = Annotated[
+    str, AfterValidator(_channel), WithJsonSchema({"type": "string", "pattern": CHANNEL_NAME})
 ]
-Wells = Annotated[list[Annotated[str, Field(pattern="^[A-Z]{1,2}[0-9]{2}$")]], Distinct]
+ChannelNames = Annotated[list[ChannelName], Several, Distinct]
+Well = Annotated[
+    str,
+    AfterValidator(_well),
+    WithJsonSchema({"type": "string", "pattern": "^ *[A-Za-z]{1,2}[0-9]{1,3} *$"}),
+]
+Wells = Annotated[list[Well], Distinct]
 Budgets = Annotated[list[TwoOrMore], Several, Distinct]
 Penalties = Annotated[list[Positive], Several, Distinct]
 _WORD_OR_LIST = Discriminator(lambda given: "word" if isinstance(given, str) else "list")
@@ -184,7 +210,7 @@ class ImagedScreen(Screen):
     )
     archives: Archives = _may("where `snakemake download` finds them")
     z_projection: Literal["max", "mean", "middle"] = _may("what becomes of the planes of a z-stack")
-    bits: Literal[8, 12, 16] = _may("of the camera; absent: found from the data")
+    bits: Annotated[int, Field(ge=8, le=16)] = _may("of the camera; absent: found from the data")
     pixel_um: Positive = _may(
         "side of a source pixel; `crops.window_um` and the shift's matched pixels ask for it"
     )

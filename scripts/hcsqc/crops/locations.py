@@ -4,12 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from hcsqc.core.errors import InputError
+from hcsqc.core.given_tables import Kind, column_names, each, plates_among, read_rows
+from hcsqc.core.places import as_text, parse_well, whole_number, why_other
 from hcsqc.crops.nuclei import Nuclei
-from hcsqc.screens.layouts.base import parse_well
+from hcsqc.screens.layouts.base import first_few
 
 # What each column is called: by CellProfiler's database, by its Nuclei.csv, by our label files.
 NAMES = {
@@ -20,6 +20,7 @@ NAMES = {
     "y_px": ("Nuclei_Location_Center_Y", "Location_Center_Y", "y_px"),
     "area_px": ("Nuclei_AreaShape_Area", "AreaShape_Area", "area_px"),
 }
+KIND = Kind("no such table of nuclei; correct locations", "a table of nuclei")
 OPTIONAL = ("plate", "area_px")
 LARGEST = 2**31 - 1  # of the type in which places are kept
 
@@ -32,32 +33,35 @@ def read_locations(table: Path, plate: str) -> dict[tuple[str, int], Nuclei]:
     they are 0. A centre that is listed twice counts once.
     Raises InputError if the table lacks a column, has no row of the plate or bad values.
     """
-    rows = _read(table)
-    columns = {key: _column(rows, names) for key, names in NAMES.items()}
+    stored = column_names(table, KIND)
+    columns = {key: next((n for n in names if n in stored), None) for key, names in NAMES.items()}
     missing = [key for key, name in columns.items() if name is None and key not in OPTIONAL]
     if missing:
         raise InputError(
             f"{table}: has no column {' or '.join(NAMES[missing[0]])}; "
-            f"its columns begin with {', '.join(rows.columns[:8])}"
+            f"its columns begin with {', '.join(stored[:8])}"
         )
+    rows = read_rows(table, KIND, [name for name in columns.values() if name])
     if columns["plate"]:
-        rows = rows[rows[columns["plate"]].astype(str) == plate]
+        rows = _of_plate(rows, columns["plate"], table, plate)
     if rows.empty:
         raise InputError(f"{table}: lists no nucleus of plate {plate}")
-    wells = rows[columns["well"]].fillna("").astype(str).map(parse_well)
+    wells = each(rows[columns["well"]], parse_well)
     _check(table, rows[columns["well"]], wells.notna(), "which is no well")
     numbers = {}
-    for key in ("site", "x_px", "y_px", "area_px"):
+    for key in ("x_px", "y_px", "area_px"):
         if columns[key] is None:
             numbers[key] = pd.Series(0.0, rows.index)
             continue
         given = rows[columns[key]]
         numbers[key] = pd.to_numeric(given, errors="coerce").astype(float)
         if key == "area_px":
-            numbers[key] = numbers[key].mask(given.isna(), 0.0)
+            numbers[key] = numbers[key].mask(given.isna() | (given == ""), 0.0)
         usable = numbers[key].abs() < LARGEST  # not so for what is no number
         _check(table, given, usable, "which is no usable number")
-    _check(table, rows[columns["site"]], numbers["site"] % 1 == 0, "which is no whole number")
+    sites = each(rows[columns["site"]], whole_number)
+    _check(table, rows[columns["site"]], sites.notna(), "which is no whole number")
+    numbers["site"] = sites.astype(float)
     nuclei = pd.DataFrame(numbers).round().astype(np.int32).assign(well=wells)
     nuclei = nuclei.drop_duplicates(["well", "site", "x_px", "y_px"])
     return {
@@ -73,21 +77,20 @@ def read_locations(table: Path, plate: str) -> dict[tuple[str, int], Nuclei]:
 def _check(table: Path, given: pd.Series, good: pd.Series, why_not: str) -> None:
     if not good.all():
         place = int(good.argmin())
-        row, value = given.index[place] + 1, given.iloc[place]
-        raise InputError(f"{table}: row {row}: {given.name} is '{value}', {why_not}")
+        row, value = given.index[place] + 1, as_text(given.iloc[place])
+        told = f"is '{value}', {why_not}" if value else "is empty"
+        raise InputError(f"{table}: row {row}: {given.name} {told}")
 
 
-def _read(table: Path) -> pd.DataFrame:
-    try:
-        if table.suffix.lower() == ".parquet":
-            # What pandas took for an index is a column here.
-            return pq.read_table(table).to_pandas(ignore_metadata=True)
-        return pd.read_csv(table, dtype=str)
-    except FileNotFoundError as error:
-        raise InputError(f"{table}: no such table of nuclei; correct locations") from error
-    except (OSError, ValueError, pa.ArrowInvalid) as error:
-        raise InputError(f"{table}: cannot be read as a table of nuclei ({error})") from error
-
-
-def _column(rows: pd.DataFrame, names: tuple[str, ...]) -> str | None:
-    return next((name for name in names if name in rows), None)
+def _of_plate(rows: pd.DataFrame, column: str, table: Path, plate: str) -> pd.DataFrame:
+    """Return the rows of a plate; raises InputError for a row without one, and if there is none."""
+    given = rows[column]
+    _check(table, given, each(given, as_text) != "", "no plate")
+    own = (plates_among(given, [plate]) == plate).to_numpy(bool)
+    if not own.any() and len(rows):
+        others = sorted(set(each(given, as_text)))
+        raise InputError(
+            f"{table}: lists no nucleus of plate {plate}; it has {first_few(others)}"
+            f"{why_other(others, [plate])}"
+        )
+    return rows[own]

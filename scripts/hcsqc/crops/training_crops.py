@@ -10,6 +10,7 @@ from hcsqc.core.errors import InputError
 from hcsqc.core.files import text_digest
 from hcsqc.core.ids import split_field_id
 from hcsqc.crops.shards import Shards, read_format
+from hcsqc.screens.layouts.base import first_few
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,11 @@ def training_crops(
     shards = Shards(paths)
     well = split_field_id(shards.index["field_id"])["well"]
     rows = np.flatnonzero(~well.isin(without_wells))
+    if not len(shards):
+        raise InputError(
+            f"no crop to train on without labels: {first_few([str(path) for path in paths])} hold "
+            "none; list plates with nuclei under pretrain_plates"
+        )
     if not len(rows):
         raise InputError(
             "no crop to train on without labels: every crop of the pretraining plates lies in an "

@@ -10,8 +10,11 @@ import pandas as pd
 from scipy.spatial import cKDTree
 
 from hcsqc.core.errors import InputError
+from hcsqc.core.given_tables import OTHER_SEPARATORS, SAVE_AS, each, plates_among
 from hcsqc.core.ids import is_copy
+from hcsqc.core.places import parse_well, why_other
 from hcsqc.core.schema import ARTEFACTS, LABELS, SELECTIONS
+from hcsqc.screens.layouts.base import first_few
 
 FILE_COLUMNS = (
     "plate",
@@ -28,8 +31,6 @@ MOST_BLURRED = 0.5  # of a screen's crops, beyond which none is left out for its
 NOT_CROPPED = "the nucleus was not cropped"
 # What to do with one crop labelled both normal and abnormal.
 CONFLICTS = ERROR, ABNORMAL_WINS, DROP = ("error", "abnormal", "drop")
-_SAVE_AS = "save it as CSV in UTF-8 with commas between the columns and points in numbers"
-_OTHER_SEPARATORS = {";": "semicolons", "\t": "tabs"}
 # A spreadsheet program takes a text that begins so for a formula.
 _FORMULA = r"[=+\-@\t\r]"
 
@@ -50,12 +51,13 @@ def read_label_file(path: Path) -> pd.DataFrame:
             dtype=str,
             keep_default_na=False,
             index_col=False,
+            usecols=FILE_COLUMNS,
             skip_blank_lines=False,
         )
     except (pd.errors.EmptyDataError, pd.errors.ParserError, csv.Error) as error:
-        raise InputError(f"{path}: cannot be read as CSV ({error}); {_SAVE_AS}") from error
+        raise InputError(f"{path}: cannot be read as CSV ({error}); {SAVE_AS}") from error
     rows = rows[list(FILE_COLUMNS)].fillna("")
-    rows = rows[(rows != "").any(axis=1)].copy()
+    rows = rows[rows.apply(lambda cells: cells.str.strip() != "").any(axis=1)].copy()
     for name in ("plate", "well", "annotator"):
         rows[name] = rows[name].str.replace(f"^'(?={_FORMULA})", "", regex=True)
     for name in ("site", "x_px", "y_px"):
@@ -66,9 +68,16 @@ def read_label_file(path: Path) -> pd.DataFrame:
             value = rows[name].iloc[place]
             why = f"is no number ({name})"
             if re.fullmatch(r"-?\d+,\d+", value.strip()):
-                why = f"has a decimal comma ({name}); {_SAVE_AS}"
+                why = f"has a decimal comma ({name}); {SAVE_AS}"
             raise InputError(f"{path}, line {rows.index[place] + 2}: '{value}' {why}")
         rows[name] = numbers
+    wrong = rows["site"] % 1 != 0
+    if wrong.any():
+        place = int(wrong.argmax())
+        raise InputError(
+            f"{path}, line {rows.index[place] + 2}: '{rows['site'].iloc[place]:g}' is no whole "
+            "number (site)"
+        )
     for name, known in (
         ("label", LABELS),
         ("artefact", ("", *ARTEFACTS)),
@@ -96,11 +105,11 @@ def _read_text(path: Path) -> str:
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such label file; correct labels of the screen") from error
     if b"\0" in content:  # as every second byte of plain letters is in UTF-16
-        raise InputError(f"{path}: is in UTF-16, or no text at all; {_SAVE_AS}")
+        raise InputError(f"{path}: is in UTF-16, or no text at all; {SAVE_AS}")
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise InputError(f"{path}: is not in UTF-8 ({error}); {_SAVE_AS}") from error
+        raise InputError(f"{path}: is not in UTF-8 ({error}); {SAVE_AS}") from error
 
 
 def _check_columns(text: str, path: Path) -> None:
@@ -110,9 +119,9 @@ def _check_columns(text: str, path: Path) -> None:
     missing = [name for name in FILE_COLUMNS if name not in header]
     if missing:
         first_line = text.partition("\n")[0]
-        for separator, name in _OTHER_SEPARATORS.items():
+        for separator, name in OTHER_SEPARATORS.items():
             if first_line.count(separator) >= len(FILE_COLUMNS) - 1:
-                raise InputError(f"{path}: has {name} between the columns; {_SAVE_AS}")
+                raise InputError(f"{path}: has {name} between the columns; {SAVE_AS}")
         raise InputError(
             f"{path}: no column '{missing[0]}'; a label file has {','.join(FILE_COLUMNS)}"
         )
@@ -120,7 +129,7 @@ def _check_columns(text: str, path: Path) -> None:
         if any(values[len(header) :]):
             raise InputError(
                 f"{path}, line {lines.line_num}: {len(values)} values for {len(header)} columns: a "
-                f"decimal comma, or a comma in a name without quotes; {_SAVE_AS}"
+                f"decimal comma, or a comma in a name without quotes; {SAVE_AS}"
             )
 
 
@@ -130,19 +139,26 @@ def place_labels(
     """Return the label rows with the crop_id of the kept nucleus that each means, and the others.
 
     That is the nearest nucleus within `match_px` in the label's field. `nuclei` has the columns of
-    that table and plate, well, site. One crop may have several labels. Those without a crop have
-    the reason.
+    that table and plate, well, site; plates and wells of labels are read as `core.places` reads
+    them, and written so. One crop may have several labels. Those without a crop have the reason.
     """
     matched, unmatched = [], []
     fields = dict(tuple(nuclei.groupby(["plate", "well", "site"])))
+    plates = sorted(set(nuclei["plate"]))
+    own_plate, own_well = plates_among(rows["plate"], plates), each(rows["well"], parse_well)
+    rows = rows.assign(
+        plate=own_plate.where(own_plate.notna(), rows["plate"]),
+        well=own_well.where(own_well.notna(), rows["well"]),
+    )
     for place, labels in rows.groupby(["plate", "well", "site"]):
         candidates = fields.get(place)
         if candidates is None:
-            unmatched.append(labels.assign(reason="no such field, or no nucleus in it"))
+            unmatched.append(labels.assign(reason=_no_field(labels.iloc[0], plates)))
             continue
         tree = cKDTree(candidates[["x_px", "y_px"]])
         distance, nearest = tree.query(labels[["x_px", "y_px"]])
-        found = candidates.iloc[nearest]
+        # A distance beyond all numbers has no nearest nucleus.
+        found = candidates.iloc[np.minimum(nearest, len(candidates) - 1)]
         near = distance <= match_px
         kept = found["kept"].to_numpy()
         taken = near & kept
@@ -152,6 +168,17 @@ def place_labels(
     placed = pd.concat(matched, ignore_index=True) if matched else rows.head(0).assign(crop_id="")
     lost = pd.concat(unmatched, ignore_index=True) if unmatched else rows.head(0).assign(reason="")
     return placed, lost
+
+
+def _no_field(label: pd.Series, plates: list[str]) -> str:
+    """Return why a label's field is not among those with a nucleus."""
+    plate, well = label["plate"], label["well"]
+    if plate not in plates:
+        there = first_few(plates)
+        return f"no nucleus of plate '{plate}'; plates: {there}{why_other([plate], plates)}"
+    if parse_well(well) is None:
+        return f"'{well}' is no well such as A01"
+    return "no such field, or no nucleus in it"
 
 
 def settle(placed: pd.DataFrame, conflicts: str) -> pd.DataFrame:

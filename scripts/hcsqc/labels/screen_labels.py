@@ -29,6 +29,7 @@ from hcsqc.labels.match import (
     read_label_file,
     settle,
 )
+from hcsqc.screens.layouts.base import first_few
 
 # Printed, because Snakemake may delete the list of a job that fails.
 FIRST_DISAGREEMENTS = 5
@@ -70,6 +71,13 @@ class ScreenLabels:
         return {str(name): int(n) for name, n in self.labels["label"].value_counts().items()}
 
 
+def warn_of_wells(wells: Sequence[str], nuclei: pd.DataFrame) -> None:
+    """Warn of evaluation wells in which there is no nucleus: a wrong name keeps nothing apart."""
+    absent = sorted(set(wells) - set(nuclei["well"]))
+    if absent and len(nuclei):
+        _warn(f"evaluation_wells: no nucleus in {first_few(absent)}; is the name of a well wrong?")
+
+
 def read_nuclei(paths: Sequence[Path]) -> pd.DataFrame:
     """Read the `nuclei` of all plates, with plate, well and site of their fields."""
     nuclei = pd.concat([read_table(path, "nuclei") for path in paths], ignore_index=True)
@@ -84,6 +92,7 @@ def labels_of_truth(
     `nuclei` are those of `read_nuclei`, `wells` the evaluation wells. First as many of each class
     from these, then crops at random from all wells. How many crops are no example, and why, is
     printed. Of a derived screen, `truth_random` real crops and as many copies are drawn at random.
+    Raises InputError if none of the crops lies in an evaluation well.
     """
     kept = nuclei[nuclei["kept"]]
     derived = "crop_id" in pq.read_schema(paths[0]).names
@@ -112,8 +121,14 @@ def labels_of_truth(
             f"{left_out} of {(candidates['artefact'] == 'none').sum()} good cells are no example: "
             "an artefact of others reaches into their window"
         )
+    evaluated = examples[examples["well"].isin(wells)]
+    if len(examples) and wells and evaluated.empty:
+        raise InputError(
+            f"no crop lies in evaluation_wells ({first_few(sorted(wells))}); crops lie in "
+            f"{first_few(sorted(set(examples['well'])))}: correct evaluation_wells"
+        )
     labels = draw_labels(
-        examples[examples["well"].isin(wells)],
+        evaluated,
         settings.truth_per_class,
         per_field,
         settings.truth_per_artefact,
@@ -200,7 +215,7 @@ def _settled(placed: pd.DataFrame, conflicts: str, disagreements_list: Path) -> 
 def check_unmatched(labels: pd.DataFrame, unmatched: pd.DataFrame, screen: str) -> None:
     """Raise InputError if no label of a screen found a crop, or most of them lie at no nucleus."""
     if labels.empty:
-        first = dict(unmatched.iloc[0]) if len(unmatched) else "no rows"
+        first = _told(next(unmatched.itertuples())) if len(unmatched) else "no rows"
         raise InputError(
             f"screen {screen}: none of the labels finds a crop; first: {first}. "
             "Are they labels of another screen?"
@@ -210,20 +225,24 @@ def check_unmatched(labels: pd.DataFrame, unmatched: pd.DataFrame, screen: str) 
     if len(far) > MOST_FAR * total:
         raise InputError(
             f"screen {screen}: {len(far)} of {total} labels lie at no nucleus; "
-            f"first: {dict(far.iloc[0])}. Are they labels of another screen, or in other pixels "
-            "(labels.match_px)?"
+            f"first: {_told(next(far.itertuples()))}. Are they labels of another screen, or in "
+            "other pixels (labels.match_px)?"
         )
 
 
 def report_unmatched(unmatched: pd.DataFrame, unmatched_list: Path) -> None:
     """Warn of labels that found no crop: the first ones, how many, and where all are listed."""
     for row in unmatched.head(FIRST_UNMATCHED).itertuples():
-        _warn(
-            f"label at {row.plate} {row.well} site {row.site} "
-            f"({row.x_px:.0f}, {row.y_px:.0f}) of {row.source}: {row.reason}"
-        )
+        _warn(f"label at {_told(row)}")
     if len(unmatched):
         _warn(f"{len(unmatched)} labels find no crop; all are listed in {unmatched_list}")
+
+
+def _told(label) -> str:
+    return (
+        f"{label.plate} {label.well} site {label.site:g} ({label.x_px:.0f}, {label.y_px:.0f}) of "
+        f"{label.source}: {label.reason}"
+    )
 
 
 def _warn(text: str) -> None:

@@ -13,6 +13,7 @@ import pandas as pd
 from hcsqc.core.errors import InputError
 from hcsqc.core.schema import LABELS
 from hcsqc.labels.folds import held_out_fold
+from hcsqc.screens.layouts.base import first_few
 
 HELD_OUT, CROSS_VALIDATION = "held out", "cross-validation"
 FOLDS = 5
@@ -55,8 +56,27 @@ def split_labels(
         try:
             splits = [_fold(labels, smallest, draw, seed) for draw in range(draws)]
         except InputError as error:
-            raise InputError(f"{held_out}. Nor is {CROSS_VALIDATION} possible: {error}") from error
+            why = "" if labels["may_test"].any() else _why_none(labels, evaluation_wells)
+            told = f"{why}{held_out}. Nor is {CROSS_VALIDATION} possible: {error}"
+            raise InputError(told) from error
     return pd.concat(splits, ignore_index=True), protocol
+
+
+def _why_none(labels: pd.DataFrame, evaluation_wells: Sequence[str]) -> str:
+    """Return why no label may test, as the start of a message; empty without any label."""
+    if labels.empty:
+        return ""
+    if not evaluation_wells:
+        return "evaluation_wells is empty: "
+    selection = labels["selection"][labels["well"].isin(list(evaluation_wells))]
+    if selection.empty:
+        named, there = sorted(evaluation_wells), sorted(set(labels["well"]))
+        return (
+            f"no label lies in evaluation_wells ({first_few(named)}), all lie in "
+            f"{first_few(there)}: "
+        )
+    ways = ", ".join(sorted(set(selection)))
+    return f"no label in evaluation_wells was chosen at random, their selection is {ways}: "
 
 
 def largest_budget(splits: pd.DataFrame) -> int:

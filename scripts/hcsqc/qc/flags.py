@@ -5,6 +5,7 @@ it varies by a median deviation, so that a few bad ones change neither. Shares o
 compared as angles, arcsin(sqrt(share)), on which small and large ones vary alike.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,9 +14,11 @@ from numpy.typing import ArrayLike
 from scipy.special import ndtr, stdtrit
 
 from hcsqc.core.errors import InputError
+from hcsqc.core.given_tables import each, plates_among
+from hcsqc.core.places import as_text, parse_well, whole_number
 from hcsqc.core.schema import check_columns
 from hcsqc.qc.prevalence import SHOWN, clustered_share, exact_bounds
-from hcsqc.screens.layouts.base import first_few, parse_well
+from hcsqc.screens.layouts.base import first_few
 
 PLATE, WELL, SITE = "Metadata_Plate", "Metadata_Well", "Metadata_Site"
 TREATMENT = ["role", "compound", "concentration_um"]
@@ -206,8 +209,10 @@ def without_bad_wells(table: pd.DataFrame, wells_or_fields: pd.DataFrame) -> pd.
     """
     keys = [PLATE, WELL, SITE] if SITE in wells_or_fields.columns else [PLATE, WELL]
     check_columns(table, keys, "LoadData table")
-    bad = set(_places(wells_or_fields[wells_or_fields["bad"].astype(bool)], keys, "flags"))
-    kept = [place not in bad for place in _places(table, keys, "LoadData table")]
+    plates = set(each(wells_or_fields[PLATE], as_text))
+    bad = wells_or_fields[wells_or_fields["bad"].astype(bool)]
+    bad_places = set(_places(bad, keys, plates, "flags"))
+    kept = [place not in bad_places for place in _places(table, keys, plates, "LoadData table")]
     return table[np.array(kept, bool)]
 
 
@@ -332,21 +337,15 @@ def _plate_warning(
     return "; ".join(filter(None, parts))
 
 
-def _places(rows: pd.DataFrame, keys: list[str], name: str) -> list[tuple]:
-    """Return plate, well and perhaps site of each row, written alike."""
-    wells = [parse_well(str(well)) for well in rows[WELL]]
-    strange = [str(text) for text, well in zip(rows[WELL], wells, strict=True) if well is None]
-    if strange:
-        raise InputError(
-            f"{name}: {first_few(strange)} in {WELL}: no well such as A01; correct the table"
-        )
-    columns = [rows[PLATE].astype(str).str.strip(), wells]
-    if SITE in keys:
-        sites = pd.to_numeric(rows[SITE], errors="coerce")
-        if sites.isna().any():
-            raise InputError(
-                f"{name}: '{rows[SITE][sites.isna()].iloc[0]}' in {SITE} is no number; "
-                "correct the table"
-            )
-        columns.append(sites.astype(int))
+def _places(rows: pd.DataFrame, keys: list[str], plates: Collection[str], name: str) -> list[tuple]:
+    """Return plate, well and perhaps site of each row, written alike; None for another plate."""
+    read = {WELL: (parse_well, "no well such as A01"), SITE: (whole_number, "no whole number")}
+    columns = [plates_among(rows[PLATE], plates)]
+    for key in keys[1:]:
+        parse, why_not = read[key]
+        columns.append(each(rows[key], parse))
+        strange = rows[key][columns[-1].isna()]
+        if len(strange):
+            told = first_few(sorted({as_text(value) or "''" for value in strange}))
+            raise InputError(f"{name}: {told} in {key}: {why_not}; correct the table")
     return list(zip(*columns, strict=True))

@@ -23,8 +23,12 @@ from hcsqc.screens.noise import estimate_noise
 # How `high` was found: from cells, or, where there are too few, as a percentile of the pixels.
 BY_CELLS, BY_PERCENTILE = "cells", "percentile"
 HIGH_PERCENTILE = 99.5
-# Depths of cameras; the smallest that holds the brightest pixel of the sample is the data's.
+# Depths of most cameras; where no pixel is saturated, the smallest that holds the brightest one of
+# the sample is taken for the data's.
 BIT_DEPTHS = (8, 12, 16)
+# Saturated pixels pile up at one level: so many, so many times as many as at any level of the share
+# of the range just below, where a smooth tail to the brightest pixel has no fewer than at its end.
+PILE_PIXELS, PILE_TIMES, BELOW = 10, 10, 1 / 32
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,7 @@ def measure_scale(
     Without `nuclei`, or where they are too few, `high` is a percentile, which artefacts move.
     Returns the rows of the `scale` table, the size (rows, columns) that most of the fields have,
     and the plate's illumination if it is to be corrected.
+    Bits are those stated, or of `camera_range`; `top` is where the camera saturates.
     Raises InputError if not one field can be read, or one is brighter than the stated bits.
     """
     sample, problems = [], []
@@ -84,14 +89,18 @@ def measure_scale(
     shapes = pd.Series([planes[0].shape for planes in sample])
     shape = shapes.mode().iloc[0]
     sample = [planes for planes in sample if planes[0].shape == shape]
-    brightest = max(int(plane.max()) for planes in sample for plane in planes)
-    bits = images.bits or next(bits for bits in BIT_DEPTHS if brightest < 2**bits)
-    if brightest >= 2**bits:
-        raise InputError(
-            f"{images.folder}: has pixels of {brightest}, more than {bits} bits hold; correct bits "
-            "of the screen, or leave it out"
-        )
-    tops = np.full(len(images.channels), 2.0**bits - 1)
+    every_plane = [plane for planes in sample for plane in planes]
+    if images.bits:
+        bits, saturation = images.bits, 2**images.bits - 1
+        brightest = max(int(plane.max()) for plane in every_plane)
+        if brightest > saturation:
+            raise InputError(
+                f"{images.folder}: has pixels of {brightest}, more than {bits} bits hold; correct "
+                "bits of the screen, or leave it out"
+            )
+    else:
+        bits, saturation = camera_range(every_plane)
+    tops = np.full(len(images.channels), float(saturation))
     illumination = _illumination(fields, images, shape, settings)
     if illumination:
         gains = illumination.gains(shape)
@@ -123,6 +132,29 @@ def measure_scale(
         }
     )
     return table, shape, illumination
+
+
+def camera_range(planes: Sequence[np.ndarray]) -> tuple[int, int]:
+    """Return the bits of a camera and the level at which it saturates, from some of its images.
+
+    Where pixels pile up at the brightest level of all, the camera saturates there, whatever its
+    bits: 14-bit data at 16383, and such as are binned or clipped at any other level. Else the bits
+    are the fewest of `BIT_DEPTHS` that hold the brightest pixel, and saturation is all of them.
+    """
+    brightest = max(int(plane.max()) for plane in planes)
+    usual = next(bits for bits in BIT_DEPTHS if brightest < 2**bits)
+    if brightest < 2 ** BIT_DEPTHS[0]:
+        return usual, 2**usual - 1
+    lowest = brightest - int(brightest * BELOW)
+    counts = np.zeros(brightest - lowest + 1, np.int64)
+    for plane in planes:
+        counts += np.bincount(plane[plane >= lowest] - lowest, minlength=len(counts))
+    below, pile = counts[:-1], counts[-1]
+    # Without a tail that reaches it, a level is that of a flat image, unless bits end there.
+    reached = below.sum() >= PILE_PIXELS or brightest + 1 == 2 ** brightest.bit_length()
+    if reached and pile >= PILE_PIXELS and pile >= PILE_TIMES * below.max():
+        return brightest.bit_length(), brightest
+    return usual, 2**usual - 1
 
 
 def _nuclei_of(sample, channels: list[str], nuclei: NucleusChannel | None) -> np.ndarray:

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from hcsqc.core.config import CHANNELS
 from hcsqc.core.errors import InputError
 from hcsqc.core.patience import list_folder, look, patiently
+from hcsqc.core.places import parse_plate
 from hcsqc.screens.images.planes import Decoded, UnreadableField
 from hcsqc.screens.images.read import decode_image
 from hcsqc.screens.layouts import (
@@ -471,7 +472,9 @@ def _rows(table: Path) -> pd.DataFrame:
             encoding="utf-8-sig",
         )
 
-    return _reading(table, read).rename(columns=lambda name: re.sub("^Image_", "", name))
+    rows = _reading(table, read).rename(columns=lambda name: re.sub("^Image_", "", name))
+    rows = rows.assign(Metadata_Plate=rows["Metadata_Plate"].map(parse_plate))
+    return rows[rows["Metadata_Plate"] != ""]
 
 
 def _columns_if_any(table: Path) -> list[str]:

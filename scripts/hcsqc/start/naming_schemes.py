@@ -12,7 +12,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from hcsqc.core.errors import InputError
-from hcsqc.screens.layouts.base import first_few, parse_well, well_name
+from hcsqc.core.places import parse_well, well_name
+from hcsqc.screens.layouts.base import first_few
 
 _UUID = r"[0-9A-F]{8}(?:-[0-9A-F]{4}){3}-[0-9A-F]{12}"
 _ENDING = r"(?:\.(?i:ome))?\.(?i:tiff?|png)"

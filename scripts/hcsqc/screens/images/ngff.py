@@ -36,6 +36,7 @@ def ome_attributes(group: Path) -> dict:
 def channel_names(group: Path) -> list[str]:
     """Return the names of an image's channels, in order: omero's labels, or else c0, c1, ...
 
+    The second of one label has `_2` after it, the third `_3`, so that each can be named.
     Raises UnreadableField if the image's metadata are missing or damaged.
     """
     attributes = ome_attributes(group)
@@ -49,7 +50,20 @@ def channel_names(group: Path) -> list[str]:
     described = described if isinstance(described, list) else []
     labels = [entry.get("label") if isinstance(entry, dict) else None for entry in described]
     labels += [None] * count
-    return [str(label) if label else f"c{index}" for index, label in enumerate(labels[:count])]
+    names = [str(label) if label else f"c{index}" for index, label in enumerate(labels[:count])]
+    return distinct_names(names)
+
+
+def distinct_names(names: list[str]) -> list[str]:
+    """Return names in which the second of one has `_2` after it, the third `_3`: no two alike."""
+    found: list[str] = []
+    for name in names:
+        number, own = 1, name
+        while own in found or (number > 1 and own in names):
+            number += 1
+            own = f"{name}_{number}"
+        found.append(own)
+    return found
 
 
 def open_image(group: Path) -> Callable[[int | None, str | None], Plane]:

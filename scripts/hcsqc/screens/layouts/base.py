@@ -1,4 +1,4 @@
-"""What the layouts share: what is asked of them, what they answer, and names of wells."""
+"""What the layouts share: what is asked of them, what they answer."""
 
 import os
 import re
@@ -11,10 +11,6 @@ from pathlib import Path
 
 from hcsqc.core.errors import InputError
 from hcsqc.core.patience import is_absent, list_folder, look, patiently
-
-# Of a plate with 3456 wells, the largest in use: rows A to AV.
-_ROWS, _COLUMNS = 48, 72
-_LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
 @dataclass(frozen=True)
@@ -173,32 +169,6 @@ def files_below(folder: Path) -> Iterator[str]:
         below = root.relative_to(folder)
         for name in names:
             yield (below / name).as_posix()
-
-
-def well_name(row: str, column: str) -> str | None:
-    """Return a well as `A01`, from a row of letters or of a number and a column.
-
-    None if no plate has such a well.
-    """
-    number = int(row) if row.isdecimal() else _row_number(row.upper())
-    if not (1 <= number <= _ROWS and column.isdecimal() and 1 <= int(column) <= _COLUMNS):
-        return None
-    letters = ("" if number <= 26 else "A") + _LETTERS[(number - 1) % 26]
-    return f"{letters}{int(column):02d}"
-
-
-def parse_well(text: str) -> str | None:
-    """Return `a1`, `A01` or `A001` as `A01`; None if it names no well."""
-    match = re.fullmatch(r"\s*([A-Za-z]{1,2})(\d+)\s*", text)
-    return well_name(match[1], match[2]) if match else None
-
-
-def _row_number(letters: str) -> int:
-    if len(letters) == 1 and letters in _LETTERS:
-        return _LETTERS.index(letters) + 1
-    if len(letters) == 2 and letters[0] == "A" and letters[1] in _LETTERS:
-        return 26 + _LETTERS.index(letters[1]) + 1
-    return 0
 
 
 def one_of(name: str, known: Iterable[str]) -> str:

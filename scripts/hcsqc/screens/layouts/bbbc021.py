@@ -12,6 +12,7 @@ from hcsqc.screens.layouts.bbbc import (
     find_by_name,
     folder_names,
     number,
+    of_plate_and_well,
     require_columns,
 )
 
@@ -42,15 +43,18 @@ def list_channels(source: Source) -> list[str]:
 
 def _treatments(image_csv: Path, plate: str) -> dict[str, Treatment]:
     rows = csv_rows(image_csv)
-    require_columns(rows, image_csv, PREFIX + "Plate_DAPI", PREFIX + "Well_DAPI")
+    plate_column, well_column = PREFIX + "Plate_DAPI", PREFIX + "Well_DAPI"
+    require_columns(rows, image_csv, plate_column, well_column)
     require_columns(rows, image_csv, PREFIX + "Compound", PREFIX + "Concentration")
+    of_wells = of_plate_and_well(
+        rows, image_csv, plate, PREFIX + "Plate_DAPI", PREFIX + "Well_DAPI"
+    )
     treatments = {}
-    for row in rows:
-        if row[PREFIX + "Plate_DAPI"] == plate:
-            compound = row[PREFIX + "Compound"]
-            treatments[row[PREFIX + "Well_DAPI"]] = Treatment(
-                "mock" if compound == "DMSO" else "compound",
-                compound or None,
-                number(row[PREFIX + "Concentration"]),
-            )
+    for well, row in of_wells:
+        compound = row[PREFIX + "Compound"]
+        treatments[well] = Treatment(
+            "mock" if compound == "DMSO" else "compound",
+            compound or None,
+            number(row[PREFIX + "Concentration"]),
+        )
     return treatments

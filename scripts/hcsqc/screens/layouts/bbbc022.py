@@ -12,6 +12,7 @@ from hcsqc.screens.layouts.bbbc import (
     find_by_name,
     folder_names,
     number,
+    of_plate_and_well,
     require_columns,
 )
 
@@ -47,11 +48,10 @@ def _treatments(image_csv: Path, plate: str) -> dict[str, Treatment]:
     require_columns(rows, image_csv, PREFIX + "SOURCE_COMPOUND_NAME", PREFIX + "CPD_MMOL_CONC")
     # The column says MMOL, but its values (about 2 to 10) can only be micromolar in a well.
     return {
-        row[well_column].upper(): Treatment(
+        well: Treatment(
             row[PREFIX + "ASSAY_WELL_ROLE"].lower() or None,
             row[PREFIX + "SOURCE_COMPOUND_NAME"] or None,
             number(row[PREFIX + "CPD_MMOL_CONC"]),
         )
-        for row in rows
-        if row[plate_column] == plate
+        for well, row in of_plate_and_well(rows, image_csv, plate, plate_column, well_column)
     }

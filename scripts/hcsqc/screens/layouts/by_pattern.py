@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable
 
 from hcsqc.core.errors import InputError
+from hcsqc.core.places import parse_well, well_name, why_other
 from hcsqc.screens.layouts.base import (
     FoundImages,
     Image,
@@ -12,9 +13,7 @@ from hcsqc.screens.layouts.base import (
     first_few,
     of_plate,
     one_of,
-    parse_well,
     plates_by_path,
-    well_name,
 )
 
 GROUPS = ("plate", "well", "row", "column", "site", "channel")
@@ -44,7 +43,10 @@ def find_images(source: Source, plate: str) -> FoundImages:
         else:
             _add(found, place, match.groupdict().get("channel"), path, source.channels)
     if not found.images and others:
-        raise InputError(f"{folder}: no image of plate {plate}; {one_of(plate, others)}")
+        raise InputError(
+            f"{folder}: no image of plate {plate}; {one_of(plate, others)}"
+            f"{why_other(others, [plate])}"
+        )
     if not found.images:
         raise InputError(
             f"{folder}: no file is named as pattern {source.pattern} says; "

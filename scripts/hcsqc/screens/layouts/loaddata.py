@@ -12,17 +12,16 @@ from pathlib import Path
 from urllib.parse import unquote
 
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from hcsqc.core.errors import InputError
+from hcsqc.core.given_tables import Kind, column_names, each, plates_among, read_rows
+from hcsqc.core.places import as_text, parse_plate, parse_well, whole_number, why_other
 from hcsqc.screens.layouts.base import (
     FoundImages,
     Image,
     Source,
     of_plate,
     one_of,
-    parse_well,
     plates_by_path,
 )
 
@@ -31,6 +30,7 @@ _FILE, _PATH, _URL = "FileName_", "PathName_", "URL_"
 # CellProfiler hands Frame_<channel> to its readers as the index of the plane in the file, counted
 # from 0, and Series_<channel> as that of the image in files that hold several images.
 _FRAME, _SERIES = "Frame_", "Series_"
+KIND = Kind("no such table; correct table of the screen")
 _ELSEWHERE = re.compile(r"/|[A-Za-z]:/|[a-z0-9]+://")
 
 
@@ -47,14 +47,26 @@ def find_images(source: Source, plate: str) -> FoundImages:
         for prefix in (_FILE, _PATH, _URL, _FRAME, _SERIES)
     ]
     rows = _read(table, names, [_PLATE, _WELL, _SITE, *parts])
-    of_this = rows[rows[_PLATE] == plate]
+    of_this = rows[(plates_among(rows[_PLATE], [plate]) == plate).to_numpy(bool)]
     if of_this.empty:
+        plates = set(each(rows[_PLATE], parse_plate))
         raise InputError(
-            f"{table}: no row of plate {plate} in {_PLATE}; {one_of(plate, set(rows[_PLATE]))}"
+            f"{table}: no row of plate {plate} in {_PLATE}; {one_of(plate, plates)}"
+            f"{why_other(plates, [plate])}"
         )
     below = _paths_below(source, table, of_plate(source.images, plate))
-    for row in of_this.to_dict("index").items():
-        _place(found, table, row, source.channels, below)
+    places: dict[Image, tuple[int, tuple[str, int]]] = {}
+    for number, row in of_this.to_dict("index").items():
+        where = f"{table}: row {number + 1} after the header"
+        place, images = _place(found, where, row, source.channels, below)
+        _check_distinct(images, where)
+        for image in images.values():
+            first, other = places.setdefault(image, (number, place))
+            if other != place:
+                raise InputError(
+                    f"{where}: {image.path} is an image of {' site '.join(map(str, other))} too "
+                    f"(row {first + 1}); correct the one that is wrong"
+                )
     return found
 
 
@@ -64,7 +76,8 @@ def list_plates(source: Source) -> list[str]:
         return plates_by_path(source.table)
     names = _column_names(source.table)
     _require(source.table, names, (_PLATE,))
-    return sorted(set(_read(source.table, names, [_PLATE])[_PLATE]))
+    plates = _read(source.table, names, [_PLATE])[_PLATE]
+    return sorted(set(each(plates, parse_plate)))
 
 
 def list_channels(source: Source) -> list[str]:
@@ -75,32 +88,47 @@ def list_channels(source: Source) -> list[str]:
 
 def _place(
     found: FoundImages,
-    table: Path,
-    numbered: tuple[int, dict[str, str]],
+    where: str,
+    row: dict[str, str],
     channels: tuple[str, ...],
     below: Callable[[str], str],
-) -> None:
-    """Add the images of one row."""
-    number, row = numbered
-    well, site = parse_well(row[_WELL]), _whole(row[_SITE])
-    where = f"{table}: row {number + 1} after the header"
+) -> tuple[tuple[str, int], dict[str, Image]]:
+    """Add the images of one row; return its well and site, and its images by channel."""
+    well, site = parse_well(row[_WELL]), whole_number(row[_SITE])
     if well is None:
         raise InputError(f"{where}: {_WELL} '{row[_WELL]}' is no well such as A01")
     if site is None:
         raise InputError(f"{where}: {_SITE} '{row[_SITE]}' is no whole number")
-    images = found.images[well, site]
+    images = {}
     for channel in channels:
         file = _file(row, channel)
         if not file:
             continue
         frame, series = row.get(_FRAME + channel, ""), row.get(_SERIES + channel, "")
-        if frame and _whole(frame) is None:
+        if frame and whole_number(frame) is None:
             raise InputError(f"{where}: {_FRAME}{channel} '{frame}' is no whole number")
-        if series and _whole(series) != 0:
+        if series and whole_number(series) != 0:
             found.problems[well, site] = (
                 f"{_SERIES}{channel} is {series}, but only the first image of a file can be read"
             )
-        images[channel].append(Image(below(file), _whole(frame)))
+        images[channel] = Image(below(file), whole_number(frame))
+        found.images[well, site][channel].append(images[channel])
+    found.images[well, site]  # a field without any image is one too
+    return (well, site), images
+
+
+def _check_distinct(images: dict[str, Image], where: str) -> None:
+    """Raise InputError if two channels are one image: the same page, or a file without pages."""
+    named: dict[str, dict[int | None, str]] = {}
+    for channel, image in images.items():
+        pages = named.setdefault(image.path, {})
+        if pages and (image.page is None or image.page in pages or None in pages):
+            other = pages.get(image.page) or next(iter(pages.values()))
+            raise InputError(
+                f"{where}: channels {other} and {channel} are one image, {image.path}; correct the "
+                f"row, or name their pages in {_FRAME}{other} and {_FRAME}{channel}"
+            )
+        pages[image.page] = channel
 
 
 def _file(row: dict[str, str], channel: str) -> str:
@@ -139,12 +167,6 @@ def _slashes(path: str) -> str:
     return path.replace("\\", "/")
 
 
-def _whole(text: str) -> int | None:
-    """Return `1` or `1.0` as a whole number, None if it is none."""
-    match = re.fullmatch(r"(\d+)(\.0*)?", text.strip())
-    return int(match[1]) if match else None
-
-
 def _channels(names: dict[str, str]) -> set[str]:
     return {
         name.removeprefix(prefix)
@@ -164,66 +186,25 @@ def _require(table: Path, names: dict[str, str], columns: tuple[str, ...]) -> No
 
 def _column_names(table: Path) -> dict[str, str]:
     """Return the columns by their names without `Image_`, as the file writes them."""
-    stored = _reading(table, _parquet_columns if is_parquet(table) else _csv_columns)
-    return {re.sub("^Image_", "", name): name for name in reversed(stored)}
+    return {re.sub("^Image_", "", name): name for name in reversed(column_names(table, KIND))}
 
 
 def _read(table: Path, names: dict[str, str], columns: list[str]) -> pd.DataFrame:
-    """Return some columns as text, those that there are, with empty text for null."""
+    """Return some columns as text, those that there are, with empty text for null.
+
+    Raises InputError for a row that names no plate.
+    """
     stored = {names[column]: column for column in columns if column in names}
-    if is_parquet(table):
-        rows = _reading(
-            table,
-            lambda path: _parquet_rows(path, list(stored)),
-        )
-        rows = rows.map(as_text)
-    else:
-        rows = _reading(
-            table,
-            lambda path: pd.read_csv(
-                path,
-                usecols=list(stored),
-                index_col=False,  # more cells than columns are no index: they are left out
-                dtype=str,
-                keep_default_na=False,
-                encoding="utf-8-sig",
-            ),
-        )
-    return rows.rename(columns=stored)
+    rows = read_rows(table, KIND, stored, leave_out_beyond=True).rename(columns=stored)
+    for name in rows:
+        of_place = name in (_PLATE, _WELL, _SITE)
+        rows[name] = each(rows[name], as_text if of_place else _as_written)
+    nameless = (rows[_PLATE] == "").to_numpy(bool)
+    if nameless.any():
+        number = rows.index[int(nameless.argmax())] + 1
+        raise InputError(f"{table}: row {number} after the header: {_PLATE} is empty")
+    return rows
 
 
-def as_text(value: object) -> str:
-    """Return a value of a table as it names a plate or well: 1001.0 is 1001, null is empty."""
-    if pd.isna(value):
-        return ""
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
-
-
-def is_parquet(table: Path) -> bool:
-    """Return whether a table is Parquet by its name."""
-    return table.suffix.lower() in (".parquet", ".pq")
-
-
-def _parquet_rows(table: Path, columns: list[str]) -> pd.DataFrame:
-    rows = pq.read_table(table, columns=columns, partitioning=None)
-    return rows.to_pandas(ignore_metadata=True)  # what pandas took for an index is a column here
-
-
-def _parquet_columns(table: Path) -> list[str]:
-    return pq.read_schema(table).names
-
-
-def _csv_columns(table: Path) -> list[str]:
-    return list(pd.read_csv(table, nrows=0, dtype=str, encoding="utf-8-sig").columns)
-
-
-def _reading(table: Path, read: Callable) -> object:
-    """Return what reading the table gives, with one message for every way it fails."""
-    try:
-        return read(table)
-    except FileNotFoundError as error:
-        raise InputError(f"{table}: no such table; correct table of the screen") from error
-    except (OSError, ValueError, pa.ArrowException) as error:
-        kind = "Parquet" if is_parquet(table) else "CSV"
-        reason = str(error).strip().splitlines()[0]
-        raise InputError(f"{table}: cannot be read as {kind} ({reason})") from error
+def _as_written(value: object) -> str:
+    return value if isinstance(value, str) else as_text(value)

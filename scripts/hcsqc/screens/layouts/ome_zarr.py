@@ -5,6 +5,7 @@ from pathlib import Path
 
 from hcsqc.core.errors import InputError
 from hcsqc.core.patience import list_folder, look
+from hcsqc.core.places import well_name
 from hcsqc.screens.images.ngff import channel_names, ome_attributes
 from hcsqc.screens.images.planes import UnreadableField
 from hcsqc.screens.layouts.base import (
@@ -14,7 +15,6 @@ from hcsqc.screens.layouts.base import (
     is_hidden,
     of_plate,
     plates_by_path,
-    well_name,
 )
 
 
