@@ -47,7 +47,12 @@ except InputError as error:
 DEPLOYED = getattr(workflow.deployment_settings, "deployment_method", set())
 OWN_PYTHON = {DeploymentMethod.CONDA, DeploymentMethod.APPTAINER} & set(DEPLOYED)
 os.environ.update(
-    HCSQC=str(SCRIPTS / "run.sh"), HCSQC_PYTHON="python" if OWN_PYTHON else sys.executable
+    HCSQC=str(SCRIPTS / "run.sh"),
+    HCSQC_PYTHON="python" if OWN_PYTHON else sys.executable,
+    # Files of encoders are data; the code that they ask for runs only if the config names it.
+    HCSQC_NETWORKS=" ".join(
+        {*os.environ.get("HCSQC_NETWORKS", "").split(), *settings.named_networks(config)}
+    ),
 )
 
 STUDY = f"results/{config['study']['name']}"

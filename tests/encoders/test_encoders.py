@@ -219,6 +219,58 @@ def test_a_damaged_encoder_is_named(damaged, how, tmp_path):
         load_encoder(path)
 
 
+@pytest.fixture
+def saved(tmp_path) -> tuple[Path, dict]:
+    """Write an encoder; return the path of its JSON and what it says."""
+    save_encoder(random_encoder(TINY, 32, 3, seed=0), tmp_path / "encoder.safetensors")
+    path = tmp_path / "encoder.json"
+    return path, json.loads(path.read_text())
+
+
+KEYS = ["kind", "architecture", "input", "width", "trainable", "provenance"]
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_a_key_that_an_encoder_lacks_is_named(key, saved):
+    path, about = saved
+    path.write_text(json.dumps({name: about[name] for name in about if name != key}))
+    with pytest.raises(InputError, match=rf"encoder.json: has no '{key}'; make the encoder again"):
+        load_encoder(path.with_suffix(".safetensors"))
+
+
+@pytest.mark.parametrize("value", [None, "x", [], {}, 1.5])
+@pytest.mark.parametrize("key", [*KEYS, "pooling", "everything"])
+def test_an_encoders_key_of_another_kind_is_named(key, value, saved):
+    path, about = saved
+    if (
+        isinstance(value, str)
+        and key in ("kind", "architecture")
+        or (key, value)
+        in (
+            ("provenance", {}),
+            ("pooling", {}),
+        )
+    ):
+        return
+    path.write_text(json.dumps(value if key == "everything" else about | {key: value}))
+    with pytest.raises(InputError, match=r"encoder.json: ") as caught:
+        load_encoder(path.with_suffix(".safetensors"))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_weights_that_are_not_finite_name_their_tensor(value, tmp_path, whole):
+    encoder = random_encoder(TINY, 32, 3, seed=0)
+    name, first = next(iter(encoder.backbone.state_dict().items()))
+    first.view(-1)[3] = value
+    save_encoder(encoder, tmp_path / "encoder.safetensors")
+    with pytest.raises(InputError, match=f"encoder.safetensors: tensor '{name}' holds NaN or inf"):
+        load_encoder(tmp_path / "encoder.safetensors")
+    wrong = whole | {name: whole[name] + value}
+    with pytest.raises(InputError, match=f"weights.pth: tensor '{name}' holds NaN or infinity"):
+        transfer(TINY, 32, str(write(wrong, tmp_path / "weights.pth")))
+
+
 # Random weights.
 
 

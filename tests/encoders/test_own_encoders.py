@@ -9,10 +9,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from hcsqc.core.config import named_networks
 from hcsqc.core.errors import InputError
 from hcsqc.core.schema import write_table
 from hcsqc.encoders.given import own_encoder
-from hcsqc.encoders.store import load_encoder, save_encoder
+from hcsqc.encoders.models import build_backbone, check_name
+from hcsqc.encoders.store import load_encoder, random_encoder, save_encoder
 from hcsqc.features.tables import features_of, read_feature_table
 from hcsqc.probes.task import read_features
 from scripts.encoders import describe_features
@@ -50,6 +52,7 @@ def nets(tmp_path, monkeypatch, request):
     (tmp_path / f"{name}.py").write_text(MODULE)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setenv("HCSQC_NETWORKS", f"{name}:make")
     return name
 
 
@@ -64,6 +67,38 @@ def test_a_network_of_ones_own_is_an_encoder_and_is_read_back(nets, tmp_path):
     images = torch.rand(2, 3, 16, 16)
     expected = images.mean(dim=(2, 3))[:, :2] * torch.tensor([1.0, 2.0])
     torch.testing.assert_close(read.backbone(images).detach(), expected)
+
+
+@pytest.mark.parametrize("how", ["plain", "pooled", "joined"])
+def test_a_network_that_the_config_does_not_name_is_not_even_imported(nets, how, tmp_path):
+    save_encoder(random_encoder("test_resnet", 32, 3, seed=0), tmp_path / "encoder.safetensors")
+    (tmp_path / f"{nets}.py").write_text("open('it_ran', 'w')\n")
+    about = json.loads((tmp_path / "encoder.json").read_text())
+    theirs = about | {"architecture": f"{nets}:other"}
+    if how == "pooled":
+        theirs |= {"trainable": False, "pooling": {"pool": "stages", "region": "cell"}}
+    if how == "joined":
+        theirs = about | {"parts": [about, theirs]}
+    (tmp_path / "encoder.json").write_text(json.dumps(theirs))
+    with pytest.raises(InputError, match=f"encoder.json: '{nets}:other' is somebody's own code"):
+        load_encoder(tmp_path / "encoder.safetensors")
+    assert nets not in sys.modules and not (tmp_path / "it_ran").exists()
+
+
+@pytest.mark.parametrize("build", [build_backbone, check_name])
+def test_only_an_encoder_by_module_imports_one(nets, build, tmp_path):
+    (tmp_path / f"{nets}.py").write_text("open('it_ran', 'w')\n")
+    with pytest.raises(InputError, match="timm knows no network"):
+        build(f"{nets}:make", *([3] if build is build_backbone else []))
+    with pytest.raises(InputError, match="timm knows no network"):
+        random_encoder(f"{nets}:make", 32, 3, seed=0)
+    assert not (tmp_path / "it_ran").exists()
+
+
+def test_the_networks_that_may_run_are_those_of_all_encoders_of_the_config():
+    mine = {"kind": "transfer", "module": "my_nets:make", "input_px": 32}
+    config = {"encoders": {"a": mine, "b": {"kind": "control"}, "c": mine | {"module": "b:c"}}}
+    assert named_networks(config) == ["b:c", "my_nets:make"]
 
 
 def test_a_network_of_ones_own_takes_weights_from_a_file(nets, tmp_path):

@@ -161,6 +161,12 @@ def built_encoders(config: Mapping) -> list[str]:
     return list(found)
 
 
+def named_networks(config: Mapping) -> list[str]:
+    """Return the networks of one's own, `module:function`, of all encoders, chosen or not."""
+    entries = config["encoders"].values()
+    return sorted({entry["module"] for entry in entries if "module" in entry})
+
+
 def is_seeded(config: Mapping, name: str) -> bool:
     """Return whether an encoder, or one that it is made of, is trained or drawn at random."""
     own, of = config["encoders"][name], parts(config, name)

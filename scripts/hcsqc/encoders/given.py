@@ -10,7 +10,7 @@ from torch import nn
 from hcsqc.core.errors import InputError
 from hcsqc.core.files import sha256
 from hcsqc.core.torchvision_mend import import_timm
-from hcsqc.encoders.models import InputSpec, build_for_input, grey_input
+from hcsqc.encoders.models import InputSpec, build_for_input, build_own, grey_input
 from hcsqc.encoders.store import Encoder, describe, load_tensors
 from hcsqc.encoders.weights import Weights, read_tensors
 
@@ -24,7 +24,7 @@ def own_encoder(module: str, input_px: int, channels: int, file: Path | None) ->
     Raises InputError if the network does not map a crop to a vector, or has other tensors.
     """
     spec = InputSpec(input_px, (0.0,) * channels, (1.0,) * channels)
-    backbone = build_for_input(module, spec).eval()
+    backbone = build_own(module).eval()
     provenance: dict[str, object] = {"weights": "own", "own": module}
     if file:
         load_tensors(backbone, read_tensors(file, module), str(file))
