@@ -16,6 +16,11 @@ from snakemake.utils import update_config
 # Where the project lies: Snakemake may run elsewhere, and this may be a module of another workflow.
 PROJECT = Path(str(workflow.current_basedir.get_path_or_uri(secret_free=True))).parent
 SCRIPTS = PROJECT / "scripts"
+if {"{", "}"} & set(str(PROJECT)):
+    raise WorkflowError(
+        f"{PROJECT}: braces in the name of the project's folder are names to fill in for "
+        "Snakemake; rename the folder"
+    )
 # The code beside this file is what the digests are of, whichever copy of it is installed.
 sys.path.insert(0, str(SCRIPTS))
 

@@ -43,13 +43,14 @@ GIVEN = {
     "is_frozen": True,
 }
 names = st.text("abcXYZ019 ._'\"$", min_size=1, max_size=8)
+texts = st.text("abcXYZ019 ._'\"$-={}\n", min_size=1, max_size=8)
 
 
 @unhurried
 @given(
     st.fixed_dictionaries(
         {
-            "name": names,
+            "name": texts,
             "count": st.integers(0, 10**9),
             "learning_rate": st.floats(0, 1e6),
             "milestones": st.lists(st.integers(0, 1000), max_size=4),
@@ -101,6 +102,8 @@ def test_a_setting_with_a_default_may_be_absent():
         ("is_frozen", "yes", "'yes' is neither true nor false"),
         ("count", "2.5", "invalid int value: '2.5'"),
         ("learning_rate", "fast", "invalid float value: 'fast'"),
+        ("learning_rate", "nan", "'nan' is not a finite number"),
+        ("learning_rate", "inf", "'inf' is not a finite number"),
         ("milestones", ["40", "x"], "invalid int value: 'x'"),
     ],
 )

@@ -5,6 +5,7 @@ Rules write settings as flags, scripts read them back. Nothing else here knows o
 
 import argparse
 import dataclasses
+import math
 import shlex
 import sys
 import typing
@@ -52,7 +53,11 @@ def flags(values: Mapping[str, object]) -> str:
     """
     words = []
     for name, value in sorted(values.items()):
-        words.append("--" + name.replace("_", "-"))
+        flag = "--" + name.replace("_", "-")
+        if isinstance(value, str) and value.startswith("-"):
+            words.append(f"{flag}={value}")  # else it would be taken for a flag
+            continue
+        words.append(flag)
         words += [str(item) for item in (value if isinstance(value, list) else [value])]
     return shlex.join(words)
 
@@ -66,9 +71,10 @@ def add_settings(to: argparse.ArgumentParser, settings: type, required: bool = T
         default = None if defaults[name] is dataclasses.MISSING else defaults[name]
         if typing.get_origin(kind) is tuple:
             inner = typing.get_args(kind)[0]
+            inner = _finite if inner is float else inner
             to.add_argument(flag, type=inner, nargs="*", required=needed, default=default)
         else:
-            read = _boolean if kind is bool else kind
+            read = {bool: _boolean, float: _finite}.get(kind, kind)
             to.add_argument(flag, type=read, required=needed, default=default)
 
 
@@ -76,6 +82,16 @@ def _boolean(text: str) -> bool:
     if text.lower() not in ("true", "false"):
         raise argparse.ArgumentTypeError(f"'{text}' is neither true nor false")
     return text.lower() == "true"
+
+
+def _finite(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"invalid float value: '{text}'") from None
+    if not math.isfinite(number):
+        raise argparse.ArgumentTypeError(f"'{text}' is not a finite number")
+    return number
 
 
 def settings_from(args: argparse.Namespace, settings: type[Settings]) -> Settings:

@@ -22,9 +22,17 @@ CHANNELS = {
 FINETUNING = ("finetune", "finetune_search")
 # Given weights are for photographs: red, green and blue.
 TRANSFER_CHANNELS = 3
-# Whose values may hold environment variables; labels of a screen too.
-SCREEN_PATHS = ("images", "image_csv", "table", "locations", "illumination")
-ENCODER_PATHS = ("file", "features")
+# Whose values may hold environment variables, with what is filled in; labels of a screen too.
+SCREEN_PATHS: dict[str, tuple[str, ...]] = {
+    "images": ("{plate}",),
+    "image_csv": ("{plate}",),
+    "table": ("{plate}",),
+    "locations": ("{plate}",),
+    "illumination": ("{plate}", "{channel}"),
+}
+ENCODER_PATHS: dict[str, tuple[str, ...]] = {"file": (), "features": ("{screen}",)}
+# Of the stem of a file, in the name that its weights are kept by.
+LONGEST_STEM = 80
 
 
 def near(name: object, known: Iterable[object]) -> str:
@@ -65,7 +73,8 @@ def qc_screens(config: Mapping) -> list[str]:
 def expand_paths(config: dict) -> None:
     """Expand environment variables in the paths of the study's screens, encoders and detector.
 
-    In place. Raises InputError for a variable that is not set.
+    In place. Raises InputError for a variable that is not set, and for a path that Snakemake or a
+    command would take for something else.
     """
     for kind, names, keys in (
         ("screens", chosen_screens(config), SCREEN_PATHS),
@@ -74,7 +83,7 @@ def expand_paths(config: dict) -> None:
         for name in names:
             entry = config[kind][name]
             for key in (key for key in keys if key in entry):
-                entry[key] = _expand(entry[key], f"config: {kind}.{name}.{key}")
+                entry[key] = _expand(entry[key], f"config: {kind}.{name}.{key}", keys[key])
             if kind == "screens" and isinstance(entry["labels"], list):
                 where = f"config: screens.{name}.labels"
                 entry["labels"] = [_expand(path, where) for path in entry["labels"]]
@@ -220,7 +229,7 @@ def weights_name(entry: Mapping) -> str:
     """Return the name under which the weights of a transfer encoder are kept, for all studies."""
     if "file" in entry:
         digest = hashlib.sha256(entry["file"].encode()).hexdigest()[:8]
-        return f"{entry['architecture']}.{PurePath(entry['file']).stem}-{digest}"
+        return f"{entry['architecture']}.{PurePath(entry['file']).stem[:LONGEST_STEM]}-{digest}"
     if "package" in entry:
         return f"{entry['architecture']}.{entry['package']}"
     return entry["architecture"]
@@ -254,9 +263,32 @@ def differences(
             yield f"{prefix}{key}", value, other
 
 
-def _expand(path: str, where: str) -> str:
+def _expand(path: str, where: str, filled: Iterable[str] = ()) -> str:
+    """Return a path with its environment variables; `filled` are the names that are filled in."""
     expanded = os.path.expandvars(path)
     unset = re.search(r"\$\{?(\w+)", expanded)
     if unset:
         raise InputError(f"{where}: environment variable {unset[1]} is not set")
+    check_path(expanded, where, filled)
     return expanded
+
+
+def check_path(path: str, where: str, filled: Iterable[str] = ()) -> None:
+    """Raise InputError if a path holds other braces than `filled`, or what commands misread."""
+    rest = path
+    for name in filled:
+        rest = rest.replace(name, "")
+    problem = None
+    if "{" in rest or "}" in rest:
+        known = " and ".join(filled)
+        problem = (
+            f"holds braces, of which only {known} are filled in; correct or rename it"
+            if known
+            else "holds braces, which stand for names to fill in; rename the file or folder"
+        )
+    elif path.startswith("-"):
+        problem = "begins as a flag does; write ./ before it"
+    elif not path.isprintable():
+        problem = "holds a line break or another character that is not printed; rename it"
+    if problem:
+        raise InputError(f"{where}: {path!r} {problem}")

@@ -165,7 +165,8 @@ def build_own(path: str) -> nn.Module:
     except Exception as error:  # whatever somebody's own code raises
         raise InputError(
             f"encoder module {path}: cannot be made ({in_one_line(error)}); expected a "
-            f"function {name}() in {module.replace('.', '/')}.py, where Snakemake runs, or in an installed package"
+            f"function {name}() in {module.replace('.', '/')}.py, where Snakemake runs, or in an "
+            "installed package"
         ) from error
     if not isinstance(network, nn.Module):
         raise InputError(f"encoder module {path}: returns {type(network).__name__}, no nn.Module")
