@@ -34,6 +34,19 @@ class Means(torch.nn.Module):
 def make():
     return Means()
 
+class Wrapped(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.net = torch.nn.ModuleDict({"inner": Means()})
+
+    def forward(self, x):
+        return self.net["inner"](x)
+
+def wrapped():
+    made = Wrapped()
+    made.net.inner = made.net["inner"]
+    return made
+
 def number():
     return 5
 
@@ -109,6 +122,23 @@ def test_a_network_of_ones_own_takes_weights_from_a_file(nets, tmp_path):
     save_file({"other": torch.zeros(2)}, tmp_path / "wrong.safetensors")
     with pytest.raises(InputError, match="has no tensor 'gain'"):
         own_encoder(f"{nets}:make", 16, 3, tmp_path / "wrong.safetensors")
+
+
+@pytest.mark.parametrize("prefix", ["", "net.", "module.", "state_dict.module.encoder_q."])
+def test_a_network_keeps_the_prefix_that_its_own_parameters_share(nets, prefix, tmp_path):
+    gain = torch.tensor([7.0, 8.0])
+    torch.save({f"{prefix}net.inner.gain": gain, "projector.weight": gain}, tmp_path / "w.pth")
+    encoder = own_encoder(f"{nets}:wrapped", 16, 3, tmp_path / "w.pth")
+    assert encoder.backbone.net.inner.gain.tolist() == [7, 8]
+
+
+def test_names_that_are_not_the_networks_are_shown_beside_its_own(nets, tmp_path):
+    save_file({"gain": torch.ones(2), "x.y": torch.ones(2)}, tmp_path / "w.safetensors")
+    message = (
+        "has no tensor 'net.inner.gain'.* It begins with gain, x.y; the network begins with net"
+    )
+    with pytest.raises(InputError, match=message):
+        own_encoder(f"{nets}:wrapped", 16, 3, tmp_path / "w.safetensors")
 
 
 @pytest.mark.parametrize(

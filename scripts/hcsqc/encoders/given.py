@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from hcsqc.core.errors import InputError
+from hcsqc.core.errors import InputError, in_one_line
 from hcsqc.core.files import sha256
 from hcsqc.core.torchvision_mend import import_timm
 from hcsqc.encoders.models import InputSpec, build_for_input, build_own, grey_input
@@ -27,7 +27,8 @@ def own_encoder(module: str, input_px: int, channels: int, file: Path | None) ->
     backbone = build_own(module).eval()
     provenance: dict[str, object] = {"weights": "own", "own": module}
     if file:
-        load_tensors(backbone, read_tensors(file, module), str(file))
+        tensors = read_tensors(file, module, list(backbone.state_dict()))
+        load_tensors(backbone, tensors, str(file))
         provenance |= {"file": file.name, "sha256": sha256(file)}
     crops = torch.zeros(2, channels, input_px, input_px)
     with torch.no_grad():
@@ -35,7 +36,8 @@ def own_encoder(module: str, input_px: int, channels: int, file: Path | None) ->
             shape = tuple(backbone(crops).shape)
         except Exception as error:  # whatever a network of another input raises
             raise InputError(
-                f"encoder module {module}: fails on crops {tuple(crops.shape)} ({error})"
+                f"encoder module {module}: fails on crops {tuple(crops.shape)} "
+                f"({in_one_line(error)})"
             ) from error
     if len(shape) != 2 or shape[0] != len(crops):
         raise InputError(

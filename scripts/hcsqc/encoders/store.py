@@ -203,12 +203,19 @@ def _empty(about: Mapping) -> Encoder:
     return Encoder(backbone=backbone, input_spec=spec, pooling=pooling, **known)
 
 
+def _first(tensors: Mapping[str, torch.Tensor]) -> str:
+    return ", ".join(list(tensors)[:3]) or "nothing"
+
+
 def load_tensors(backbone: nn.Module, tensors: Mapping[str, torch.Tensor], source: str) -> None:
     """Load tensors by name; InputError names the first that does not fit, or is not finite."""
     own = backbone.state_dict()
     for name, value in own.items():
         if name not in tensors:
-            raise InputError(f"{source}: has no tensor '{name}'; is it another architecture?")
+            raise InputError(
+                f"{source}: has no tensor '{name}'; is it another architecture? It begins with "
+                f"{_first(tensors)}; the network begins with {_first(own)}"
+            )
         if tensors[name].shape != value.shape:
             raise InputError(
                 f"{source}: tensor '{name}' has shape {tuple(tensors[name].shape)}, "
