@@ -6,8 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from hcsqc.core import cli
-from hcsqc.core.files import atomic
-from hcsqc.core.schema import read_table
+from hcsqc.core.schema import read_table, write_csv
 from hcsqc.qc.planted import planted_and_found
 
 
@@ -35,8 +34,7 @@ def check(args, record) -> None:
         args.match_px,
         args.window_px,
     )
-    with atomic(args.output) as temporary:
-        table.to_csv(temporary, index=False, float_format="%.6g")
+    write_csv(table, args.output, "%.6g")
     print(table.to_string(index=False))
     record.metrics = dict(zip(table["what"], table["found"], strict=True))
 

@@ -1,15 +1,18 @@
 """Write a plate's LoadData table again, without its bad wells and fields."""
 
+import re
 from pathlib import Path
 
 import pandas as pd
 
 from hcsqc.core import cli
 from hcsqc.core.errors import InputError
-from hcsqc.core.files import atomic
-from hcsqc.core.schema import check_columns
+from hcsqc.core.schema import check_columns, write_csv
 from hcsqc.qc.flags import without_bad_wells
 from hcsqc.screens.layouts.loaddata import as_text, is_parquet
+
+# Columns that CellProfiler opens files by.
+PATH_COLUMN = re.compile(r"(Image_)?(FileName|PathName|ObjectsFileName|ObjectsPathName)_")
 
 
 def main() -> None:
@@ -24,7 +27,10 @@ def main() -> None:
 
 
 def keep_good(args, record) -> None:
-    """Filter the table that the arguments name; what is left is as it was, to the letter."""
+    """Filter the table that the arguments name; what is left is as it was.
+
+    To the letter, but for texts that a spreadsheet program would take for a formula.
+    """
     if is_parquet(args.table):
         table = pd.read_parquet(args.table)
     else:
@@ -40,8 +46,8 @@ def keep_good(args, record) -> None:
     kept = plain
     for path in (args.wells, args.fields):
         kept = without_bad_wells(kept, pd.read_csv(path, dtype={"Metadata_Plate": str}))
-    with atomic(args.output) as temporary:
-        table.loc[kept.index].to_csv(temporary, index=False)
+    paths = [name for name in table.columns if PATH_COLUMN.match(name)]
+    write_csv(table.loc[kept.index], args.output, paths=paths)
     print(f"{args.plate}: {len(kept)} of {len(plain)} rows of {args.table} are left")
     record.metrics = {"rows": len(plain), "rows_left": len(kept)}
 

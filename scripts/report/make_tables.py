@@ -6,8 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from hcsqc.core import cli
-from hcsqc.core.files import atomic
-from hcsqc.core.schema import read_table
+from hcsqc.core.schema import read_table, write_csv
 from hcsqc.report.tables import make_tables, metrics_table
 
 
@@ -29,8 +28,7 @@ def tabulate(args, record) -> None:
     tables = {f"table{n}": table for n, table in make_tables(scores, replicates, config).items()}
     tables["metrics"] = metrics_table(scores, replicates, config)
     for name, table in tables.items():
-        with atomic(args.output / f"{name}.csv") as temporary:
-            table.round(4).to_csv(temporary, index=False)
+        write_csv(table.round(4), args.output / f"{name}.csv")
 
 
 if __name__ == "__main__":

@@ -54,7 +54,7 @@ MESSAGES = {
 # What patterns mean to a person.
 MEANINGS = {
     WORD: ": letters, digits, _ and -, and no - to begin with",
-    PLATE: ": no /, braces or line breaks, and no -, dot or blank to begin with",
+    PLATE: ": no /, braces or line breaks, and none of - . = + @ or a blank to begin with",
 }
 # Folders of results/ that belong to no study.
 SHARED_FOLDERS = ("weights",)

@@ -83,7 +83,7 @@ Several = Field(min_length=1)
 # Names become folders, files and flags of commands: none begins as a flag does or leaves its
 # folder, and endings still fit into the 255 bytes of a file's name.
 WORD = "^[A-Za-z0-9_][A-Za-z0-9_-]*$"
-PLATE = r"^[^\s{}/.-]([^{}/\t\r\n]*[^\s{}/])?$"
+PLATE = r"^[^\s{}/.=+@-]([^{}/\t\r\n]*[^\s{}/])?$"
 NETWORK = "^[A-Za-z0-9_][A-Za-z0-9_.-]*$"
 LONGEST_NAME = 100
 Word = Annotated[str, Field(pattern=WORD, max_length=LONGEST_NAME)]

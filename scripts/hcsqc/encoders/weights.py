@@ -9,7 +9,6 @@ import json
 import re
 import sys
 import warnings
-from argparse import Namespace
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from importlib.metadata import PackageNotFoundError, distribution
 from os.path import commonprefix
 from pathlib import Path
 from pickle import UnpicklingError
+from types import SimpleNamespace
 
 import torch
 from huggingface_hub import try_to_load_from_cache
@@ -154,8 +154,8 @@ def read_tensors(file: Path, whose: str, *wanted: Sequence[str]) -> dict[str, to
     """Return the tensors of a .safetensors or .pth file, without running any code of it.
 
     `wanted` are the names of the network's own, in one way or another, which may lie below any
-    prefix and key of a checkpoint: see `named_as`. Other names, such as the authors' own, are returned
-    without the key of the checkpoint and without a prefix that all of them share (`module.`),
+    prefix and key of a checkpoint: see `named_as`. Other names, such as the authors' own, are
+    returned without the key of the checkpoint and without a prefix that all share (`module.`),
     unless it is VGG's own, `features.`
     Raises InputError, saying for whom they are, if the file is missing, damaged, unsafe or holds
     none, or if it holds the network twice.
@@ -258,7 +258,8 @@ def _read(file: Path, whose: str) -> object:
         if _is_safetensors(file):
             return load_file(file)
         # Arguments of a training script, a plain holder of values, lie in many checkpoints.
-        with torch.serialization.safe_globals([Namespace]), warnings.catch_warnings():
+        plain = [(SimpleNamespace, "argparse.Namespace")]
+        with torch.serialization.safe_globals(plain), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return torch.load(file, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:

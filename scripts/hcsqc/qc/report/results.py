@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from hcsqc.core.errors import InputError
-from hcsqc.core.schema import check_columns, read_table
+from hcsqc.core.schema import as_written, check_columns, read_table
 
 # Columns of the tables that are read; all else is ignored.
 TEXT = {"Metadata_Plate", "Metadata_Well", "role", "compound", "artefact", "reason", "warning"}
@@ -77,6 +77,8 @@ def _read_csv(path: Path, columns: str) -> pd.DataFrame:
                 table[column] = pd.to_numeric(table[column])
             except ValueError as error:
                 raise InputError(f"{path}: '{column}' must be numbers ({error})") from error
+        else:
+            table[column] = as_written(table[column])
     return table
 
 
