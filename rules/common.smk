@@ -31,7 +31,7 @@ from hcsqc.core.errors import InputError
 
 # No `configfile:`, which Snakemake looks for in the folder where it runs, and leaves out of a
 # module that is given a config.
-with open(PROJECT / "config.yaml") as defaults_file:
+with open(PROJECT / "config.yaml", encoding="utf-8") as defaults_file:
     DEFAULTS = yaml.safe_load(defaults_file)
 given, config = config, deepcopy(DEFAULTS)
 update_config(config, given)

@@ -6,5 +6,7 @@
 set -euo pipefail
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 export PYTHONPATH="$here${PYTHONPATH:+:$PYTHONPATH}"
+# Files of other libraries too, and what jobs print, whatever the locale.
+export PYTHONUTF8=1
 export HF_HUB_OFFLINE="${HCSQC_HUB_OFFLINE:-1}"
 exec "${HCSQC_PYTHON:-python}" "$here/$1" "${@:2}"

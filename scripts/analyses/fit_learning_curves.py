@@ -30,7 +30,7 @@ def fit(args, record) -> None:
     scores = pd.concat([read_table(path, "scores") for path in args.scores], ignore_index=True)
     scores = scores[scores["probe"].isin(args.probes)]
     replicates = pd.concat([read_table(path, "replicates") for path in args.replicates])
-    config = json.loads(args.config.read_text())["config"]
+    config = json.loads(args.config.read_text(encoding="utf-8"))["config"]
     kinds = {name: entry["kind"] for name, entry in config["encoders"].items()}
     evidence = (scores, replicates, args.train_screen)
     curves = learning_curves(*evidence)

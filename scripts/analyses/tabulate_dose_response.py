@@ -40,7 +40,7 @@ def tabulate(args, record) -> None:
     write_csv(table[columns], args.output, "%.6g")
     sentences = misses(table)
     with atomic(args.misses) as temporary:
-        temporary.write_text("".join(f"{sentence}\n" for sentence in sentences))
+        temporary.write_text("".join(f"{sentence}\n" for sentence in sentences), encoding="utf-8")
     shown = (table["threshold"] == AT_FALSE_ALARMS) & (table["screen"] == args.train_screen)
     plot_dose_response(table[shown], args.figure)
     record.metrics = {"rows": len(table), "sentences": len(sentences)}

@@ -30,7 +30,7 @@ def check(args, record) -> None:
         pd.concat([read_table(path, "truth") for path in args.truth]),
         read_table(args.cells, "cells"),
         *(pd.read_csv(path, dtype={"Metadata_Plate": str}) for path in (args.fields, args.wells)),
-        json.loads(args.threshold.read_text()),
+        json.loads(args.threshold.read_text(encoding="utf-8")),
         args.match_px,
         args.window_px,
     )

@@ -24,7 +24,7 @@ def tabulate(args, record) -> None:
     """Make the tables of the study that the arguments name."""
     scores = pd.concat([read_table(path, "scores") for path in args.scores], ignore_index=True)
     replicates = pd.concat([read_table(path, "replicates") for path in args.replicates])
-    config = json.loads(args.config.read_text())["config"]
+    config = json.loads(args.config.read_text(encoding="utf-8"))["config"]
     tables = {f"table{n}": table for n, table in make_tables(scores, replicates, config).items()}
     tables["metrics"] = metrics_table(scores, replicates, config)
     for name, table in tables.items():

@@ -127,7 +127,7 @@ def kept_from_hub(path: Path, architecture: str) -> Weights | None:
     They are not asked for again: the hub may be out of reach by now.
     """
     try:
-        about = json.loads(path.with_suffix(path.suffix + ".json").read_text())
+        about = json.loads(path.with_suffix(path.suffix + ".json").read_text(encoding="utf-8"))
         is_whole = about["sha256"] == sha256(path)
     except (OSError, ValueError, KeyError):
         return None
@@ -141,7 +141,7 @@ def load_weights(path: Path) -> Weights:
     Raises InputError if it is missing or damaged.
     """
     try:
-        about = json.loads(path.with_suffix(path.suffix + ".json").read_text())
+        about = json.loads(path.with_suffix(path.suffix + ".json").read_text(encoding="utf-8"))
         tensors = load_file(path)
     except Exception as error:  # safetensors raises its own, unexported kinds
         raise InputError(

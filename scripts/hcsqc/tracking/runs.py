@@ -129,7 +129,7 @@ def _records(folder: Path) -> Iterator[dict]:
         if path.name == "failed.json" and path.with_name("run.json").exists():
             continue
         try:
-            content = json.loads(path.read_text())
+            content = json.loads(path.read_text(encoding="utf-8"))
             missing = [name for name in RECORD_KEYS if name not in content]
             if missing:
                 raise ValueError(f"no '{missing[0]}'")

@@ -85,7 +85,7 @@ def _read_csv(path: Path, columns: str) -> pd.DataFrame:
 def read_json(path: Path) -> dict:
     """Read a JSON object; raises InputError if the file holds none."""
     try:
-        found = json.loads(path.read_text())
+        found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be read as JSON ({error}); make it anew") from error
     if not isinstance(found, dict):
