@@ -154,7 +154,7 @@ def text_files_of_no_encoding(path: Path) -> list[str]:
             continue
         name = ast.unparse(node.func).rpartition(".")[2]
         modes = [*node.args[1:2], *(key.value for key in node.keywords if key.arg == "mode")]
-        is_binary = any("b" in ast.literal_eval(mode) for mode in modes)
+        is_binary = any(isinstance(mode, ast.Constant) and "b" in str(mode.value) for mode in modes)
         opens = name == "open" and isinstance(node.func, ast.Name) and not is_binary
         if name in ("read_text", "write_text") or opens:
             found.append(f"{path.relative_to(ROOT)}:{node.lineno}")

@@ -1,6 +1,7 @@
 """Encoders: weights from every source, saved and read back, and every way they can be wrong."""
 
 import argparse
+import errno
 import json
 import pickle
 import resource
@@ -550,6 +551,15 @@ def test_a_network_that_the_hub_has_no_weights_of_needs_a_file(monkeypatch):
     monkeypatch.setattr(weights.timm, "get_pretrained_cfg", lambda name: None)
     with pytest.raises(InputError, match="hub has no weights for test_mine; give them as file"):
         find_weights("test_mine")
+
+
+def test_a_cache_that_cannot_be_written_is_not_blamed_on_the_hub(monkeypatch):
+    def refused(*_, **__):
+        raise PermissionError(errno.EACCES, "Permission denied", "/home/a/.cache/huggingface")
+
+    monkeypatch.setattr(weights.timm, "create_model", refused)
+    with pytest.raises(PermissionError, match="/home/a/.cache"):  # one line, by core.cli
+        find_weights("resnet18.tv_in1k")
 
 
 @pytest.mark.parametrize("package", [None, PACKAGE])

@@ -203,6 +203,23 @@ def test_a_table_that_holds_no_features_is_said_to_hold_none(tmp_path):
         read_feature_table(path)
 
 
+@pytest.mark.parametrize("form", ["vector", "columns"])
+def test_a_table_that_is_cut_short_or_changed_is_read_or_refused_in_one_line(form, tmp_path):
+    path = table(tmp_path / "t.parquet", form)
+    whole = path.read_bytes()
+    for place in range(0, len(whole), 7):
+        short = whole[:place]
+        changed = whole[:place] + bytes([whole[place] ^ 0xB5]) + whole[place + 1 :]
+        for content in (short, changed):
+            path.write_bytes(content)
+            try:
+                read_feature_table(path)
+            except InputError as error:
+                assert "\n" not in str(error)
+            else:
+                assert content is changed
+
+
 def test_crops_without_finite_features_are_named(tmp_path):
     vectors = VECTORS.copy()
     vectors[1, 2] = np.nan

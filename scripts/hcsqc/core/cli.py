@@ -5,7 +5,9 @@ Rules write settings as flags, scripts read them back. Nothing else here knows o
 
 import argparse
 import dataclasses
+import errno
 import math
+import os
 import shlex
 import sys
 import typing
@@ -21,6 +23,21 @@ from hcsqc.core.records import Record
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
+_ROOM = "make room on its disk, or raise the quota, and run the same command again"
+_ALLOW = "let this user read and write there, or name another place"
+# What to do about what the machine refuses.
+REMEDIES = {
+    errno.ENOSPC: _ROOM,
+    errno.EDQUOT: _ROOM,
+    errno.EACCES: _ALLOW,
+    errno.EPERM: _ALLOW,
+    errno.EROFS: "its disk is mounted read-only: name another place, for caches in your home by "
+    "XDG_CACHE_HOME (docs/start.md)",
+    errno.EMFILE: "raise the number of open files (ulimit -n)",
+    errno.ENAMETOOLONG: "shorten the names of study, screen, plate or file",
+    errno.EIO: "the disk or the network fails: run the same command again, or copy the data away",
+    errno.ESTALE: "the network disk was mounted anew: run the same command again",
+}
 Settings = TypeVar("Settings", bound="DataclassInstance")
 
 
@@ -130,4 +147,11 @@ def _one_line_errors() -> Iterator[None]:
         yield
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+    except OSError as error:  # of the machine; what else is raised is an error of ours
+        if error.errno not in REMEDIES:
+            raise
+        where = error.filename or "a file of this job"
+        reason = os.strerror(error.errno)
+        print(f"error: {where}: {reason}; {REMEDIES[error.errno]}", file=sys.stderr)
         sys.exit(1)

@@ -5,6 +5,7 @@ the features, and a JSON beside it with source, licence, normalisation and diges
 reads only these two and opens no connection.
 """
 
+import errno
 import json
 import re
 import sys
@@ -361,6 +362,8 @@ def _from_hub(architecture: str) -> Weights:
     try:
         whole = timm.create_model(architecture, pretrained=True)
     except Exception as error:  # whatever the hub's client raises without network or cache
+        if getattr(error, "errno", None) in (errno.EACCES, errno.EROFS, errno.ENOSPC, errno.EDQUOT):
+            raise  # the cache cannot be written, which is not the hub's fault
         raise InputError(
             f"no weights for {architecture}: the model hub cannot be reached "
             f"({type(error).__name__}). Fetch {wanted} of its repository {known.hf_hub_id} where "
