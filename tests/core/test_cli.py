@@ -166,8 +166,10 @@ def test_what_the_machine_refuses_is_one_line_with_file_and_remedy(
 
 
 def test_a_record_that_cannot_be_written_is_one_line_too(tmp_path, monkeypatch, capsys):
-    (tmp_path / "runs").write_text("a file where a folder belongs")
-    monkeypatch.setattr(cli.Record, "__enter__", raise_(OSError(errno.EROFS, "", "run.json")))
+    def refused(record):
+        raise OSError(errno.EROFS, "", "run.json")
+
+    monkeypatch.setattr(cli.Record, "__enter__", refused)
     with pytest.raises(SystemExit):
         run(lambda args, record: None, tmp_path, monkeypatch)
     assert capsys.readouterr().err.startswith("error: run.json: Read-only file system; ")

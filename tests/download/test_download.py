@@ -452,7 +452,6 @@ LIAR = patched(patched(zipped({"1/a.tif": BYTES}), CENTRAL, 24, LIE), LOCAL, 22,
         ([patched(PACKED, CENTRAL, 24, HUGE)], [], "announces 4.29GB, which so few bytes cannot"),
         ([patched(zipped(A), CENTRAL, 24, HUGE)], [], "announces 4.29GB, which so few bytes"),
         ([patched(PACKED, CENTRAL, 24, LONGER)], [], "has 300 bytes, announced are 301"),
-        ([{"": b"x"}], [], "member '' would lie outside"),
         ([{"1/a\nb.tif": b"x"}], [], r"member '1/a\\nb.tif' has a name with a line break"),
         *[([A], [mine], "there already, but not as in") for mine in ("1", "1/a.tif", "1/a.tif/b")],
     ],
@@ -548,7 +547,7 @@ def test_a_plate_is_unpacked_by_hand_and_its_archives_stay_or_go(tmp_path, delet
     assert (record["key"], record["stage"]) == ("unpack/s/1", "unpack")
 
 
-def test_archives_stay_until_the_marker_is_written(tmp_path, monkeypatch):
+def test_archives_stay_until_the_marker_is_written(tmp_path, monkeypatch, capsys):
     words = unpack_words(tmp_path, True)
     monkeypatch.setattr(sys, "argv", [unpack_plate.__file__, *map(str, words)])
 
@@ -556,8 +555,9 @@ def test_archives_stay_until_the_marker_is_written(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(unpack_plate, "write_json", full)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(SystemExit):
         unpack_plate.main()
+    assert "No space left on device; make room" in capsys.readouterr().err
     assert (tmp_path / "images/downloaded/1.zip").exists()
 
 

@@ -1,5 +1,6 @@
 """Zip archives: every byte checked, unpacked whole or not at all, never outside their folder."""
 
+import errno
 import filecmp
 import lzma
 import os
@@ -94,7 +95,8 @@ def _reading(archive: str | Path) -> Iterator[None]:
         # for a member that is a file where another needs a folder.
         raise InputError(f"{archive}: {_shown(error)}; unpack it by hand") from error
     except OSError as error:
-        if error.errno is not None:  # the system's; those of bz2 have no number
+        # The system's, but for a place that no file has; those of bz2 have no number.
+        if error.errno not in (None, errno.EINVAL):
             raise
         raise _damaged(archive, error) from error
 
