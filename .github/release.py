@@ -29,7 +29,7 @@ def main() -> None:
         sys.exit("error: there are changes or new files that are not committed; see git status")
     if git("tag", "--list", f"v{version}"):
         sys.exit(f"error: there is a tag v{version} already")
-    texts = {name: Path(name).read_text() for name in PLACES}
+    texts = {name: Path(name).read_text(encoding="utf-8") for name in PLACES}
     versions = {name: re.findall(PLACES[name], text) for name, text in texts.items()}
     known = {tuple(found) for found in versions.values()}
     if len(known) != 1 or len(versions["pyproject.toml"]) != 1:
@@ -41,8 +41,8 @@ def main() -> None:
         name: re.sub(PLACES[name], lambda match: match[0].replace(old, version), text)
         for name, text in texts.items()
     }
-    changed[CHANGELOG] = moved(Path(CHANGELOG).read_text(), version)
-    before = {name: Path(name).read_text() for name in changed}
+    changed[CHANGELOG] = moved(Path(CHANGELOG).read_text(encoding="utf-8"), version)
+    before = {name: Path(name).read_text(encoding="utf-8") for name in changed}
     write(changed)
     try:
         git("commit", "--quiet", "--message", f"Release {version}", "--", *changed)
@@ -55,7 +55,7 @@ def main() -> None:
 
 def write(texts: dict[str, str]) -> None:
     for name, text in texts.items():
-        Path(name).write_text(text)
+        Path(name).write_text(text, encoding="utf-8")
 
 
 def numbers(version: str) -> list[int]:

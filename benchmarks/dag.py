@@ -69,7 +69,7 @@ def plan(words: list[str]) -> tuple[float, float, str]:
     """Return the seconds and MB of a dry run, and what it printed."""
     command = [sys.executable, "-m", "snakemake", "--profile", "profiles/slurm", "--dry-run"]
     began = time.monotonic()
-    with tempfile.TemporaryFile("w+") as output:
+    with tempfile.TemporaryFile("w+", encoding="utf-8") as output:
         process = subprocess.Popen([*command, *words], cwd=ROOT, stdout=output, stderr=output)
         _, status, usage = os.wait4(process.pid, 0)
         seconds = time.monotonic() - began

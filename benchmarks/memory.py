@@ -48,7 +48,7 @@ def measure(plate: Plate, folder: Path) -> dict:
 
 def peak_mb() -> float:
     """Return the most memory that this process has held; getrusage's is its parent's as well."""
-    status = Path("/proc/self/status").read_text()
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
     return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) / 1024
 
 

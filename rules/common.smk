@@ -16,6 +16,11 @@ from snakemake.utils import update_config
 # Where the project lies: Snakemake may run elsewhere, and this may be a module of another workflow.
 PROJECT = Path(str(workflow.current_basedir.get_path_or_uri(secret_free=True))).parent
 SCRIPTS = PROJECT / "scripts"
+if {"{", "}"} & set(str(PROJECT)):
+    raise WorkflowError(
+        f"{PROJECT}: braces in the name of the project's folder are names to fill in for "
+        "Snakemake; rename the folder"
+    )
 # The code beside this file is what the digests are of, whichever copy of it is installed.
 sys.path.insert(0, str(SCRIPTS))
 
@@ -26,7 +31,7 @@ from hcsqc.core.errors import InputError
 
 # No `configfile:`, which Snakemake looks for in the folder where it runs, and leaves out of a
 # module that is given a config.
-with open(PROJECT / "config.yaml") as defaults_file:
+with open(PROJECT / "config.yaml", encoding="utf-8") as defaults_file:
     DEFAULTS = yaml.safe_load(defaults_file)
 given, config = config, deepcopy(DEFAULTS)
 update_config(config, given)
@@ -47,7 +52,12 @@ except InputError as error:
 DEPLOYED = getattr(workflow.deployment_settings, "deployment_method", set())
 OWN_PYTHON = {DeploymentMethod.CONDA, DeploymentMethod.APPTAINER} & set(DEPLOYED)
 os.environ.update(
-    HCSQC=str(SCRIPTS / "run.sh"), HCSQC_PYTHON="python" if OWN_PYTHON else sys.executable
+    HCSQC=str(SCRIPTS / "run.sh"),
+    HCSQC_PYTHON="python" if OWN_PYTHON else sys.executable,
+    # Files of encoders are data; the code that they ask for runs only if the config names it.
+    HCSQC_NETWORKS=" ".join(
+        {*os.environ.get("HCSQC_NETWORKS", "").split(), *settings.named_networks(config)}
+    ),
 )
 
 STUDY = f"results/{config['study']['name']}"

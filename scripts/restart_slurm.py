@@ -58,7 +58,9 @@ def run_ids(logs: Path) -> set[str]:
     return {
         run
         for log in logs.glob("*.snakemake.log")
-        for run in re.findall(r"SLURM run ID: (\S+)", log.read_text(errors="replace"))
+        for run in re.findall(
+            r"SLURM run ID: (\S+)", log.read_text(encoding="utf-8", errors="replace")
+        )
     }
 
 

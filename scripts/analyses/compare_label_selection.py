@@ -5,8 +5,7 @@ from pathlib import Path
 
 from hcsqc.analyses.label_selection import compare_selections, compare_to_random
 from hcsqc.core import cli
-from hcsqc.core.files import atomic
-from hcsqc.core.schema import read_table
+from hcsqc.core.schema import read_table, write_csv
 from hcsqc.probes.frozen.logistic import LogisticSettings, logistic_scores
 from hcsqc.probes.task import read_features
 
@@ -37,8 +36,7 @@ def compare(args, record) -> None:
     )
     differences = compare_to_random(table, args.replicates, args.seed)
     for rows, path in ((table, args.output), (differences, args.differences)):
-        with atomic(path) as temporary:
-            rows.to_csv(temporary, index=False, float_format="%.6g")
+        write_csv(rows, path, "%.6g")
     record.metrics = {"selections": len(table), "one_class": int(table["one_class"].sum())}
 
 

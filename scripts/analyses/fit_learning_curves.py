@@ -7,8 +7,7 @@ import pandas as pd
 
 from hcsqc.analyses.learning_curves import drops, learning_curves, points
 from hcsqc.core import cli
-from hcsqc.core.files import atomic
-from hcsqc.core.schema import read_table
+from hcsqc.core.schema import read_table, write_csv
 from hcsqc.figures.learning_curves import plot_learning_curves
 
 
@@ -31,13 +30,12 @@ def fit(args, record) -> None:
     scores = pd.concat([read_table(path, "scores") for path in args.scores], ignore_index=True)
     scores = scores[scores["probe"].isin(args.probes)]
     replicates = pd.concat([read_table(path, "replicates") for path in args.replicates])
-    config = json.loads(args.config.read_text())["config"]
+    config = json.loads(args.config.read_text(encoding="utf-8"))["config"]
     kinds = {name: entry["kind"] for name, entry in config["encoders"].items()}
     evidence = (scores, replicates, args.train_screen)
     curves = learning_curves(*evidence)
     for table, path in ((curves, args.curves), (drops(*evidence), args.drops)):
-        with atomic(path) as temporary:
-            table.to_csv(temporary, index=False, float_format="%.6g")
+        write_csv(table, path, "%.6g")
     plot_learning_curves(points(*evidence), curves, kinds, args.figure)
     record.metrics = {"curves": int(curves["reason"].isna().sum()), "without": len(curves)}
     record.metrics["without"] -= record.metrics["curves"]

@@ -5,8 +5,7 @@ from pathlib import Path
 
 from hcsqc.analyses.unseen_artefacts import leave_families_out
 from hcsqc.core import cli
-from hcsqc.core.files import atomic
-from hcsqc.core.schema import read_table
+from hcsqc.core.schema import read_table, write_csv
 from hcsqc.labels.splits import largest_budget
 from hcsqc.probes.frozen.logistic import LogisticSettings, logistic_scores
 from hcsqc.probes.task import read_features
@@ -37,8 +36,7 @@ def probe(args, record) -> None:
     carried = [budget for budget in args.budgets if budget <= largest_budget(splits)]
     budget = max(carried, default=min(args.budgets))
     table = leave_families_out(splits, labels, index, features, budget, args.draws, fit_scores)
-    with atomic(args.output) as temporary:
-        table.to_csv(temporary, index=False, float_format="%.6g")
+    write_csv(table, args.output, "%.6g")
     record.metrics = {"families": table["artefact"].nunique(), "rows": len(table), "budget": budget}
 
 

@@ -6,8 +6,7 @@ import pandas as pd
 
 from hcsqc.analyses.ranking import CELL, compare_encoders, rank
 from hcsqc.core import cli
-from hcsqc.core.files import atomic
-from hcsqc.core.schema import read_table
+from hcsqc.core.schema import read_table, write_csv
 from hcsqc.figures.ranking import plot_ranking
 from hcsqc.probes.metrics import LOWER_IS_BETTER
 
@@ -37,8 +36,7 @@ def compare(args, record) -> None:
     pairs = compare_encoders(scores, replicates)
     ranked = rank(pairs, scores, replicates)
     for table, path in ((pairs, args.pairs), (ranked, args.ranking)):
-        with atomic(path) as temporary:
-            table.to_csv(temporary, index=False, float_format="%.6g")
+        write_csv(table, path, "%.6g")
     shown = ranked[(ranked["screen"] == args.train_screen) & (ranked["metric"] == "f1")]
     plot_ranking(shown[shown["budget"] == shown["budget"].max()], pairs, args.figure)
     record.metrics = {"rankings": len(ranked.groupby(CELL)), "comparisons": len(pairs) // 2}

@@ -6,7 +6,7 @@ import pandas as pd
 
 from hcsqc.analyses.shift import causes
 from hcsqc.core import cli
-from hcsqc.core.files import atomic
+from hcsqc.core.schema import write_csv
 from hcsqc.figures.shift import plot_diagnosis, plot_score_histograms
 from hcsqc.probes.task import largest_predictions
 
@@ -45,8 +45,7 @@ def report(args, record) -> None:
     )
     found = pd.DataFrame({"finding": causes(scores, args.screens[0])})
     for rows, path in ((table.reset_index(), args.table), (found, args.causes)):
-        with atomic(path) as temporary:
-            rows.to_csv(temporary, index=False, float_format="%.6g")
+        write_csv(rows, path, "%.6g")
     found = largest_predictions(args.predictions)
     predictions = pd.concat([rows.assign(encoder=encoder) for (encoder, _), rows in found.items()])
     plot_diagnosis(scores, args.diagnosis)

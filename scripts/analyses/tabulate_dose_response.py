@@ -7,7 +7,7 @@ import pandas as pd
 from hcsqc.analyses.dose_response import AT_FALSE_ALARMS, COLUMNS, detection, misses
 from hcsqc.core import cli
 from hcsqc.core.files import atomic
-from hcsqc.core.schema import read_table
+from hcsqc.core.schema import read_table, write_csv
 from hcsqc.figures.dose_response import plot_dose_response
 from hcsqc.probes.task import largest_predictions
 
@@ -37,11 +37,10 @@ def tabulate(args, record) -> None:
         parts.append(part.assign(encoder=encoder, probe=probe))
     columns = ["encoder", "probe", *COLUMNS]
     table = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
-    with atomic(args.output) as temporary:
-        table[columns].to_csv(temporary, index=False, float_format="%.6g")
+    write_csv(table[columns], args.output, "%.6g")
     sentences = misses(table)
     with atomic(args.misses) as temporary:
-        temporary.write_text("".join(f"{sentence}\n" for sentence in sentences))
+        temporary.write_text("".join(f"{sentence}\n" for sentence in sentences), encoding="utf-8")
     shown = (table["threshold"] == AT_FALSE_ALARMS) & (table["screen"] == args.train_screen)
     plot_dose_response(table[shown], args.figure)
     record.metrics = {"rows": len(table), "sentences": len(sentences)}

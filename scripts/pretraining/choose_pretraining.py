@@ -18,7 +18,7 @@ def main() -> None:
 
 def choose(args, record) -> None:
     """Choose among the trials that the arguments name."""
-    choice = choose_trial([json.loads(path.read_text()) for path in args.trials])
+    choice = choose_trial([json.loads(path.read_text(encoding="utf-8")) for path in args.trials])
     write_json(choice, args.output)
     record.parameters = choice["chosen"] | {"criterion": CRITERION, "trials": len(args.trials)}
     record.curves = [{"step": step, **trial} for step, trial in enumerate(choice["trials"])]

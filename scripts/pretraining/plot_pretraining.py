@@ -20,7 +20,7 @@ def main() -> None:
 
 def plot(args, record) -> None:
     """Draw the curves of the record that the arguments name."""
-    pretraining = json.loads(args.pretraining.read_text())
+    pretraining = json.loads(args.pretraining.read_text(encoding="utf-8"))
     names = names_of(pretraining["key"])
     title = f"{names['encoder']}, seed{names['seed']}"
     plot_course(pd.DataFrame(pretraining["curves"]), title, args.output)

@@ -70,7 +70,7 @@ def train_on(paths: list[Path], args, record, began: float, on_point) -> None:
     """Pretrain on the shards at `paths`; the job began at that time of the monotonic clock."""
     crops = training_crops(paths, args.composite, args.without_wells, args.at_most_crops)
     if args.choice:
-        vars(args).update(json.loads(args.choice.read_text())["chosen"])
+        vars(args).update(json.loads(args.choice.read_text(encoding="utf-8"))["chosen"])
     record.parameters = {"kind": "ssl", "crops": len(crops), "crops_digest": crops.digest}
     provenance = {"weights": "self-supervised", "method": args.method, "seed": args.seed}
     provenance |= record.parameters

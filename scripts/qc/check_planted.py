@@ -6,8 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from hcsqc.core import cli
-from hcsqc.core.files import atomic
-from hcsqc.core.schema import read_table
+from hcsqc.core.schema import read_table, write_csv
 from hcsqc.qc.planted import planted_and_found
 
 
@@ -31,12 +30,11 @@ def check(args, record) -> None:
         pd.concat([read_table(path, "truth") for path in args.truth]),
         read_table(args.cells, "cells"),
         *(pd.read_csv(path, dtype={"Metadata_Plate": str}) for path in (args.fields, args.wells)),
-        json.loads(args.threshold.read_text()),
+        json.loads(args.threshold.read_text(encoding="utf-8")),
         args.match_px,
         args.window_px,
     )
-    with atomic(args.output) as temporary:
-        table.to_csv(temporary, index=False, float_format="%.6g")
+    write_csv(table, args.output, "%.6g")
     print(table.to_string(index=False))
     record.metrics = dict(zip(table["what"], table["found"], strict=True))
 

@@ -1,18 +1,21 @@
 """Write a plate's LoadData table again, without its bad wells and fields."""
 
+import re
 from pathlib import Path
 
 import pandas as pd
 
 from hcsqc.core import cli
 from hcsqc.core.errors import InputError
-from hcsqc.core.files import atomic
 from hcsqc.core.given_tables import each, plates_among, read_whole
 from hcsqc.core.places import as_text, why_other
-from hcsqc.core.schema import check_columns
+from hcsqc.core.schema import check_columns, write_csv
 from hcsqc.qc.flags import without_bad_wells
 from hcsqc.screens.layouts.base import first_few
 from hcsqc.screens.layouts.loaddata import KIND
+
+# Columns that CellProfiler opens files by.
+PATH_COLUMN = re.compile(r"(Image_)?(FileName|PathName|ObjectsFileName|ObjectsPathName)_")
 
 
 def main() -> None:
@@ -27,7 +30,10 @@ def main() -> None:
 
 
 def keep_good(args, record) -> None:
-    """Filter the table that the arguments name; what is left is as it was, to the letter."""
+    """Filter the table that the arguments name; what is left is as it was.
+
+    To the letter, but for texts that a spreadsheet program would take for a formula.
+    """
     table = read_whole(args.table, KIND)
     # Exported Image.csv files write Image_ before each name.
     plain = table.rename(columns=lambda name: name.removeprefix("Image_"))
@@ -43,8 +49,8 @@ def keep_good(args, record) -> None:
     kept = plain
     for path in (args.wells, args.fields):
         kept = without_bad_wells(kept, _flags(path))
-    with atomic(args.output) as temporary:
-        table.loc[kept.index].to_csv(temporary, index=False)
+    paths = [name for name in table.columns if PATH_COLUMN.match(name)]
+    write_csv(table.loc[kept.index], args.output, paths=paths)
     print(f"{args.plate}: {len(kept)} of {len(plain)} rows of {args.table} are left")
     record.metrics = {"rows": len(plain), "rows_left": len(kept)}
 

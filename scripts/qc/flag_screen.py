@@ -36,8 +36,8 @@ def main() -> None:
 
 def flag(args, record) -> None:
     """Flag the screen that the arguments describe."""
-    threshold = json.loads(args.threshold.read_text())
-    about = json.loads((args.detector / ABOUT).read_text())
+    threshold = json.loads(args.threshold.read_text(encoding="utf-8"))
+    about = json.loads((args.detector / ABOUT).read_text(encoding="utf-8"))
     flags = flag_screen(
         read_scored(args.scores, args.nuclei, args.summaries, args.fields, args.scales),
         threshold,

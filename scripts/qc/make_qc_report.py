@@ -41,7 +41,7 @@ def report(args, record) -> None:
         read_table(args.labels, "labels") if args.labels else None,
     )
     with atomic(args.output) as temporary:
-        temporary.write_text(page)
+        temporary.write_text(page, encoding="utf-8")
     print(f"report: {args.output} ({len(page.encode()) / 1e6:.1f} MB)")
 
 

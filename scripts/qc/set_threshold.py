@@ -39,7 +39,7 @@ def main() -> None:
 def calibrate_screen(args, record) -> None:
     """Calibrate the detector on the screen that the arguments describe."""
     settings = cli.settings_from(args, Settings)
-    about = json.loads((args.detector / ABOUT).read_text())
+    about = json.loads((args.detector / ABOUT).read_text(encoding="utf-8"))
     scores = pd.concat([read_table(path, "crop_scores") for path in args.scores])
     labels, random = ([read_table(path, "labels") for path in args.labels] + [None, None])[:2]
     held_out = read_table(args.detector / HELD_OUT, "held_out")

@@ -26,15 +26,15 @@ def main() -> None:
 def audit(args, record) -> None:
     """Render the audit of the study that the arguments describe."""
     page = render_audit(
-        json.loads(args.config.read_text())["config"],
+        json.loads(args.config.read_text(encoding="utf-8"))["config"],
         pd.read_csv(PAPER_TABLES),
         {number: pd.read_csv(path) for number, path in enumerate(args.tables, start=1)},
         pd.read_csv(args.ranking),
         pd.read_csv(args.drops),
-        costs_of_records(json.loads(path.read_text()) for path in args.records),
+        costs_of_records(json.loads(path.read_text(encoding="utf-8")) for path in args.records),
     )
     with atomic(args.output) as temporary:
-        temporary.write_text(page)
+        temporary.write_text(page, encoding="utf-8")
     print(f"audit: {args.output}")
 
 

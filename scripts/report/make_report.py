@@ -36,7 +36,7 @@ def main() -> None:
 
 def report(args, record) -> None:
     """Render the study that the arguments describe."""
-    saved = json.loads(args.config.read_text())
+    saved = json.loads(args.config.read_text(encoding="utf-8"))
     summaries: dict[str, list] = {}
     for path in args.summaries:
         summaries.setdefault(screen_and_plate(path)[0], []).append(read_table(path, "summary"))
@@ -45,7 +45,7 @@ def report(args, record) -> None:
         metrics=pd.read_csv(args.metrics),
         ranked=pd.read_csv(args.ranking),
         curves=pd.read_csv(args.curves),
-        misses=args.misses.read_text().splitlines(),
+        misses=args.misses.read_text(encoding="utf-8").splitlines(),
         causes=[text for path in args.causes for text in pd.read_csv(path)["finding"]],
         unseen=_by_encoder(args.unseen),
         selections=_by_encoder(args.selections),
@@ -59,10 +59,10 @@ def report(args, record) -> None:
         args.figures,
         {path.stem: read_table(path, "labels") for path in args.labels},
         {name: pd.concat(tables) for name, tables in summaries.items()},
-        {encoder_of(path): json.loads(path.read_text()) for path in args.encoders},
+        {encoder_of(path): json.loads(path.read_text(encoding="utf-8")) for path in args.encoders},
     )
     with atomic(args.output) as temporary:
-        temporary.write_text(page)
+        temporary.write_text(page, encoding="utf-8")
     print(f"report: {args.output}")
 
 

@@ -6,8 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from hcsqc.core import cli
-from hcsqc.core.files import atomic
-from hcsqc.core.schema import read_table
+from hcsqc.core.schema import read_table, write_csv
 from hcsqc.report.tables import make_tables, metrics_table
 
 
@@ -25,12 +24,11 @@ def tabulate(args, record) -> None:
     """Make the tables of the study that the arguments name."""
     scores = pd.concat([read_table(path, "scores") for path in args.scores], ignore_index=True)
     replicates = pd.concat([read_table(path, "replicates") for path in args.replicates])
-    config = json.loads(args.config.read_text())["config"]
+    config = json.loads(args.config.read_text(encoding="utf-8"))["config"]
     tables = {f"table{n}": table for n, table in make_tables(scores, replicates, config).items()}
     tables["metrics"] = metrics_table(scores, replicates, config)
     for name, table in tables.items():
-        with atomic(args.output / f"{name}.csv") as temporary:
-            table.round(4).to_csv(temporary, index=False)
+        write_csv(table.round(4), args.output / f"{name}.csv")
 
 
 if __name__ == "__main__":

@@ -119,7 +119,7 @@ def look(args, seen, nucleus: str, config, asks: bool):
 
 def defaults() -> dict:
     """Return config.yaml."""
-    return yaml.safe_load((ROOT / "config.yaml").read_text())
+    return yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8"))
 
 
 def found_screen(args, asks: bool):

@@ -45,7 +45,7 @@ def main() -> None:
         links[SUMMARY] = f"{ui}/#/experiments/{ids[SUMMARY]}/runs?{CHARTS}"
     start = "" if served else f"mlflow ui --backend-store-uri {args.uri}"
     with atomic(args.results / "mlflow.html") as page:
-        page.write_text(_page(args.study, links, start))
+        page.write_text(_page(args.study, links, start), encoding="utf-8")
     write_json(
         {"uri": args.uri, "runs": len(runs), "links": links} | counts,
         args.receipt or args.results / "mlflow.receipt.json",

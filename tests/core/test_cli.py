@@ -1,6 +1,7 @@
 """Command lines: settings as flags, errors as one line, a record of every run."""
 
 import argparse
+import errno
 import json
 import shlex
 from dataclasses import dataclass
@@ -43,13 +44,14 @@ GIVEN = {
     "is_frozen": True,
 }
 names = st.text("abcXYZ019 ._'\"$", min_size=1, max_size=8)
+texts = st.text("abcXYZ019 ._'\"$-={}\n", min_size=1, max_size=8)
 
 
 @unhurried
 @given(
     st.fixed_dictionaries(
         {
-            "name": names,
+            "name": texts,
             "count": st.integers(0, 10**9),
             "learning_rate": st.floats(0, 1e6),
             "milestones": st.lists(st.integers(0, 1000), max_size=4),
@@ -101,6 +103,8 @@ def test_a_setting_with_a_default_may_be_absent():
         ("is_frozen", "yes", "'yes' is neither true nor false"),
         ("count", "2.5", "invalid int value: '2.5'"),
         ("learning_rate", "fast", "invalid float value: 'fast'"),
+        ("learning_rate", "nan", "'nan' is not a finite number"),
+        ("learning_rate", "inf", "'inf' is not a finite number"),
         ("milestones", ["40", "x"], "invalid int value: 'x'"),
     ],
 )
@@ -135,6 +139,45 @@ def test_bad_input_is_one_line_and_exit_status_1_and_a_failed_record(tmp_path, m
     record = json.loads((folder / "failed.json").read_text())
     assert (record["status"], record["key"]) == ("FAILED", "config")
     assert "no column 'well'" in record["error"]
+
+
+@pytest.mark.parametrize(
+    ("number", "remedy"),
+    [
+        (errno.ENOSPC, "No space left on device; make room on its disk"),
+        (errno.EDQUOT, "make room on its disk, or raise the quota"),
+        (errno.EACCES, "Permission denied; let this user read and write there"),
+        (errno.EROFS, "Read-only file system; its disk is mounted read-only"),
+        (errno.ESTALE, "run the same command again"),
+    ],
+)
+@pytest.mark.parametrize("name", ["/data/a.tif", None])
+def test_what_the_machine_refuses_is_one_line_with_file_and_remedy(
+    number, remedy, name, tmp_path, monkeypatch, capsys
+):
+    with pytest.raises(SystemExit) as caught:
+        run(raise_(OSError(number, "refused", name)), tmp_path, monkeypatch)
+    assert caught.value.code == 1
+    printed = capsys.readouterr().err
+    assert printed.startswith(f"error: {name or 'a file of this job'}: ") and remedy in printed
+    assert printed.count("\n") == 1
+    record = json.loads((tmp_path / "runs/config/failed.json").read_text())
+    assert record["error"].startswith("Traceback"), "a person who looks finds where it was"
+
+
+def test_a_record_that_cannot_be_written_is_one_line_too(tmp_path, monkeypatch, capsys):
+    def refused(record):
+        raise OSError(errno.EROFS, "", "run.json")
+
+    monkeypatch.setattr(cli.Record, "__enter__", refused)
+    with pytest.raises(SystemExit):
+        run(lambda args, record: None, tmp_path, monkeypatch)
+    assert capsys.readouterr().err.startswith("error: run.json: Read-only file system; ")
+
+
+def test_an_error_of_a_file_that_is_a_defect_keeps_its_traceback(tmp_path, monkeypatch):
+    with pytest.raises(FileNotFoundError):
+        run(raise_(FileNotFoundError(errno.ENOENT, "", "x")), tmp_path, monkeypatch)
 
 
 def test_a_script_of_another_copy_of_the_project_is_refused(tmp_path, monkeypatch, capsys):

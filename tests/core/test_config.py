@@ -4,6 +4,8 @@ import copy
 import dataclasses
 import re
 import runpy
+from collections.abc import Iterator
+from pathlib import Path
 from typing import get_args
 
 import jsonschema
@@ -516,12 +518,139 @@ def test_channels_of_a_published_screen_are_those_that_it_has():
     assert text == "config: screens.BBBC022.channels: 'w9' is not one of w1, w2, w3, w4, w5"
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def numbers(value: object, place: tuple = ()) -> Iterator[tuple]:
+    """Yield the place of every number in a config."""
+    if isinstance(value, dict | list):
+        inside = value.items() if isinstance(value, dict) else enumerate(value)
+        for key, part in inside:
+            yield from numbers(part, (*place, key))
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        yield place
+
+
+NUMBERS = list(numbers(DEFAULTS))
+
+
+@hypothesis_settings(deadline=None, max_examples=60)
+@given(st.sampled_from(NUMBERS), st.sampled_from([float("nan"), float("inf"), float("-inf")]))
+def test_a_number_that_is_none_is_refused_wherever_it_stands(place, value):
+    config = copy.deepcopy(DEFAULTS)
+    entry = config
+    for key in place[:-1]:
+        entry = entry[key]
+    entry[place[-1]] = value
+    text = message(config)
+    assert text.startswith(f"config: {'.'.join(map(str, place))}: {value} is not ")
+
+
+# Names, which become folders, files and flags.
+
+NAMES_OF = {
+    "study": lambda name: edited(study__name=name),
+    "screen": lambda name: renamed("screens", "BBBC022", name),
+    "encoder": lambda name: renamed("encoders", "vgg16", name),
+    "probe": lambda name: renamed("probes", "knn", name),
+    "plate": lambda name: edited(screens__BBBC022__plates=[name, "20585"]),
+    "channel": lambda name: edited(screens__BBBC022__channels=["w1", "w4", "w5", name]),
+    "architecture": lambda name: edited(encoders__vgg16__architecture=name),
+    "package": lambda name: edited(encoders__vgg16__package=name),
+}
+
+
+def renamed(kind: str, old: str, new: str) -> dict:
+    """Return the paper's config with an entry of a catalogue under another name, and chosen so."""
+    config = copy.deepcopy(DEFAULTS)
+    config[kind][new] = config[kind].pop(old)
+    study = config["study"]
+    for key in (kind, "train"):
+        if isinstance(study.get(key), list):
+            study[key] = [new if name == old else name for name in study[key]]
+        elif study.get(key) == old:
+            study[key] = new
+    return config
+
+
 @pytest.mark.parametrize(
-    "path", ["qc__good_cells_lost", "crops__window_um", "presets__paper__vicreg__variance_weight"]
+    "name",
+    ["-rf", "{x}", "../../x", "a/b", "a\nb", "x\n", "", "..", "--config", "a{", "x" * 300, "\0"],
+    ids=ascii,
 )
-def test_a_number_that_is_none_is_refused(path, value):
-    assert f"{path.replace('__', '.')}: {value}" in message(edited(**{path: value}))
+@pytest.mark.parametrize("kind", NAMES_OF)
+def test_a_name_that_would_be_something_else_is_refused(kind, name):
+    text = message(NAMES_OF[kind](name))
+    assert text.startswith("config: ") and len(text) < 300
+    if kind not in ("study", "architecture", "package"):
+        assert kind in text
+    wrong = repr(name)[1:-1][:40]
+    assert wrong in text
+
+
+@pytest.mark.parametrize("name", ["0042", "BR00117010", "Week1_22123", "p 1 (copy)", "it's", "ü"])
+def test_plates_have_the_names_that_screens_give_them(name):
+    check(edited(screens__BBBC022__plates=[name, *DEFAULTS["screens"]["BBBC022"]["plates"]]))
+
+
+@unhurried
+@given(st.text(max_size=120))
+def test_whatever_a_plate_is_called_it_is_one_file_or_one_line(name):
+    try:
+        check(edited(screens__BBBC022__plates=[name, *DEFAULTS["screens"]["BBBC022"]["plates"]]))
+    except InputError as error:
+        assert str(error).isprintable()
+    else:
+        assert Path(name).name == name.strip() and name.isprintable()
+        assert not {"{", "}"} & set(name) and not name.startswith(("-", "."))
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        ("0042", "34"),
+        ("12:30", "750"),
+        ("1.0e+3", "1000.0"),
+        ("no", "False"),
+        ("2024-01-31", "date"),
+    ],
+)
+@pytest.mark.parametrize("place", ["plates", "evaluation_wells", "channels"])
+def test_a_name_that_yaml_takes_for_something_else_is_to_be_quoted(place, written, read):
+    given = yaml.safe_load(f"[{written}]")
+    text = message(edited(**{f"screens__BBBC022__{place}": given}))
+    assert text.startswith(f"config: screens.BBBC022.{place}.0: ") and read in text
+    assert "quote the name" in text
+    check(edited(screens__BBBC022__plates=[written, *DEFAULTS["screens"]["BBBC022"]["plates"]]))
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("screens__BBBC022__images", "/data/{x}"),
+        ("screens__BBBC022__images", "-rf"),
+        ("screens__BBBC022__image_csv", "a\nb.csv"),
+        ("screens__BBBC022__locations", "{plate}/{site}.csv"),
+        ("screens__BBBC022__illumination", "{plate}_{channel.x}.npy"),
+        ("screens__BBBC022__labels", ["labels{1}.csv"]),
+        ("screens__BBBC022__archives__files", ["{x}.csv"]),
+        ("screens__BBBC022__archives__plate", ["{plate}-{x}.zip"]),
+        ("encoders__vgg16__file", "w{0}.pth"),
+        ("qc__detector", "results/{x}/qc/detector"),
+    ],
+)
+def test_a_path_that_would_be_something_else_is_refused(path, value):
+    text = message(edited(**{path: value}))
+    assert text.startswith(f"config: {path.replace('__', '.')}: ")
+    assert "rename" in text or "write ./ before it" in text
+
+
+def test_a_study_is_not_called_like_a_folder_of_all_studies():
+    assert "study.name: 'weights' is the folder" in message(edited(study__name="weights"))
+
+
+def test_weights_of_a_file_with_a_long_name_fit_into_a_files_name():
+    entry = {"architecture": "resnet18", "file": f"/data/{'x' * 250}.pth"}
+    other = entry | {"file": f"/data/{'x' * 249}y.pth"}
+    assert len(settings.weights_name(entry)) < 120
+    assert settings.weights_name(other) != settings.weights_name(entry)
 
 
 def test_an_absent_key_is_not_null():
@@ -575,7 +704,8 @@ DERIVED = {
         ),
         (
             {"screens__BBBC022__illumination": "functions/{plat}.npy"},
-            "screens.BBBC022.illumination: 'functions/{plat}.npy' is neither retrospective",
+            "screens.BBBC022.illumination: 'functions/{plat}.npy' holds braces, of which only "
+            "{plate} and {channel} are filled in",
         ),
         (
             {"crops__window_um": 60.0, "screens__BBBC022__layout": "bbbc022", "drop": "pixel_um"},

@@ -40,10 +40,10 @@ def forget() -> None:
 def after(path: Path, edit, script: str | None = None, without=()) -> tuple[str, str]:
     """Return the digest of a script before and after an edit of a file's text."""
     before = code_digest(script) if script else knn_digest(without)
-    text = path.read_text()
+    text = path.read_text(encoding="utf-8")
     changed = edit(text)
     assert changed != text, "the edit must find its place"
-    path.write_text(changed)
+    path.write_text(changed, encoding="utf-8")
     forget()
     return before, code_digest(script) if script else knn_digest(without)
 
@@ -327,7 +327,7 @@ def test_an_installation_that_nobody_may_write_to_gives_the_same(scripts, monkey
 def test_what_was_parsed_by_another_version_of_the_digest_is_not_believed(scripts, monkeypatch):
     knn_digest()
     other = scripts / "digest.py"
-    other.write_text(Path(digest.__file__).read_text() + "# Another version.\n")
+    other.write_text(Path(digest.__file__).read_text(encoding="utf-8") + "# Another version.\n")
     before = digest._kept()
     monkeypatch.setattr(digest, "__file__", str(other))
     assert digest._kept() != before

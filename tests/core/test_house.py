@@ -35,7 +35,7 @@ MODULES = sorted(LIBRARY.rglob("*.py"))
 def imports(path: Path) -> set[str]:
     """Return the whole names of all that a module imports, also inside functions."""
     found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -144,3 +144,24 @@ def test_scripts_import_the_library_and_never_each_other():
         if path.parent != LIBRARY:
             heads = {name.split(".")[0] for name in imports(path)}
             assert not heads & (stages | {"scripts"}), path
+
+
+def text_files_of_no_encoding(path: Path) -> list[str]:
+    """Return where a module opens a text file in whatever encoding the machine prefers."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if not isinstance(node, ast.Call) or any(key.arg == "encoding" for key in node.keywords):
+            continue
+        name = ast.unparse(node.func).rpartition(".")[2]
+        modes = [*node.args[1:2], *(key.value for key in node.keywords if key.arg == "mode")]
+        is_binary = any(isinstance(mode, ast.Constant) and "b" in str(mode.value) for mode in modes)
+        opens = name == "open" and isinstance(node.func, ast.Name) and not is_binary
+        if name in ("read_text", "write_text") or opens:
+            found.append(f"{path.relative_to(ROOT)}:{node.lineno}")
+    return found
+
+
+def test_every_text_file_is_opened_in_a_stated_encoding():
+    assert not [
+        place for path in SCRIPTS.rglob("*.py") for place in text_files_of_no_encoding(path)
+    ]

@@ -26,7 +26,7 @@ def recorded(path: Path, job=lambda record: None, **arguments) -> dict:
     """Return what a job's record says."""
     with Record(path, SCRIPT, {"record": path, **arguments}) as record:
         job(record)
-    return json.loads(path.read_text())
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def test_a_record_tells_the_cost(path):
 
     cost = recorded(path, work)["cost"]
     assert cost["wall_s"] >= 0 and cost["cpu_s"] > 0
-    status = Path("/proc/self/status").read_text()
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
     peak_kb = int(re.search(r"VmHWM:\s*(\d+) kB", status)[1])
     children_kb = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss  # of other tests
     assert cost["peak_memory_mb"] == pytest.approx(max(peak_kb, children_kb) / 1024, rel=0.2)

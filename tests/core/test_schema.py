@@ -6,10 +6,22 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from hcsqc import __version__
 from hcsqc.core.errors import InputError
-from hcsqc.core.schema import TABLES, features_schema, read_metadata, read_table, write_table
+from hcsqc.core.schema import (
+    TABLES,
+    as_written,
+    features_schema,
+    for_spreadsheets,
+    read_metadata,
+    read_table,
+    write_csv,
+    write_table,
+)
+from tests.conftest import ROOT
 
 
 def truth(**changes):
@@ -181,3 +193,58 @@ def test_reader_names_a_truncated_file(tmp_path, kept_share):
 def test_reader_names_a_missing_file(tmp_path):
     with pytest.raises(InputError, match=r"gone.parquet: cannot be read"):
         read_table(tmp_path / "gone.parquet", "crop_truth")
+
+
+# CSV files, which people open in spreadsheet programs.
+
+STARTS = ["=", "+", "-", "@", "\t", "\r", "\uff1d", "\uff20"]
+
+
+@settings(deadline=None)
+@given(st.lists(st.text("=+-@\t\r\n'ab, \"1.\uff1d"), min_size=1, max_size=5), st.booleans())
+def test_no_text_of_a_csv_begins_like_a_formula_and_none_is_lost(texts, categories):
+    table = pd.DataFrame({"=name": pd.Series(texts, dtype="category" if categories else object)})
+    made = for_spreadsheets(table)
+    for text, written in zip(texts, made["'=name"], strict=True):
+        is_number = written.strip("+-.").replace(".", "", 1).isdigit()
+        assert not written.startswith(tuple(STARTS)) or is_number
+        assert written in (text, f"'{text}")
+    plain = pd.Series([text for text in texts if not text.startswith("'")], dtype=str)
+    kept = for_spreadsheets(plain.to_frame("a"))["a"]
+    assert as_written(kept.astype(str)).tolist() == plain.tolist()
+
+
+def test_numbers_of_a_csv_stay_numbers_and_gaps_stay_gaps(tmp_path):
+    table = pd.DataFrame(
+        {
+            "number": [-0.5, np.nan],
+            "whole": pd.array([-1, None], "Int64"),
+            "text": ["-1.5e-3", None],
+            "flag": [True, False],
+            "compound": ["=cmd|' /C calc'!A0", "-(+)-x"],
+        }
+    )
+    write_csv(table, tmp_path / "t.csv", "%.6g")
+    assert (tmp_path / "t.csv").read_text().splitlines() == [
+        "number,whole,text,flag,compound",
+        "-0.5,-1,-1.5e-3,True,'=cmd|' /C calc'!A0",
+        ",,,False,'-(+)-x",
+    ]
+    assert table["compound"][0].startswith("="), "the table itself is as it was"
+
+
+def test_columns_of_the_same_name_are_each_written(tmp_path):
+    write_csv(pd.DataFrame([["=a", "@b", 1]], columns=["x", "x", "x"]), tmp_path / "t.csv")
+    assert (tmp_path / "t.csv").read_text() == "x,x,x\n'=a,'@b,1\n"
+    write_csv(pd.DataFrame({"x": pd.Series([], dtype=str)}), tmp_path / "none.csv")
+    assert (tmp_path / "none.csv").read_text() == "x\n"
+
+
+def test_every_csv_is_written_by_the_one_writer():
+    direct = [
+        path.relative_to(ROOT).as_posix()
+        for path in (ROOT / "scripts").rglob("*.py")
+        if ".to_csv(" in path.read_text(encoding="utf-8") or "csv.writer" in path.read_text("utf-8")
+    ]
+    texts = "scripts/hcsqc/tracking/runs.py"  # a digest, and for_spreadsheets
+    assert sorted(direct) == ["scripts/hcsqc/core/schema.py", texts]

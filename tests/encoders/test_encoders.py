@@ -1,5 +1,7 @@
 """Encoders: weights from every source, saved and read back, and every way they can be wrong."""
 
+import argparse
+import errno
 import json
 import pickle
 import resource
@@ -217,6 +219,58 @@ def test_a_damaged_encoder_is_named(damaged, how, tmp_path):
         file.write_bytes(file.read_bytes()[:100])
     with pytest.raises(InputError, match="encoder.safetensors: cannot be read as an encoder"):
         load_encoder(path)
+
+
+@pytest.fixture
+def saved(tmp_path) -> tuple[Path, dict]:
+    """Write an encoder; return the path of its JSON and what it says."""
+    save_encoder(random_encoder(TINY, 32, 3, seed=0), tmp_path / "encoder.safetensors")
+    path = tmp_path / "encoder.json"
+    return path, json.loads(path.read_text())
+
+
+KEYS = ["kind", "architecture", "input", "width", "trainable", "provenance"]
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_a_key_that_an_encoder_lacks_is_named(key, saved):
+    path, about = saved
+    path.write_text(json.dumps({name: about[name] for name in about if name != key}))
+    with pytest.raises(InputError, match=rf"encoder.json: has no '{key}'; make the encoder again"):
+        load_encoder(path.with_suffix(".safetensors"))
+
+
+@pytest.mark.parametrize("value", [None, "x", [], {}, 1.5])
+@pytest.mark.parametrize("key", [*KEYS, "pooling", "everything"])
+def test_an_encoders_key_of_another_kind_is_named(key, value, saved):
+    path, about = saved
+    if (
+        isinstance(value, str)
+        and key in ("kind", "architecture")
+        or (key, value)
+        in (
+            ("provenance", {}),
+            ("pooling", {}),
+        )
+    ):
+        return
+    path.write_text(json.dumps(value if key == "everything" else about | {key: value}))
+    with pytest.raises(InputError, match=r"encoder.json: ") as caught:
+        load_encoder(path.with_suffix(".safetensors"))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_weights_that_are_not_finite_name_their_tensor(value, tmp_path, whole):
+    encoder = random_encoder(TINY, 32, 3, seed=0)
+    name, first = next(iter(encoder.backbone.state_dict().items()))
+    first.view(-1)[3] = value
+    save_encoder(encoder, tmp_path / "encoder.safetensors")
+    with pytest.raises(InputError, match=f"encoder.safetensors: tensor '{name}' holds NaN or inf"):
+        load_encoder(tmp_path / "encoder.safetensors")
+    wrong = whole | {name: whole[name] + value}
+    with pytest.raises(InputError, match=f"weights.pth: tensor '{name}' holds NaN or infinity"):
+        transfer(TINY, 32, str(write(wrong, tmp_path / "weights.pth")))
 
 
 # Random weights.
@@ -499,6 +553,15 @@ def test_a_network_that_the_hub_has_no_weights_of_needs_a_file(monkeypatch):
         find_weights("test_mine")
 
 
+def test_a_cache_that_cannot_be_written_is_not_blamed_on_the_hub(monkeypatch):
+    def refused(*_, **__):
+        raise PermissionError(errno.EACCES, "Permission denied", "/home/a/.cache/huggingface")
+
+    monkeypatch.setattr(weights.timm, "create_model", refused)
+    with pytest.raises(PermissionError, match="/home/a/.cache"):  # one line, by core.cli
+        find_weights("resnet18.tv_in1k")
+
+
 @pytest.mark.parametrize("package", [None, PACKAGE])
 def test_an_unknown_network_is_named_with_near_ones_before_anything_is_fetched(package):
     with pytest.raises(InputError, match="knows no network 'resnt18'; near names: .*resnet18"):
@@ -513,6 +576,167 @@ def test_the_checkpoint_of_a_training_script_is_unpacked(inside, prefix, whole, 
     plain = transfer(TINY, 32, write(whole, tmp_path / "plain.pth"))
     found = transfer(TINY, 32, tmp_path / "checkpoint.pth")
     np.testing.assert_array_equal(features(found), features(plain))
+
+
+def below(prefix: str, tensors: dict[str, torch.Tensor], by: float = 1) -> dict:
+    """Return the tensors of a backbone with a prefix, times a factor that tells copies apart."""
+    return {f"{prefix}{n}": v * by for n, v in tensors.items() if not n.startswith("fc.")}
+
+
+ONE = torch.ones(2)
+PUBLISHED = {
+    "MoCo v2": lambda own: {
+        "epoch": 200,
+        "arch": "resnet50",
+        "state_dict": {
+            **below("module.encoder_q.", own),
+            "module.encoder_q.fc.0.weight": ONE,
+            "module.encoder_q.fc.2.bias": ONE,
+            **below("module.encoder_k.", own, 3),
+            "module.encoder_k.fc.0.weight": ONE,
+            "module.queue": ONE,
+            "module.queue_ptr": ONE,
+        },
+        "optimizer": {"state": {0: {"momentum_buffer": ONE}}, "param_groups": [{"lr": 0.1}]},
+    },
+    "MoCo v3": lambda own: {
+        "state_dict": {
+            **below("module.base_encoder.", own),
+            "module.base_encoder.head.0.weight": ONE,
+            **below("module.momentum_encoder.", own, 3),
+            "module.momentum_encoder.head.0.weight": ONE,
+            "module.predictor.0.weight": ONE,
+        },
+    },
+    "DINO": lambda own: {
+        "student": below("module.backbone.", own, 3) | {"module.head.mlp.0.weight": ONE},
+        "teacher": below("backbone.", own) | {"head.mlp.0.weight": ONE},
+        "args": argparse.Namespace(lr=0.1, arch="vit_small"),
+        "dino_loss": {"center": ONE},
+    },
+    "BYOL": lambda own: {
+        **below("online_encoder.net.", own),
+        "online_encoder.projector.0.weight": ONE,
+        "online_predictor.0.weight": ONE,
+        **below("target_encoder.net.", own, 3),
+    },
+    "BYOL by networks": lambda own: {
+        "online_network_state_dict": below("encoder.", own) | {"projetion.net.0.weight": ONE},
+        "target_network_state_dict": below("encoder.", own, 3),
+    },
+    "SimCLR": lambda own: {"state_dict": below("encoder.", own) | {"projector.0.weight": ONE}},
+    "SwAV": lambda own: {
+        **below("module.", own),
+        "module.projection_head.0.weight": ONE,
+        "module.prototypes.weight": ONE,
+    },
+    "solo-learn": lambda own: {
+        "pytorch-lightning_version": "1.6.4",
+        "state_dict": {
+            **below("backbone.", own),
+            "classifier.weight": ONE,
+            "projector.0.weight": ONE,
+            **below("momentum_backbone.", own, 3),
+        },
+    },
+    "lightly": lambda own: {
+        "state_dict": {
+            **below("student_backbone.", own, 3),
+            "student_head.layers.0.weight": ONE,
+            **below("teacher_backbone.", own),
+        }
+    },
+    "VICReg": lambda own: {
+        "model": {**below("module.backbone.", own), "module.projector.0.weight": ONE}
+    },
+    "timm": lambda own: {"state_dict": below("", own), "state_dict_ema": below("", own, 3)},
+    "heads beside": lambda own: below("", own) | {"projector.0.weight": ONE, "queue": ONE},
+    "without counts": lambda own: {
+        "model": below("", {n: v for n, v in own.items() if "num_batches" not in n})
+    },
+}
+
+
+@pytest.mark.parametrize("published", PUBLISHED)
+def test_published_checkpoints_of_self_supervision_load_by_name(published, whole, tmp_path, capsys):
+    path = tmp_path / "checkpoint.pth"
+    torch.save(PUBLISHED[published](whole), path)
+    found = transfer(TINY, 32, path)
+    plain = transfer(TINY, 32, write(whole, tmp_path / "plain.pth"))
+    np.testing.assert_array_equal(features(found), features(plain))
+    said = capsys.readouterr().err
+    for left in ("module.queue_ptr", "teacher.head", "projector", "online_predictor", "classifier"):
+        if left in str(PUBLISHED[published](whole).keys()):
+            assert left in said
+
+
+def test_what_is_left_out_of_a_checkpoint_is_said(whole, tmp_path, capsys):
+    torch.save(PUBLISHED["MoCo v2"](whole), tmp_path / "checkpoint.pth")
+    find_weights(TINY, tmp_path / "checkpoint.pth")
+    assert capsys.readouterr().err.endswith(
+        "checkpoint.pth: the network's tensors are below 'state_dict.module.encoder_q.'; left out: "
+        "optimizer, state_dict.module.encoder_k, state_dict.module.encoder_q.fc, "
+        "state_dict.module.queue, state_dict.module.queue_ptr\n"
+    )
+
+
+def test_a_resnet_whose_layers_have_numbers_loads_by_place(tmp_path):
+    torch.manual_seed(7)
+    theirs = torchvision.models.resnet18().eval()
+    places = nn.Sequential(*list(theirs.children())[:-1]).state_dict()
+    kept = {f"backbone.{name}": value for name, value in places.items()}
+    torch.save({"state_dict": kept | {"projection_head.layers.0.weight": ONE}}, tmp_path / "l.ckpt")
+    found = transfer("resnet18", 32, tmp_path / "l.ckpt")
+    plain = transfer("resnet18", 32, write(theirs.state_dict(), tmp_path / "plain.pth"))
+    np.testing.assert_array_equal(features(found), features(plain))
+
+
+def test_a_network_that_a_checkpoint_holds_twice_is_not_guessed(whole, tmp_path):
+    torch.save(below("left.", whole) | below("right.", whole, 3), tmp_path / "two.pth")
+    with pytest.raises(InputError, match="holds the network more than once, below left. and right"):
+        transfer(TINY, 32, tmp_path / "two.pth")
+
+
+def test_names_of_another_network_are_shown_beside_its_own(whole, tmp_path):
+    torch.save({"state_dict": {"module.enc.a": ONE, "module.enc.b": ONE}}, tmp_path / "other.pth")
+    with pytest.raises(InputError) as caught:
+        transfer(TINY, 32, tmp_path / "other.pth")
+    assert str(caught.value) == (
+        "other.pth: has no tensor 'conv1.0.weight'; is it another architecture? It begins with "
+        f"a, b; the network begins with {', '.join(list(whole)[:3])}"
+    )
+
+
+@pytest.mark.parametrize("name", ["w.SAFETENSORS", "w.Safetensors", "w.PTH", "w.Pt", "w.bin"])
+def test_a_file_is_read_as_what_it_is_whatever_its_suffix(name, whole, tmp_path, monkeypatch):
+    path = tmp_path / name
+    kinds = [save_file] if "safe" in name.lower() else [torch.save, save_file]
+    for save in kinds:
+        save(whole, path)
+        if save is save_file:
+            monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("read as a pickle"))
+        assert set(find_weights(TINY, path).tensors) == set(below("", whole))
+
+
+@pytest.mark.parametrize("name", ["weights.pth", "weights.SAFETENSORS"])
+@pytest.mark.parametrize("kind", ["code", "pickle", "text", "empty"])
+def test_a_file_that_is_not_safe_brings_no_advice_to_run_it(kind, name, whole, tmp_path):
+    path = tmp_path / name
+    if kind == "code":
+        torch.save({"state_dict": whole, "transform": Touch(tmp_path / "touched")}, path)
+    else:
+        harmful = pickle.dumps(Touch(tmp_path / "touched"))
+        path.write_bytes({"pickle": harmful, "text": b"weights", "empty": b""}[kind])
+    with pytest.raises(InputError, match=f"{name}: cannot be read as weights") as caught:
+        transfer(TINY, 32, path)
+    text = str(caught.value)
+    assert "\n" not in text and not (tmp_path / "touched").exists()
+    assert not any(word in text for word in ("weights_only", "trust", "safe_globals", "unsafe"))
+    if kind == "code" and name.endswith("pth"):
+        assert (
+            "it holds getattr, which is code" in text
+            and "save the network's state_dict() alone" in text
+        )
 
 
 @pytest.mark.parametrize("content", [[torch.zeros(1)], {"epoch": 3}, {}])

@@ -9,10 +9,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from hcsqc.core.config import named_networks
 from hcsqc.core.errors import InputError
 from hcsqc.core.schema import write_table
 from hcsqc.encoders.given import own_encoder
-from hcsqc.encoders.store import load_encoder, save_encoder
+from hcsqc.encoders.models import build_backbone, check_name
+from hcsqc.encoders.store import load_encoder, random_encoder, save_encoder
 from hcsqc.features.tables import features_of, read_feature_table
 from hcsqc.probes.task import read_features
 from scripts.encoders import describe_features
@@ -32,6 +34,19 @@ class Means(torch.nn.Module):
 def make():
     return Means()
 
+class Wrapped(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.net = torch.nn.ModuleDict({"inner": Means()})
+
+    def forward(self, x):
+        return self.net["inner"](x)
+
+def wrapped():
+    made = Wrapped()
+    made.net.inner = made.net["inner"]
+    return made
+
 def number():
     return 5
 
@@ -50,6 +65,7 @@ def nets(tmp_path, monkeypatch, request):
     (tmp_path / f"{name}.py").write_text(MODULE)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setenv("HCSQC_NETWORKS", f"{name}:make")
     return name
 
 
@@ -66,6 +82,38 @@ def test_a_network_of_ones_own_is_an_encoder_and_is_read_back(nets, tmp_path):
     torch.testing.assert_close(read.backbone(images).detach(), expected)
 
 
+@pytest.mark.parametrize("how", ["plain", "pooled", "joined"])
+def test_a_network_that_the_config_does_not_name_is_not_even_imported(nets, how, tmp_path):
+    save_encoder(random_encoder("test_resnet", 32, 3, seed=0), tmp_path / "encoder.safetensors")
+    (tmp_path / f"{nets}.py").write_text("open('it_ran', 'w')\n")
+    about = json.loads((tmp_path / "encoder.json").read_text())
+    theirs = about | {"architecture": f"{nets}:other"}
+    if how == "pooled":
+        theirs |= {"trainable": False, "pooling": {"pool": "stages", "region": "cell"}}
+    if how == "joined":
+        theirs = about | {"parts": [about, theirs]}
+    (tmp_path / "encoder.json").write_text(json.dumps(theirs))
+    with pytest.raises(InputError, match=f"encoder.json: '{nets}:other' is somebody's own code"):
+        load_encoder(tmp_path / "encoder.safetensors")
+    assert nets not in sys.modules and not (tmp_path / "it_ran").exists()
+
+
+@pytest.mark.parametrize("build", [build_backbone, check_name])
+def test_only_an_encoder_by_module_imports_one(nets, build, tmp_path):
+    (tmp_path / f"{nets}.py").write_text("open('it_ran', 'w')\n")
+    with pytest.raises(InputError, match="timm knows no network"):
+        build(f"{nets}:make", *([3] if build is build_backbone else []))
+    with pytest.raises(InputError, match="timm knows no network"):
+        random_encoder(f"{nets}:make", 32, 3, seed=0)
+    assert not (tmp_path / "it_ran").exists()
+
+
+def test_the_networks_that_may_run_are_those_of_all_encoders_of_the_config():
+    mine = {"kind": "transfer", "module": "my_nets:make", "input_px": 32}
+    config = {"encoders": {"a": mine, "b": {"kind": "control"}, "c": mine | {"module": "b:c"}}}
+    assert named_networks(config) == ["b:c", "my_nets:make"]
+
+
 def test_a_network_of_ones_own_takes_weights_from_a_file(nets, tmp_path):
     save_file({"gain": torch.tensor([7.0, 8.0])}, tmp_path / "w.safetensors")
     encoder = own_encoder(f"{nets}:make", 16, 3, tmp_path / "w.safetensors")
@@ -74,6 +122,23 @@ def test_a_network_of_ones_own_takes_weights_from_a_file(nets, tmp_path):
     save_file({"other": torch.zeros(2)}, tmp_path / "wrong.safetensors")
     with pytest.raises(InputError, match="has no tensor 'gain'"):
         own_encoder(f"{nets}:make", 16, 3, tmp_path / "wrong.safetensors")
+
+
+@pytest.mark.parametrize("prefix", ["", "net.", "module.", "state_dict.module.encoder_q."])
+def test_a_network_keeps_the_prefix_that_its_own_parameters_share(nets, prefix, tmp_path):
+    gain = torch.tensor([7.0, 8.0])
+    torch.save({f"{prefix}net.inner.gain": gain, "projector.weight": gain}, tmp_path / "w.pth")
+    encoder = own_encoder(f"{nets}:wrapped", 16, 3, tmp_path / "w.pth")
+    assert encoder.backbone.net.inner.gain.tolist() == [7, 8]
+
+
+def test_names_that_are_not_the_networks_are_shown_beside_its_own(nets, tmp_path):
+    save_file({"gain": torch.ones(2), "x.y": torch.ones(2)}, tmp_path / "w.safetensors")
+    message = (
+        "has no tensor 'net.inner.gain'.* It begins with gain, x.y; the network begins with net"
+    )
+    with pytest.raises(InputError, match=message):
+        own_encoder(f"{nets}:wrapped", 16, 3, tmp_path / "w.safetensors")
 
 
 @pytest.mark.parametrize(
@@ -136,6 +201,23 @@ def test_a_table_that_holds_no_features_is_said_to_hold_none(tmp_path):
     path.write_text("crop_id,a\n")
     with pytest.raises(InputError, match="cannot be read as Parquet"):
         read_feature_table(path)
+
+
+@pytest.mark.parametrize("form", ["vector", "columns"])
+def test_a_table_that_is_cut_short_or_changed_is_read_or_refused_in_one_line(form, tmp_path):
+    path = table(tmp_path / "t.parquet", form)
+    whole = path.read_bytes()
+    for place in range(0, len(whole), 7):
+        short = whole[:place]
+        changed = whole[:place] + bytes([whole[place] ^ 0xB5]) + whole[place + 1 :]
+        for content in (short, changed):
+            path.write_bytes(content)
+            try:
+                read_feature_table(path)
+            except InputError as error:
+                assert "\n" not in str(error)
+            else:
+                assert content is changed
 
 
 def test_crops_without_finite_features_are_named(tmp_path):

@@ -190,7 +190,7 @@ def ran(folder: Path, monkeypatch) -> tuple[pd.DataFrame, dict]:
     flags = [*FLAGS.split(), "--shift-labels", *files]
     monkeypatch.setattr(sys, "argv", [probe_features.__file__, "--kind", "linear_search", *flags])
     probe_features.main()
-    return read_table(output, "predictions"), json.loads(Path(record).read_text())
+    return read_table(output, "predictions"), json.loads(Path(record).read_text(encoding="utf-8"))
 
 
 @pytest.fixture

@@ -337,7 +337,8 @@ def run_script(folder: Path, monkeypatch, splits, shift, features, *flags: str, 
     monkeypatch.chdir(folder)
     monkeypatch.setattr(sys, "argv", [probe_features.__file__, "--kind", "logistic", *words])
     probe_features.main()
-    return read_table("out.parquet", "predictions"), json.loads(Path("run.json").read_text())
+    record = json.loads(Path("run.json").read_text(encoding="utf-8"))
+    return read_table("out.parquet", "predictions"), record
 
 
 def test_the_script_fits_each_draw_on_its_labels_by_well(tmp_path, monkeypatch):

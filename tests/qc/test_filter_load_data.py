@@ -74,3 +74,13 @@ def test_a_table_without_wells_is_an_error(tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         filtered(tmp_path, monkeypatch)
     assert "Metadata_Well" in capsys.readouterr().err
+
+
+def test_texts_that_a_spreadsheet_would_run_are_texts_and_paths_stay_paths(tmp_path, monkeypatch):
+    (tmp_path / "table.csv").write_text(
+        "Image_FileName_DNA,PathName_DNA,Metadata_Plate,Metadata_Well,Metadata_Site,Metadata_Compound,Dose\n"
+        "=a.tif,-images/x,007,C03,2,=cmd|' /C calc'!A0,-1.50\n"
+    )
+    assert filtered(tmp_path, monkeypatch).splitlines()[1] == (
+        "./=a.tif,./-images/x,007,C03,2,'=cmd|' /C calc'!A0,-1.50"
+    )

@@ -133,7 +133,7 @@ def test_cellprofiler_functions_are_taken_as_they_are(tmp_path, ending):
         (np.zeros(SHAPE), "one plane of positive numbers, this is float64"),
         (np.full((2, *SHAPE), 1.0), "one plane of positive numbers"),
         (np.full(SHAPE, np.nan), "one plane of positive numbers"),
-        (np.array([{"a": 1}], dtype=object), "is no illumination function"),
+        (np.array([{"a": 1}], dtype=object), r"is no illumination function \(it holds code"),
         (np.ones(SHAPE[::-1]), "an illumination function of .* for images of"),
     ],
     ids=["missing", "text", "zeros", "two planes", "not numbers", "pickled objects", "turned"],

@@ -29,7 +29,7 @@ class MlflowServer:
         self.uri = f"http://127.0.0.1:{self.port}"
 
     def __enter__(self) -> "MlflowServer":
-        self.log = open(self.folder / "server.log", "w")
+        self.log = open(self.folder / "server.log", "w", encoding="utf-8")
         words = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1"]
         words += ["--port", str(self.port), "--workers", "1"]
         words += ["--backend-store-uri", self.database]

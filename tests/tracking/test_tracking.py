@@ -342,6 +342,19 @@ def test_two_runs_of_one_job_become_one(store):
     assert CROPS in store.all()
 
 
+def test_a_killed_import_leaves_no_folder_that_no_run_names(store, monkeypatch):
+    write_predictions(store)
+    with monkeypatch.context() as killed:
+        killed.setattr(tracking, "_log_values", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        for _ in range(2):
+            with pytest.raises(KeyboardInterrupt):
+                store.mirror()
+    store.mirror()
+    kept = {run.info.run_id for run in store.all().values()}
+    folders = {path.name for path in (store.folder / "artifacts").glob("*/*")}
+    assert folders and folders <= kept
+
+
 def test_a_probes_scores_are_metrics_with_a_step_per_draw(store):
     store.mirror()
     run = store.all()[PROBE]

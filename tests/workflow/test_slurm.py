@@ -86,7 +86,7 @@ class Driver:
         own = {"slurm_partition": "gpuall", "mem_mb": 1500} | pretrain
         resources = [f"pretrain:{name}={value}" for name, value in own.items()]
         line = [*command, target, *PROFILE, *words, "--set-resources", *resources, *SMALL]
-        with open(self.log, "w") as log:
+        with open(self.log, "w", encoding="utf-8") as log:
             self.process = subprocess.Popen(
                 [sys.executable, *line],
                 cwd=project.folder,

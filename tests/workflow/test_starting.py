@@ -103,6 +103,29 @@ def test_a_module_that_is_given_a_wrong_config_says_so(elsewhere, tmp_path):
     assert "nmae" in done.stdout and "Traceback" not in done.stdout
 
 
+def test_a_project_in_a_folder_with_braces_is_refused_in_one_line(tmp_path):
+    braced = Project(tmp_path / "a{b}")
+    done = start(braced.folder, "-n", "--configfile", "tests/tiny/study.yaml")
+    assert done.returncode != 0 and "Traceback" not in done.stdout
+    assert "a{b}: braces in the name of the project's folder" in done.stdout
+
+
+def test_a_detector_of_others_runs_no_code_that_the_config_does_not_name(elsewhere, tmp_path):
+    (elsewhere.folder / "my_nets.py").write_text("")
+    listed = tmp_path / "listed.smk"
+    listed.write_text(
+        f"include: {str(elsewhere.folder / 'Snakefile')!r}\n"
+        "print('named:', os.environ['HCSQC_NETWORKS'])\n"
+    )
+    (tmp_path / "own.yaml").write_text(
+        "encoders: {mine: {kind: transfer, module: 'my_nets:make', input_px: 32}}\n"
+    )
+    study = elsewhere.folder / "tests/tiny/study.yaml"
+    words = ("-s", listed, "-n", TARGET, "--configfile", study)
+    assert "named: \n" in start(tmp_path / "work", *words).stdout
+    assert "named: my_nets:make\n" in start(tmp_path / "work", *words, tmp_path / "own.yaml").stdout
+
+
 def test_snakemake_needs_no_activated_environment(elsewhere):
     words = (TARGET, "--configfile", "tests/tiny/study.yaml")
     done = start(elsewhere.folder, *words)

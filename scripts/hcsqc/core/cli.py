@@ -5,6 +5,9 @@ Rules write settings as flags, scripts read them back. Nothing else here knows o
 
 import argparse
 import dataclasses
+import errno
+import math
+import os
 import shlex
 import sys
 import typing
@@ -20,6 +23,21 @@ from hcsqc.core.records import Record
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
+_ROOM = "make room on its disk, or raise the quota, and run the same command again"
+_ALLOW = "let this user read and write there, or name another place"
+# What to do about what the machine refuses.
+REMEDIES = {
+    errno.ENOSPC: _ROOM,
+    errno.EDQUOT: _ROOM,
+    errno.EACCES: _ALLOW,
+    errno.EPERM: _ALLOW,
+    errno.EROFS: "its disk is mounted read-only: name another place, for caches in your home by "
+    "XDG_CACHE_HOME (docs/start.md)",
+    errno.EMFILE: "raise the number of open files (ulimit -n)",
+    errno.ENAMETOOLONG: "shorten the names of study, screen, plate or file",
+    errno.EIO: "the disk or the network fails: run the same command again, or copy the data away",
+    errno.ESTALE: "the network disk was mounted anew: run the same command again",
+}
 Settings = TypeVar("Settings", bound="DataclassInstance")
 
 
@@ -53,7 +71,11 @@ def flags(values: Mapping[str, object]) -> str:
     """
     words = []
     for name, value in sorted(values.items()):
-        words.append("--" + name.replace("_", "-"))
+        flag = "--" + name.replace("_", "-")
+        if isinstance(value, str) and value.startswith("-"):
+            words.append(f"{flag}={value}")  # else it would be taken for a flag
+            continue
+        words.append(flag)
         words += [str(item) for item in (value if isinstance(value, list) else [value])]
     return shlex.join(words)
 
@@ -67,9 +89,10 @@ def add_settings(to: argparse.ArgumentParser, settings: type, required: bool = T
         default = None if defaults[name] is dataclasses.MISSING else defaults[name]
         if typing.get_origin(kind) is tuple:
             inner = typing.get_args(kind)[0]
+            inner = _finite if inner is float else inner
             to.add_argument(flag, type=inner, nargs="*", required=needed, default=default)
         else:
-            read = _boolean if kind is bool else kind
+            read = {bool: _boolean, float: _finite}.get(kind, kind)
             to.add_argument(flag, type=read, required=needed, default=default)
 
 
@@ -77,6 +100,16 @@ def _boolean(text: str) -> bool:
     if text.lower() not in ("true", "false"):
         raise argparse.ArgumentTypeError(f"'{text}' is neither true nor false")
     return text.lower() == "true"
+
+
+def _finite(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"invalid float value: '{text}'") from None
+    if not math.isfinite(number):
+        raise argparse.ArgumentTypeError(f"'{text}' is not a finite number")
+    return number
 
 
 def settings_from(args: argparse.Namespace, settings: type[Settings]) -> Settings:
@@ -115,4 +148,11 @@ def _one_line_errors() -> Iterator[None]:
         yield
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+    except OSError as error:  # of the machine; what else is raised is an error of ours
+        if error.errno not in REMEDIES:
+            raise
+        where = error.filename or "a file of this job"
+        reason = os.strerror(error.errno)
+        print(f"error: {where}: {reason}; {REMEDIES[error.errno]}", file=sys.stderr)
         sys.exit(1)

@@ -23,10 +23,18 @@ CHANNELS = {
 FINETUNING = ("finetune", "finetune_search")
 # Given weights are for photographs: red, green and blue.
 TRANSFER_CHANNELS = 3
-# Whose values may hold environment variables; labels of a screen too.
-SCREEN_PATHS = ("images", "image_csv", "table", "locations", "illumination")
 WELLS = ("evaluation_wells", "wells")
-ENCODER_PATHS = ("file", "features")
+# Whose values may hold environment variables, with what is filled in; labels of a screen too.
+SCREEN_PATHS: dict[str, tuple[str, ...]] = {
+    "images": ("{plate}",),
+    "image_csv": ("{plate}",),
+    "table": ("{plate}",),
+    "locations": ("{plate}",),
+    "illumination": ("{plate}", "{channel}"),
+}
+ENCODER_PATHS: dict[str, tuple[str, ...]] = {"file": (), "features": ("{screen}",)}
+# Of the stem of a file, in the name that its weights are kept by.
+LONGEST_STEM = 80
 
 
 def near(name: object, known: Iterable[object]) -> str:
@@ -67,8 +75,8 @@ def qc_screens(config: Mapping) -> list[str]:
 def expand_paths(config: dict) -> None:
     """Expand environment variables in the paths of the study's screens, encoders and detector.
 
-    In place. Wells of its screens are written alike, as A01.
-    Raises InputError for a variable that is not set.
+    In place. Wells of its screens are written alike, as A01. Raises InputError for a variable that
+    is not set, and for a path that Snakemake or a command would take for something else.
     """
     for kind, names, keys in (
         ("screens", chosen_screens(config), SCREEN_PATHS),
@@ -77,7 +85,7 @@ def expand_paths(config: dict) -> None:
         for name in names:
             entry = config[kind][name]
             for key in (key for key in keys if key in entry):
-                entry[key] = _expand(entry[key], f"config: {kind}.{name}.{key}")
+                entry[key] = _expand(entry[key], f"config: {kind}.{name}.{key}", keys[key])
             for section in (entry, entry.get("simulate", {})) if kind == "screens" else ():
                 for key in (key for key in WELLS if key in section):
                     section[key] = [parse_well(well) or well for well in section[key]]
@@ -167,6 +175,12 @@ def built_encoders(config: Mapping) -> list[str]:
     return list(found)
 
 
+def named_networks(config: Mapping) -> list[str]:
+    """Return the networks of one's own, `module:function`, of all encoders, chosen or not."""
+    entries = config["encoders"].values()
+    return sorted({entry["module"] for entry in entries if "module" in entry})
+
+
 def is_seeded(config: Mapping, name: str) -> bool:
     """Return whether an encoder, or one that it is made of, is trained or drawn at random."""
     own, of = config["encoders"][name], parts(config, name)
@@ -220,7 +234,7 @@ def weights_name(entry: Mapping) -> str:
     """Return the name under which the weights of a transfer encoder are kept, for all studies."""
     if "file" in entry:
         digest = hashlib.sha256(entry["file"].encode()).hexdigest()[:8]
-        return f"{entry['architecture']}.{PurePath(entry['file']).stem}-{digest}"
+        return f"{entry['architecture']}.{PurePath(entry['file']).stem[:LONGEST_STEM]}-{digest}"
     if "package" in entry:
         return f"{entry['architecture']}.{entry['package']}"
     return entry["architecture"]
@@ -254,9 +268,32 @@ def differences(
             yield f"{prefix}{key}", value, other
 
 
-def _expand(path: str, where: str) -> str:
+def _expand(path: str, where: str, filled: Iterable[str] = ()) -> str:
+    """Return a path with its environment variables; `filled` are the names that are filled in."""
     expanded = os.path.expandvars(path)
     unset = re.search(r"\$\{?(\w+)", expanded)
     if unset:
         raise InputError(f"{where}: environment variable {unset[1]} is not set")
+    check_path(expanded, where, filled)
     return expanded
+
+
+def check_path(path: str, where: str, filled: Iterable[str] = ()) -> None:
+    """Raise InputError if a path holds other braces than `filled`, or what commands misread."""
+    rest = path
+    for name in filled:
+        rest = rest.replace(name, "")
+    problem = None
+    if "{" in rest or "}" in rest:
+        known = " and ".join(filled)
+        problem = (
+            f"holds braces, of which only {known} are filled in; correct or rename it"
+            if known
+            else "holds braces, which stand for names to fill in; rename the file or folder"
+        )
+    elif path.startswith("-"):
+        problem = "begins as a flag does; write ./ before it"
+    elif not path.isprintable():
+        problem = "holds a line break or another character that is not printed; rename it"
+    if problem:
+        raise InputError(f"{where}: {path!r} {problem}")

@@ -5,6 +5,7 @@ Imports pydantic, so only the process that builds the DAG first imports this, no
 
 import ast
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import date
 from typing import Any
 
 from pydantic import ValidationError
@@ -16,6 +17,7 @@ from hcsqc.core.config import (
     built_encoders,
     channel_mode,
     channels,
+    check_path,
     chosen_screens,
     encoder_settings,
     expand_paths,
@@ -26,7 +28,7 @@ from hcsqc.core.config import (
     probe_budgets,
     qc_screens,
 )
-from hcsqc.core.config_model import METHODS, Config, Section
+from hcsqc.core.config_model import METHODS, PLATE, WORD, Config, Section
 from hcsqc.core.errors import InputError
 
 # What pydantic finds -> the rest of "config: place: value ..."; `{x}` are its context.
@@ -36,7 +38,8 @@ MESSAGES = {
     "less_than_equal": "is greater than the maximum of {le}",
     "less_than": "is greater than or equal to the maximum of {lt}",
     "multiple_of": "is not a multiple of {multiple_of}",
-    "string_pattern_mismatch": "does not match '{pattern}'",
+    "string_pattern_mismatch": "does not match '{pattern}'{meaning}",
+    "string_too_long": "is longer than {max_length} characters; give it a shorter name",
     "too_short": "should be non-empty",
     "repeated": "has non-unique elements",
     "no_channel": "begins with - or a space, or holds one of , : / \\ {{ }} \" ' $ `",
@@ -50,6 +53,14 @@ MESSAGES = {
     "dict_type": "is not of type 'object'",
     "model_type": "is not of type 'object'",
 }
+# What patterns mean to a person.
+MEANINGS = {
+    WORD: ": letters, digits, _ and -, and no - to begin with",
+    PLATE: ": no /, braces or line breaks, and none of - . = + @ or a blank to begin with",
+}
+# Folders of results/ that belong to no study.
+SHARED_FOLDERS = ("weights",)
+LONGEST_SHOWN = 60  # characters of a wrong value
 # An error that explains others comes first.
 FIRST = ("unknown_kind", "unknown_key")
 
@@ -58,8 +69,16 @@ def check_config(config: dict) -> None:
     """Check `config` against its model and its names against each other.
 
     Expands environment variables in its paths, in place. Raises InputError naming the first key
-    that is wrong and its place.
+    that is wrong and its place, in one line.
     """
+    try:
+        _check(config)
+    except InputError as error:  # names may hold what breaks lines
+        shown = (one if one.isprintable() else repr(one)[1:-1] for one in str(error))
+        raise InputError("".join(shown)) from error
+
+
+def _check(config: dict) -> None:
     _validate(Config, config, "")
     _check_study(config)
     expand_paths(config)
@@ -111,9 +130,33 @@ def _describe(error: ErrorDetails, value: object, where: str) -> str:
         problem = _about_literal(given, context["expected"])
     else:
         kind = "model_type" if kind == "unknown_kind" else kind
-        rest = MESSAGES[kind].format(**context) if kind in MESSAGES else f": {error['msg']}"
-        problem = f"{given!r} {rest}"
+        meaning = MEANINGS.get(context.get("pattern"), "")
+        rest = (
+            MESSAGES[kind].format(**context, meaning=meaning)
+            if kind in MESSAGES
+            else f": {error['msg']}"
+        )
+        if kind == "string_type":
+            rest += _about_quotes(given)
+        shown = repr(given)
+        if len(shown) > LONGEST_SHOWN:
+            shown = f"{shown[:LONGEST_SHOWN]}..."
+        problem = f"{shown} {rest}"
     return f"config: {'.'.join(place) or 'top level'}: {problem}"
+
+
+def _about_quotes(given: object) -> str:
+    """Return what to do about a name that YAML takes for something else."""
+    if isinstance(given, bool):
+        return "; YAML takes yes, no, on and off for true and false: quote the name, as in 'no'"
+    if isinstance(given, int | float):
+        return (
+            "; YAML reads numbers its own way (0042 as 34, 12:30 as 750, 1.0e+3 as 1000.0): quote "
+            "the name as it is meant, as in '0042'"
+        )
+    if isinstance(given, date):
+        return "; YAML takes it for a date: quote the name, as in '2024-01-31'"
+    return ""
 
 
 def _keys(loc: Sequence[int | str], value: Any, is_missing: bool) -> Iterable[int | str]:
@@ -137,6 +180,11 @@ def _about_literal(given: object, expected: str) -> str:
 def _check_study(config: Mapping) -> None:
     """Check that the study's names are those of screens, encoders and probes."""
     study = config["study"]
+    if study["name"] in SHARED_FOLDERS:
+        raise InputError(
+            f"config: study.name: '{study['name']}' is the folder of results/ that all studies "
+            "share; choose another name"
+        )
     for kind, names in (
         ("screens", [study["train"], *study["test"]]),
         ("encoders", [*study["encoders"], *study["not_run"]]),
@@ -198,14 +246,6 @@ def _check_screen(config: Mapping, name: str) -> None:
                 f"{where}.evaluation_wells: '{well}' is none of the simulated wells"
                 f"{near(well, simulated)}"
             )
-    if entry.get("illumination", "retrospective") != "retrospective":
-        try:
-            entry["illumination"].format(plate="", channel="")
-        except (LookupError, ValueError) as error:
-            raise InputError(
-                f"{where}.illumination: '{entry['illumination']}' is neither retrospective nor a "
-                "path with {plate} and {channel}"
-            ) from error
     if not parent and config["crops"]["window_um"] is not None and "pixel_um" not in entry:
         raise InputError(f"{where}: crops.window_um needs the size of its pixels, pixel_um")
     if "archives" in entry and "{plate}" in entry.get("images", ""):
@@ -216,6 +256,10 @@ def _check_screen(config: Mapping, name: str) -> None:
         raise InputError(
             f"{where}.labels: only a simulated or derived screen has a truth; give label files"
         )
+    if "archives" in entry:
+        for key, filled in (("plate", ["{plate}"]), ("files", [])):
+            for file in entry["archives"][key]:
+                check_path(file, f"{where}.archives.{key}", filled)
     known = channels(config, name)
     published = CHANNELS.get(entry.get("layout"), known)
     for channel in known:
@@ -224,6 +268,8 @@ def _check_screen(config: Mapping, name: str) -> None:
     for channel in [entry["nucleus_channel"], *entry["composite"]]:
         if channel not in known:
             raise InputError(f"{where}: channel '{channel}' is not one of {', '.join(known)}")
+    for plate in entry["plates"]:
+        check_path(plate, f"{where}.plates")
     for plate in entry["pretrain_plates"]:
         if plate not in entry["plates"]:
             raise InputError(f"{where}.pretrain_plates: '{plate}' is not one of its plates")

@@ -100,11 +100,22 @@ Method = Literal["simclr", "barlow_twins", "vicreg", "deepcluster_v2", "swav"]
 
 Distinct = AfterValidator(_distinct)
 Several = Field(min_length=1)
-Word = Annotated[str, Field(pattern="^[A-Za-z0-9_-]+$")]
+# Names become folders, files and flags of commands: none begins as a flag does or leaves its
+# folder, and endings still fit into the 255 bytes of a file's name.
+WORD = "^[A-Za-z0-9_][A-Za-z0-9_-]*$"
+PLATE = r"^[^\s{}/.=+@-]([^{}/\t\r\n]*[^\s{}/])?$"
+NETWORK = "^[A-Za-z0-9_][A-Za-z0-9_.-]*$"
+LONGEST_NAME = 100
+Word = Annotated[str, Field(pattern=WORD, max_length=LONGEST_NAME)]
+Architecture = Annotated[str, Field(pattern=NETWORK, max_length=LONGEST_NAME)]
 Names = list[str]
+Plates = list[Annotated[str, Field(pattern=PLATE, max_length=LONGEST_NAME)]]
 SomeNames = Annotated[Names, Several, Distinct]
 ChannelName = Annotated[
-    str, AfterValidator(_channel), WithJsonSchema({"type": "string", "pattern": CHANNEL_NAME})
+    str,
+    Field(max_length=LONGEST_NAME),
+    AfterValidator(_channel),
+    WithJsonSchema({"type": "string", "pattern": CHANNEL_NAME, "maxLength": LONGEST_NAME}),
 ]
 ChannelNames = Annotated[list[ChannelName], Several, Distinct]
 Well = Annotated[
@@ -174,8 +185,8 @@ class Simulation(Section):
 class Screen(Section):
     """What every screen has."""
 
-    plates: SomeNames
-    pretrain_plates: Names = Field(description="plates whose crops pretraining sees")
+    plates: Annotated[Plates, Several, Distinct]
+    pretrain_plates: Plates = Field(description="plates whose crops pretraining sees")
     evaluation_wells: Wells = Field(
         description="wells that labels which test come from; pretraining never sees them"
     )
@@ -267,13 +278,13 @@ class NetworkEncoder(Section):
     """A network of timm with given weights."""
 
     kind: Literal["transfer"]
-    architecture: str = Field(description="name in timm")
+    architecture: Architecture = Field(description="name in timm")
     input_px: Count = Field(description="side that crops are resized to")
     channels: Literal["composite", "each", "adapted"] = _may(
         "how they are seen, docs/encoders.md; absent: composite"
     )
     file: str = _may("weights as .safetensors or .pth")
-    package: str = _may("installed package that carries the weights")
+    package: Architecture = _may("installed package that carries the weights")
 
 
 class ModuleEncoder(Section):
@@ -298,7 +309,7 @@ class UntrainedEncoder(Section):
     """A control: a network that nobody trained."""
 
     kind: Literal["control"]
-    architecture: str = Field(description="name in timm")
+    architecture: Architecture = Field(description="name in timm")
     input_px: Count = Field(description="side that crops are resized to")
 
 
@@ -363,7 +374,7 @@ class PretrainedEncoder(Section):
 class Pretraining(Section):
     """What every method's pretraining needs."""
 
-    architecture: str
+    architecture: Architecture
     input_px: Count
     epochs: Count
     warmup_epochs: Whole

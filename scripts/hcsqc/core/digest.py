@@ -160,7 +160,7 @@ def _kept() -> Path:
 @cache
 def _known() -> dict[str, dict]:
     try:
-        known = json.loads(_kept().read_text())
+        known = json.loads(_kept().read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return known if isinstance(known, dict) else {}
@@ -175,4 +175,4 @@ def _remember() -> None:
     with suppress(OSError):
         _kept().parent.mkdir(exist_ok=True)
         with atomic(_kept()) as temporary:
-            temporary.write_text(json.dumps(_known()))
+            temporary.write_text(json.dumps(_known()), encoding="utf-8")

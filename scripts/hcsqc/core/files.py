@@ -32,7 +32,7 @@ def alone(path: str | Path) -> Iterator[None]:
     """Wait until no other process of this machine is in a block with the same lock file."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "w") as file:
+    with open(path, "w", encoding="utf-8") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
@@ -46,7 +46,9 @@ def see_onto_disk(path: str | Path) -> None:
 def write_json(value: object, path: str | Path) -> None:
     """Write `value` as indented JSON with sorted keys, atomically."""
     with atomic(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n")
+        temporary.write_text(
+            json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n", encoding="utf-8"
+        )
 
 
 def sha256(path: str | Path) -> str:

@@ -12,4 +12,4 @@ def render(template: Path, filters: Mapping[str, Callable] | None = None, **valu
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters |= filters or {}
-    return environment.from_string(template.read_text()).render(values)
+    return environment.from_string(template.read_text(encoding="utf-8")).render(values)

@@ -5,8 +5,10 @@ version of its producer.
 """
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -29,6 +31,9 @@ ARTEFACTS = (
     "other",
 )
 SELECTIONS = ("random", "diverse", "uncertain")
+# How a text begins that a spreadsheet program takes for a formula, in wide letters too.
+FORMULA = re.compile(r"[=+\-@\t\r\uff1d\uff0b\uff0d\uff20]")
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 
 
 @dataclass(frozen=True)
@@ -311,6 +316,43 @@ def write_table(
     table = table.replace_schema_metadata(file_metadata(metadata))
     with atomic(path) as temporary:
         pq.write_table(table, temporary)
+
+
+def write_csv(
+    rows: pd.DataFrame, path: str | Path, digits: str | None = None, paths: Sequence[str] = ()
+) -> None:
+    """Write a table as CSV, atomically, so that no spreadsheet program runs a text of it.
+
+    `digits` is the format of its numbers; `paths` are columns as in `for_spreadsheets`.
+    """
+    with atomic(path) as temporary:
+        for_spreadsheets(rows, paths).to_csv(temporary, index=False, float_format=digits)
+
+
+def for_spreadsheets(rows: pd.DataFrame, paths: Sequence[str] = ()) -> pd.DataFrame:
+    """Return a table without texts that a spreadsheet program would take for a formula.
+
+    They have an apostrophe before them, which such programs show as text. Numbers stay numbers,
+    as texts too. `paths` are columns of paths, which stay what they were: they have ./ before them.
+    """
+    made = rows.copy()
+    for place, name in enumerate(rows.columns):
+        column = rows.iloc[:, place]
+        if not (pd.api.types.is_numeric_dtype(column) or pd.api.types.is_bool_dtype(column)):
+            before = "./" if name in paths else "'"
+            made.isetitem(place, column.astype(object).map(partial(_no_formula, before=before)))
+    made.columns = [_no_formula(name, "'") for name in rows.columns]
+    return made
+
+
+def as_written(texts: pd.Series) -> pd.Series:
+    """Return texts of a CSV of `for_spreadsheets` as they were before it."""
+    return texts.str.replace(f"^'(?={FORMULA.pattern})", "", regex=True)
+
+
+def _no_formula(value: object, before: str) -> object:
+    is_formula = isinstance(value, str) and FORMULA.match(value) and not _NUMBER.fullmatch(value)
+    return f"{before}{value}" if is_formula else value
 
 
 def file_metadata(metadata: Mapping[str, object] | None) -> dict[str, str]:

@@ -182,7 +182,7 @@ class PartialPlate:
 
     def _read_journal(self) -> dict | None:
         try:
-            journal = json.loads(self._journal_path.read_text())
+            journal = json.loads(self._journal_path.read_text(encoding="utf-8"))
             size = self._file(journal["session"]).stat().st_size
         except (OSError, ValueError, KeyError):
             return None

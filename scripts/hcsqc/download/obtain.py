@@ -51,7 +51,7 @@ def part_of(receipt: Path) -> Part:
 def read_receipt(path: Path) -> dict:
     """Return a receipt; raise InputError if it is damaged."""
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise InputError(f"{path}: damaged ({error}); delete it and run again") from error
 

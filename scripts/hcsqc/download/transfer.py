@@ -119,7 +119,7 @@ class Part:
     def version(self, url: str) -> Version | None:
         """Return the version that has come in part and can be gone on with, or None."""
         try:
-            version = Version(**json.loads(self.about.read_text()))
+            version = Version(**json.loads(self.about.read_text(encoding="utf-8")))
         except (FileNotFoundError, ValueError, TypeError):
             return None
         can_go_on = version.url == url and version.validator and version.total

@@ -1,5 +1,6 @@
 """Zip archives: every byte checked, unpacked whole or not at all, never outside their folder."""
 
+import errno
 import filecmp
 import lzma
 import os
@@ -9,8 +10,9 @@ import struct
 import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path, PurePosixPath
-from zipfile import BadZipFile, ZipFile, ZipInfo
+from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 
 from hcsqc.core.errors import InputError
 from hcsqc.core.progress import Progress
@@ -21,6 +23,9 @@ from hcsqc.download.sizes import existing_parent, full_disk_as_input_error, in_w
 LEFT_OUT = {"__MACOSX", ".DS_Store"}
 # What zipfile raises for bytes that are not as they were written.
 DAMAGE = (BadZipFile, EOFError, OverflowError, ValueError, lzma.LZMAError, struct.error, zlib.error)
+# Bytes that one byte of an archive can become, of those ways to pack that have a limit.
+LARGEST_FACTOR = {ZIP_STORED: 1, ZIP_DEFLATED: 1032}
+AT_ONCE = 2**20
 
 
 class Damaged(InputError):
@@ -28,13 +33,15 @@ class Damaged(InputError):
 
 
 def verify(archive: Path) -> None:
-    """Read every member of a zip archive and check its CRC.
+    """Read every member of a zip archive and check its CRC and its size.
 
     Raises Damaged, or InputError if it is packed in a way that cannot be read here.
     """
     with _reading(archive), ZipFile(archive) as opened:
-        if member := opened.testzip():
-            raise BadZipFile(f"wrong CRC of {member}")
+        for info in opened.infolist():
+            with opened.open(info) as member:
+                read = sum(map(len, iter(partial(member.read, AT_ONCE), b"")))
+            _check_size(info, read)
 
 
 def unpack(archives: list[Path], images: Path, temporary: Path, label: str) -> dict:
@@ -61,7 +68,7 @@ def unpack(archives: list[Path], images: Path, temporary: Path, label: str) -> d
             temporary.mkdir(parents=True)
             for opened, info in members:
                 with _reading(opened.filename):
-                    opened.extract(info, temporary)
+                    _check_size(info, Path(opened.extract(info, temporary)).stat().st_size)
                 progress.update()
         progress.close()
         moves = list(_moves(temporary, images))
@@ -72,19 +79,38 @@ def unpack(archives: list[Path], images: Path, temporary: Path, label: str) -> d
     return {"files": len(members), "bytes": needed}
 
 
+def _check_size(info: ZipInfo, read: int) -> None:
+    if read != info.file_size:
+        raise BadZipFile(f"{info.filename} has {read} bytes, announced are {info.file_size}")
+
+
 @contextmanager
 def _reading(archive: str | Path) -> Iterator[None]:
     try:
         yield
     except DAMAGE as error:
-        reason = str(error) or type(error).__name__
-        raise Damaged(
-            f"{archive} is damaged ({reason}); delete it, and its receipt, to have it fetched again"
-        ) from error
+        raise _damaged(archive, error) from error
     except (RuntimeError, FileExistsError, IsADirectoryError, NotADirectoryError) as error:
         # zipfile's NotImplementedError for a compression, RuntimeError for a password; the system's
         # for a member that is a file where another needs a folder.
-        raise InputError(f"{archive}: {error}; unpack it by hand") from error
+        raise InputError(f"{archive}: {_shown(error)}; unpack it by hand") from error
+    except OSError as error:
+        # The system's, but for a place that no file has; those of bz2 have no number.
+        if error.errno not in (None, errno.EINVAL):
+            raise
+        raise _damaged(archive, error) from error
+
+
+def _damaged(archive: str | Path, error: Exception) -> Damaged:
+    return Damaged(
+        f"{archive} is damaged ({_shown(error)}); delete it, and its receipt, to have it fetched "
+        "again"
+    )
+
+
+def _shown(error: Exception) -> str:
+    """Return what is said of an error; names of members may hold what breaks lines."""
+    return repr(str(error) or type(error).__name__)[1:-1]
 
 
 def _members(archives: list[Path], stack: ExitStack) -> list[tuple[ZipFile, ZipInfo]]:
@@ -95,7 +121,7 @@ def _members(archives: list[Path], stack: ExitStack) -> list[tuple[ZipFile, ZipI
             opened = stack.enter_context(ZipFile(archive))
         for info in opened.infolist():
             path = PurePosixPath(info.filename)
-            if info.is_dir() or LEFT_OUT.intersection(path.parts):
+            if info.filename.endswith("/") or LEFT_OUT.intersection(path.parts):
                 continue
             problem = _problem(info, path)
             first = members.setdefault(path, (opened, info))[1]
@@ -103,7 +129,7 @@ def _members(archives: list[Path], stack: ExitStack) -> list[tuple[ZipFile, ZipI
                 problem = "is another file than the first of that name"
             if problem:
                 raise InputError(
-                    f"{archive}: member '{info.filename}' {problem}; nothing is unpacked. Is this "
+                    f"{archive}: member {info.filename!r} {problem}; nothing is unpacked. Is this "
                     "the right archive?"
                 )
     return list(members.values())
@@ -115,6 +141,11 @@ def _problem(info: ZipInfo, path: PurePosixPath) -> str | None:
         return "would lie outside the images folder"
     if parts[0] == FOLDER:
         return f"would lie among the archives in {FOLDER}/"
+    if any(ord(letter) < ord(" ") for letter in name):
+        return "has a name with a line break or another character that is not printed"
+    largest = LARGEST_FACTOR.get(info.compress_type)
+    if largest and info.file_size > largest * (info.compress_size + 1):
+        return f"announces {in_words(info.file_size)}, which so few bytes cannot hold"
     if stat.S_IFMT(info.external_attr >> 16) not in (0, stat.S_IFREG):
         return "is a link or a device"
     return None

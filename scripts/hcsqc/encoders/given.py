@@ -7,10 +7,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from hcsqc.core.errors import InputError
+from hcsqc.core.errors import InputError, in_one_line
 from hcsqc.core.files import sha256
 from hcsqc.core.torchvision_mend import import_timm
-from hcsqc.encoders.models import InputSpec, build_for_input, grey_input
+from hcsqc.encoders.models import InputSpec, build_for_input, build_own, grey_input
 from hcsqc.encoders.store import Encoder, describe, load_tensors
 from hcsqc.encoders.weights import Weights, read_tensors
 
@@ -24,10 +24,11 @@ def own_encoder(module: str, input_px: int, channels: int, file: Path | None) ->
     Raises InputError if the network does not map a crop to a vector, or has other tensors.
     """
     spec = InputSpec(input_px, (0.0,) * channels, (1.0,) * channels)
-    backbone = build_for_input(module, spec).eval()
+    backbone = build_own(module).eval()
     provenance: dict[str, object] = {"weights": "own", "own": module}
     if file:
-        load_tensors(backbone, read_tensors(file, module), str(file))
+        tensors = read_tensors(file, module, list(backbone.state_dict()))
+        load_tensors(backbone, tensors, str(file))
         provenance |= {"file": file.name, "sha256": sha256(file)}
     crops = torch.zeros(2, channels, input_px, input_px)
     with torch.no_grad():
@@ -35,7 +36,8 @@ def own_encoder(module: str, input_px: int, channels: int, file: Path | None) ->
             shape = tuple(backbone(crops).shape)
         except Exception as error:  # whatever a network of another input raises
             raise InputError(
-                f"encoder module {module}: fails on crops {tuple(crops.shape)} ({error})"
+                f"encoder module {module}: fails on crops {tuple(crops.shape)} "
+                f"({in_one_line(error)})"
             ) from error
     if len(shape) != 2 or shape[0] != len(crops):
         raise InputError(

@@ -1,5 +1,6 @@
 """Network architectures: timm backbones without their classifier, and their input."""
 
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -10,7 +11,7 @@ from statistics import fmean
 
 from torch import Tensor, cat, nn, no_grad, zeros
 
-from hcsqc.core.errors import InputError
+from hcsqc.core.errors import InputError, in_one_line
 from hcsqc.core.torchvision_mend import import_timm
 
 
@@ -41,6 +42,8 @@ class InputSpec:
         return cls(**{key: tuple(v) if isinstance(v, list) else v for key, v in values.items()})
 
 
+# The networks of one's own that the config names, with blanks between; the rules set it.
+NAMED_NETWORKS = "HCSQC_NETWORKS"
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -159,20 +162,34 @@ def build_own(path: str) -> nn.Module:
         sys.path.insert(0, str(Path.cwd()))
     try:
         network = getattr(import_module(module), name)()
-    except (ImportError, AttributeError, TypeError) as error:
+    except Exception as error:  # whatever somebody's own code raises
         raise InputError(
-            f"encoder module {path}: cannot be made ({error}); expected a function {name}() in "
-            f"{module.replace('.', '/')}.py, where Snakemake runs, or in an installed package"
+            f"encoder module {path}: cannot be made ({in_one_line(error)}); expected a "
+            f"function {name}() in {module.replace('.', '/')}.py, where Snakemake runs, or in an "
+            "installed package"
         ) from error
     if not isinstance(network, nn.Module):
         raise InputError(f"encoder module {path}: returns {type(network).__name__}, no nn.Module")
     return network
 
 
+def build_named(path: str) -> nn.Module:
+    """Return the network of `build_own` that a file of data asks for, if the config names it too.
+
+    Files of encoders and detectors come from others, and to import a module is to run its code.
+    Raises InputError, with nothing imported, for a network that `NAMED_NETWORKS` does not list.
+    """
+    if path not in os.environ.get(NAMED_NETWORKS, "").split():
+        raise InputError(
+            f"'{path}' is somebody's own code, which is not run unless the config names it; if you "
+            f'trust it, add an encoder with module: "{path}" below encoders (without a study, list '
+            f"it in {NAMED_NETWORKS})"
+        )
+    return build_own(path)
+
+
 def build_for_input(architecture: str, input_spec: InputSpec) -> nn.Module:
-    """Return a network for an input: one's own, as `build_backbone`, or on each of its channels."""
-    if ":" in architecture:
-        return build_own(architecture)
+    """Return a network of timm for an input: as `build_backbone`, or on each of its channels."""
     if input_spec.each_channel:
         return EachChannel(build_backbone(architecture, 3, input_spec.size_px))
     return build_backbone(architecture, input_spec.channels, input_spec.size_px)

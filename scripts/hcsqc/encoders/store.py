@@ -14,11 +14,20 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from hcsqc.core.errors import InputError
+from hcsqc.core.errors import InputError, in_one_line
 from hcsqc.core.files import atomic, sha256, write_json
-from hcsqc.encoders.models import InputSpec, build_for_input, feature_width, imagenet_input
+from hcsqc.encoders.models import (
+    InputSpec,
+    build_for_input,
+    build_named,
+    feature_width,
+    imagenet_input,
+)
 from hcsqc.encoders.pooling import UNKNOWN, PooledNetwork, Pooling
 from hcsqc.encoders.standardised import StandardisedMeasures
+
+# What encoder.json says of every encoder that joins no others, beside its input.
+KEYS = {"kind": str, "architecture": str, "width": int, "trainable": bool, "provenance": dict}
 
 
 @dataclass(frozen=True)
@@ -149,14 +158,27 @@ def check_composite(encoder: Encoder, chosen: Sequence[str], where: str) -> None
 def load_encoder(weights: Path) -> Encoder:
     """Read an encoder that `save_encoder` wrote.
 
-    Raises InputError if the files are missing, damaged or of another architecture.
+    Raises InputError if the files are missing, damaged, of another architecture or not finite, or
+    if they ask for code that the config does not name: see `build_named`.
     """
+    described = weights.with_suffix(".json")
     try:
-        about = json.loads(weights.with_suffix(".json").read_text())
+        about = json.loads(described.read_text(encoding="utf-8"))
         tensors = load_file(weights)
     except Exception as error:  # safetensors raises its own, unexported kinds
-        raise InputError(f"{weights}: cannot be read as an encoder ({error})") from error
-    encoder = _empty(about)
+        raise InputError(
+            f"{weights}: cannot be read as an encoder ({in_one_line(error)})"
+        ) from error
+    try:
+        encoder = _empty(about)
+    except KeyError as error:
+        raise InputError(f"{described}: has no {error}; make the encoder again") from error
+    except (AttributeError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{described}: is not what an encoder's is ({in_one_line(error)}); make it again"
+        ) from error
+    except InputError as error:
+        raise InputError(f"{described}: {error}") from error
     load_tensors(encoder.backbone, tensors, str(weights))
     encoder.backbone.eval()
     return encoder
@@ -166,22 +188,34 @@ def _empty(about: Mapping) -> Encoder:
     """Return the encoder that `_about` described, with weights of no meaning."""
     if "parts" in about:
         return joined_encoder([_empty(part) for part in about["parts"]])
+    known = {name: about[name] for name in KEYS}
+    for name, kind in KEYS.items():
+        if not isinstance(known[name], kind):
+            raise TypeError(f"{name} is {known[name]!r}")
     spec, pooling = InputSpec.from_json(about["input"]), Pooling(**about.get("pooling", {}))
+    architecture = known["architecture"]
     if about.get("measured", not about["trainable"]):  # the key is younger than the file's form
-        backbone: nn.Module = StandardisedMeasures(about["architecture"], about["width"])
+        backbone: nn.Module = StandardisedMeasures(architecture, about["width"])
+    elif ":" in architecture:
+        backbone = build_named(architecture)
     else:
-        backbone = build_for_input(about["architecture"], spec)
-    names = ("kind", "architecture", "width", "trainable", "provenance")
-    known = {name: about[name] for name in names}
+        backbone = build_for_input(architecture, spec)
     return Encoder(backbone=backbone, input_spec=spec, pooling=pooling, **known)
 
 
+def _first(tensors: Mapping[str, torch.Tensor]) -> str:
+    return ", ".join(list(tensors)[:3]) or "nothing"
+
+
 def load_tensors(backbone: nn.Module, tensors: Mapping[str, torch.Tensor], source: str) -> None:
-    """Load tensors by name; InputError names the first that does not fit."""
+    """Load tensors by name; InputError names the first that does not fit, or is not finite."""
     own = backbone.state_dict()
     for name, value in own.items():
         if name not in tensors:
-            raise InputError(f"{source}: has no tensor '{name}'; is it another architecture?")
+            raise InputError(
+                f"{source}: has no tensor '{name}'; is it another architecture? It begins with "
+                f"{_first(tensors)}; the network begins with {_first(own)}"
+            )
         if tensors[name].shape != value.shape:
             raise InputError(
                 f"{source}: tensor '{name}' has shape {tuple(tensors[name].shape)}, "
@@ -190,5 +224,11 @@ def load_tensors(backbone: nn.Module, tensors: Mapping[str, torch.Tensor], sourc
     unknown = [name for name in tensors if name not in own]
     if unknown:
         raise InputError(f"{source}: tensor '{unknown[0]}' is not part of the network")
+    for name, value in tensors.items():
+        if not torch.isfinite(value).all():
+            raise InputError(
+                f"{source}: tensor '{name}' holds NaN or infinity, so features would mean nothing; "
+                "was its training interrupted or diverging? Take other weights"
+            )
     backbone.load_state_dict(dict(tensors))
     backbone.eval()

@@ -8,7 +8,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from hcsqc.core.errors import InputError
+from hcsqc.core.errors import InputError, in_one_line
 from hcsqc.core.schema import features_schema
 
 
@@ -27,21 +27,26 @@ def read_feature_table(path: Path) -> tuple[pd.Index, np.ndarray]:
     """
     try:
         table = pq.read_table(path)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise InputError(f"{path}: cannot be read as Parquet ({error})") from error
-    if "crop_id" not in table.column_names:
-        raise InputError(f"{path}: has no column crop_id; it has {', '.join(table.column_names)}")
-    crops = pd.Index(table["crop_id"].to_pylist())
+        names = table.column_names
+        crops = pd.Index(table["crop_id"].to_pylist() if "crop_id" in names else [])
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"{path}: cannot be read as Parquet ({in_one_line(error)}); if it was cut short or "
+            "damaged, make it again"
+        ) from error
+    if "crop_id" not in names:
+        raise InputError(f"{path}: has no column crop_id; it has {', '.join(names)}")
     if crops.has_duplicates:
         raise InputError(f"{path}: lists crop {crops[crops.duplicated()][0]} more than once")
     try:
         if "vector" in table.column_names:
             vectors = np.array(table["vector"].to_pylist(), np.float32)
         else:
-            vectors = table.drop_columns("crop_id").to_pandas().to_numpy(np.float32)
-    except (ValueError, TypeError) as error:
+            vectors = table.drop_columns("crop_id").to_pandas(ignore_metadata=True)
+            vectors = vectors.to_numpy(np.float32)
+    except (pa.ArrowException, ValueError, TypeError) as error:
         raise InputError(
-            f"{path}: features are not numbers, as many for every crop ({error})"
+            f"{path}: features are not numbers, as many for every crop ({in_one_line(error)})"
         ) from error
     if vectors.ndim != 2 or not vectors.shape[1]:
         raise InputError(f"{path}: features of shape {vectors.shape}, expected crops x width")

@@ -13,9 +13,8 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from hcsqc.core.errors import InputError
-from hcsqc.core.files import atomic
 from hcsqc.core.ids import is_copy, split_field_id
-from hcsqc.core.schema import read_table
+from hcsqc.core.schema import read_table, write_csv
 from hcsqc.labels.agreement import PAIR_COLUMNS, agreement, disagreements
 from hcsqc.labels.match import (
     NOT_CROPPED,
@@ -177,8 +176,7 @@ def labels_of_files(
 
 def write_list(rows: pd.DataFrame, path: Path) -> None:
     """Write a table for people, as CSV."""
-    with atomic(path) as temporary:
-        rows.to_csv(temporary, index=False)
+    write_csv(rows, path)
 
 
 def report_agreement(placed: pd.DataFrame, differing: pd.DataFrame) -> dict[str, float]:

@@ -56,7 +56,7 @@ def chosen_settings(choice: Path) -> FinetuneSettings:
 
     Where the labels did not carry the search's budget, nothing is trained: any settings do.
     """
-    chosen = json.loads(choice.read_text())["chosen"]
+    chosen = json.loads(choice.read_text(encoding="utf-8"))["chosen"]
     if chosen is None:
         return FinetuneSettings(1, 1, 0.0, 0.0, 0.0, (), 1.0, FROZEN, 0)
     return FinetuneSettings(**chosen | {"milestones": tuple(chosen["milestones"])})

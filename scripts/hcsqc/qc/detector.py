@@ -321,7 +321,7 @@ def load_detector(folder: Path) -> Detector:
     """Read a detector that `save_detector` wrote; raises InputError if it cannot."""
     encoder = load_encoder(folder / ENCODER)
     try:
-        about = json.loads((folder / ABOUT).read_text())
+        about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
         numbers = load_file(folder / CLASSIFIER)
         artefacts = {name: _fitted(numbers, name) for name in about["artefacts"]}
         kinds = {name: _fitted(numbers, f"kind.{name}") for name in about.get("kinds", [])}

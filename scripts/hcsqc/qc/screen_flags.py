@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from hcsqc.core.files import atomic
-from hcsqc.core.schema import read_metadata, read_table, write_table
+from hcsqc.core.schema import read_metadata, read_table, write_csv, write_table
 from hcsqc.qc.cells import cells_of, drift_warnings
 from hcsqc.qc.corrections import correction_warnings, corrections
 from hcsqc.qc.flags import FlagSettings, field_flags, plate_flags, well_flags
@@ -114,8 +113,7 @@ def write_flags(flags: ScreenFlags, folder: Path) -> None:
     """Write `cells.parquet`, and the other tables as CSV with six digits, into a folder."""
     write_table(flags.cells, folder / "cells.parquet", "cells")
     for name in ("fields", "wells", "plates", "compounds", "corrections"):
-        with atomic(folder / f"{name}.csv") as temporary:
-            getattr(flags, name).to_csv(temporary, index=False, float_format="%.6g")
+        write_csv(getattr(flags, name), folder / f"{name}.csv", "%.6g")
 
 
 def told(name: str, flags: ScreenFlags) -> list[str]:

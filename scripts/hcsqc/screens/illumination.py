@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import tifffile
 
-from hcsqc.core.errors import InputError
+from hcsqc.core.errors import InputError, in_one_line
 
 # Illumination is smooth, so that a coarse grid holds it; pixels along the longer side.
 GRID_PX = 96
@@ -95,7 +95,9 @@ def load_functions(
         except FileNotFoundError as error:
             raise InputError(f"{path}: no such illumination function") from error
         except Exception as error:  # whatever a damaged file makes the readers raise
-            raise InputError(f"{path}: is no illumination function ({error})") from error
+            raise InputError(
+                f"{path}: is no illumination function ({in_one_line(error)})"
+            ) from error
         if values.ndim != 2 or not np.isfinite(values).all() or (values <= 0).any():
             raise InputError(
                 f"{path}: an illumination function is one plane of positive numbers, this is "

@@ -94,7 +94,7 @@ def study_text(
         keep_trailing_newline=True,
     )
     environment.filters |= {"yaml": as_yaml, "comment": _comment}
-    return environment.from_string(TEMPLATE.read_text()).render(
+    return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         name=name,
         derived=f"{name}_degraded",
         output=output,
@@ -231,7 +231,7 @@ def write_study(text: str, output: Path) -> None:
     """Write a study's file, atomically; raises InputError if there is one."""
     refuse_existing(output)
     with atomic(output) as temporary:
-        temporary.write_text(text)
+        temporary.write_text(text, encoding="utf-8")
 
 
 def refuse_existing(output: Path) -> None:

@@ -17,7 +17,7 @@ import pandas as pd
 from hcsqc.core.errors import InputError
 from hcsqc.core.files import sha256, text_digest
 from hcsqc.core.ids import ProbeJob, names_of, probe_job
-from hcsqc.core.schema import read_table
+from hcsqc.core.schema import for_spreadsheets, read_table
 from hcsqc.probes.metrics import METRICS, THRESHOLD
 
 # What is read of a record.
@@ -129,7 +129,7 @@ def _records(folder: Path) -> Iterator[dict]:
         if path.name == "failed.json" and path.with_name("run.json").exists():
             continue
         try:
-            content = json.loads(path.read_text())
+            content = json.loads(path.read_text(encoding="utf-8"))
             missing = [name for name in RECORD_KEYS if name not in content]
             if missing:
                 raise ValueError(f"no '{missing[0]}'")
@@ -367,4 +367,4 @@ def _summaries(summary, records, about, results, train_screen) -> Iterator[Track
 
 
 def _summary_artifacts(rows: pd.DataFrame) -> dict[str, str]:
-    return {"metrics.csv": rows.drop(columns="data").to_csv(index=False)}
+    return {"metrics.csv": for_spreadsheets(rows.drop(columns="data")).to_csv(index=False)}

@@ -9,12 +9,13 @@ once.
 
 import math
 import os
+import shutil
 import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from urllib.parse import urlparse
+from urllib.parse import unquote, urlparse
 
 # A server that does not answer else holds up each call for minutes.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
@@ -119,7 +120,7 @@ def mirror(runs: list[TrackedRun], client: MlflowClient, study: str, artifacts: 
             counts["replaced" if found else "new"] += 1
     for run, found in changed:
         for old in found:
-            client.delete_run(old.info.run_id)
+            _forget(client, old)
         _log_run(client, experiments[run.experiment], run)
         progress.update()
     for left in known.values():
@@ -129,6 +130,19 @@ def mirror(runs: list[TrackedRun], client: MlflowClient, study: str, artifacts: 
                 client.set_tag(old.info.run_id, "stale", "true")
     progress.close()
     return counts
+
+
+def _forget(client: MlflowClient, run: Run) -> None:
+    """Delete a run; if its import was killed, the folder of its files too, which nothing names."""
+    uri = urlparse(run.info.artifact_uri)
+    folder = Path(unquote(uri.path)).parent
+    if (
+        "record_digest" not in run.data.tags
+        and uri.scheme == "file"
+        and folder.name == run.info.run_id
+    ):
+        shutil.rmtree(folder, ignore_errors=True)
+    client.delete_run(run.info.run_id)
 
 
 def experiments_of(client: MlflowClient, study: str) -> dict[str, str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from hcsqc.core.errors import InputError
-from hcsqc.core.schema import check_columns, read_table
+from hcsqc.core.schema import as_written, check_columns, read_table
 
 # Columns of the tables that are read; all else is ignored.
 TEXT = {"Metadata_Plate", "Metadata_Well", "role", "compound", "artefact", "reason", "warning"}
@@ -77,13 +77,15 @@ def _read_csv(path: Path, columns: str) -> pd.DataFrame:
                 table[column] = pd.to_numeric(table[column])
             except ValueError as error:
                 raise InputError(f"{path}: '{column}' must be numbers ({error})") from error
+        else:
+            table[column] = as_written(table[column])
     return table
 
 
 def read_json(path: Path) -> dict:
     """Read a JSON object; raises InputError if the file holds none."""
     try:
-        found = json.loads(path.read_text())
+        found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be read as JSON ({error}); make it anew") from error
     if not isinstance(found, dict):

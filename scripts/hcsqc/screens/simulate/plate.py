@@ -9,7 +9,7 @@ import tifffile
 from hcsqc.core.errors import InputError
 from hcsqc.core.files import atomic
 from hcsqc.core.progress import Progress
-from hcsqc.core.schema import TABLES
+from hcsqc.core.schema import TABLES, write_csv
 from hcsqc.screens.simulate.camera import CAMERA_OFFSET, expose, make_shading
 from hcsqc.screens.simulate.cell_lines import CELL_LINES, optics_of
 from hcsqc.screens.simulate.cells import is_inside, place_cells
@@ -59,8 +59,7 @@ def simulate_plate(
             rows.append(row_of_field(plate, well, site, len(rows) + 1, names))
             progress.update()
     progress.close()
-    with atomic(image_csv) as temporary:
-        pd.DataFrame(rows).to_csv(temporary, index=False)
+    write_csv(pd.DataFrame(rows), image_csv)
     return pd.concat(truths, ignore_index=True)
 
 
