@@ -3,3 +3,7 @@
 
 class InputError(Exception):
     """Bad input: the message says what is wrong, where, and what to do about it."""
+
+
+class Damaged(InputError):
+    """A file that is no longer what was written."""

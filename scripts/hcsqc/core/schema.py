@@ -1,7 +1,7 @@
 """The tables that pass between the stages: names, keys, columns, types and units.
 
-Writers refuse anything else, readers check what they get, and every file carries the name and
-version of its producer.
+Writers refuse anything else, readers check what they get, damage included, and every file carries
+the name and version of its producer.
 """
 
 import json
@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from hcsqc import __version__
 from hcsqc.core.errors import InputError
 from hcsqc.core.files import atomic
+from hcsqc.core.parquet import check_sealed, read_parquet, write_sealed
 
 LABELS = ("normal", "abnormal")
 ARTEFACTS = (
@@ -308,7 +309,7 @@ def write_table(
         raise ValueError(f"{path}: {table.num_rows - distinct} repeated keys {table_schema.keys}")
     table = table.replace_schema_metadata(file_metadata(metadata))
     with atomic(path) as temporary:
-        pq.write_table(table, temporary)
+        write_sealed(table, temporary)
 
 
 def file_metadata(metadata: Mapping[str, object] | None) -> dict[str, str]:
@@ -318,7 +319,8 @@ def file_metadata(metadata: Mapping[str, object] | None) -> dict[str, str]:
 
 
 def read_metadata(path: str | Path) -> dict[str, object]:
-    """Return what `write_table` stored with a file."""
+    """Return what `write_table` stored with a file; raises InputError if it is damaged."""
+    check_sealed(path)
     stored = pq.read_schema(path).metadata or {}
     return {
         key.decode().removeprefix("hcsqc."): json.loads(value)
@@ -330,12 +332,9 @@ def read_metadata(path: str | Path) -> dict[str, object]:
 def read_table(path: str | Path, schema: str, columns: list[str] | None = None) -> pd.DataFrame:
     """Read a table (or some of its columns) and check it against its schema.
 
-    Raises InputError if the file is no such table.
+    Raises InputError if the file is no such table, or damaged.
     """
-    try:
-        table = pq.read_table(path)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise InputError(f"{path}: cannot be read as Parquet ({error})") from error
+    table = read_parquet(path, ours=True)
     expected = TABLES[schema].columns
     if table.schema.names != expected.names or any(
         table.schema.field(field.name).type != field.type for field in expected

@@ -4,7 +4,6 @@
 input, feature width and provenance. What follows asks only what `encoder.json` says.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -14,8 +13,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from hcsqc.core.errors import InputError
-from hcsqc.core.files import atomic, sha256, write_json
+from hcsqc.core.errors import Damaged, InputError
+from hcsqc.core.files import (
+    atomic,
+    check_sha256,
+    read_checked_json,
+    sha256,
+    write_checked_json,
+)
 from hcsqc.encoders.models import InputSpec, build_for_input, feature_width, imagenet_input
 from hcsqc.encoders.pooling import UNKNOWN, PooledNetwork, Pooling
 from hcsqc.encoders.standardised import StandardisedMeasures
@@ -110,7 +115,8 @@ def save_encoder(encoder: Encoder, weights: Path) -> None:
             raise InputError(
                 f"{weights}: cannot be written ({error}); make room and start again"
             ) from error
-    write_json(_about(encoder) | {"sha256": sha256(weights)}, weights.with_suffix(".json"))
+    about = _about(encoder) | {"sha256": sha256(weights)}
+    write_checked_json(about, weights.with_suffix(".json"))
 
 
 def _about(encoder: Encoder) -> dict[str, object]:
@@ -151,9 +157,13 @@ def load_encoder(weights: Path) -> Encoder:
 
     Raises InputError if the files are missing, damaged or of another architecture.
     """
+    about_file = weights.with_suffix(".json")
     try:
-        about = json.loads(weights.with_suffix(".json").read_text())
+        about = read_checked_json(about_file)
+        check_sha256(weights, about.get("sha256"), about_file)
         tensors = load_file(weights)
+    except Damaged:
+        raise
     except Exception as error:  # safetensors raises its own, unexported kinds
         raise InputError(f"{weights}: cannot be read as an encoder ({error})") from error
     encoder = _empty(about)

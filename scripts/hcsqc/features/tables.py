@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from hcsqc.core.errors import InputError
+from hcsqc.core.parquet import read_parquet
 from hcsqc.core.schema import features_schema
 
 
@@ -25,10 +25,7 @@ def read_feature_table(path: Path) -> tuple[pd.Index, np.ndarray]:
     It has `crop_id` and either `vector`, a list of numbers as long in every row, or numbers in all
     other columns. Raises InputError if it has not, or repeats a crop.
     """
-    try:
-        table = pq.read_table(path)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise InputError(f"{path}: cannot be read as Parquet ({error})") from error
+    table = read_parquet(path)
     if "crop_id" not in table.column_names:
         raise InputError(f"{path}: has no column crop_id; it has {', '.join(table.column_names)}")
     crops = pd.Index(table["crop_id"].to_pylist())
