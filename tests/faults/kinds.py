@@ -24,7 +24,8 @@ from hcsqc.encoders.weights import Weights, load_weights, save_weights
 from hcsqc.features.tables import features_table
 from hcsqc.pretraining.checkpoints import Checkpoints
 from hcsqc.probes.task import read_features
-from tests.qc.test_detector import detector_of, labels_of, load_detector, save_detector
+from hcsqc.qc.detector import load_detector, save_detector
+from tests.qc.test_detector import detector_of, labels_of
 
 ROWS = 300
 FORMAT = ShardFormat(("w1", "w2"), 24, "uint8", {"w1": [1.0, 2.0, 3.0], "w2": [1.5, 2.5, 3.5]})

@@ -11,7 +11,7 @@ first time, so that a job that needs few crops reads no others. All else has a s
 
 import json
 import threading
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -277,14 +277,20 @@ class Shards:
         files, addresses = self._file[rows].tolist(), self._address[rows].tolist()
         target = out.reshape(-1).view(np.uint8).data
         begins = range(0, len(target), row_bytes)
-        for begin, file, address in zip(begins, files, addresses, strict=True):
+        places = zip(rows.tolist(), begins, files, addresses, self._to_compare(rows), strict=True)
+        for row, begin, file, address, digest in places:
             if self._in_place[file]:
                 crop = self._maps[file][address : address + row_bytes]
             else:
                 crop = self._arrow_pixels(file)[address].as_py()
-            target[begin : begin + row_bytes] = crop
-        if not self._checked[rows].all():
-            self._check(rows, out)
+            # Digested while it is near the processor; the map's own bytes could change in between.
+            copied = target[begin : begin + row_bytes]
+            copied[:] = crop
+            if digest is not None and xxhash.xxh3_64_intdigest(copied) != digest:
+                name = self.index["crop_id"].iloc[row]
+                why = f"the pixels of crop {name} do not match their digest"
+                raise damage(self.paths[file], why)
+        self._checked[rows] = True
         return out
 
     def read_composite(self, rows: Sequence[int] | np.ndarray, chosen: Sequence[str]) -> np.ndarray:
@@ -309,16 +315,12 @@ class Shards:
             )
         return rows
 
-    def _check(self, rows: np.ndarray, pixels: np.ndarray) -> None:
-        """Compare the pixels of rows that were just read with their digests."""
-        new = np.flatnonzero(~self._checked[rows])
-        wrong = new[crop_digests(pixels, new.tolist()) != self._digest[rows[new]]]
-        if len(wrong):
-            row = rows[wrong[0]]
-            crop = self.index["crop_id"].iloc[row]
-            path = self.paths[self._file[row]]
-            raise damage(path, f"the pixels of crop {crop} do not match their digest")
-        self._checked[rows] = True
+    def _to_compare(self, rows: np.ndarray) -> list[int | None]:
+        """Return the digest of each row, None if it was compared before."""
+        checked = self._checked[rows]
+        if checked.all():
+            return [None] * len(rows)
+        return np.where(checked, None, self._digest[rows]).tolist()
 
     def _arrow_pixels(self, file: int) -> pa.ChunkedArray:
         if file not in self._read_by_arrow:
@@ -334,13 +336,9 @@ def shuffled_order(count: int, seed: int, epoch: int) -> np.ndarray:
     return np.random.default_rng((0, seed, epoch)).permutation(count)
 
 
-def crop_digests(pixels: np.ndarray, chosen: Iterable[int] | None = None) -> np.ndarray:
-    """Return the digests of crops, all or the `chosen` ones of contiguous n x C x H x W pixels."""
-    content, size = pixels.reshape(-1).view(np.uint8).data, pixels[:1].nbytes
-    places = range(len(pixels)) if chosen is None else chosen
-    return np.array(
-        [xxhash.xxh3_64_intdigest(content[n * size : (n + 1) * size]) for n in places], np.uint64
-    )
+def crop_digests(pixels: np.ndarray) -> np.ndarray:
+    """Return the digest of each of n crops, contiguous n x C x H x W pixels, as uint64."""
+    return np.array([xxhash.xxh3_64_intdigest(crop.data) for crop in pixels], np.uint64)
 
 
 def digest_of_group(digests: np.ndarray) -> str:
