@@ -146,7 +146,7 @@ def test_json_that_is_missing_or_no_mapping_is_named(tmp_path):
 def test_a_file_with_another_digest_is_named_with_its_source(tmp_path):
     (tmp_path / "abc").write_bytes(b"abc")
     check_sha256(tmp_path / "abc", ABC_SHA256, "about.json")
-    (tmp_path / "abc").write_bytes(b"abd")
+    (tmp_path / "abc").write_bytes(b"abx")
     with pytest.raises(
         Damaged, match=r"abc: is damaged, or not the file that about.json describes"
     ):

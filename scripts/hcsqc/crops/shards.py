@@ -317,10 +317,11 @@ class Shards:
 
     def _to_compare(self, rows: np.ndarray) -> list[int | None]:
         """Return the digest of each row, None if it was compared before."""
-        checked = self._checked[rows]
+        checked, digests = self._checked[rows], self._digest[rows]
         if checked.all():
             return [None] * len(rows)
-        return np.where(checked, None, self._digest[rows]).tolist()
+        pairs = zip(checked.tolist(), digests.tolist(), strict=True)
+        return [None if done else digest for done, digest in pairs]
 
     def _arrow_pixels(self, file: int) -> pa.ChunkedArray:
         if file not in self._read_by_arrow:
