@@ -1,12 +1,12 @@
 """Fit how each encoder's score grows with labels, and say what the next 50 would bring."""
 
-import json
 from pathlib import Path
 
 import pandas as pd
 
 from hcsqc.analyses.learning_curves import drops, learning_curves, points
 from hcsqc.core import cli
+from hcsqc.core.files import read_checked_json
 from hcsqc.core.schema import read_table, write_csv
 from hcsqc.figures.learning_curves import plot_learning_curves
 
@@ -30,7 +30,7 @@ def fit(args, record) -> None:
     scores = pd.concat([read_table(path, "scores") for path in args.scores], ignore_index=True)
     scores = scores[scores["probe"].isin(args.probes)]
     replicates = pd.concat([read_table(path, "replicates") for path in args.replicates])
-    config = json.loads(args.config.read_text(encoding="utf-8"))["config"]
+    config = read_checked_json(args.config)["config"]
     kinds = {name: entry["kind"] for name, entry in config["encoders"].items()}
     evidence = (scores, replicates, args.train_screen)
     curves = learning_curves(*evidence)

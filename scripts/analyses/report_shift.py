@@ -6,6 +6,7 @@ import pandas as pd
 
 from hcsqc.analyses.shift import causes
 from hcsqc.core import cli
+from hcsqc.core.parquet import read_parquet
 from hcsqc.core.schema import write_csv
 from hcsqc.figures.shift import plot_diagnosis, plot_score_histograms
 from hcsqc.probes.task import largest_predictions
@@ -32,7 +33,9 @@ def main() -> None:
 
 def report(args, record) -> None:
     """Summarise and draw what the arguments name."""
-    scores = pd.concat([pd.read_parquet(path) for path in args.scores], ignore_index=True)
+    scores = pd.concat(
+        [read_parquet(path, ours=True).to_pandas() for path in args.scores], ignore_index=True
+    )
     keys = ["encoder", "screen", "condition", "metric"]
     grouped = scores.groupby(keys, sort=False)
     table = grouped.agg(

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from hcsqc.core import cli
-from hcsqc.core.files import sha256, write_json
+from hcsqc.core.files import sha256, write_checked_json
 from hcsqc.features.tables import read_feature_table
 
 
@@ -27,7 +27,7 @@ def describe(args, record) -> None:
         "trainable": False,
         "provenance": provenance,
     }
-    write_json(about, args.output)
+    write_checked_json(about, args.output)
     record.parameters = provenance
     record.metrics = {"width": vectors.shape[1]}
 

@@ -1,10 +1,9 @@
 """Choose the trial of a search by the rank of its features, which needs no label."""
 
-import json
 from pathlib import Path
 
 from hcsqc.core import cli
-from hcsqc.core.files import write_json
+from hcsqc.core.files import read_checked_json, write_checked_json
 from hcsqc.pretraining.search import CRITERION, choose_trial
 
 
@@ -18,8 +17,8 @@ def main() -> None:
 
 def choose(args, record) -> None:
     """Choose among the trials that the arguments name."""
-    choice = choose_trial([json.loads(path.read_text(encoding="utf-8")) for path in args.trials])
-    write_json(choice, args.output)
+    choice = choose_trial([read_checked_json(path) for path in args.trials])
+    write_checked_json(choice, args.output)
     record.parameters = choice["chosen"] | {"criterion": CRITERION, "trials": len(args.trials)}
     record.curves = [{"step": step, **trial} for step, trial in enumerate(choice["trials"])]
     print(f"search: of {len(args.trials)} trials by {CRITERION}: {choice['chosen']}")

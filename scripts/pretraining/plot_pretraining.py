@@ -1,11 +1,11 @@
 """Draw the course of a pretraining: loss, learning rate, and the spread and rank of features."""
 
-import json
 from pathlib import Path
 
 import pandas as pd
 
 from hcsqc.core import cli
+from hcsqc.core.files import read_checked_json
 from hcsqc.core.ids import names_of
 from hcsqc.figures.pretraining import plot_course
 
@@ -20,7 +20,7 @@ def main() -> None:
 
 def plot(args, record) -> None:
     """Draw the curves of the record that the arguments name."""
-    pretraining = json.loads(args.pretraining.read_text(encoding="utf-8"))
+    pretraining = read_checked_json(args.pretraining)
     names = names_of(pretraining["key"])
     title = f"{names['encoder']}, seed{names['seed']}"
     plot_course(pd.DataFrame(pretraining["curves"]), title, args.output)

@@ -1,7 +1,6 @@
 """Train a backbone on unlabelled crops by a self-supervised method."""
 
 import argparse
-import json
 import shutil
 import sys
 import time
@@ -12,6 +11,7 @@ from torch import nn
 
 from hcsqc.core import cli
 from hcsqc.core.errors import InputError
+from hcsqc.core.files import read_checked_json
 from hcsqc.core.ids import job_key
 from hcsqc.core.scratch import on_scratch
 from hcsqc.crops.training_crops import training_crops
@@ -70,7 +70,7 @@ def train_on(paths: list[Path], args, record, began: float, on_point) -> None:
     """Pretrain on the shards at `paths`; the job began at that time of the monotonic clock."""
     crops = training_crops(paths, args.composite, args.without_wells, args.at_most_crops)
     if args.choice:
-        vars(args).update(json.loads(args.choice.read_text(encoding="utf-8"))["chosen"])
+        vars(args).update(read_checked_json(args.choice)["chosen"])
     record.parameters = {"kind": "ssl", "crops": len(crops), "crops_digest": crops.digest}
     provenance = {"weights": "self-supervised", "method": args.method, "seed": args.seed}
     provenance |= record.parameters

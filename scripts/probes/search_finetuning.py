@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from hcsqc.core import cli
-from hcsqc.core.files import write_json
+from hcsqc.core.files import write_checked_json
 from hcsqc.core.ids import encoder_label, wells_of
 from hcsqc.core.progress import Progress
 from hcsqc.crops.shards import Shards
@@ -58,7 +58,7 @@ def search(args, record) -> None:
         )
         progress.close()
         found = {"chosen": dataclasses.asdict(chosen), "trials": trials}
-    write_json(found, args.output)
+    write_checked_json(found, args.output)
     record.parameters |= found
 
 

@@ -1,11 +1,11 @@
 """Set what was planted into a simulated screen beside what quality control has found."""
 
-import json
 from pathlib import Path
 
 import pandas as pd
 
 from hcsqc.core import cli
+from hcsqc.core.files import read_checked_json
 from hcsqc.core.schema import read_table, write_csv
 from hcsqc.qc.planted import planted_and_found
 
@@ -30,7 +30,7 @@ def check(args, record) -> None:
         pd.concat([read_table(path, "truth") for path in args.truth]),
         read_table(args.cells, "cells"),
         *(pd.read_csv(path, dtype={"Metadata_Plate": str}) for path in (args.fields, args.wells)),
-        json.loads(args.threshold.read_text(encoding="utf-8")),
+        read_checked_json(args.threshold),
         args.match_px,
         args.window_px,
     )

@@ -1,9 +1,9 @@
 """Flag every nucleus found in a screen, its fields, wells and plates, and look at its compounds."""
 
-import json
 from pathlib import Path
 
 from hcsqc.core import cli
+from hcsqc.core.files import read_checked_json
 from hcsqc.qc.detector_files import ABOUT
 from hcsqc.qc.flags import FlagSettings
 from hcsqc.qc.screen_flags import (
@@ -36,8 +36,8 @@ def main() -> None:
 
 def flag(args, record) -> None:
     """Flag the screen that the arguments describe."""
-    threshold = json.loads(args.threshold.read_text(encoding="utf-8"))
-    about = json.loads((args.detector / ABOUT).read_text(encoding="utf-8"))
+    threshold = read_checked_json(args.threshold)
+    about = read_checked_json(args.detector / ABOUT)
     flags = flag_screen(
         read_scored(args.scores, args.nuclei, args.summaries, args.fields, args.scales),
         threshold,

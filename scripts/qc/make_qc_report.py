@@ -3,12 +3,12 @@
 from pathlib import Path
 
 from hcsqc.core import cli
-from hcsqc.core.files import atomic
+from hcsqc.core.files import atomic, read_checked_json
 from hcsqc.core.schema import read_table
 from hcsqc.crops.shards import Shards
 from hcsqc.qc.report.focus import FocusScale
 from hcsqc.qc.report.page import render_report
-from hcsqc.qc.report.results import read_json, read_results, read_truth
+from hcsqc.qc.report.results import read_results, read_truth
 
 
 def main() -> None:
@@ -34,7 +34,7 @@ def report(args, record) -> None:
         read_results(args.folder),
         Shards(args.crops),
         args.composite,
-        read_json(args.detector),
+        read_checked_json(args.detector),
         cli.settings_from(args, FocusScale),
         args.features,
         read_truth(args.truth) if args.truth else None,

@@ -1,6 +1,5 @@
 """Set the threshold of a screen, with the promise that its labels support."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,7 +7,7 @@ import pandas as pd
 
 from hcsqc.core import cli
 from hcsqc.core.errors import InputError
-from hcsqc.core.files import write_json
+from hcsqc.core.files import read_checked_json, write_checked_json
 from hcsqc.core.schema import read_table
 from hcsqc.qc.calibration import calibrate, held_out_of
 from hcsqc.qc.detector_files import ABOUT, HELD_OUT
@@ -39,7 +38,7 @@ def main() -> None:
 def calibrate_screen(args, record) -> None:
     """Calibrate the detector on the screen that the arguments describe."""
     settings = cli.settings_from(args, Settings)
-    about = json.loads((args.detector / ABOUT).read_text(encoding="utf-8"))
+    about = read_checked_json(args.detector / ABOUT)
     scores = pd.concat([read_table(path, "crop_scores") for path in args.scores])
     labels, random = ([read_table(path, "labels") for path in args.labels] + [None, None])[:2]
     held_out = read_table(args.detector / HELD_OUT, "held_out")
@@ -65,7 +64,7 @@ def calibrate_screen(args, record) -> None:
         usable, reason = held_out_of(args.study, args.screen, about, held_out, None, None, scores)
         unproven = f"{reason}; of its own labels: {error}"
         found = calibrate(usable, *rest, unproven, about["trained_on"] == "labels")
-    write_json(found, args.output)
+    write_checked_json(found, args.output)
     told = found["note"] or (
         f"at most {found['promised']:.1%} of good cells are lost, {found['confidence']:.0%} sure "
         f"({found['n_normal']} normal labels of {found['wells']} wells)"

@@ -1,12 +1,11 @@
 """Write the audit page: the paper's figures with ours, checks on them, its claims on our data."""
 
-import json
 from pathlib import Path
 
 import pandas as pd
 
 from hcsqc.core import cli
-from hcsqc.core.files import atomic
+from hcsqc.core.files import atomic, read_checked_json
 from hcsqc.report.audit import costs_of_records, render_audit
 from hcsqc.report.tables import PAPER_TABLES
 
@@ -26,12 +25,12 @@ def main() -> None:
 def audit(args, record) -> None:
     """Render the audit of the study that the arguments describe."""
     page = render_audit(
-        json.loads(args.config.read_text(encoding="utf-8"))["config"],
+        read_checked_json(args.config)["config"],
         pd.read_csv(PAPER_TABLES),
         {number: pd.read_csv(path) for number, path in enumerate(args.tables, start=1)},
         pd.read_csv(args.ranking),
         pd.read_csv(args.drops),
-        costs_of_records(json.loads(path.read_text(encoding="utf-8")) for path in args.records),
+        costs_of_records(read_checked_json(path) for path in args.records),
     )
     with atomic(args.output) as temporary:
         temporary.write_text(page, encoding="utf-8")

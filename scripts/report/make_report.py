@@ -1,12 +1,11 @@
 """Write the study's report: one HTML file with everything in it."""
 
-import json
 from pathlib import Path
 
 import pandas as pd
 
 from hcsqc.core import cli
-from hcsqc.core.files import atomic
+from hcsqc.core.files import atomic, read_checked_json
 from hcsqc.core.ids import encoder_of, screen_and_plate
 from hcsqc.core.schema import read_metadata, read_table
 from hcsqc.labels.splits import largest_budget
@@ -36,7 +35,7 @@ def main() -> None:
 
 def report(args, record) -> None:
     """Render the study that the arguments describe."""
-    saved = json.loads(args.config.read_text(encoding="utf-8"))
+    saved = read_checked_json(args.config)
     summaries: dict[str, list] = {}
     for path in args.summaries:
         summaries.setdefault(screen_and_plate(path)[0], []).append(read_table(path, "summary"))
@@ -59,7 +58,7 @@ def report(args, record) -> None:
         args.figures,
         {path.stem: read_table(path, "labels") for path in args.labels},
         {name: pd.concat(tables) for name, tables in summaries.items()},
-        {encoder_of(path): json.loads(path.read_text(encoding="utf-8")) for path in args.encoders},
+        {encoder_of(path): read_checked_json(path) for path in args.encoders},
     )
     with atomic(args.output) as temporary:
         temporary.write_text(page, encoding="utf-8")

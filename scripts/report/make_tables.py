@@ -1,11 +1,11 @@
 """Write the paper's tables 1 to 3 with ours beside them, and every metric."""
 
-import json
 from pathlib import Path
 
 import pandas as pd
 
 from hcsqc.core import cli
+from hcsqc.core.files import read_checked_json
 from hcsqc.core.schema import read_table, write_csv
 from hcsqc.report.tables import make_tables, metrics_table
 
@@ -24,7 +24,7 @@ def tabulate(args, record) -> None:
     """Make the tables of the study that the arguments name."""
     scores = pd.concat([read_table(path, "scores") for path in args.scores], ignore_index=True)
     replicates = pd.concat([read_table(path, "replicates") for path in args.replicates])
-    config = json.loads(args.config.read_text(encoding="utf-8"))["config"]
+    config = read_checked_json(args.config)["config"]
     tables = {f"table{n}": table for n, table in make_tables(scores, replicates, config).items()}
     tables["metrics"] = metrics_table(scores, replicates, config)
     for name, table in tables.items():

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from hcsqc.core import cli
-from hcsqc.core.files import write_json
+from hcsqc.core.files import write_checked_json
 
 
 def main() -> None:
@@ -12,7 +12,7 @@ def main() -> None:
     parser = cli.parser(__doc__)
     parser.add_argument("--config", type=json.loads, required=True)
     parser.add_argument("--output", type=Path, required=True)
-    cli.run(lambda args, record: write_json(args.config, args.output), parser.parse_args())
+    cli.run(lambda args, record: write_checked_json(args.config, args.output), parser.parse_args())
 
 
 if __name__ == "__main__":

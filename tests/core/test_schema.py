@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from hcsqc import __version__
 from hcsqc.core.errors import InputError
+from hcsqc.core.parquet import write_sealed
 from hcsqc.core.schema import (
     TABLES,
     as_written,
@@ -175,7 +176,7 @@ def test_reader_names_the_file_that_is_another_table(tmp_path):
 
 def test_reader_refuses_the_right_columns_of_another_type(tmp_path):
     path = tmp_path / "truth.parquet"
-    truth().astype({"strength": "float32"}).to_parquet(path)
+    write_sealed(pa.Table.from_pandas(truth().astype({"strength": "float32"})), path)
     with pytest.raises(InputError, match="is no 'crop_truth' table"):
         read_table(path, "crop_truth")
 

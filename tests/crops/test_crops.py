@@ -477,14 +477,22 @@ def test_killed_job_goes_on_and_ends_with_the_same_bytes(tmp_path, monkeypatch, 
     assert [path.name for path in tmp_path.glob(".*")] == []
 
 
+def flip_a_bit(path, place):
+    """Change one bit of a file."""
+    content = bytearray(path.read_bytes())
+    content[place] ^= 1
+    path.write_bytes(content)
+
+
 @pytest.mark.parametrize(
     "spoil",
     [
         lambda folder: (folder / "journal.json").write_text("{"),
         lambda folder: (folder / "journal.json").unlink(),
         lambda folder: next(folder.glob("[0-9].parquet")).write_bytes(b""),
+        lambda folder: flip_a_bit(next(folder.glob("[0-9].parquet")), 5000),
     ],
-    ids=["journal cut", "no journal", "no pixels"],
+    ids=["journal cut", "no journal", "no pixels", "changed pixel"],
 )
 def test_what_a_killed_job_left_in_disorder_is_not_used(tmp_path, monkeypatch, spoil):
     monkeypatch.setattr(hcsqc.crops.cut, "CHECKPOINT_FIELDS", 4)

@@ -7,12 +7,14 @@ from pathlib import Path
 import duckdb
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hcsqc.core.errors import InputError
+from hcsqc.core.parquet import SEAL
 from hcsqc.crops.shards import (
     ROWS_PER_GROUP,
     ShardFormat,
@@ -110,7 +112,7 @@ def test_layout_is_plain_whole_groups_however_crops_arrive(tmp_path):
     metadata = pq.read_metadata(tmp_path / "p.parquet")
     groups = [metadata.row_group(group) for group in range(metadata.num_row_groups)]
     assert [group.num_rows for group in groups] == [256, 256, 188]
-    pixels = [group.column(5) for group in groups]
+    pixels = [group.column(6) for group in groups]
     assert {column.path_in_schema for column in pixels} == {"pixels"}
     assert {column.compression for column in pixels} == {"UNCOMPRESSED"}
     assert not any(column.has_dictionary_page for column in pixels)
@@ -165,7 +167,9 @@ def test_pandas_and_duckdb_open_a_shard(tmp_path):
     path = tmp_path / "p.parquet"
     pixels = write_shard(path, FORMAT, 300)
     frame = pd.read_parquet(path)
-    pd.testing.assert_frame_equal(frame.drop(columns="pixels"), crops_named(300), check_dtype=False)
+    pd.testing.assert_frame_equal(
+        frame.drop(columns=["pixels", "pixels_xxh3"]), crops_named(300), check_dtype=False
+    )
     assert frame["pixels"][299] == pixels[299].tobytes()
     with duckdb.connect() as base:
         rows = base.execute(
@@ -327,8 +331,10 @@ def test_writer_knows_where_each_group_lies(tmp_path):
         writer.add(crops_named(stop - start, start), pixels[start:stop])
         writer.flush()
     writer.close()
-    assert [count for _, count in writer.groups] == [256, 44, 10, 256, 34]
-    places = [begin + i * FORMAT.row_bytes for begin, count in writer.groups for i in range(count)]
+    assert [count for _, count, _ in writer.groups] == [256, 44, 10, 256, 34]
+    places = [
+        begin + i * FORMAT.row_bytes for begin, count, _ in writer.groups for i in range(count)
+    ]
     np.testing.assert_array_equal(row_addresses(tmp_path / "p.parquet"), places)
 
 
@@ -338,9 +344,62 @@ def test_flushed_crops_are_in_the_file_before_it_is_closed(tmp_path):
     pixels = random_pixels(FORMAT, 5)
     writer.add(crops_named(5), pixels)
     writer.flush()
-    ((begin, count),) = writer.groups
+    ((begin, count, _),) = writer.groups
     assert path.read_bytes()[begin : begin + count * FORMAT.row_bytes] == pixels.tobytes()
     writer.close()
+
+
+def flip(path, place):
+    """Change one bit of a file."""
+    content = bytearray(path.read_bytes())
+    content[place] ^= 8
+    path.write_bytes(content)
+
+
+def test_a_changed_pixel_is_noticed_when_its_crop_is_read_and_no_other(tmp_path):
+    path = tmp_path / "p.parquet"
+    pixels = write_shard(path, FORMAT, 300)
+    flip(path, int(row_addresses(path)[271]) + 40)
+    crops = Shards([path])
+    whole = np.delete(np.arange(300), 271)
+    np.testing.assert_array_equal(crops.read(whole), pixels[whole])
+    for _ in range(2):
+        message = r"p.parquet: is damaged .*crop s/p/B02/s1/x0271y0001 .* delete it and run again"
+        with pytest.raises(InputError, match=message):
+            crops.read([3, 271])
+
+
+def test_any_other_changed_byte_is_noticed_when_a_shard_is_opened(tmp_path):
+    path = tmp_path / "p.parquet"
+    pixels = write_shard(path, FORMAT, 3)
+    content, addresses = path.read_bytes(), row_addresses(path)
+    name_of_seal = content.index(SEAL.encode())
+    for place in [*range(0, len(content), 7), name_of_seal]:
+        if addresses[0] <= place < addresses[-1] + FORMAT.row_bytes:
+            continue
+        path.write_bytes(content)
+        flip(path, place)
+        if name_of_seal <= place < name_of_seal + len(SEAL):  # as if another program wrote it
+            crops = Shards([path])
+            assert crops.format == FORMAT
+            np.testing.assert_array_equal(crops.read([0, 1, 2]), pixels)
+            continue
+        with pytest.raises(InputError, match="p.parquet: .*(run|crop) again"):
+            Shards([path])
+
+
+def test_a_rewritten_shard_is_compared_with_the_digests_of_its_crops(tmp_path):
+    write_shard(tmp_path / "p.parquet", FORMAT, 20)
+    table = pq.read_table(tmp_path / "p.parquet")
+    pixels = table["pixels"].to_pylist()
+    pixels[7] = bytes(FORMAT.row_bytes)
+    column = pa.array(pixels, table.schema.field("pixels").type)
+    table = table.set_column(6, table.schema.field("pixels"), column)
+    pq.write_table(table, tmp_path / "q.parquet")
+    crops = Shards([tmp_path / "q.parquet"])
+    crops.read([6, 8])
+    with pytest.raises(InputError, match="q.parquet: is damaged .*x0007y0001"):
+        crops.read([7])
 
 
 def test_epochs_are_shuffled_anew_and_globally():

@@ -8,6 +8,7 @@ import resource
 import tempfile
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import ANY
 
 import cv2
 import huggingface_hub
@@ -181,6 +182,7 @@ def test_the_json_beside_the_weights_says_all_that_follows_asks(tmp_path):
         "trainable": True,
         "provenance": {"weights": "random", "seed": 3},
         "sha256": sha256(path),
+        "content_sha256": ANY,
     }
 
 
@@ -217,7 +219,20 @@ def test_a_damaged_encoder_is_named(damaged, how, tmp_path):
         file.unlink()
     else:
         file.write_bytes(file.read_bytes()[:100])
-    with pytest.raises(InputError, match="encoder.safetensors: cannot be read as an encoder"):
+    named = "encoder.safetensors: cannot be read as an encoder" if how == "missing" else damaged
+    with pytest.raises(InputError, match=named):
+        load_encoder(path)
+
+
+@pytest.mark.parametrize("damaged", ["encoder.safetensors", "encoder.json"])
+def test_a_flipped_bit_of_an_encoder_is_noticed(damaged, tmp_path):
+    path = tmp_path / "encoder.safetensors"
+    save_encoder(random_encoder(TINY, 32, 3, seed=0), path)
+    content = bytearray((tmp_path / damaged).read_bytes())
+    place = content.index(b'"seed": 0') + 8 if damaged.endswith("json") else len(content) - 2
+    content[place] ^= 1
+    (tmp_path / damaged).write_bytes(content)
+    with pytest.raises(InputError, match=rf"/{damaged}: is damaged.*delete .* and run again"):
         load_encoder(path)
 
 
@@ -759,7 +774,11 @@ def test_kept_weights_that_are_damaged_are_named(damage, whole, tmp_path):
         path.unlink()
     else:
         path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(InputError, match="kept.safetensors: cannot be read as weights.*delete it"):
+    told = {
+        "missing": "cannot be read as weights.*delete it",
+        "truncated": "is damaged.*delete both",
+    }
+    with pytest.raises(InputError, match=f"kept.safetensors: {told[damage]}"):
         load_weights(path)
 
 

@@ -359,7 +359,7 @@ def test_ssl_resume_on_other_hardware_is_said(tmp_path, capsys):
     assert "WARNING it ran on" in said and "not the same bit for bit" in said
 
 
-@pytest.mark.parametrize("damage", ["truncated", "emptied", "text"])
+@pytest.mark.parametrize("damage", ["truncated", "emptied", "text", "a flipped bit"])
 def test_ssl_corrupt_checkpoint_falls_back_to_the_one_before(
     damage, tmp_path, capsys, uninterrupted
 ):
@@ -367,6 +367,9 @@ def test_ssl_corrupt_checkpoint_falls_back_to_the_one_before(
         run(tmp_path, source=Cells(kill_at_read=4))
     newest = tmp_path / "step000000004.pt"
     content = {"truncated": newest.read_bytes()[:50_000], "emptied": b"", "text": b"not a file"}
+    flipped = bytearray(newest.read_bytes())
+    flipped[len(flipped) // 2] ^= 1
+    content["a flipped bit"] = bytes(flipped)
     newest.write_bytes(content[damage])
     run(tmp_path)
     printed = capsys.readouterr().err

@@ -307,7 +307,20 @@ def test_a_damaged_detector_is_one_message(tmp_path):
     labels, features = labels_of(60)
     save_detector(detector_of(labels, features), tmp_path)
     (tmp_path / "detector.json").write_text("{")
+    with pytest.raises(InputError, match="detector.json: is damaged .* run again"):
+        load_detector(tmp_path)
+    (tmp_path / "detector.json").unlink()
     with pytest.raises(InputError, match="cannot be read as a detector .* qc/detector of a study"):
+        load_detector(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["encoder.safetensors", "encoder.json", "detector.safetensors"])
+def test_a_flipped_bit_of_a_detector_is_noticed(name, tmp_path):
+    save_detector(detector_of(*labels_of(60)), tmp_path)
+    content = bytearray((tmp_path / name).read_bytes())
+    content[-10] ^= 1
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=f"/{name}: is damaged"):
         load_detector(tmp_path)
 
 

@@ -13,9 +13,9 @@ import cv2
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from hcsqc.core.errors import InputError
+from hcsqc.core.parquet import read_parquet
 from hcsqc.core.schema import TableSchema, read_metadata, write_table
 from hcsqc.crops.shards import Shards
 
@@ -162,7 +162,7 @@ def read_variants(path: Path) -> tuple[dict[str, tuple[pd.Index, np.ndarray]], d
     Raises InputError if the file is no such table.
     """
     try:
-        table = pq.read_table(path)
+        table = read_parquet(path, ours=True)
         not_made = read_metadata(path)["not_made"]
         names = np.array(table["variant"].to_pylist(), dtype=object)
         crops = pd.Index(table["crop_id"].to_pylist())

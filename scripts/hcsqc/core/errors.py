@@ -18,3 +18,7 @@ def in_one_line(error: BaseException) -> str:
         return "it holds code, or is damaged"
     said = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
     return said or type(error).__name__
+
+
+class Damaged(InputError):
+    """A file that is no longer what was written."""

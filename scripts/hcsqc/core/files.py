@@ -1,12 +1,17 @@
-"""Files that appear whole or not at all, and digests of files."""
+"""Files that appear whole or not at all, and digests by which damage is noticed."""
 
 import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from stat import S_IMODE, S_IRUSR, S_IWUSR
+
+from hcsqc.core.errors import Damaged, InputError
+
+CONTENT_DIGEST = "content_sha256"  # key of JSON that holds the digest of the others
 
 
 @contextmanager
@@ -14,17 +19,29 @@ def atomic(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside `path` that replaces it when the block ends well.
 
     The file is flushed to disk before the rename, so that a full disk or a crash never
-    leaves a half-written file under the final name.
+    leaves a half-written file under the final name. Who may read it is what the umask says, also
+    where a library writes for its owner alone, as safetensors does.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield temporary
+        if S_IMODE(temporary.stat().st_mode) == S_IRUSR | S_IWUSR:
+            temporary.chmod(_usual_mode(temporary.with_suffix(".mode")))
         see_onto_disk(temporary)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _usual_mode(unused: Path) -> int:
+    """Return the permissions of a new file here; to ask the umask would set it in all threads."""
+    unused.touch()
+    try:
+        return S_IMODE(unused.stat().st_mode)
+    finally:
+        unused.unlink()
 
 
 @contextmanager
@@ -51,10 +68,59 @@ def write_json(value: object, path: str | Path) -> None:
         )
 
 
+def write_checked_json(value: Mapping[str, object], path: str | Path) -> None:
+    """Write a mapping as `write_json` does, with a digest of it as one key more."""
+    as_read = json.loads(json.dumps(value))
+    write_json({**value, CONTENT_DIGEST: _content_digest(as_read)}, path)
+
+
+def read_checked_json(path: str | Path) -> dict:
+    """Return the mapping that `write_checked_json` wrote, without its digest.
+
+    One without a digest, of another version or program, is taken as it is. Raises InputError if
+    it cannot be read, Damaged if it is not what was written.
+    """
+    again = "delete it and run again, which makes it anew"
+    try:
+        value = json.loads(Path(path).read_bytes())
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file") from error
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error})") from error
+    except ValueError as error:
+        raise Damaged(f"{path}: is damaged ({error}); {again}") from error
+    if not isinstance(value, dict):
+        raise Damaged(f"{path}: is damaged (it holds no keys); {again}")
+    if value.pop(CONTENT_DIGEST, None) not in (None, _content_digest(value)):
+        raise Damaged(
+            f"{path}: is damaged, or was changed by hand (its content does not match its "
+            f"{CONTENT_DIGEST}); {again}"
+        )
+    return value
+
+
+def _content_digest(value: Mapping[str, object]) -> str:
+    """Return the digest of a mapping that was read from JSON."""
+    return text_digest(json.dumps(value, sort_keys=True))
+
+
 def sha256(path: str | Path) -> str:
     """Return the hexadecimal SHA-256 of a file's bytes."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def check_sha256(path: str | Path, expected: object, source: str | Path) -> None:
+    """Raise Damaged unless a file's SHA-256 is that in `source`, InputError if it is missing."""
+    try:
+        found = sha256(path)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error})") from error
+    if found != expected:
+        raise Damaged(
+            f"{path}: is damaged, or not the file that {source} describes (its SHA-256 is another "
+            "one); delete both and run again, which makes them anew, or bring both again"
+        )
 
 
 def text_digest(text: str) -> str:

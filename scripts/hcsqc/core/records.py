@@ -16,7 +16,7 @@ from pathlib import Path
 
 from hcsqc.core.digest import SCRIPTS, code_digest
 from hcsqc.core.errors import InputError
-from hcsqc.core.files import sha256, text_digest, write_json
+from hcsqc.core.files import sha256, text_digest, write_checked_json, write_json
 from hcsqc.core.ids import job_key, stage_of
 
 PACKAGES = (
@@ -79,7 +79,7 @@ class Record:
     def __exit__(self, kind, error, trace) -> None:
         self._leave_out_outputs()
         if error is None:
-            write_json(self._as_json("FINISHED"), self.path)
+            write_checked_json(self._as_json("FINISHED"), self.path)
             self.failed.unlink(missing_ok=True)
         elif isinstance(error, KeyboardInterrupt):
             self.failed.unlink(missing_ok=True)

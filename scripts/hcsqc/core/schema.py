@@ -1,7 +1,7 @@
 """The tables that pass between the stages: names, keys, columns, types and units.
 
-Writers refuse anything else, readers check what they get, and every file carries the name and
-version of its producer.
+Writers refuse anything else, readers check what they get, damage included, and every file carries
+the name and version of its producer.
 """
 
 import json
@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from hcsqc import __version__
 from hcsqc.core.errors import InputError
 from hcsqc.core.files import atomic
+from hcsqc.core.parquet import check_sealed, read_parquet, write_sealed
 
 LABELS = ("normal", "abnormal")
 ARTEFACTS = (
@@ -315,7 +316,7 @@ def write_table(
         raise ValueError(f"{path}: {table.num_rows - distinct} repeated keys {table_schema.keys}")
     table = table.replace_schema_metadata(file_metadata(metadata))
     with atomic(path) as temporary:
-        pq.write_table(table, temporary)
+        write_sealed(table, temporary)
 
 
 def write_csv(
@@ -340,7 +341,8 @@ def for_spreadsheets(rows: pd.DataFrame, paths: Sequence[str] = ()) -> pd.DataFr
         column = rows.iloc[:, place]
         if not (pd.api.types.is_numeric_dtype(column) or pd.api.types.is_bool_dtype(column)):
             before = "./" if name in paths else "'"
-            made.isetitem(place, column.astype(object).map(partial(_no_formula, before=before)))
+            safe = column.astype(object).map(partial(_no_formula, before=before))
+            made.isetitem(place, safe.array)
     made.columns = [_no_formula(name, "'") for name in rows.columns]
     return made
 
@@ -362,7 +364,8 @@ def file_metadata(metadata: Mapping[str, object] | None) -> dict[str, str]:
 
 
 def read_metadata(path: str | Path) -> dict[str, object]:
-    """Return what `write_table` stored with a file."""
+    """Return what `write_table` stored with a file; raises InputError if it is damaged."""
+    check_sealed(path)
     stored = pq.read_schema(path).metadata or {}
     return {
         key.decode().removeprefix("hcsqc."): json.loads(value)
@@ -374,12 +377,9 @@ def read_metadata(path: str | Path) -> dict[str, object]:
 def read_table(path: str | Path, schema: str, columns: list[str] | None = None) -> pd.DataFrame:
     """Read a table (or some of its columns) and check it against its schema.
 
-    Raises InputError if the file is no such table.
+    Raises InputError if the file is no such table, or damaged.
     """
-    try:
-        table = pq.read_table(path)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise InputError(f"{path}: cannot be read as Parquet ({error})") from error
+    table = read_parquet(path, ours=True)
     expected = TABLES[schema].columns
     if table.schema.names != expected.names or any(
         table.schema.field(field.name).type != field.type for field in expected

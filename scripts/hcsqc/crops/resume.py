@@ -2,13 +2,14 @@
 
 A folder beside the shard holds the shard as far as it is written (without its footer), the tables
 of the fields that are done, and a journal that says how far both can be trusted. Only what the
-journal names counts, and the shard is on the disk before the journal says so.
+journal names counts, and the shard is on the disk before the journal says so. Of what is damaged
+nothing is taken up.
 """
 
 import fcntl
-import json
 import os
 import shutil
+import sys
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import compress
@@ -18,9 +19,9 @@ import numpy as np
 import pandas as pd
 
 from hcsqc.core.errors import InputError
-from hcsqc.core.files import see_onto_disk, write_json
+from hcsqc.core.files import read_checked_json, see_onto_disk, write_checked_json
 from hcsqc.core.schema import TABLES, read_table, write_table
-from hcsqc.crops.shards import ShardFormat, ShardWriter
+from hcsqc.crops.shards import ShardFormat, ShardWriter, crop_digests, digest_of_group
 
 
 class PartialPlate:
@@ -63,13 +64,13 @@ class PartialPlate:
         self._saving: Future[None] | None = None
         if journal:
             self._copy(self._file(journal["session"]), journal["groups"])
-            write_json(self._journal(), self._journal_path)
+            write_checked_json(self._journal(), self._journal_path)
             self._file(journal["session"]).unlink()
 
     @property
     def crops(self) -> int:
         """Crops that are written."""
-        return sum(count for _, count in self._writer.groups)
+        return sum(count for _, count, _ in self._writer.groups)
 
     def add(self, summary: dict, nuclei: dict[str, list], crops: np.ndarray | None) -> None:
         """Add a field: its row of `summary`, its columns of `nuclei`, and the crops it keeps."""
@@ -160,7 +161,7 @@ class PartialPlate:
         see_onto_disk(self._file(self._session))
         for path, (name, rows) in zip(paths, tables.items(), strict=True):
             write_table(rows, path, name)
-        write_json(journal, self._journal_path)
+        write_checked_json(journal, self._journal_path)
 
     def _saved(self) -> None:
         """Wait until the last checkpoint is on the disk; raise what went wrong."""
@@ -181,14 +182,26 @@ class PartialPlate:
         }
 
     def _read_journal(self) -> dict | None:
-        try:
-            journal = json.loads(self._journal_path.read_text(encoding="utf-8"))
-            size = self._file(journal["session"]).stat().st_size
-        except (OSError, ValueError, KeyError):
+        """Return the journal if what it names can be taken up, and say so if that is damaged."""
+        if not self._journal_path.exists():
             return None
-        ends = [begin + count * self.format.row_bytes for begin, count in journal["groups"]]
-        fits = journal["identity"] == self.identity and size >= max(ends, default=0)
-        return self._up_to_a_change(journal) if fits else None
+        try:
+            journal = read_checked_json(self._journal_path)
+            if journal["identity"] != self.identity:
+                return None
+            for name in ("nuclei", "summary"):
+                for number in range(journal["parts"]):
+                    read_table(self._part(name, number), name)
+            self._check_pixels(self._file(journal["session"]), journal["groups"])
+        except (InputError, OSError, KeyError, ValueError) as error:
+            print(
+                f"WARNING {self.shard}: what an earlier job has cropped is not taken up ({error}); "
+                "crops the plate from its beginning",
+                file=sys.stderr,
+                flush=True,
+            )
+            return None
+        return self._up_to_a_change(journal)
 
     def _up_to_a_change(self, journal: dict) -> dict | None:
         """Return the journal up to the checkpoint before the first image that was replaced."""
@@ -211,7 +224,18 @@ class PartialPlate:
         groups = journal["groups"][: written.index(crops)]
         return journal | {"fields": fields, "parts": len(kept), "groups": groups} if kept else None
 
-    def _copy(self, earlier: Path, groups: list[list[int]]) -> None:
+    def _check_pixels(self, path: Path, groups: list) -> None:
+        """Raise InputError unless the pixels of all groups are in the file as they were written."""
+        content = np.memmap(path, np.uint8, "r") if groups else np.empty(0, np.uint8)
+        for begin, count, digest in groups:
+            pixels = content[begin : begin + count * self.format.row_bytes]
+            if len(pixels) == count * self.format.row_bytes:
+                crops = pixels.reshape(count, self.format.row_bytes)
+                if digest_of_group(crop_digests(crops)) == digest:
+                    continue
+            raise InputError(f"{path}: is damaged, its pixels do not match their digest")
+
+    def _copy(self, earlier: Path, groups: list) -> None:
         """Write the crops of an earlier session anew, in the same row groups."""
         nuclei, _ = self.tables()
         kept = nuclei[nuclei["kept"]]
@@ -219,7 +243,7 @@ class PartialPlate:
         kept = kept.assign(nucleus_area_px=areas)
         content = np.memmap(earlier, np.uint8, "r") if groups else np.empty(0, np.uint8)
         done = 0
-        for begin, count in groups:
+        for begin, count, _ in groups:
             pixels = content[begin : begin + count * self.format.row_bytes]
             self._writer.add(
                 kept.iloc[done : done + count],

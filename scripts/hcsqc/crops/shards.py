@@ -3,11 +3,15 @@
 Pixels are a non-null fixed-size binary column in CHW order, uncompressed, without dictionary, one
 page per row group. To everyone else it is ordinary Parquet; here its rows are read through a
 memory map, by address. Where a file's layout is another, pyarrow reads it.
+
+Each crop has the digest of its pixels as a column. It is compared when a job reads the crop for the
+first time, so that a job that needs few crops reads no others. All else has a seal
+(`hcsqc.core.parquet`), which is compared when the shard is opened.
 """
 
 import json
 import threading
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,15 +21,24 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+import xxhash
 
-from hcsqc.core.errors import InputError
+from hcsqc.core.errors import Damaged, InputError, in_one_line
 from hcsqc.core.files import see_onto_disk
+from hcsqc.core.parquet import (
+    check_body,
+    damage,
+    is_sealed,
+    promise_seal,
+    set_seal,
+)
 from hcsqc.core.schema import file_metadata
 
 ROWS_PER_GROUP, BYTES_PER_GROUP = 256, 2**26  # whichever is less
 # A data page's header with its statistics; more than this is a layout that is not ours.
 LARGEST_PAGE_HEADER_BYTES = 256
-COLUMNS = ("crop_id", "field_id", "x_px", "y_px", "nucleus_area_px", "pixels")
+COLUMNS = ("crop_id", "field_id", "x_px", "y_px", "nucleus_area_px")  # all but these:
+DIGEST, PIXELS = "pixels_xxh3", "pixels"  # XXH3, 64 bits, of a crop's bytes; pixels are the last
 
 
 @dataclass(frozen=True)
@@ -71,7 +84,8 @@ class ShardFormat:
                 pa.field("x_px", pa.int32(), nullable=False),
                 pa.field("y_px", pa.int32(), nullable=False),
                 pa.field("nucleus_area_px", pa.int32(), nullable=False),
-                pa.field("pixels", pa.binary(self.row_bytes), nullable=False),
+                pa.field(DIGEST, pa.uint64(), nullable=False),
+                pa.field(PIXELS, pa.binary(self.row_bytes), nullable=False),
             ],
             metadata=file_metadata(metadata),
         )
@@ -81,15 +95,16 @@ class ShardWriter:
     """Write the crops of a plate to one shard, under a name that it does not keep.
 
     Memory holds one row group and what was added last. `groups` lists where the pixels of each
-    group that is written begin in the file, and how many crops it has.
+    group that is written begin in the file, how many crops it has, and `digest_of_group`.
     """
 
     def __init__(self, path: str | Path, shard_format: ShardFormat):
         self.format = shard_format
         self.schema = shard_format.arrow_schema()
-        self.groups: list[tuple[int, int]] = []
+        self.groups: list[tuple[int, int, str]] = []
         self.path = path
         self._file = pa.OSFile(str(path), "wb")  # a Python file would copy the pixels once more
+        # No checksums of pages: each byte has a digest already.
         self._writer = pq.ParquetWriter(
             self._file,
             self.schema,
@@ -117,13 +132,13 @@ class ShardWriter:
             )
         if not count:
             return
+        pixels = np.ascontiguousarray(pixels)
         column = pa.FixedSizeBinaryArray.from_buffers(
-            pa.binary(self.format.row_bytes),
-            count,
-            [None, pa.py_buffer(np.ascontiguousarray(pixels).data)],
+            pa.binary(self.format.row_bytes), count, [None, pa.py_buffer(pixels.data)]
         )
-        named = [pa.array(crops[name], self.schema.field(name).type) for name in COLUMNS[:-1]]
-        self._waiting.append(pa.Table.from_arrays([*named, column], schema=self.schema))
+        named = [pa.array(crops[name], self.schema.field(name).type) for name in COLUMNS]
+        columns = [*named, pa.array(crop_digests(pixels)), column]
+        self._waiting.append(pa.Table.from_arrays(columns, schema=self.schema))
         rows_per_group = self.format.rows_per_group
         while sum(len(rows) for rows in self._waiting) >= rows_per_group:
             self._write_group(rows_per_group)
@@ -142,8 +157,10 @@ class ShardWriter:
     def close(self) -> None:
         """Write what is left and the footer."""
         self.end_group()
+        promise_seal(self._writer)
         self._writer.close()
         self._file.close()
+        set_seal(self.path, _pixel_ranges(pq.read_metadata(self.path)))
 
     def abandon(self) -> None:
         """Stop without the crops that no row group holds yet; what is written stays."""
@@ -153,23 +170,28 @@ class ShardWriter:
 
     def _write_group(self, count: int) -> None:
         rows = pa.concat_tables(self._waiting)
-        self._writer.write_table(rows[:count])
+        group = rows[:count]
+        self._writer.write_table(group)
         # Pixels are the last column, so that a group ends with them.
-        self.groups.append((self._file.tell() - count * self.format.row_bytes, count))
+        begin = self._file.tell() - count * self.format.row_bytes
+        self.groups.append((begin, count, digest_of_group(group[DIGEST].to_numpy())))
         self._waiting = [rows[count:]] if len(rows) > count else []
 
 
 def read_format(path: str | Path) -> ShardFormat:
     """Return the format of a shard.
 
-    Raises InputError if the file is no shard.
+    Raises InputError if the file is no shard, or its footer is damaged.
     """
     try:
+        is_sealed(path)
         stored = pq.read_schema(path).metadata or {}
         values = {key: json.loads(stored[b"hcsqc." + key.encode()]) for key in _FORMAT_KEYS}
-    except (pa.ArrowInvalid, OSError, KeyError) as error:
+    except Damaged:
+        raise
+    except (InputError, pa.ArrowException, OSError, KeyError, ValueError) as error:
         raise InputError(
-            f"{path}: is no shard of crops ({error}); delete and crop again"
+            f"{path}: is no shard of crops ({in_one_line(error)}); delete and crop again"
         ) from error
     return ShardFormat(
         tuple(values["channels"]), values["size_px"], values["dtype"], values["scale"]
@@ -185,7 +207,8 @@ class Shards:
     def __init__(self, paths: Sequence[str | Path]):
         """Open the shards in the order of `paths`; rows are numbered through.
 
-        Raises InputError if there are none, or they do not share channels, size and type.
+        Raises InputError if there are none, one is damaged, or they do not share channels, size
+        and type.
         """
         if not paths:
             raise InputError("no shard of crops is given; list at least one plate")
@@ -203,10 +226,17 @@ class Shards:
                     f"{self.paths[0]} has {self.format.channels} {self.format.size_px} px "
                     f"{self.format.dtype}; crop all plates of a screen alike"
                 )
+        for path in self.paths:
+            if is_sealed(path):
+                check_body(path, _pixel_ranges(pq.read_metadata(path)))
         self._maps = [np.memmap(path, np.uint8, "r").data for path in self.paths]
         addresses = [row_addresses(path) for path in self.paths]
         self._in_place = [found is not None for found in addresses]
-        lengths = [pq.read_metadata(path).num_rows for path in self.paths]
+        digests = [_read(path, [DIGEST])[DIGEST].to_numpy() for path in self.paths]
+        self._digest = np.concatenate(digests)
+        # Of each row whether its pixels were compared with their digest.
+        self._checked = np.zeros(len(self._digest), bool)
+        lengths = [len(own) for own in digests]
         self._file = np.repeat(np.arange(len(self.paths), dtype=np.int32), lengths)
         self._address = np.concatenate(
             [
@@ -224,7 +254,7 @@ class Shards:
     def index(self) -> pd.DataFrame:
         """Everything but the pixels: a row per crop, in the order of the row numbers."""
         return pd.concat(
-            [pq.read_table(path, columns=list(COLUMNS[:-1])).to_pandas() for path in self.paths],
+            [_read(path, list(COLUMNS)).to_pandas() for path in self.paths],
             ignore_index=True,
         )
 
@@ -232,7 +262,8 @@ class Shards:
         """Return the crops at `rows` as n x C x H x W of the shard's type.
 
         They are put into `out`, contiguous and of that shape and type, if it is given: memory that
-        was used before is filled three times as fast as new memory.
+        was used before is filled three times as fast as new memory. Raises Damaged at the first
+        reading of a crop whose pixels are not those that were written.
         """
         shape = len(rows), *self.format.shape
         if out is None:
@@ -245,12 +276,20 @@ class Shards:
         files, addresses = self._file[rows].tolist(), self._address[rows].tolist()
         target = out.reshape(-1).view(np.uint8).data
         begins = range(0, len(target), row_bytes)
-        for begin, file, address in zip(begins, files, addresses, strict=True):
+        places = zip(rows.tolist(), begins, files, addresses, self._to_compare(rows), strict=True)
+        for row, begin, file, address, digest in places:
             if self._in_place[file]:
                 crop = self._maps[file][address : address + row_bytes]
             else:
                 crop = self._arrow_pixels(file)[address].as_py()
-            target[begin : begin + row_bytes] = crop
+            # Digested while it is near the processor; the map's own bytes could change in between.
+            copied = target[begin : begin + row_bytes]
+            copied[:] = crop
+            if digest is not None and xxhash.xxh3_64_intdigest(copied) != digest:
+                name = self.index["crop_id"].iloc[row]
+                why = f"the pixels of crop {name} do not match their digest"
+                raise damage(self.paths[file], why)
+        self._checked[rows] = True
         return out
 
     def read_composite(self, rows: Sequence[int] | np.ndarray, chosen: Sequence[str]) -> np.ndarray:
@@ -275,10 +314,17 @@ class Shards:
             )
         return rows
 
+    def _to_compare(self, rows: np.ndarray) -> list[int | None]:
+        """Return the digest of each row, None if it was compared before."""
+        checked, digests = self._checked[rows], self._digest[rows]
+        if checked.all():
+            return [None] * len(rows)
+        pairs = zip(checked.tolist(), digests.tolist(), strict=True)
+        return [None if done else digest for done, digest in pairs]
+
     def _arrow_pixels(self, file: int) -> pa.ChunkedArray:
         if file not in self._read_by_arrow:
-            table = pq.read_table(self.paths[file], columns=["pixels"], memory_map=True)
-            self._read_by_arrow[file] = table["pixels"]
+            self._read_by_arrow[file] = _read(self.paths[file], [PIXELS])[PIXELS]
         return self._read_by_arrow[file]
 
 
@@ -288,6 +334,42 @@ def shuffled_order(count: int, seed: int, epoch: int) -> np.ndarray:
     The shuffle is global: any crop may follow any other. It takes 8 bytes per crop, no pixels.
     """
     return np.random.default_rng((0, seed, epoch)).permutation(count)
+
+
+def crop_digests(pixels: np.ndarray) -> np.ndarray:
+    """Return the digest of each of n crops, contiguous n x C x H x W pixels, as uint64."""
+    return np.array([xxhash.xxh3_64_intdigest(crop.data) for crop in pixels], np.uint64)
+
+
+def digest_of_group(digests: np.ndarray) -> str:
+    """Return what stands for the digests of the crops of a row group."""
+    return xxhash.xxh3_64_hexdigest(np.ascontiguousarray(digests, np.uint64).data)
+
+
+def _read(path: str, columns: list[str]) -> pa.Table:
+    """Read some columns of a shard that is known to be whole, but for its pixels."""
+    try:
+        return pq.read_table(
+            path,
+            columns=columns,
+            partitioning=None,
+            memory_map=True,
+            page_checksum_verification=True,  # if another program wrote it with them
+        )
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise InputError(
+            f"{path}: is no shard of crops ({in_one_line(error)}); delete and crop again"
+        ) from error
+
+
+def _pixel_ranges(metadata: pq.FileMetaData) -> Iterator[tuple[int, int]]:
+    """Yield begin and end of the pixels of each row group of a shard of ours."""
+    size = metadata.schema.column(metadata.num_columns - 1).length
+    for number in range(metadata.num_row_groups):
+        group = metadata.row_group(number)
+        column = group.column(metadata.num_columns - 1)
+        end = column.data_page_offset + column.total_compressed_size
+        yield end - group.num_rows * size, end
 
 
 def row_addresses(path: str | Path) -> np.ndarray | None:
@@ -301,11 +383,11 @@ def row_addresses(path: str | Path) -> np.ndarray | None:
     content = np.memmap(path, np.uint8, "r")
     addresses = []
     for group in range(metadata.num_row_groups):
-        column = metadata.row_group(group).column(len(COLUMNS) - 1)
+        column = metadata.row_group(group).column(metadata.num_columns - 1)
         count = metadata.row_group(group).num_rows
         header = column.total_compressed_size - count * row_bytes
         plain = (
-            column.path_in_schema == "pixels"
+            column.path_in_schema == PIXELS
             and column.compression == "UNCOMPRESSED"
             and not column.has_dictionary_page
             and set(column.encodings) <= {"PLAIN", "RLE"}

@@ -4,7 +4,6 @@
 input, feature width and provenance. What follows asks only what `encoder.json` says.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -14,8 +13,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from hcsqc.core.errors import InputError, in_one_line
-from hcsqc.core.files import atomic, sha256, write_json
+from hcsqc.core.errors import Damaged, InputError, in_one_line
+from hcsqc.core.files import (
+    atomic,
+    check_sha256,
+    read_checked_json,
+    sha256,
+    write_checked_json,
+)
 from hcsqc.encoders.models import (
     InputSpec,
     build_for_input,
@@ -119,7 +124,8 @@ def save_encoder(encoder: Encoder, weights: Path) -> None:
             raise InputError(
                 f"{weights}: cannot be written ({error}); make room and start again"
             ) from error
-    write_json(_about(encoder) | {"sha256": sha256(weights)}, weights.with_suffix(".json"))
+    about = _about(encoder) | {"sha256": sha256(weights)}
+    write_checked_json(about, weights.with_suffix(".json"))
 
 
 def _about(encoder: Encoder) -> dict[str, object]:
@@ -161,10 +167,13 @@ def load_encoder(weights: Path) -> Encoder:
     Raises InputError if the files are missing, damaged, of another architecture or not finite, or
     if they ask for code that the config does not name: see `build_named`.
     """
-    described = weights.with_suffix(".json")
+    about_file = weights.with_suffix(".json")
     try:
-        about = json.loads(described.read_text(encoding="utf-8"))
+        about = read_checked_json(about_file)
+        check_sha256(weights, about.get("sha256"), about_file)
         tensors = load_file(weights)
+    except Damaged:
+        raise
     except Exception as error:  # safetensors raises its own, unexported kinds
         raise InputError(
             f"{weights}: cannot be read as an encoder ({in_one_line(error)})"
@@ -172,13 +181,13 @@ def load_encoder(weights: Path) -> Encoder:
     try:
         encoder = _empty(about)
     except KeyError as error:
-        raise InputError(f"{described}: has no {error}; make the encoder again") from error
+        raise InputError(f"{about_file}: has no {error}; make the encoder again") from error
     except (AttributeError, TypeError, ValueError) as error:
         raise InputError(
-            f"{described}: is not what an encoder's is ({in_one_line(error)}); make it again"
+            f"{about_file}: is not what an encoder's is ({in_one_line(error)}); make it again"
         ) from error
     except InputError as error:
-        raise InputError(f"{described}: {error}") from error
+        raise InputError(f"{about_file}: {error}") from error
     load_tensors(encoder.backbone, tensors, str(weights))
     encoder.backbone.eval()
     return encoder

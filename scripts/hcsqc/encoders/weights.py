@@ -6,7 +6,6 @@ reads only these two and opens no connection.
 """
 
 import errno
-import json
 import re
 import sys
 import warnings
@@ -23,8 +22,14 @@ import torch
 from huggingface_hub import try_to_load_from_cache
 from safetensors.torch import load_file, save_file
 
-from hcsqc.core.errors import InputError, in_one_line
-from hcsqc.core.files import atomic, sha256, write_json
+from hcsqc.core.errors import Damaged, InputError, in_one_line
+from hcsqc.core.files import (
+    atomic,
+    check_sha256,
+    read_checked_json,
+    sha256,
+    write_checked_json,
+)
 from hcsqc.core.torchvision_mend import import_timm
 from hcsqc.encoders.models import IMAGENET_MEAN, IMAGENET_STD, build_backbone, check_name
 
@@ -119,7 +124,7 @@ def save_weights(weights: Weights, path: Path) -> None:
         "provenance": dict(weights.provenance),
         "sha256": sha256(path),
     }
-    write_json(about, path.with_suffix(path.suffix + ".json"))
+    write_checked_json(about, path.with_suffix(path.suffix + ".json"))
 
 
 def kept_from_hub(path: Path, architecture: str) -> Weights | None:
@@ -128,9 +133,9 @@ def kept_from_hub(path: Path, architecture: str) -> Weights | None:
     They are not asked for again: the hub may be out of reach by now.
     """
     try:
-        about = json.loads(path.with_suffix(path.suffix + ".json").read_text(encoding="utf-8"))
+        about = read_checked_json(path.with_suffix(path.suffix + ".json"))
         is_whole = about["sha256"] == sha256(path)
-    except (OSError, ValueError, KeyError):
+    except (InputError, OSError, KeyError):
         return None
     from_hub = about["provenance"]["weights"] == "hub" and about["architecture"] == architecture
     return load_weights(path) if is_whole and from_hub else None
@@ -141,9 +146,13 @@ def load_weights(path: Path) -> Weights:
 
     Raises InputError if it is missing or damaged.
     """
+    about_file = path.with_suffix(path.suffix + ".json")
     try:
-        about = json.loads(path.with_suffix(path.suffix + ".json").read_text(encoding="utf-8"))
+        about = read_checked_json(about_file)
+        check_sha256(path, about.get("sha256"), about_file)
         tensors = load_file(path)
+    except Damaged:
+        raise
     except Exception as error:  # safetensors raises its own, unexported kinds
         raise InputError(
             f"{path}: cannot be read as weights ({in_one_line(error)}); delete it"

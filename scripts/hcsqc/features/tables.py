@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from hcsqc.core.errors import InputError, in_one_line
+from hcsqc.core.parquet import read_parquet
 from hcsqc.core.schema import features_schema
 
 
@@ -25,17 +25,11 @@ def read_feature_table(path: Path) -> tuple[pd.Index, np.ndarray]:
     It has `crop_id` and either `vector`, a list of numbers as long in every row, or numbers in all
     other columns. Raises InputError if it has not, or repeats a crop.
     """
-    try:
-        table = pq.read_table(path)
-        names = table.column_names
-        crops = pd.Index(table["crop_id"].to_pylist() if "crop_id" in names else [])
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise InputError(
-            f"{path}: cannot be read as Parquet ({in_one_line(error)}); if it was cut short or "
-            "damaged, make it again"
-        ) from error
+    table = read_parquet(path)
+    names = table.column_names
     if "crop_id" not in names:
         raise InputError(f"{path}: has no column crop_id; it has {', '.join(names)}")
+    crops = pd.Index(table["crop_id"].to_pylist())
     if crops.has_duplicates:
         raise InputError(f"{path}: lists crop {crops[crops.duplicated()][0]} more than once")
     try:

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
-import pyarrow.parquet as pq
 
 from hcsqc.core.errors import InputError
 from hcsqc.core.ids import is_copy, split_field_id
+from hcsqc.core.parquet import read_footer
 from hcsqc.core.schema import read_table, write_csv
 from hcsqc.labels.agreement import PAIR_COLUMNS, agreement, disagreements
 from hcsqc.labels.match import (
@@ -94,7 +94,7 @@ def labels_of_truth(
     Raises InputError if none of the crops lies in an evaluation well.
     """
     kept = nuclei[nuclei["kept"]]
-    derived = "crop_id" in pq.read_schema(paths[0]).names
+    derived = "crop_id" in read_footer(paths[0]).schema.names
     if derived:
         truth = pd.concat([read_table(path, "crop_truth") for path in paths])
         whole = kept.merge(truth, on="crop_id", validate="one_to_one")

@@ -1,4 +1,8 @@
-"""Checkpoints of a training run: whole states in a folder, the last two of them."""
+"""Checkpoints of a training run: whole states in a folder, the last two of them.
+
+A file is what `torch.save` writes, then the digest of that (XXH3, 128 bits), which `torch.load` has
+no use for: it does not compare the checksums of its own archive.
+"""
 
 import json
 import sys
@@ -6,10 +10,14 @@ from io import BytesIO
 from pathlib import Path
 
 import torch
+import xxhash
 from torch import Tensor
 
 from hcsqc.core.errors import InputError
 from hcsqc.core.files import atomic
+
+DIGEST_BYTES = 16
+CHUNK_BYTES = 2**22
 
 
 class Checkpoints:
@@ -31,6 +39,11 @@ class Checkpoints:
                 torch.save({**state, "identity": json.dumps(self.identity)}, temporary)
             except RuntimeError as error:  # how torch says that a write has failed
                 raise OSError(str(error).splitlines()[0]) from error
+            with open(temporary, "r+b") as file:
+                digest = xxhash.xxh3_128()
+                while content := file.read(CHUNK_BYTES):
+                    digest.update(content)
+                file.write(digest.digest())
         for old in self._paths()[:-2]:
             old.unlink()
 
@@ -42,13 +55,16 @@ class Checkpoints:
         """
         for path in reversed(self._paths()):
             try:
-                content = BytesIO(path.read_bytes())
+                content = path.read_bytes()
             except (OSError, MemoryError) as error:
                 raise InputError(
                     f"{self.label}: checkpoint {path} cannot be read ({error}); start again"
                 ) from error
             try:
-                state = torch.load(content, map_location="cpu", weights_only=True)
+                content, digest = content[:-DIGEST_BYTES], content[-DIGEST_BYTES:]
+                if xxhash.xxh3_128_digest(content) != digest:
+                    raise ValueError("its content does not match its digest")
+                state = torch.load(BytesIO(content), map_location="cpu", weights_only=True)
                 identity = json.loads(state.pop("identity"))
             except Exception as error:  # zip, pickle and JSON errors alike
                 self._warn(f"{path} cannot be read ({error}); the one before it is tried")

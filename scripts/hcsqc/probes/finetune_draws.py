@@ -1,6 +1,5 @@
 """Fine-tuning draw by draw: the crops of all screens, the settings, the predictions."""
 
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import pandas as pd
 from torch import nn
 
 from hcsqc.core.errors import InputError
+from hcsqc.core.files import read_checked_json
 from hcsqc.core.ids import screen_and_plate, screen_of
 from hcsqc.crops.shards import Shards
 from hcsqc.encoders.store import Encoder, check_composite
@@ -56,7 +56,7 @@ def chosen_settings(choice: Path) -> FinetuneSettings:
 
     Where the labels did not carry the search's budget, nothing is trained: any settings do.
     """
-    chosen = json.loads(choice.read_text(encoding="utf-8"))["chosen"]
+    chosen = read_checked_json(choice)["chosen"]
     if chosen is None:
         return FinetuneSettings(1, 1, 0.0, 0.0, 0.0, (), 1.0, FROZEN, 0)
     return FinetuneSettings(**chosen | {"milestones": tuple(chosen["milestones"])})

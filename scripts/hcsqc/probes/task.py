@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pyarrow.parquet as pq
 
 from hcsqc.core.errors import InputError
 from hcsqc.core.ids import probe_job, screen_of
+from hcsqc.core.parquet import read_parquet
 from hcsqc.core.schema import TABLES, read_table
 from hcsqc.labels.splits import largest_budget, training_crops
 
@@ -106,7 +106,7 @@ def read_features(paths: Sequence[Path]) -> tuple[pd.Index, np.ndarray]:
     """
     crops, matrices = [], []
     for path in paths:
-        table = pq.read_table(path)
+        table = read_parquet(path, ours=True)
         vector = table["vector"].combine_chunks()
         matrix = np.asarray(vector.flatten()).reshape(len(table), -1)
         if not np.isfinite(matrix).all():

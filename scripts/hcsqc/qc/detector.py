@@ -5,7 +5,6 @@ needs no seed, is a handful of numbers, and gives probabilities: the mean of ten
 without a tenth of the wells. Others, fitted to the abnormal labels, name the most likely artefact.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -14,8 +13,14 @@ import numpy as np
 import pandas as pd
 from safetensors.numpy import load_file, save_file
 
-from hcsqc.core.errors import InputError
-from hcsqc.core.files import atomic, write_json
+from hcsqc.core.errors import Damaged, InputError
+from hcsqc.core.files import (
+    atomic,
+    check_sha256,
+    read_checked_json,
+    sha256,
+    write_checked_json,
+)
 from hcsqc.encoders.store import Encoder, load_encoder, save_encoder
 from hcsqc.labels.folds import held_out_fold
 from hcsqc.probes.frozen.logistic import (
@@ -35,6 +40,7 @@ CLIP_SDS = 3.0  # from the mean on real crops: a feature that is further counts 
 GAIN = 0.01  # of recall, that one classifier per kind is worth its many numbers
 QUANTILES = np.linspace(0, 1, 101)
 REFERENCE = ("feature_mean", "feature_sd", "clip_sds", "score_quantiles")
+CLASSIFIER_DIGEST = "classifier_sha256"
 SINGLE, BY_KIND = "logistic", "logistic by kind"
 
 
@@ -314,19 +320,24 @@ def save_detector(detector: Detector, folder: Path) -> None:
     with atomic(folder / CLASSIFIER) as temporary:
         save_file({name: np.ascontiguousarray(value) for name, value in numbers.items()}, temporary)
     names = {"artefacts": list(detector.artefacts), "kinds": list(kinds)}
-    write_json(detector.about | names, folder / ABOUT)
+    digest = {CLASSIFIER_DIGEST: sha256(folder / CLASSIFIER)}
+    write_checked_json(detector.about | names | digest, folder / ABOUT)
 
 
 def load_detector(folder: Path) -> Detector:
     """Read a detector that `save_detector` wrote; raises InputError if it cannot."""
     encoder = load_encoder(folder / ENCODER)
     try:
-        about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
+        about = read_checked_json(folder / ABOUT)
+        if digest := about.pop(CLASSIFIER_DIGEST, None):  # it is younger than the folder's form
+            check_sha256(folder / CLASSIFIER, digest, folder / ABOUT)
         numbers = load_file(folder / CLASSIFIER)
         artefacts = {name: _fitted(numbers, name) for name in about["artefacts"]}
         kinds = {name: _fitted(numbers, f"kind.{name}") for name in about.get("kinds", [])}
         classifier = AnyKind(kinds) if kinds else _fitted(numbers, "abnormal")
         reference = {name: numbers[name] for name in REFERENCE}
+    except Damaged:
+        raise
     except Exception as error:  # safetensors raises its own, unexported kinds
         raise InputError(
             f"{folder}: cannot be read as a detector ({error}); name the folder qc/detector of a "

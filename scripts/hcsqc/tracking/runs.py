@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from hcsqc.core.errors import InputError
-from hcsqc.core.files import sha256, text_digest
+from hcsqc.core.files import read_checked_json, sha256, text_digest
 from hcsqc.core.ids import ProbeJob, names_of, probe_job
 from hcsqc.core.schema import for_spreadsheets, read_table
 from hcsqc.probes.metrics import METRICS, THRESHOLD
@@ -129,7 +129,7 @@ def _records(folder: Path) -> Iterator[dict]:
         if path.name == "failed.json" and path.with_name("run.json").exists():
             continue
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = read_checked_json(path)
             missing = [name for name in RECORD_KEYS if name not in content]
             if missing:
                 raise ValueError(f"no '{missing[0]}'")

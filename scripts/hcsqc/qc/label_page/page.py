@@ -22,6 +22,7 @@ from hcsqc.core.errors import InputError
 from hcsqc.core.files import text_digest
 from hcsqc.core.html import render
 from hcsqc.core.ids import plate_of, split_field_id
+from hcsqc.core.parquet import read_parquet
 from hcsqc.core.schema import ARTEFACTS
 from hcsqc.crops.shards import Shards, composite, read_format
 from hcsqc.labels.match import FILE_COLUMNS
@@ -145,7 +146,7 @@ def diverse(
     wanted = pd.Index(crops)
     found = pd.concat(
         [
-            pq.read_table(path, columns=["crop_id"])
+            read_parquet(path, ["crop_id"])
             .to_pandas()
             .rename_axis("row")
             .reset_index()
@@ -175,7 +176,7 @@ def _fit_nothing(
 
 def _vectors(path: Path, pool: pd.DataFrame) -> np.ndarray:
     """Return the features (n x width) of the rows of one table."""
-    vectors = pq.read_table(path, columns=["vector"])["vector"].take(pa.array(pool["row"]))
+    vectors = read_parquet(path, ["vector"])["vector"].take(pa.array(pool["row"]))
     matrix = np.asarray(vectors.combine_chunks().flatten()).reshape(len(pool), -1)
     bad = ~np.isfinite(matrix).all(axis=1)
     if bad.any():

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pyarrow.parquet as pq
 
 from hcsqc.core.errors import InputError
 from hcsqc.core.ids import within_field
+from hcsqc.core.parquet import read_footer
 from hcsqc.features.tables import read_feature_table
 from hcsqc.qc.phenotypes import MOCK
 from hcsqc.qc.report.figures import (
@@ -347,7 +347,7 @@ def compound_groups(crops: pd.DataFrame, compounds: pd.DataFrame) -> pd.Categori
 
 def _read_features(paths: Sequence[Path]) -> tuple[np.ndarray, np.ndarray]:
     # A plate without a crop has a table without rows.
-    paths = [path for path in paths if pq.read_metadata(path).num_rows]
+    paths = [path for path in paths if read_footer(path).num_rows]
     if not paths:
         return np.empty(0, object), np.empty((0, 0), np.float32)
     tables = [read_feature_table(path) for path in paths]

@@ -1,6 +1,5 @@
 """What the quality control of a screen found, read from its folder."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from hcsqc.core.errors import InputError
+from hcsqc.core.files import read_checked_json
 from hcsqc.core.schema import as_written, check_columns, read_table
 
 # Columns of the tables that are read; all else is ignored.
@@ -55,7 +55,7 @@ def read_results(folder: Path) -> Results:
                     f"{folder / name}.csv: {int(tables[name][column].sum())} cells {column}, but "
                     f"cells.parquet has {count}; make all tables of the screen anew"
                 )
-    return Results(cells=cells, **tables, threshold=read_json(folder / "threshold.json"))
+    return Results(cells=cells, **tables, threshold=read_checked_json(folder / "threshold.json"))
 
 
 def _read_csv(path: Path, columns: str) -> pd.DataFrame:
@@ -80,17 +80,6 @@ def _read_csv(path: Path, columns: str) -> pd.DataFrame:
         else:
             table[column] = as_written(table[column])
     return table
-
-
-def read_json(path: Path) -> dict:
-    """Read a JSON object; raises InputError if the file holds none."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read as JSON ({error}); make it anew") from error
-    if not isinstance(found, dict):
-        raise InputError(f"{path}: must be an object of JSON, not a {type(found).__name__}")
-    return found
 
 
 def read_truth(path: Path) -> pd.DataFrame:
