@@ -103,8 +103,8 @@ def train_on(paths: list[Path], args, record, began: float, on_point) -> None:
         record.metrics = {"diverged": 1.0, "collapsed": 1.0}
         return
     if args.output:
-        trained = describe_encoder(result.backbone, result.input_spec, collapsed=result.collapsed)
-        save_encoder(trained, args.output)
+        about = {"collapsed": result.collapsed, "device": f"{result.device}, {result.precision}"}
+        save_encoder(describe_encoder(result.backbone, result.input_spec, **about), args.output)
     if args.snapshots_output:
         snapshots.copy_to(args.snapshots_output)
     record.parameters |= {"precision": result.precision}

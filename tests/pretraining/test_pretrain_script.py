@@ -101,6 +101,8 @@ def test_ssl_pretraining_writes_encoder_snapshots_and_curves(plate, tmp_path, mo
     record = run(plate, tmp_path, monkeypatch, snapshots_output=epochs)
     encoder = load_encoder(tmp_path / "encoder.safetensors")
     assert (encoder.kind, encoder.provenance["collapsed"]) == ("ssl", False)
+    device = encoder.provenance["device"]
+    assert device == f"{record['cost']['device']}, {record['parameters']['precision']}"
     kept = [load_encoder(path) for path in sorted(epochs.glob("*.safetensors"))]
     assert [snapshot.provenance["epoch"] for snapshot in kept] == [0, 1, 2]
     last, end = (e.backbone.state_dict() for e in (kept[-1], encoder))
