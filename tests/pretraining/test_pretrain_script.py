@@ -11,6 +11,7 @@ import pytest
 import torch
 import yaml
 
+from hcsqc.core import files
 from hcsqc.core.errors import InputError
 from hcsqc.core.files import text_digest, write_json
 from hcsqc.crops.shards import ShardFormat, Shards, ShardWriter
@@ -248,7 +249,7 @@ def test_ssl_a_disk_without_locks_refuses_nobody(plate, tmp_path, monkeypatch):
     def fail(*_):
         raise OSError("no locks available")
 
-    monkeypatch.setattr(checkpoint_folder.fcntl, "flock", fail)
+    monkeypatch.setattr(files.fcntl, "flock", fail)
     run(plate, tmp_path, monkeypatch)
     assert (tmp_path / "encoder.safetensors").exists()
 
