@@ -97,7 +97,7 @@ def test_a_study_whose_snakemake_is_killed_again_and_again_ends_as_if_nothing_ha
     assert "Nothing to be done" in run(project, *COMMAND)[1]
 
 
-def test_snakemake_killed_alone_says_what_to_do_and_the_command_then_goes_on(tmp_path):
+def test_snakemake_that_was_killed_says_what_to_do_and_the_command_then_goes_on(tmp_path):
     project = Project(tmp_path / "project")
     crops = ("crops", *COMMAND)
     driver = start(project, *crops)
