@@ -35,6 +35,7 @@ help:
 EXAMPLE := examples/bbbc022
 
 demo: .venv/installed
+	@echo "Whatever stops it, make demo goes on; if Snakemake itself was killed, .venv/bin/snakemake --unlock comes first."
 	snakemake --profile profiles/demo all qc
 	snakemake qc --cores all --configfile $(EXAMPLE)/study.yaml
 	snakemake qc --cores all --configfile $(EXAMPLE)/study.yaml $(EXAMPLE)/labelled.yaml

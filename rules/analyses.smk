@@ -48,10 +48,10 @@ rule rank_encoders:
         probes=JUDGED,
         code=code_digest("analyses/rank_encoders.py"),
     shell:
-        '"$HCSQC" analyses/rank_encoders.py --scores {input.scores:q} --replicates {input.replicates:q}'
+        '"$HCSQC" --log {log:q} analyses/rank_encoders.py --scores {input.scores:q} --replicates {input.replicates:q}'
         " --train-screen {params.train:q} --probes {params.probes:q} --pairs {output.pairs:q}"
         " --ranking {output.ranking:q} --figure {output.figure:q}"
-        " --record {output.record:q} 2>&1 | tee {log:q}"
+        " --record {output.record:q}"
 
 
 rule fit_learning_curves:
@@ -83,11 +83,11 @@ rule fit_learning_curves:
         probes=JUDGED,
         code=code_digest("analyses/fit_learning_curves.py"),
     shell:
-        '"$HCSQC" analyses/fit_learning_curves.py --scores {input.scores:q}'
+        '"$HCSQC" --log {log:q} analyses/fit_learning_curves.py --scores {input.scores:q}'
         " --replicates {input.replicates:q} --config {input.config:q}"
         " --train-screen {params.train:q} --probes {params.probes:q}"
         " --curves {output.curves:q} --drops {output.drops:q} --figure {output.figure:q}"
-        " --record {output.record:q} 2>&1 | tee {log:q}"
+        " --record {output.record:q}"
 
 
 rule tabulate_dose_response:
@@ -118,11 +118,11 @@ rule tabulate_dose_response:
         replicates=config["evaluation"]["replicates"],
         code=code_digest("analyses/tabulate_dose_response.py"),
     shell:
-        '"$HCSQC" analyses/tabulate_dose_response.py --predictions {input.predictions:q}'
+        '"$HCSQC" --log {log:q} analyses/tabulate_dose_response.py --predictions {input.predictions:q}'
         " --labels {input.labels:q} --train-screen {params.train:q}"
         " --replicates {params.replicates} --seed 0 --output {output.table:q}"
         " --misses {output.misses:q} --figure {output.figure:q}"
-        " --record {output.record:q} 2>&1 | tee {log:q}"
+        " --record {output.record:q}"
 
 
 rule probe_unseen_artefacts:
@@ -147,10 +147,10 @@ rule probe_unseen_artefacts:
         settings=DIAGNOSTIC_PROBE,
         code=code_digest("analyses/probe_unseen_artefacts.py"),
     shell:
-        '"$HCSQC" analyses/probe_unseen_artefacts.py --features {input.features:q}'
+        '"$HCSQC" --log {log:q} analyses/probe_unseen_artefacts.py --features {input.features:q}'
         " --splits {input.splits:q} --labels {input.labels:q} --budgets {params.budgets}"
         " --draws {params.draws} --seed {wildcards.seed} {params.settings}"
-        " --output {output.table:q} --record {output.record:q} 2>&1 | tee {log:q}"
+        " --output {output.table:q} --record {output.record:q}"
 
 
 rule compare_label_selection:
@@ -176,11 +176,11 @@ rule compare_label_selection:
         settings=DIAGNOSTIC_PROBE,
         code=code_digest("analyses/compare_label_selection.py"),
     shell:
-        '"$HCSQC" analyses/compare_label_selection.py --features {input.features:q}'
+        '"$HCSQC" --log {log:q} analyses/compare_label_selection.py --features {input.features:q}'
         " --splits {input.splits:q} --budgets {params.budgets} --draws {params.draws}"
         " --replicates {params.replicates} --seed {wildcards.seed} {params.settings}"
         " --output {output.scores:q} --differences {output.differences:q}"
-        " --record {output.record:q} 2>&1 | tee {log:q}"
+        " --record {output.record:q}"
 
 
 rule embed_shift_variants:
@@ -211,11 +211,10 @@ rule embed_shift_variants:
         factor=pixel_factor_flag,
         code=code_digest("analyses/embed_shift_variants.py"),
     shell:
-        '"$HCSQC" analyses/embed_shift_variants.py --encoder {input.encoder:q}'
+        '"$HCSQC" --log {log:q} analyses/embed_shift_variants.py --encoder {input.encoder:q}'
         " --labels {input.labels:q} --crops {input.crops:q} --composite {params.composite:q}"
         " --most-channels {params.most_channels} {params.factor} {params.settings}"
         " --threads {threads} --output {output.variants:q} --record {output.record:q}"
-        " 2>&1 | tee {log:q}"
 
 
 rule diagnose_shift:
@@ -247,12 +246,12 @@ rule diagnose_shift:
         settings=DIAGNOSTIC_PROBE,
         code=code_digest("analyses/diagnose_shift.py"),
     shell:
-        '"$HCSQC" analyses/diagnose_shift.py --source-features {input.source:q}'
+        '"$HCSQC" --log {log:q} analyses/diagnose_shift.py --source-features {input.source:q}'
         " --splits {input.splits:q} --target-features {input.targets:q}"
         " --target-labels {input.labels:q} --variants {input.variants:q}"
         " --budgets {params.budgets} --draws {params.draws} --label-counts {params.labels}"
         " --encoder {wildcards.encoder:q} --seed {wildcards.seed} {params.settings}"
-        " --output {output.scores:q} --record {output.record:q} 2>&1 | tee {log:q}"
+        " --output {output.scores:q} --record {output.record:q}"
 
 
 rule report_shift:
@@ -284,7 +283,7 @@ rule report_shift:
         screens=LABELLED,
         code=code_digest("analyses/report_shift.py"),
     shell:
-        '"$HCSQC" analyses/report_shift.py --scores {input.scores:q}'
+        '"$HCSQC" --log {log:q} analyses/report_shift.py --scores {input.scores:q}'
         " --predictions {input.predictions:q} --screens {params.screens:q}"
         " --table {output.table:q} --causes {output.causes:q} --diagnosis {output.diagnosis:q}"
-        " --histograms {output.histograms:q} --record {output.record:q} 2>&1 | tee {log:q}"
+        " --histograms {output.histograms:q} --record {output.record:q}"

@@ -52,12 +52,12 @@ rule crop_plate:
         ),
         code=code_digest("crops/crop_plate.py"),
     shell:
-        '"$HCSQC" crops/crop_plate.py --fields {input.fields:q} --scale {input.scale:q}'
+        '"$HCSQC" --log {log:q} crops/crop_plate.py --fields {input.fields:q} --scale {input.scale:q}'
         " --illumination {input.illumination:q} {params.locations}"
         " --images {params.images:q} {params.screen} --crop-px-per-px {params.resolution}"
         " {params.settings} --threads {threads}"
         " --crops {output.crops:q} --nuclei {output.nuclei:q} --summary {output.summary:q}"
-        " --record {output.record:q} 2>&1 | tee {log:q}"
+        " --record {output.record:q}"
 
 
 rule plot_nuclei:
@@ -81,11 +81,11 @@ rule plot_nuclei:
         pictured=PICTURED_FIELDS,
         code=code_digest("crops/plot_nuclei.py"),
     shell:
-        '"$HCSQC" crops/plot_nuclei.py --fields {input.fields:q} --scale {input.scale:q}'
+        '"$HCSQC" --log {log:q} crops/plot_nuclei.py --fields {input.fields:q} --scale {input.scale:q}'
         " --nuclei {input.nuclei:q} --summary {input.summary:q}"
         " --images {params.images:q} {params.screen}"
         " --pictured {params.pictured}"
-        " --output {output.figure:q} --record {output.record:q} 2>&1 | tee {log:q}"
+        " --output {output.figure:q} --record {output.record:q}"
 
 
 rule derive_plate:
@@ -115,9 +115,9 @@ rule derive_plate:
         copies=lambda wc: screen_entry(wc).get("copies", 1),
         code=code_digest("crops/derive_plate.py"),
     shell:
-        '"$HCSQC" crops/derive_plate.py --screen {wildcards.screen:q}'
+        '"$HCSQC" --log {log:q} crops/derive_plate.py --screen {wildcards.screen:q}'
         " --parent-crops {input.crops:q} --scale {input.scale:q} {params.settings}"
         " --nucleus-channel {params.nucleus:q} --nucleus-diameter-px {params.diameter}"
         " --copies {params.copies}"
         " --crops {output.crops:q} --nuclei {output.nuclei:q} --summary {output.summary:q}"
-        " --truth {output.truth:q} --record {output.record:q} 2>&1 | tee {log:q}"
+        " --truth {output.truth:q} --record {output.record:q}"

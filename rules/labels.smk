@@ -39,12 +39,12 @@ rule label_screen:
         ),
         code=code_digest("labels/label_screen.py"),
     shell:
-        '"$HCSQC" labels/label_screen.py --screen {wildcards.screen:q} --nuclei {input.nuclei:q}'
+        '"$HCSQC" --log {log:q} labels/label_screen.py --screen {wildcards.screen:q} --nuclei {input.nuclei:q}'
         " --truth {input.truth:q} --label-files {input.labels:q}"
         " --evaluation-wells {params.wells:q} {params.settings} --window-px {params.window}"
         " --output {output.labels:q} --random {output.random:q} --unmatched {output.unmatched:q}"
         " --disagreements {output.disagreements:q}"
-        " --record {output.record:q} 2>&1 | tee {log:q}"
+        " --record {output.record:q}"
 
 
 rule split_labels:
@@ -79,6 +79,6 @@ rule split_labels:
         ),
         code=code_digest("labels/split_labels.py"),
     shell:
-        '"$HCSQC" labels/split_labels.py --labels {input.labels:q}'
+        '"$HCSQC" --log {log:q} labels/split_labels.py --labels {input.labels:q}'
         " --evaluation-wells {params.wells:q} {params.settings}"
-        " --output {output.splits:q} --record {output.record:q} 2>&1 | tee {log:q}"
+        " --output {output.splits:q} --record {output.record:q}"

@@ -41,13 +41,13 @@ rule pretrain_trial:
         study=config["study"]["name"],
         code=pretraining_code,
     shell:
-        '"$HCSQC" pretraining/pretrain.py {params.settings} --seed {params.seed}'
+        '"$HCSQC" --log {log:q} pretraining/pretrain.py {params.settings} --seed {params.seed}'
         " --crops {input.crops:q} --composite {params.composite:q}"
         " --without-wells {params.wells:q} --at-most-crops {params.crops}"
         " --checkpoints {params.checkpoints:q}"
         " --limit-minutes {resources.runtime} --scratch={resources.scratch:q} --threads {threads}"
         " --tracking-uri={resources.tracking:q} --study {params.study:q}"
-        " --record {output.record:q} 2>&1 | tee {log:q}"
+        " --record {output.record:q}"
 
 
 rule choose_pretraining:
@@ -68,10 +68,15 @@ rule choose_pretraining:
     conda:
         "../envs/core.yaml"
     params:
+        checkpoints=lambda wc: [
+            f"{STUDY}/search/{wc.encoder}/{trial}"
+            for trial in settings.search_trials(config, wc.encoder)
+        ],
         code=code_digest("pretraining/choose_pretraining.py"),
     shell:
-        '"$HCSQC" pretraining/choose_pretraining.py --trials {input.trials:q}'
-        " --output {output.choice:q} --record {output.record:q} 2>&1 | tee {log:q}"
+        '"$HCSQC" --log {log:q} pretraining/choose_pretraining.py --trials {input.trials:q}'
+        " --checkpoints {params.checkpoints:q}"
+        " --output {output.choice:q} --record {output.record:q}"
 
 
 rule pretrain:
@@ -108,13 +113,13 @@ rule pretrain:
         study=config["study"]["name"],
         code=pretraining_code,
     shell:
-        '"$HCSQC" pretraining/pretrain.py {params.settings} {params.choice} --seed {wildcards.seed}'
+        '"$HCSQC" --log {log:q} pretraining/pretrain.py {params.settings} {params.choice} --seed {wildcards.seed}'
         " --crops {input.crops:q} --composite {params.composite:q}"
         " --without-wells {params.wells:q} --checkpoints {params.checkpoints:q}"
         " --limit-minutes {resources.runtime} --scratch={resources.scratch:q} --threads {threads}"
         " --tracking-uri={resources.tracking:q} --study {params.study:q}"
         " --output {output.weights:q} --snapshots-output {output.snapshots:q}"
-        " --record {output.record:q} 2>&1 | tee {log:q}"
+        " --record {output.record:q}"
 
 
 rule plot_pretraining:
@@ -130,10 +135,12 @@ rule plot_pretraining:
     conda:
         "../envs/core.yaml"
     params:
+        checkpoints=f"{STUDY}/encoders/{{encoder}}/seed{{seed}}/checkpoints",
         code=code_digest("pretraining/plot_pretraining.py"),
     shell:
-        '"$HCSQC" pretraining/plot_pretraining.py --pretraining {input.record:q}'
-        " --output {output.figure:q} --record {output.record:q} 2>&1 | tee {log:q}"
+        '"$HCSQC" --log {log:q} pretraining/plot_pretraining.py --pretraining {input.record:q}'
+        " --checkpoints {params.checkpoints:q}"
+        " --output {output.figure:q} --record {output.record:q}"
 
 
 rule score_epochs:
@@ -163,8 +170,8 @@ rule score_epochs:
         knn=flags(settings.probe_settings(config, "knn")),
         code=code_digest("pretraining/score_epochs.py"),
     shell:
-        '"$HCSQC" pretraining/score_epochs.py --snapshots {input.snapshots:q}'
+        '"$HCSQC" --log {log:q} pretraining/score_epochs.py --snapshots {input.snapshots:q}'
         " --splits {input.splits:q} --crops {input.crops:q} --composite {params.composite:q}"
         " {params.reading} --budget {params.budget} --draws {params.draws}"
         " {params.knn} --threads {threads}"
-        " --output {output.scores:q} --record {output.record:q} 2>&1 | tee {log:q}"
+        " --output {output.scores:q} --record {output.record:q}"

@@ -37,10 +37,10 @@ rule probe:
         shuffle=shuffle_flag,
         code=probe_code,
     shell:
-        '"$HCSQC" probes/probe_features.py --kind {params.kind} --features {input.features:q} --splits {input.splits:q}'
+        '"$HCSQC" --log {log:q} probes/probe_features.py --kind {params.kind} --features {input.features:q} --splits {input.splits:q}'
         " --shift-labels {input.shift:q} --budget {wildcards.budget} --draws {params.draws} {params.shuffle}"
         " --seed {wildcards.seed} {params.settings}"
-        " --output {output.predictions:q} --record {output.record:q} 2>&1 | tee {log:q}"
+        " --output {output.predictions:q} --record {output.record:q}"
 
 
 rule search_finetuning:
@@ -69,10 +69,10 @@ rule search_finetuning:
         settings=lambda wc: flags(settings.probe_settings(config, wc.probe)),
         code=code_digest("probes/search_finetuning.py"),
     shell:
-        '"$HCSQC" probes/search_finetuning.py --encoder {input.encoder:q} --splits {input.splits:q}'
+        '"$HCSQC" --log {log:q} probes/search_finetuning.py --encoder {input.encoder:q} --splits {input.splits:q}'
         " --crops {input.crops:q} --composite {params.composite:q} --budget {wildcards.budget}"
         " --seed {wildcards.seed} {params.settings} --threads {threads}"
-        " --output {output.choice:q} --record {output.record:q} 2>&1 | tee {log:q}"
+        " --output {output.choice:q} --record {output.record:q}"
 
 
 rule finetune:
@@ -108,11 +108,11 @@ rule finetune:
         shuffle=shuffle_flag,
         code=code_digest("probes/finetune.py"),
     shell:
-        '"$HCSQC" probes/finetune.py --encoder {input.encoder:q} --splits {input.splits:q}'
+        '"$HCSQC" --log {log:q} probes/finetune.py --encoder {input.encoder:q} --splits {input.splits:q}'
         " --shift-labels {input.shift:q} --crops {input.crops:q}"
         " --composites {params.composites:q} --budget {wildcards.budget} --draws {params.draws} {params.shuffle}"
         " --seed {wildcards.seed} {params.settings} --threads {threads}"
-        " --output {output.predictions:q} --record {output.record:q} 2>&1 | tee {log:q}"
+        " --output {output.predictions:q} --record {output.record:q}"
 
 
 rule score_predictions:
@@ -137,7 +137,7 @@ rule score_predictions:
         replicates=config["evaluation"]["replicates"],
         code=code_digest("probes/score_predictions.py"),
     shell:
-        '"$HCSQC" probes/score_predictions.py --predictions {input.predictions:q}'
+        '"$HCSQC" --log {log:q} probes/score_predictions.py --predictions {input.predictions:q}'
         " --encoder {wildcards.encoder:q} --seed {wildcards.seed}"
         " --replicates {params.replicates} --output {output.scores:q}"
-        " --output-replicates {output.replicates:q} --record {output.record:q} 2>&1 | tee {log:q}"
+        " --output-replicates {output.replicates:q} --record {output.record:q}"

@@ -82,14 +82,14 @@ rule fit_detector:
         folder=lambda wc, output: str(Path(output.files[0]).parent),
         code=code_digest("qc/fit_detector.py"),
     shell:
-        '"$HCSQC" qc/fit_detector.py --study {params.study:q} --screen {params.screen:q}'
+        '"$HCSQC" --log {log:q} qc/fit_detector.py --study {params.study:q} --screen {params.screen:q}'
         " --encoder {params.encoder:q} --encoders {input.encoders:q} {params.ranking}"
         " --labels {input.labels:q} --random-labels {input.random:q}"
         " --trained-on {params.trained_on:q} --crops {input.crops:q} --scales {input.scales:q}"
         " --composite {params.composite:q} --shift-composites {params.shifted:q}"
         " {params.window_um} {params.settings} {params.probe} --judged-at {params.judged} --threads {threads}"
         " --output {params.folder:q} --model {output.model:q}"
-        " --record {output.record:q} 2>&1 | tee {log:q}"
+        " --record {output.record:q}"
 
 
 rule score_plate:
@@ -120,12 +120,12 @@ rule score_plate:
         ),
         code=code_digest("qc/score_plate.py"),
     shell:
-        '"$HCSQC" qc/score_plate.py --detector {params.folder:q} --crops {input.crops:q}'
+        '"$HCSQC" --log {log:q} qc/score_plate.py --detector {params.folder:q} --crops {input.crops:q}'
         " --composite {params.composite:q} --nucleus-channel {params.nucleus:q}"
         " --nucleus-diameter-px {params.diameter} {params.window_um}"
         " {params.settings} --threads {threads}"
         " --output {output.scores:q} --features {output.features:q}"
-        " --record {output.record:q} 2>&1 | tee {log:q}"
+        " --record {output.record:q}"
 
 
 rule set_threshold:
@@ -148,9 +148,9 @@ rule set_threshold:
         settings=flags(pick(QC, "good_cells_lost", "confidence")),
         code=code_digest("qc/set_threshold.py"),
     shell:
-        '"$HCSQC" qc/set_threshold.py --study {params.study:q} --screen {wildcards.screen:q} --detector {params.folder:q}'
+        '"$HCSQC" --log {log:q} qc/set_threshold.py --study {params.study:q} --screen {wildcards.screen:q} --detector {params.folder:q}'
         " --labels {input.labels:q} --scores {input.scores:q} {params.settings}"
-        " --output {output.threshold:q} --record {output.record:q} 2>&1 | tee {log:q}"
+        " --output {output.threshold:q} --record {output.record:q}"
 
 
 rule flag_screen:
@@ -204,11 +204,11 @@ rule flag_screen:
         ),
         code=code_digest("qc/flag_screen.py"),
     shell:
-        '"$HCSQC" qc/flag_screen.py --screen {wildcards.screen:q} --detector {params.detector:q}'
+        '"$HCSQC" --log {log:q} qc/flag_screen.py --screen {wildcards.screen:q} --detector {params.detector:q}'
         " --threshold {input.threshold:q} --scores {input.scores:q} --nuclei {input.nuclei:q}"
         " --summaries {input.summaries:q} --fields {input.fields:q} --scales {input.scales:q}"
         " --composite {params.composite:q} {params.settings}"
-        " --output {params.folder:q} --record {output.record:q} 2>&1 | tee {log:q}"
+        " --output {params.folder:q} --record {output.record:q}"
 
 
 rule write_label_page:
@@ -251,11 +251,11 @@ rule write_label_page:
         ),
         code=code_digest("qc/write_label_page.py"),
     shell:
-        '"$HCSQC" qc/write_label_page.py --screen {wildcards.screen:q} --crops {input.crops:q}'
+        '"$HCSQC" --log {log:q} qc/write_label_page.py --screen {wildcards.screen:q} --crops {input.crops:q}'
         " --composite {params.composite:q} {params.known} --scores {input.scores:q} --features {input.features:q}"
         " --fields {input.fields:q} {params.images} --window-px {params.window} {params.counts}"
         " --seed 0"
-        " --output {output.page:q} --record {output.record:q} 2>&1 | tee {log:q}"
+        " --output {output.page:q} --record {output.record:q}"
 
 
 rule check_planted:
@@ -286,10 +286,10 @@ rule check_planted:
         ),
         code=code_digest("qc/check_planted.py"),
     shell:
-        '"$HCSQC" qc/check_planted.py --truth {input.truth:q} --cells {input.cells:q}'
+        '"$HCSQC" --log {log:q} qc/check_planted.py --truth {input.truth:q} --cells {input.cells:q}'
         " --fields {input.fields:q} --wells {input.wells:q} --threshold {input.threshold:q} --match-px {params.match}"
         " --window-px {params.window}"
-        " --output {output.table:q} --record {output.record:q} 2>&1 | tee {log:q}"
+        " --output {output.table:q} --record {output.record:q}"
 
 
 rule filter_load_data:
@@ -309,9 +309,9 @@ rule filter_load_data:
     params:
         code=code_digest("qc/filter_load_data.py"),
     shell:
-        '"$HCSQC" qc/filter_load_data.py --table {input.table:q} --plate {wildcards.plate:q}'
+        '"$HCSQC" --log {log:q} qc/filter_load_data.py --table {input.table:q} --plate {wildcards.plate:q}'
         " --fields {input.fields:q} --wells {input.wells:q}"
-        " --output {output.table:q} --record {output.record:q} 2>&1 | tee {log:q}"
+        " --output {output.table:q} --record {output.record:q}"
 
 
 rule make_qc_report:
@@ -349,10 +349,10 @@ rule make_qc_report:
         ),
         code=code_digest("qc/make_qc_report.py"),
     shell:
-        '"$HCSQC" qc/make_qc_report.py --screen {wildcards.screen:q} --folder {params.folder:q}'
+        '"$HCSQC" --log {log:q} qc/make_qc_report.py --screen {wildcards.screen:q} --folder {params.folder:q}'
         " --crops {input.crops:q} --features {input.features:q} --composite {params.composite:q}"
         " --detector {params.detector:q}/detector.json {params.focus} {params.known}"
-        " --output {output.page:q} --record {output.record:q} 2>&1 | tee {log:q}"
+        " --output {output.page:q} --record {output.record:q}"
 
 
 rule track_qc:
@@ -371,5 +371,4 @@ rule track_qc:
         settings=TRACKING,
         code=code_digest("tracking/track_runs.py"),
     shell:
-        '"$HCSQC" tracking/track_runs.py {params.settings} --receipt {output.receipt:q}'
-        " 2>&1 | tee {log:q}"
+        '"$HCSQC" --log {log:q} tracking/track_runs.py {params.settings} --receipt {output.receipt:q}'

@@ -40,8 +40,8 @@ rule save_config:
         config=lambda wildcards: json.dumps({"config": config, "changed": CHANGED}, sort_keys=True),
         code=code_digest("report/save_config.py"),
     shell:
-        '"$HCSQC" report/save_config.py --config {params.config:q}'
-        " --output {output.config:q} --record {output.record:q} 2>&1 | tee {log:q}"
+        '"$HCSQC" --log {log:q} report/save_config.py --config {params.config:q}'
+        " --output {output.config:q} --record {output.record:q}"
 
 
 rule make_tables:
@@ -63,8 +63,8 @@ rule make_tables:
         folder=lambda wildcards, output: str(Path(output.tables[0]).parent),
         code=code_digest("report/make_tables.py"),
     shell:
-        '"$HCSQC" report/make_tables.py --scores {input.scores:q} --replicates {input.replicates:q}'
-        " --config {input.config:q} --output {params.folder:q} --record {output.record:q} 2>&1 | tee {log:q}"
+        '"$HCSQC" --log {log:q} report/make_tables.py --scores {input.scores:q} --replicates {input.replicates:q}'
+        " --config {input.config:q} --output {params.folder:q} --record {output.record:q}"
 
 
 rule plot_crops:
@@ -88,9 +88,9 @@ rule plot_crops:
         composite=lambda wc: screen_entry(wc)["composite"],
         code=code_digest("report/plot_crops.py"),
     shell:
-        '"$HCSQC" report/plot_crops.py --labels {input.labels:q} --crops {input.crops:q}'
+        '"$HCSQC" --log {log:q} report/plot_crops.py --labels {input.labels:q} --crops {input.crops:q}'
         " --composite {params.composite:q}"
-        " --output {output.figure:q} --record {output.record:q} 2>&1 | tee {log:q}"
+        " --output {output.figure:q} --record {output.record:q}"
 
 
 rule plot_scores:
@@ -110,9 +110,9 @@ rule plot_scores:
         probes=JUDGED,
         code=code_digest("report/plot_scores.py"),
     shell:
-        '"$HCSQC" report/plot_scores.py --tables {input.tables:q} --probes {params.probes:q}'
+        '"$HCSQC" --log {log:q} report/plot_scores.py --tables {input.tables:q} --probes {params.probes:q}'
         " --budget-figure {output.budget:q} --shift-figure {output.shift:q}"
-        " --record {output.record:q} 2>&1 | tee {log:q}"
+        " --record {output.record:q}"
 
 
 rule plot_epochs:
@@ -136,8 +136,8 @@ rule plot_epochs:
     params:
         code=code_digest("report/plot_epochs.py"),
     shell:
-        '"$HCSQC" report/plot_epochs.py --scores {input.scores:q}'
-        " --output {output.figure:q} --record {output.record:q} 2>&1 | tee {log:q}"
+        '"$HCSQC" --log {log:q} report/plot_epochs.py --scores {input.scores:q}'
+        " --output {output.figure:q} --record {output.record:q}"
 
 
 rule make_audit:
@@ -159,10 +159,9 @@ rule make_audit:
     params:
         code=code_digest("report/make_audit.py"),
     shell:
-        '"$HCSQC" report/make_audit.py --tables {input.tables:q} --ranking {input.pairs:q}'
+        '"$HCSQC" --log {log:q} report/make_audit.py --tables {input.tables:q} --ranking {input.pairs:q}'
         " --drops {input.drops:q} --records {input.records:q} --config {input.config:q}"
         " --output {output.page:q} --record {output.record:q}"
-        " 2>&1 | tee {log:q}"
 
 
 rule make_report:
@@ -193,11 +192,11 @@ rule make_report:
     params:
         code=code_digest("report/make_report.py"),
     shell:
-        '"$HCSQC" report/make_report.py --tables {input.tables:q} --metrics {input.metrics:q}'
+        '"$HCSQC" --log {log:q} report/make_report.py --tables {input.tables:q} --metrics {input.metrics:q}'
         " --ranking {input.ranking:q}"
         " --curves {input.curves:q} --misses {input.misses:q} --causes {input.causes:q}"
         " --unseen {input.unseen:q} --selections {input.selections:q} --splits {input.splits:q}"
         " --figures {input.figures:q}"
         " --labels {input.labels:q} --summaries {input.summaries:q} --encoders {input.encoders:q}"
         " --config {input.config:q}"
-        " --output {output.page:q} --record {output.record:q} 2>&1 | tee {log:q}"
+        " --output {output.page:q} --record {output.record:q}"

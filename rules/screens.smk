@@ -31,9 +31,9 @@ rule simulate_plate:
         settings=lambda wc: flags(screen_entry(wc)["simulate"]),
         code=code_digest("screens/simulate_plate.py"),
     shell:
-        '"$HCSQC" screens/simulate_plate.py --plate {wildcards.plate:q} {params.settings}'
+        '"$HCSQC" --log {log:q} screens/simulate_plate.py --plate {wildcards.plate:q} {params.settings}'
         " --images {params.images:q} --image-csv {output.image_csv:q} --truth {output.truth:q}"
-        " --record {output.record:q} 2>&1 | tee {log:q}"
+        " --record {output.record:q}"
 
 
 rule index_plate:
@@ -54,8 +54,8 @@ rule index_plate:
         source=source_flags,
         code=code_digest("screens/index_plate.py"),
     shell:
-        '"$HCSQC" screens/index_plate.py --screen {wildcards.screen:q} --plate {wildcards.plate:q}'
-        " {params.source} --output {output.fields:q} --record {output.record:q} 2>&1 | tee {log:q}"
+        '"$HCSQC" --log {log:q} screens/index_plate.py --screen {wildcards.screen:q} --plate {wildcards.plate:q}'
+        " {params.source} --output {output.fields:q} --record {output.record:q}"
 
 
 rule measure_scale:
@@ -92,10 +92,10 @@ rule measure_scale:
         ),
         code=code_digest("screens/measure_scale.py"),
     shell:
-        '"$HCSQC" screens/measure_scale.py --fields {input.fields:q} --images {params.images:q}'
+        '"$HCSQC" --log {log:q} screens/measure_scale.py --fields {input.fields:q} --images {params.images:q}'
         " --channels {params.channels:q} {params.screen} {params.settings}"
         " --output {output.scale:q} --illumination-output {output.illumination:q}"
-        " --record {output.record:q} 2>&1 | tee {log:q}"
+        " --record {output.record:q}"
 
 
 rule refresh_plate:
@@ -121,7 +121,7 @@ rule refresh_plate:
         # Whoever asks wants a new look.
         asked=lambda wc: time.time_ns(),
     shell:
-        '"$HCSQC" screens/refresh_plate.py --screen {wildcards.screen:q} --plate {wildcards.plate:q}'
+        '"$HCSQC" --log {log:q} screens/refresh_plate.py --screen {wildcards.screen:q} --plate {wildcards.plate:q}'
         " {params.source} --plate-images {params.images:q} {params.screen}"
         " --fields {params.fields:q} --summary {params.summary:q} --threads {threads}"
-        " --receipt {output.receipt:q} --record {output.record:q} 2>&1 | tee {log:q}"
+        " --receipt {output.receipt:q} --record {output.record:q}"

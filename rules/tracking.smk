@@ -37,4 +37,4 @@ rule track_runs:
         settings=TRACKING,
         code=code_digest("tracking/track_runs.py"),
     shell:
-        '"$HCSQC" tracking/track_runs.py {params.settings} 2>&1 | tee {log:q}'
+        '"$HCSQC" --log {log:q} tracking/track_runs.py {params.settings}'

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Run a script of this folder: run.sh crops/crop_plate.py --flags. Rules start all commands so.
+# Run a script of this folder: run.sh [--log FILE] crops/crop_plate.py --flags. Rules start all commands so.
+#   --log FILE         what it prints goes there too; whether FILE can be written decides nothing
 #   HCSQC_PYTHON       the Python to run it by
 #   HCSQC_NETWORKS     networks of one's own that files of encoders may ask for: module:function
 #   HCSQC_HUB_OFFLINE  0 lets it open connections to the model hub; one local rule does
@@ -9,4 +10,23 @@ export PYTHONPATH="$here${PYTHONPATH:+:$PYTHONPATH}"
 # Files of other libraries too, and what jobs print, whatever the locale.
 export PYTHONUTF8=1
 export HF_HUB_OFFLINE="${HCSQC_HUB_OFFLINE:-1}"
-exec "${HCSQC_PYTHON:-python}" "$here/$1" "${@:2}"
+
+log=
+if [ "$1" = --log ]; then
+  log="$2"
+  shift 2
+fi
+command=("${HCSQC_PYTHON:-python}" "$here/$1" "${@:2}")
+[ -n "$log" ] || exec "${command[@]}"
+
+# Outlives the job, whatever signal comes to both, and reads on where it cannot write: a job that prints never fails.
+copy_to_log() {
+  trap '' HUP INT PIPE TERM USR1 USR2
+  tee -- "$log" || cat > /dev/null
+}
+
+set +e
+# The job ends in its own way, perhaps after it has saved, and this script with its status.
+trap : HUP INT TERM USR1 USR2
+"${command[@]}" 2>&1 | copy_to_log
+exit "${PIPESTATUS[0]}"

@@ -1,7 +1,6 @@
 """Train a backbone on unlabelled crops by a self-supervised method."""
 
 import argparse
-import shutil
 import sys
 import time
 from pathlib import Path
@@ -18,6 +17,7 @@ from hcsqc.crops.training_crops import training_crops
 from hcsqc.encoders.models import InputSpec
 from hcsqc.encoders.store import Encoder, describe, save_encoder
 from hcsqc.encoders.views import ViewSettings
+from hcsqc.pretraining import checkpoint_folder
 from hcsqc.pretraining.digest import pretraining_digest
 from hcsqc.pretraining.loop import Callbacks, OutOfTime, pretrain
 from hcsqc.pretraining.methods import METHODS
@@ -58,11 +58,15 @@ def main() -> None:
 
 
 def train(args, record) -> None:
-    """Pretrain the encoder that the arguments describe."""
+    """Pretrain the encoder that the arguments describe.
+
+    The checkpoints stay: should Snakemake delete the outputs, the next start has them in seconds.
+    """
     began = time.monotonic()
     torch.set_num_threads(args.threads)
     live = live_curves(args.tracking_uri, args.study, job_key(args.record), record.arguments)
-    with on_scratch(args.crops, args.scratch) as paths, live as on_point:
+    held = checkpoint_folder.held(args.checkpoints)
+    with held, on_scratch(args.crops, args.scratch) as paths, live as on_point:
         train_on(paths, args, record, began, on_point)
 
 
@@ -97,14 +101,12 @@ def train_on(paths: list[Path], args, record, began: float, on_point) -> None:
         # A trial that diverges is a result: not this learning rate.
         print(f"WARNING {error}", file=sys.stderr)
         record.metrics = {"diverged": 1.0, "collapsed": 1.0}
-        shutil.rmtree(args.checkpoints, ignore_errors=True)
         return
     if args.output:
-        trained = describe_encoder(result.backbone, result.input_spec, collapsed=result.collapsed)
-        save_encoder(trained, args.output)
+        about = {"collapsed": result.collapsed, "device": f"{result.device}, {result.precision}"}
+        save_encoder(describe_encoder(result.backbone, result.input_spec, **about), args.output)
     if args.snapshots_output:
         snapshots.copy_to(args.snapshots_output)
-    shutil.rmtree(args.checkpoints, ignore_errors=True)
     record.parameters |= {"precision": result.precision}
     record.curves, record.metrics = result.curves, result.metrics | {"diverged": 0.0}
     record.device, record.gpu_memory_mb = result.device, result.gpu_memory_mb

@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 
 from hcsqc.core import cli
+from hcsqc.core.devices import choose_device, device_name
 from hcsqc.core.errors import InputError
 from hcsqc.core.ids import encoder_label
 from hcsqc.core.progress import Progress
@@ -67,7 +68,7 @@ def probe(args, record) -> None:
     )
     progress.close()
     write_table(predictions, args.output, "predictions")
-    record.device = "cuda" if torch.cuda.is_available() else "cpu"
+    record.device = device_name(choose_device("auto"))
 
 
 def given_settings(args) -> FinetuneSettings:

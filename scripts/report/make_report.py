@@ -51,6 +51,7 @@ def report(args, record) -> None:
         protocol=read_metadata(args.splits)["protocol"],
         largest_budget=largest_budget(read_table(args.splits, "splits")),
     )
+    encoders = [(encoder_of(path), read_checked_json(path)) for path in args.encoders]
     page = render_report(
         saved["config"],
         saved["changed"],
@@ -58,11 +59,18 @@ def report(args, record) -> None:
         args.figures,
         {path.stem: read_table(path, "labels") for path in args.labels},
         {name: pd.concat(tables) for name, tables in summaries.items()},
-        {encoder_of(path): read_checked_json(path) for path in args.encoders},
+        dict(encoders),
+        sorted(set().union(*(_devices(about) for _, about in encoders))),
     )
     with atomic(args.output) as temporary:
         temporary.write_text(page, encoding="utf-8")
     print(f"report: {args.output}")
+
+
+def _devices(about: dict) -> set[str]:
+    """Return on what an encoder, or parts of it, were trained."""
+    parts = about.get("parts", [about])
+    return {part["provenance"]["device"] for part in parts if "device" in part["provenance"]}
 
 
 def _by_encoder(paths: list[Path]) -> pd.DataFrame:

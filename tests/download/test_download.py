@@ -27,7 +27,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from hcsqc.core.errors import InputError
-from hcsqc.core.files import sha256
+from hcsqc.core.files import first_here, sha256
 from hcsqc.download import transfer
 from hcsqc.download.archives import steps
 from hcsqc.download.obtain import obtain, part_of
@@ -401,6 +401,19 @@ def test_archives_unpack_into_their_folders_and_nothing_else_is_left(tmp_path):
     found = {"1w1/a.tif": b"a", "1w1/deep/b.tif": b"bb", "1w2/a.tif": b"c"}
     assert unpacked(tmp_path) == found
     assert set((tmp_path / "images/downloaded").iterdir()) == {first, second}
+
+
+def test_a_second_unpacking_beside_one_that_was_left_behind_is_refused_and_harms_nothing(tmp_path):
+    path = archive(tmp_path, "1.zip", {"1/a.tif": b"a"})
+    others = tmp_path / "images/downloaded/.1.unpacking"
+    with first_here(others.with_name(".1.unpacking.lock"), "unpacking this plate"):
+        others.mkdir()
+        (others / "half.tif").write_bytes(b"half")
+        with pytest.raises(InputError, match=r"process \d+ on .* is unpacking this plate.*wait"):
+            unpack_all(tmp_path, path)
+        assert (others / "half.tif").exists() and not (tmp_path / "images/1").exists()
+    unpack_all(tmp_path, path)
+    assert unpacked(tmp_path) == {"1/a.tif": b"a"}
 
 
 def test_plates_may_share_a_folder_and_unpacking_twice_changes_nothing(tmp_path):

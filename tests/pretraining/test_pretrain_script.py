@@ -1,6 +1,8 @@
 """The command that pretrains: what it trains on, what it writes, and what it resumes from."""
 
 import json
+import shutil
+import subprocess
 import sys
 
 import numpy as np
@@ -9,9 +11,14 @@ import pytest
 import torch
 import yaml
 
+from hcsqc.core import files
+from hcsqc.core.errors import InputError
 from hcsqc.core.files import text_digest, write_json
 from hcsqc.crops.shards import ShardFormat, Shards, ShardWriter
 from hcsqc.encoders.store import load_encoder
+from hcsqc.pretraining import checkpoint_folder
+from hcsqc.pretraining.run import PretrainingRun
+from scripts.pretraining import choose_pretraining, plot_pretraining
 from scripts.pretraining import pretrain as script
 from tests.conftest import ROOT
 
@@ -95,6 +102,8 @@ def test_ssl_pretraining_writes_encoder_snapshots_and_curves(plate, tmp_path, mo
     record = run(plate, tmp_path, monkeypatch, snapshots_output=epochs)
     encoder = load_encoder(tmp_path / "encoder.safetensors")
     assert (encoder.kind, encoder.provenance["collapsed"]) == ("ssl", False)
+    device = encoder.provenance["device"]
+    assert device == f"{record['cost']['device']}, {record['parameters']['precision']}"
     kept = [load_encoder(path) for path in sorted(epochs.glob("*.safetensors"))]
     assert [snapshot.provenance["epoch"] for snapshot in kept] == [0, 1, 2]
     last, end = (e.backbone.state_dict() for e in (kept[-1], encoder))
@@ -105,7 +114,6 @@ def test_ssl_pretraining_writes_encoder_snapshots_and_curves(plate, tmp_path, mo
     )
     assert record["parameters"]["precision"] in ("float32", "bfloat16")
     assert 0 <= record["metrics"]["stall_share"] < 1 and record["metrics"]["feature_rank"] > 1
-    assert not (tmp_path / "checkpoints").exists()
 
 
 def test_ssl_a_trial_sees_a_random_share_of_the_crops_the_same_each_time(
@@ -134,6 +142,116 @@ def test_ssl_crops_on_a_nodes_own_disk_train_the_same_and_go_on_where_others_sto
     run(plate, tmp_path, monkeypatch)
     whole = load_encoder(tmp_path / "encoder.safetensors").backbone.state_dict()
     assert all((parts[name] == whole[name]).all() for name in whole)
+
+
+def test_ssl_outputs_that_are_deleted_after_a_good_end_come_again_without_training(
+    plate, tmp_path, monkeypatch, capsys
+):
+    """As Snakemake does where a job that has ended well counts as failed, or as incomplete."""
+    out = tmp_path / "out"
+    outputs = {"output": out / "encoder.safetensors", "snapshots_output": out / "epochs"}
+    first = run(plate, tmp_path, monkeypatch, **outputs)
+    written = contents(out)
+    assert len(written) == 2 + 2 * 3
+    shutil.rmtree(out)
+    (tmp_path / "run.json").unlink()
+    monkeypatch.setattr(PretrainingRun, "training_step", None)
+    second = run(plate, tmp_path, monkeypatch, **outputs)
+    assert "resumes at step 12 of 12" in capsys.readouterr().err
+    assert contents(out) == written
+    assert second["curves"] == first["curves"]
+    assert second["metrics"]["feature_rank"] == first["metrics"]["feature_rank"]
+
+
+def contents(folder):
+    """Return the files below a folder, with what they hold."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return {path.relative_to(folder): path.read_bytes() for path in files}
+
+
+def test_ssl_the_figure_of_the_course_removes_the_checkpoints(plate, tmp_path, monkeypatch):
+    folder = tmp_path / "results/study/runs/pretrain/simclr/seed0"
+    run(plate, folder, monkeypatch)
+    assert list((folder / "checkpoints").glob("*.pt"))
+    draw(folder, monkeypatch)
+    assert not (folder / "checkpoints").exists() and (folder / "course.png").exists()
+    draw(folder, monkeypatch)  # again, when there are none
+
+
+def draw(folder, monkeypatch):
+    words = ["--pretraining", folder / "run.json", "--checkpoints", folder / "checkpoints"]
+    words += ["--output", folder / "course.png", "--record", folder / "figures/run.json"]
+    monkeypatch.setattr(sys, "argv", [plot_pretraining.__file__, *map(str, words)])
+    plot_pretraining.main()
+
+
+def test_ssl_the_choice_of_a_search_removes_the_checkpoints_of_its_trials(
+    plate, tmp_path, monkeypatch
+):
+    trials = [tmp_path / f"results/study/runs/search/simclr/lr{rate}_wd0" for rate in (0.1, 0.01)]
+    for folder, rate in zip(trials, (0.1, 0.01), strict=True):
+        run(plate, folder, monkeypatch, output=None, at_most_crops=8, learning_rate=rate)
+    words = ["--trials", *(folder / "run.json" for folder in trials)]
+    words += ["--checkpoints", *(folder / "checkpoints" for folder in trials)]
+    words += ["--output", tmp_path / "choice.json", "--record", tmp_path / "choice/run.json"]
+    monkeypatch.setattr(sys, "argv", [choose_pretraining.__file__, *map(str, words)])
+    choose_pretraining.main()
+    assert not [folder for folder in trials if (folder / "checkpoints").exists()]
+
+
+HOLDER = """
+import pathlib, time
+from hcsqc.pretraining import checkpoint_folder
+with checkpoint_folder.held(pathlib.Path({folder!r})):
+    print("holds", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_ssl_a_second_copy_is_refused_by_name_until_the_first_has_died(
+    plate, tmp_path, monkeypatch, capsys
+):
+    checkpoints = tmp_path / "checkpoints"
+    code = HOLDER.format(folder=str(checkpoints))
+    first = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    try:
+        assert first.stdout.readline() == "holds\n"
+        with pytest.raises(SystemExit):
+            run(plate, tmp_path, monkeypatch)
+        said = capsys.readouterr().err.splitlines()[-1]
+        assert said.startswith(f"error: {checkpoints}: process {first.pid} on ")
+        assert "wait until it ends, or stop it" in said
+        assert [path.name for path in checkpoints.iterdir()] == ["lock"]
+        checkpoint_folder.remove(checkpoints)
+        assert checkpoints.exists(), "it is in use"
+    finally:
+        first.kill()
+        first.wait()
+        first.stdout.close()
+    run(plate, tmp_path, monkeypatch)
+    assert (tmp_path / "encoder.safetensors").exists()
+
+
+def test_ssl_a_lock_that_nobody_holds_any_more_may_be_deleted(tmp_path):
+    """A dead node's, which some network file systems keep."""
+    with checkpoint_folder.held(tmp_path):
+        with (
+            pytest.raises(InputError, match="if there is none, delete .*lock"),
+            checkpoint_folder.held(tmp_path),
+        ):
+            pass
+        (tmp_path / "lock").unlink()
+        with checkpoint_folder.held(tmp_path):
+            pass
+
+
+def test_ssl_a_disk_without_locks_refuses_nobody(plate, tmp_path, monkeypatch):
+    def fail(*_):
+        raise OSError("no locks available")
+
+    monkeypatch.setattr(files.fcntl, "flock", fail)
+    run(plate, tmp_path, monkeypatch)
+    assert (tmp_path / "encoder.safetensors").exists()
 
 
 def test_ssl_the_chosen_settings_of_a_search_hold(plate, tmp_path, monkeypatch):

@@ -145,7 +145,9 @@ def flat(value, name=""):
 
 
 def assert_same_state(actual, expected):
-    for part in ("backbone", "method", "optimizer", "random"):
+    parts = {"backbone", "method", "optimizer", "random"}
+    assert parts & actual.keys() == parts & expected.keys()
+    for part in parts & expected.keys():
         pairs = zip(flat(actual[part]), flat(expected[part]), strict=True)
         for (name, a), (expected_name, b) in pairs:
             assert name == expected_name
@@ -317,9 +319,15 @@ def test_ssl_pretraining_finished_returns_at_once_the_same(tmp_path):
         assert torch.equal(a, b)
 
 
-def test_ssl_pretraining_keeps_its_last_two_checkpoints(tmp_path):
+def test_ssl_pretraining_keeps_its_last_two_checkpoints_and_after_the_end_one(tmp_path):
+    with pytest.raises(Killed):
+        run(tmp_path, source=Cells(kill_at_read=5))
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["step000000004.pt", "step000000005.pt"]
+    whole = (tmp_path / "step000000005.pt").stat().st_size
     run(tmp_path)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["step000000005.pt", "step000000006.pt"]
+    assert [p.name for p in tmp_path.iterdir()] == ["step000000006.pt"]
+    # Without what only further steps would need.
+    assert (tmp_path / "step000000006.pt").stat().st_size < 0.8 * whole
 
 
 @pytest.mark.parametrize("error", [OSError("stale file handle"), MemoryError("full")])

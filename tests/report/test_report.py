@@ -150,6 +150,7 @@ def page(config: dict, folder: Path, draws: int = 10, **given) -> str:
         "labels": {"sim": pd.DataFrame({"label": ["normal"], "artefact": [None]})},
         "summaries": {"sim": summary()},
         "encoders": {"simclr": about()},
+        "trained_on": [],
     }
     return render_report(config, **(arguments | given))
 
@@ -291,6 +292,13 @@ def test_encoders_are_listed_with_their_origin(tmp_path):
     assert "self-supervised, simclr on 900 crops collapsed: its features hardly differ" in text
     assert "package, lite 0.1.0 (Apache-2.0)" in text
     assert text.count("collapsed") == 1
+
+
+def test_what_encoders_were_trained_on_is_said_and_that_another_rounds_otherwise(tmp_path):
+    text = Reader(page(study(), tmp_path, trained_on=["A CPU, 2 threads"])).text
+    assert "Trained here on: A CPU, 2 threads. On another device" in text
+    both = Reader(page(study(), tmp_path, trained_on=["A CPU, 2 threads", "A CPU, 8 threads"])).text
+    assert "A CPU, 2 threads; A CPU, 8 threads. Not all on the same." in both
 
 
 def test_every_part_of_a_joined_encoder_is_listed_with_its_input_and_pooling(tmp_path):

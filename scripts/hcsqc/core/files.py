@@ -4,6 +4,7 @@ import fcntl
 import hashlib
 import json
 import os
+import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -51,6 +52,33 @@ def alone(path: str | Path) -> Iterator[None]:
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "w", encoding="utf-8") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+@contextmanager
+def first_here(lock: Path, doing: str) -> Iterator[None]:
+    """Refuse a second process in a block with the same lock file, which dies with the first.
+
+    Raises InputError that names the first and says what it is `doing`. A file system without locks
+    refuses nobody.
+    """
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    # Open for writing, because network file systems lock no other file.
+    with lock.open("a+", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            raise InputError(
+                f"{lock.parent}: {file.read().strip() or 'another process'} is {doing}, perhaps "
+                "left behind by a killed Snakemake; wait until it ends, or stop it (if there is "
+                f"none, delete {lock}), and start again"
+            ) from error
+        except OSError:
+            pass
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+        file.flush()
         yield
 
 

@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 
 from hcsqc.core.errors import InputError
+from hcsqc.core.files import first_here
 from hcsqc.core.progress import Progress
 from hcsqc.download.archives import FOLDER
 from hcsqc.download.sizes import existing_parent, full_disk_as_input_error, in_words
@@ -50,10 +51,14 @@ def unpack(archives: list[Path], images: Path, temporary: Path, label: str) -> d
     Returns how many `files` they hold, and their `bytes`.
     A folder appears under its name when all of it is there. A file that is there already stays if
     it is the same. Raises InputError, and leaves `images` as it was, for a member that would lie
-    elsewhere, for a file that is another one here, and for want of room.
+    elsewhere, for a file that is another one here, for want of room, and if another process unpacks
+    by way of the same folder.
     """
-    shutil.rmtree(temporary, ignore_errors=True)
+    lock = temporary.with_name(f"{temporary.name}.lock")
     with ExitStack() as stack:
+        stack.enter_context(first_here(lock, f"unpacking this plate ({label})"))
+        stack.callback(lock.unlink, missing_ok=True)
+        shutil.rmtree(temporary, ignore_errors=True)
         stack.callback(shutil.rmtree, temporary, ignore_errors=True)
         members = _members(archives, stack)
         needed = sum(info.file_size for _, info in members)

@@ -34,7 +34,7 @@ class Checkpoints:
 
         Raises OSError if it cannot be written, as on a full disk; those before it are kept then.
         """
-        with atomic(self.folder / f"step{state['step']:09d}.pt") as temporary:
+        with atomic(self._path(state["step"])) as temporary:
             try:
                 torch.save({**state, "identity": json.dumps(self.identity)}, temporary)
             except RuntimeError as error:  # how torch says that a write has failed
@@ -46,6 +46,13 @@ class Checkpoints:
                 file.write(digest.digest())
         for old in self._paths()[:-2]:
             old.unlink()
+
+    def keep_last(self, step: int) -> None:
+        """Remove all but that of the last step, if it could be written."""
+        if self._path(step).exists():
+            for path in self._paths():
+                if path != self._path(step):
+                    path.unlink()
 
     def load(self) -> dict[str, object] | None:
         """Return the newest readable state of this run, with its tensors on the CPU, or None.
@@ -78,6 +85,9 @@ class Checkpoints:
                 other.unlink()
             return None
         return None
+
+    def _path(self, step: int) -> Path:
+        return self.folder / f"step{step:09d}.pt"
 
     def _paths(self) -> list[Path]:
         return sorted(self.folder.glob("step*.pt"))

@@ -66,8 +66,9 @@ def pretrain(
     values: a checkpoint with another is not resumed.
     A curve's point has step, epoch, loss, learning_rate, feature_std and feature_rank of
     the first views of the batch, pairs_per_s and memory_gb.
-    Checkpoints lie in `checkpoint_folder`, the last two of them, also after the end: whoever has
-    stored the result removes the folder. One that cannot be written is a warning, and tried again.
+    Checkpoints lie in `checkpoint_folder`, the last two of them. After the end the last is left,
+    and the next call returns the same at once: whoever knows that the result is safe removes the
+    folder. One that cannot be written is a warning, and tried again.
     Raises OutOfTime after saving once `deadline_s` seconds have passed, SystemExit after saving
     on SIGTERM or SIGUSR1, Diverged on a non-finite loss, InputError on too few crops or unusable
     settings, or if what it must save before it stops cannot be written.
@@ -77,7 +78,9 @@ def pretrain(
     checkpoints = Checkpoints(Path(checkpoint_folder), identity, label)
     resume(run, checkpoints)
     train(run, checkpoints, deadline_s, callbacks)
-    return evaluate(run)
+    result = evaluate(run)
+    checkpoints.keep_last(run.total_steps)
+    return result
 
 
 def train(

@@ -72,12 +72,12 @@ class PretrainingRun:
     def state_dict(self) -> dict[str, object]:
         """Return the state of the run, with references to its tensors, as in PyTorch.
 
-        The states of torch's random numbers, which are the process's, are part of it.
+        The states of torch's random numbers, which are the process's, are part of it. When all
+        steps are taken, it is without those of method and optimizer, which may be large.
         """
-        return {
+        training = {"method": self.method.state_dict(), "optimizer": self.optimizer.state_dict()}
+        return ({} if self.step == self.total_steps else training) | {
             "backbone": self.backbone.state_dict(),
-            "method": self.method.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
             "random": random_state(self.device),
             "hardware": self.hardware,
             "step": self.step,
@@ -89,8 +89,9 @@ class PretrainingRun:
     def load_state_dict(self, state: dict[str, object]) -> None:
         """Go on from a state; one made on other hardware goes on from there on this."""
         self.backbone.load_state_dict(state["backbone"])
-        self.method.load_state_dict(state["method"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        if state["step"] < self.total_steps:
+            self.method.load_state_dict(state["method"])
+            self.optimizer.load_state_dict(state["optimizer"])
         set_random_state(state["random"], self.device)
         self.step = state["step"]
         self.curves = list(state["curves"])

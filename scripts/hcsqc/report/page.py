@@ -70,10 +70,12 @@ def render_report(
     labels: Mapping[str, pd.DataFrame],
     summaries: Mapping[str, pd.DataFrame],
     encoders: Mapping[str, Mapping],
+    trained_on: Sequence[str],
 ) -> str:
     """Return the report as one HTML page with its pictures inside; all text is escaped.
 
-    `changed` lists what the study does otherwise than the paper's, as (key, value, default).
+    `changed` lists what the study does otherwise than the paper's, as (key, value, default);
+    `trained_on` the devices on which encoders were trained, with their threads.
     """
     shuffled = [probe for probe in config["study"]["probes"] if shuffles_labels(config, probe)]
     return render(
@@ -106,6 +108,7 @@ def render_report(
         failed=failed_fields(summaries),
         most_failed=MOST_FAILED,
         encoders=encoders,
+        trained_on=trained_on,
         metric_names=TABLE_METRICS,
         draws_of_a_mean=FEWEST_DRAWS_OF_A_MEAN,
         figure_titles=FIGURE_TITLES,
