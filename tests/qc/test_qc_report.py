@@ -723,8 +723,8 @@ def test_plates_and_compounds_keep_their_names(screen, tmp_path):
     ("name", "content", "message"),
     [
         ("wells.csv", "a,b\n1,2\n", "column 'Metadata_Plate' is missing"),
-        ("threshold.json", "[1]", "must be an object of JSON"),
-        ("threshold.json", "{", "cannot be read as JSON"),
+        ("threshold.json", "[1]", "it holds no keys"),
+        ("threshold.json", "{", "is damaged"),
         ("plates.csv", None, "cannot be read as CSV"),
     ],
 )
