@@ -128,7 +128,7 @@ def _describe(error: ErrorDetails, value: object, where: str) -> str:
         problem = _about_literal(given, context["expected"])
     else:
         kind = "model_type" if kind == "unknown_kind" else kind
-        meaning = MEANINGS.get(context.get("pattern"), "")
+        meaning = MEANINGS.get(str(context.get("pattern")), "")
         rest = (
             MESSAGES[kind].format(**context, meaning=meaning)
             if kind in MESSAGES
