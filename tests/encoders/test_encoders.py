@@ -636,7 +636,7 @@ PUBLISHED = {
         **below("target_encoder.net.", own, 3),
     },
     "BYOL by networks": lambda own: {
-        "online_network_state_dict": below("encoder.", own) | {"projetion.net.0.weight": ONE},
+        "online_network_state_dict": below("encoder.", own) | {"projection.net.0.weight": ONE},
         "target_network_state_dict": below("encoder.", own, 3),
     },
     "SimCLR": lambda own: {"state_dict": below("encoder.", own) | {"projector.0.weight": ONE}},

@@ -341,8 +341,8 @@ def for_spreadsheets(rows: pd.DataFrame, paths: Sequence[str] = ()) -> pd.DataFr
         column = rows.iloc[:, place]
         if not (pd.api.types.is_numeric_dtype(column) or pd.api.types.is_bool_dtype(column)):
             before = "./" if name in paths else "'"
-            safe = column.astype(object).map(partial(_no_formula, before=before))
-            made.isetitem(place, safe.array)
+            texts = column.astype(object).map(partial(_no_formula, before=before))
+            made.isetitem(place, texts.array)
     made.columns = [_no_formula(name, "'") for name in rows.columns]
     return made
 
