@@ -15,7 +15,7 @@ import pandas as pd
 import pyarrow as pa
 
 from hcsqc.core.errors import InputError
-from hcsqc.core.parquet import read_parquet
+from hcsqc.core.parquet import read_footer, read_parquet
 from hcsqc.core.schema import TableSchema, read_metadata, write_table
 from hcsqc.crops.shards import Shards
 
@@ -162,6 +162,8 @@ def read_variants(path: Path) -> tuple[dict[str, tuple[pd.Index, np.ndarray]], d
     Raises InputError if the file is no such table.
     """
     try:
+        if "variant" not in read_footer(path).schema.names:
+            raise KeyError("variant")
         table = read_parquet(path, ours=True)
         not_made = read_metadata(path)["not_made"]
         names = np.array(table["variant"].to_pylist(), dtype=object)
