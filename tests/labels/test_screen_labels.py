@@ -324,7 +324,7 @@ def test_a_truth_without_a_crop_in_evaluation_wells_blames_these(tmp_path):
 def test_labels_whose_plate_has_lost_its_zeros_are_refused_with_the_reason(tmp_path):
     path = label_file(tmp_path / "a.csv", "42,A01,1,50,100,normal,,al,random")
     nuclei = nuclei_at(("A01", 50, 100, True), plate="0042")
-    expected = r"first: 42 A01 site 1 \(50, 100\) of a.csv: no nucleus of plate '42'; .*'0042'"
+    expected = r"first: 42 A01 site 1 \(50, 100\) of a.csv: no nucleus of plate '42'; .*'0042' with"
     with pytest.raises(InputError, match=expected):
         run(arguments(tmp_path, nuclei, files=[path]))
 
