@@ -26,13 +26,13 @@ def read_feature_table(path: Path) -> tuple[pd.Index, np.ndarray]:
     other columns. Raises InputError if it has not, or repeats a crop.
     """
     table = read_parquet(path)
-    names = table.column_names
+    try:
+        names = table.column_names
+        crops = pd.Index(table["crop_id"].to_pylist() if "crop_id" in names else [])
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: its texts are damaged ({in_one_line(error)})") from error
     if "crop_id" not in names:
         raise InputError(f"{path}: has no column crop_id; it has {', '.join(names)}")
-    try:
-        crops = pd.Index(table["crop_id"].to_pylist())
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: crop_id holds no text ({in_one_line(error)})") from error
     if crops.has_duplicates:
         raise InputError(f"{path}: lists crop {crops[crops.duplicated()][0]} more than once")
     try:
