@@ -17,7 +17,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from hcsqc.core.errors import InputError
+from hcsqc.core.errors import InputError, in_one_line
 from hcsqc.core.places import match_plate
 
 SAVE_AS = "save it as CSV in UTF-8 with commas between the columns and points in numbers"
@@ -161,5 +161,4 @@ def _reading(table: Path, kind: Kind, read: Any) -> Any:
             f"{table}: cannot be read as {called}: is not in UTF-8 ({error}); {SAVE_AS}"
         ) from error
     except (OSError, EOFError, ValueError, pa.ArrowException) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise InputError(f"{table}: cannot be read as {called} ({reason})") from error
+        raise InputError(f"{table}: cannot be read as {called} ({in_one_line(error)})") from error
