@@ -81,6 +81,7 @@ def read_label_file(path: Path) -> pd.DataFrame:
         ("artefact", ("", *ARTEFACTS)),
         ("selection", SELECTIONS),
     ):
+        rows[name] = rows[name].str.strip()
         wrong = ~rows[name].isin(known)
         if wrong.any():
             place = int(wrong.argmax())
