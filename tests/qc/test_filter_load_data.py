@@ -50,6 +50,12 @@ def test_a_plate_that_looks_like_a_formula_loses_its_bad_wells_too(tmp_path, mon
     assert [line[:5] for line in left.splitlines()[1:]] == ["b.tif", "e.tif"]
 
 
+def test_commas_at_the_ends_of_rows_make_no_column(tmp_path, monkeypatch):
+    (tmp_path / "table.csv").write_text(TABLE.replace("\n", ",,\n"))
+    lines = TABLE.splitlines()
+    assert filtered(tmp_path, monkeypatch).splitlines() == [lines[0], lines[2], lines[5]]
+
+
 def test_a_parquet_table_is_read_as_well(tmp_path, monkeypatch):
     (tmp_path / "table.csv").write_text(TABLE)
     table = pd.read_csv(tmp_path / "table.csv", dtype=str, keep_default_na=False)

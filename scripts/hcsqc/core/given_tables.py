@@ -24,6 +24,7 @@ SAVE_AS = "save it as CSV in UTF-8 with commas between the columns and points in
 OTHER_SEPARATORS = {";": "semicolons", "\t": "tabs"}
 _OPEN: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 _FIRST_BYTES = 2**16
+_NAMELESS = "Unnamed: "  # as pandas calls them
 _BEYOND = "more cells than columns"
 
 
@@ -77,8 +78,15 @@ def read_rows(
 
 
 def read_whole(table: Path, kind: Kind) -> pd.DataFrame:
-    """Return all columns as `read_rows` does; cells beyond the columns are left out."""
-    return read_rows(table, kind, column_names(table, kind), leave_out_beyond=True)
+    """Return all columns as `read_rows` does; cells beyond the columns are left out.
+
+    So are columns of CSV without a name and without values, as commas at the ends of rows make.
+    """
+    rows = read_rows(table, kind, column_names(table, kind), leave_out_beyond=True)
+    if is_parquet(table):
+        return rows
+    nameless = [name for name in rows.columns if name.startswith(_NAMELESS)]
+    return rows.drop(columns=[name for name in nameless if (rows[name].str.strip() == "").all()])
 
 
 def each(values: pd.Series, read: Callable[[object], object]) -> pd.Series:
