@@ -9,7 +9,7 @@ from hcsqc.core import cli
 from hcsqc.core.errors import InputError
 from hcsqc.core.given_tables import each, plates_among, read_whole
 from hcsqc.core.places import as_text, why_other
-from hcsqc.core.schema import check_columns, write_csv
+from hcsqc.core.schema import as_written, check_columns, write_csv
 from hcsqc.qc.flags import without_bad_wells
 from hcsqc.screens.layouts.base import first_few
 from hcsqc.screens.layouts.loaddata import KIND
@@ -56,8 +56,9 @@ def keep_good(args, record) -> None:
 
 
 def _flags(path: Path) -> pd.DataFrame:
-    """Return a table of flags; a plate may be called 0042 or NA."""
-    return pd.read_csv(path, dtype={"Metadata_Plate": str}, keep_default_na=False)
+    """Return a table of flags; a plate may be called 0042, NA or, with an apostrophe, @1."""
+    flags = pd.read_csv(path, dtype={"Metadata_Plate": str}, keep_default_na=False)
+    return flags.assign(Metadata_Plate=as_written(flags["Metadata_Plate"]))
 
 
 if __name__ == "__main__":

@@ -552,6 +552,16 @@ def test_images_replaced_after_a_job_was_stopped_are_cropped_anew(
     assert [path.name for path in tmp_path.glob(".*")] == []
 
 
+def test_a_channel_that_is_a_copy_of_another_is_odd(tmp_path):
+    plate = make_plate(tmp_path / "images", [planes(1), planes(2)])
+    first, second = plate.fields["image_path"].iloc[0][:2]
+    (tmp_path / "images" / second).write_bytes((tmp_path / "images" / first).read_bytes())
+    _, summary = crop(plate, tmp_path / "p.parquet")[:2]
+    assert summary["status"].tolist() == ["odd", "ok"]
+    told = f"{plate.channels[1]}: its file is the same as that of {plate.channels[0]}"
+    assert summary["reason"].iloc[0] == told
+
+
 # Faults of the machine
 
 

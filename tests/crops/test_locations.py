@@ -120,7 +120,11 @@ def test_what_is_no_table_is_named(tmp_path, name):
             "plate,well,site,x_px,y_px\nBR1,A1,1,-inf,20\n",
             "row 1: x_px is '-inf', which is",
         ),
-        ("plate,well,site,x_px,y_px\nBR2,A1,1,1,2\n", "no nucleus of plate BR1; it has BR2"),
+        ("plate,well,site,x_px,y_px\nBR2,A1,1,1,2\n", "no nucleus of plate BR1; it has BR2; list"),
+        (
+            "plate,well,site,x_px,y_px\n",
+            "no nucleus of plate BR1; list them, or take the plate out",
+        ),
     ],
 )
 def test_a_row_that_cannot_be_placed_is_named(tmp_path, content, message):

@@ -5,6 +5,7 @@ import sys
 import pandas as pd
 import pytest
 
+from hcsqc.core.schema import write_csv
 from scripts.qc import filter_load_data
 
 TABLE = """FileName_DNA,Image_Metadata_Plate,Image_Metadata_Well,Image_Metadata_Site,Dose
@@ -17,7 +18,7 @@ f.tif,008,A01,1,2
 """
 
 
-def filtered(tmp_path, monkeypatch, table="table.csv", plate="007") -> str:
+def filtered(tmp_path, monkeypatch, table="table.csv", plate="007", flagged="007") -> str:
     wells = pd.DataFrame(
         {
             "Metadata_Plate": ["007", "007", "007", "008"],
@@ -26,8 +27,8 @@ def filtered(tmp_path, monkeypatch, table="table.csv", plate="007") -> str:
         }
     )
     fields = wells.iloc[[0, 0, 2]].assign(Metadata_Site=[1, 2, 1], bad=[True, False, False])
-    wells.to_csv(tmp_path / "wells.csv", index=False)
-    fields.to_csv(tmp_path / "fields.csv", index=False)
+    for name, flags in {"wells": wells, "fields": fields}.items():
+        write_csv(flags.replace("007", flagged), tmp_path / f"{name}.csv")
     words = [filter_load_data.__file__, "--table", tmp_path / table, "--plate", plate]
     words += ["--wells", tmp_path / "wells.csv", "--fields", tmp_path / "fields.csv"]
     words += ["--output", tmp_path / "out.csv", "--record", tmp_path / "run.json"]
@@ -38,6 +39,19 @@ def filtered(tmp_path, monkeypatch, table="table.csv", plate="007") -> str:
 
 def test_bad_wells_and_bad_fields_of_the_plate_are_left_out(tmp_path, monkeypatch):
     (tmp_path / "table.csv").write_text(TABLE)
+    lines = TABLE.splitlines()
+    assert filtered(tmp_path, monkeypatch).splitlines() == [lines[0], lines[2], lines[5]]
+
+
+@pytest.mark.parametrize("name", ["@7", "+x", "=B"])
+def test_a_plate_that_looks_like_a_formula_loses_its_bad_wells_too(tmp_path, monkeypatch, name):
+    (tmp_path / "table.csv").write_text(TABLE.replace("007", name))
+    left = filtered(tmp_path, monkeypatch, plate=name, flagged=name)
+    assert [line[:5] for line in left.splitlines()[1:]] == ["b.tif", "e.tif"]
+
+
+def test_commas_at_the_ends_of_rows_make_no_column(tmp_path, monkeypatch):
+    (tmp_path / "table.csv").write_text(TABLE.replace("\n", ",,\n"))
     lines = TABLE.splitlines()
     assert filtered(tmp_path, monkeypatch).splitlines() == [lines[0], lines[2], lines[5]]
 

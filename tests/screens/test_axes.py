@@ -244,6 +244,13 @@ def test_the_acquisition_that_is_chosen_has_its_own_sites(tmp_path):
         assert fields["site"].tolist() == [*range(1, len(expected) + 1)] * 2
 
 
+@pytest.mark.parametrize("acquisitions", [["0", "1"], [0.0, 1.0], [0, " 1"]])
+def test_acquisitions_written_otherwise_are_the_same(tmp_path, acquisitions):
+    zarr_plate(tmp_path / "P1.zarr", acquisitions)
+    fields, _ = index_plate(zarr_source(tmp_path, 1), "own", "P1")
+    assert [path for [path] in fields["image_path"]] == ["P1.zarr/A/1/1", "P1.zarr/B/2/1"]
+
+
 @pytest.mark.parametrize("acquisitions", [[None, None], [5, 5]])
 def test_one_acquisition_needs_no_choice(tmp_path, acquisitions):
     zarr_plate(tmp_path / "P1.zarr", acquisitions)

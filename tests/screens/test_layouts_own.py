@@ -605,6 +605,13 @@ def test_strangers_are_images_only_and_sites_may_be_left_out(tmp_path):
     assert strangers == ["A3.tif", "Z9.ome.tif", "b.png", "c.TIFF"]
 
 
+def test_a_number_too_large_for_a_site_places_no_image(tmp_path):
+    names = "A01_1_a.tif", "A01_20240101123456_a.tif"
+    pattern = r"(?P<well>[A-H]\d\d)_(?P<site>\d+)_(?P<channel>\w)\.tif"
+    fields, strangers = index_plate(own_files(tmp_path, pattern, ("a",), *names), "own", "P1")
+    assert fields["site"].tolist() == [1] and strangers == [names[1]]
+
+
 @pytest.mark.parametrize(
     ("pattern", "message"),
     [

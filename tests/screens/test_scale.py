@@ -140,6 +140,12 @@ def test_any_level_at_which_pixels_pile_up_is_saturation(tmp_path, level, bits):
     assert scale["bits"].tolist() == [bits] * 2 and scale["top"].tolist() == [level] * 2
 
 
+def test_a_channel_of_8_bits_beside_one_of_more_is_no_saturation(tmp_path):
+    wide = camera(14)[0]
+    scale, _ = measure(tmp_path, [[np.full(wide.shape, 200, np.uint8), wide]])
+    assert scale["bits"].tolist() == [14, 14] and scale["top"].tolist() == [16383, 16383]
+
+
 @pytest.mark.parametrize(
     ("steps", "expected"), [(1, 4095), (16, 65535), (17, 65535)], ids=["each", "of 16", "of 17"]
 )

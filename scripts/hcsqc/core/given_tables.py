@@ -17,13 +17,14 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from hcsqc.core.errors import InputError
+from hcsqc.core.errors import InputError, in_one_line
 from hcsqc.core.places import match_plate
 
 SAVE_AS = "save it as CSV in UTF-8 with commas between the columns and points in numbers"
 OTHER_SEPARATORS = {";": "semicolons", "\t": "tabs"}
 _OPEN: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 _FIRST_BYTES = 2**16
+_NAMELESS = "Unnamed: "  # as pandas calls them
 _BEYOND = "more cells than columns"
 
 
@@ -77,8 +78,15 @@ def read_rows(
 
 
 def read_whole(table: Path, kind: Kind) -> pd.DataFrame:
-    """Return all columns as `read_rows` does; cells beyond the columns are left out."""
-    return read_rows(table, kind, column_names(table, kind), leave_out_beyond=True)
+    """Return all columns as `read_rows` does; cells beyond the columns are left out.
+
+    So are columns of CSV without a name and without values, as commas at the ends of rows make.
+    """
+    rows = read_rows(table, kind, column_names(table, kind), leave_out_beyond=True)
+    if is_parquet(table):
+        return rows
+    nameless = [name for name in rows.columns if name.startswith(_NAMELESS)]
+    return rows.drop(columns=[name for name in nameless if (rows[name].str.strip() == "").all()])
 
 
 def each(values: pd.Series, read: Callable[[object], object]) -> pd.Series:
@@ -161,5 +169,4 @@ def _reading(table: Path, kind: Kind, read: Any) -> Any:
             f"{table}: cannot be read as {called}: is not in UTF-8 ({error}); {SAVE_AS}"
         ) from error
     except (OSError, EOFError, ValueError, pa.ArrowException) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise InputError(f"{table}: cannot be read as {called} ({reason})") from error
+        raise InputError(f"{table}: cannot be read as {called} ({in_one_line(error)})") from error

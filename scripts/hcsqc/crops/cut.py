@@ -265,7 +265,7 @@ class _Cutter:
             return _failed(summary, reason, read.stamps, read.digests)
         planes = read.planes
         brightest = [int(plane.max()) for plane in planes]
-        odd = self._odd(read, brightest)
+        odd = self._odd(read, brightest) or self._alike(read, row.image_path)
         if self.gains is not None:
             planes = correct(planes, self.gains, self.top)
         found = self._find(row, planes[self.dna], odd)
@@ -292,6 +292,16 @@ class _Cutter:
             if plane[0, 0] == most and plane.min() == most:
                 odd.append(f"{channel}: every pixel is {most}")
         return odd
+
+    def _alike(self, read: FieldImages, paths: Sequence[str]) -> list[str]:
+        """Return which channels are files of the same content, as a link or a copy is."""
+        alike, first = [], dict[str, int]()
+        for index, digest in enumerate(read.digests):
+            other = first.setdefault(digest, index)
+            if paths[other] != paths[index]:
+                names = self.plate.channels
+                alike.append(f"{names[index]}: its file is the same as that of {names[other]}")
+        return alike
 
     def _find(self, row, dna: np.ndarray, odd: list[str]) -> Nuclei:
         if self.plate.locations is None:

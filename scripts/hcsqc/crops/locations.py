@@ -21,6 +21,7 @@ NAMES = {
     "area_px": ("Nuclei_AreaShape_Area", "AreaShape_Area", "area_px"),
 }
 KIND = Kind("no such table of nuclei; correct locations", "a table of nuclei")
+_TAKE_OUT = "; list them, or take the plate out of the screen's plates"
 OPTIONAL = ("plate", "area_px")
 LARGEST = 2**31 - 1  # of the type in which places are kept
 
@@ -45,7 +46,7 @@ def read_locations(table: Path, plate: str) -> dict[tuple[str, int], Nuclei]:
     if columns["plate"]:
         rows = _of_plate(rows, columns["plate"], table, plate)
     if rows.empty:
-        raise InputError(f"{table}: lists no nucleus of plate {plate}")
+        raise InputError(f"{table}: lists no nucleus of plate {plate}{_TAKE_OUT}")
     wells = each(rows[columns["well"]], parse_well)
     _check(table, rows[columns["well"]], wells.notna(), "which is no well")
     numbers = {}
@@ -91,6 +92,6 @@ def _of_plate(rows: pd.DataFrame, column: str, table: Path, plate: str) -> pd.Da
         others = sorted(set(each(given, as_text)))
         raise InputError(
             f"{table}: lists no nucleus of plate {plate}; it has {first_few(others)}"
-            f"{why_other(others, [plate])}"
+            f"{why_other(others, [plate]) or _TAKE_OUT}"
         )
     return rows[own]

@@ -148,7 +148,8 @@ def camera_range(planes: Sequence[np.ndarray]) -> tuple[int, int]:
     lowest = brightest - int(brightest * BELOW)
     counts = np.zeros(brightest - lowest + 1, np.int64)
     for plane in planes:
-        counts += np.bincount(plane[plane >= lowest] - lowest, minlength=len(counts))
+        bright = plane[plane >= lowest].astype(np.int64)  # one channel may have fewer bits
+        counts += np.bincount(bright - lowest, minlength=len(counts))
     below, pile = counts[:-1], counts[-1]
     # Without a tail that reaches it, a level is that of a flat image, unless bits end there.
     reached = below.sum() >= PILE_PIXELS or brightest + 1 == 2 ** brightest.bit_length()

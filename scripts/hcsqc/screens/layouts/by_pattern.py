@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable
 
 from hcsqc.core.errors import InputError
-from hcsqc.core.places import parse_well, well_name, why_other
+from hcsqc.core.places import parse_well, well_name, whole_number, why_other
 from hcsqc.screens.layouts.base import (
     FoundImages,
     Image,
@@ -111,8 +111,8 @@ def place_of(match: re.Match) -> tuple[str, int] | None:
         well = parse_well(groups["well"] or "")
     else:
         well = well_name(groups["row"] or "", groups["column"] or "")
-    site = groups.get("site") or "1"
-    return (well, int(site)) if well and site.isdecimal() else None
+    site = whole_number(groups.get("site") or "1")
+    return (well, site) if well and site is not None else None
 
 
 def compile_pattern(text: str) -> re.Pattern:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from hcsqc.core.errors import InputError
 from hcsqc.core.patience import list_folder, look
-from hcsqc.core.places import well_name
+from hcsqc.core.places import well_name, whole_number
 from hcsqc.screens.images.ngff import channel_names, ome_attributes
 from hcsqc.screens.images.planes import UnreadableField
 from hcsqc.screens.layouts.base import (
@@ -110,13 +110,20 @@ def _field_paths(well: Path, chosen: int | None, acquisitions: set[int | None]) 
     """Return the fields of a well, of one acquisition if one is chosen; add to those there are."""
     try:
         fields = [
-            (str(image["path"]), image.get("acquisition"))
+            (str(image["path"]), _acquisition(image))
             for image in ome_attributes(well)["well"]["images"]
         ]
         acquisitions |= {acquisition for _, acquisition in fields}
     except (KeyError, TypeError, AttributeError) as error:
         raise UnreadableField("has no NGFF well metadata with images") from error
     return [path for path, acquisition in fields if chosen is None or acquisition == chosen]
+
+
+def _acquisition(image: dict) -> int | None:
+    """Return the number of an image's acquisition, which some write as text."""
+    stored = image.get("acquisition")
+    number = whole_number(stored)
+    return stored if number is None else number
 
 
 def _check_acquisitions(source: Source, plate: str, acquisitions: set[int | None]) -> None:
