@@ -20,7 +20,7 @@ from skimage import data
 from torch import nn
 
 from hcsqc.core.errors import InputError
-from hcsqc.core.files import sha256
+from hcsqc.core.files import CONTENT_DIGEST, sha256
 from hcsqc.core.torchvision_mend import import_timm
 from hcsqc.encoders import weights
 from hcsqc.encoders.given import transfer_encoder
@@ -238,10 +238,11 @@ def test_a_flipped_bit_of_an_encoder_is_noticed(damaged, tmp_path):
 
 @pytest.fixture
 def saved(tmp_path) -> tuple[Path, dict]:
-    """Write an encoder; return the path of its JSON and what it says."""
+    """Write an encoder; return the path of its JSON and what it says, as others may write it."""
     save_encoder(random_encoder(TINY, 32, 3, seed=0), tmp_path / "encoder.safetensors")
     path = tmp_path / "encoder.json"
-    return path, json.loads(path.read_text())
+    about = json.loads(path.read_text())
+    return path, {name: about[name] for name in about if name != CONTENT_DIGEST}
 
 
 KEYS = ["kind", "architecture", "input", "width", "trainable", "provenance"]
@@ -273,6 +274,40 @@ def test_an_encoders_key_of_another_kind_is_named(key, value, saved):
     with pytest.raises(InputError, match=r"encoder.json: ") as caught:
         load_encoder(path.with_suffix(".safetensors"))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "key, value",
+    [
+        *(("input.mean", value) for value in ([], [0.5], [np.nan] * 3, ["a"] * 3, [1e30] * 3)),
+        *(("input.std", value) for value in ([0.0] * 3, [-1.0] * 3, [np.inf] * 3, [True] * 3)),
+        *(("input.size_px", value) for value in (0, -1, 1.5, True, "32", 10**9, np.nan)),
+        ("input.each_channel", "no"),
+        *(("pooling.pool", value) for value in ("first", 1, [])),
+        ("pooling.region", "nucleus"),
+        *(("width", value) for value in (0, -1, True, 10**12)),
+        ("parts", []),
+    ],
+)
+def test_a_value_that_an_encoder_cannot_have_is_refused_not_used(key, value, saved):
+    path, about = saved
+    *sections, last = key.split(".")
+    section = about
+    for name in sections:
+        section = section[name]
+    section[last] = value
+    path.write_text(json.dumps(about))
+    with pytest.raises(InputError, match=r"encoder.json: is not what an encoder's is") as caught:
+        load_encoder(path.with_suffix(".safetensors"))
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize("kind", [torch.int8, torch.complex64, torch.bool])
+def test_weights_that_are_no_floating_point_numbers_are_refused(kind, whole, tmp_path):
+    file = tmp_path / "weights.safetensors"
+    save_file({name: value.to(kind) for name, value in whole.items()}, file)
+    with pytest.raises(InputError, match="save the weights as floating-point numbers"):
+        transfer(TINY, 32, str(file))
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
