@@ -12,7 +12,6 @@ from hcsqc.core import cli
 from hcsqc.core.errors import InputError
 from hcsqc.core.files import read_checked_json
 from hcsqc.core.ids import job_key
-from hcsqc.core.scratch import on_scratch
 from hcsqc.crops.training_crops import training_crops
 from hcsqc.encoders.models import InputSpec
 from hcsqc.encoders.store import Encoder, describe, save_encoder
@@ -22,6 +21,7 @@ from hcsqc.pretraining.digest import pretraining_digest
 from hcsqc.pretraining.loop import Callbacks, OutOfTime, pretrain
 from hcsqc.pretraining.methods import METHODS
 from hcsqc.pretraining.monitor import Diverged
+from hcsqc.pretraining.scratch import on_scratch
 from hcsqc.pretraining.settings import PretrainingSettings, Recipe
 from hcsqc.pretraining.snapshots import Snapshots
 from hcsqc.tracking.live_curves import live_curves

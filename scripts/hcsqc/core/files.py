@@ -139,7 +139,9 @@ def sha256(path: str | Path) -> str:
 
 
 def check_sha256(path: str | Path, expected: object, source: str | Path) -> None:
-    """Raise Damaged unless a file's SHA-256 is that in `source`, InputError if it is missing."""
+    """Raise Damaged unless a file has the SHA-256 in `source`, InputError if one is missing."""
+    if expected is None:
+        raise InputError(f"{source}: has no 'sha256'; make {path} again")
     try:
         found = sha256(path)
     except OSError as error:

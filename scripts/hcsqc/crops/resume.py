@@ -220,7 +220,7 @@ class PartialPlate:
             flush=True,
         )
         # A checkpoint ends a row group.
-        written = np.cumsum([0, *(count for _, count in journal["groups"])]).tolist()
+        written = np.cumsum([0, *(count for _, count, _ in journal["groups"])]).tolist()
         groups = journal["groups"][: written.index(crops)]
         return journal | {"fields": fields, "parts": len(kept), "groups": groups} if kept else None
 

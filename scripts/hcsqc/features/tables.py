@@ -26,14 +26,17 @@ def read_feature_table(path: Path) -> tuple[pd.Index, np.ndarray]:
     other columns. Raises InputError if it has not, or repeats a crop.
     """
     table = read_parquet(path)
-    names = table.column_names
+    try:
+        names = table.column_names
+        crops = pd.Index(table["crop_id"].to_pylist() if "crop_id" in names else [])
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: its texts are damaged ({in_one_line(error)})") from error
     if "crop_id" not in names:
         raise InputError(f"{path}: has no column crop_id; it has {', '.join(names)}")
-    crops = pd.Index(table["crop_id"].to_pylist())
     if crops.has_duplicates:
         raise InputError(f"{path}: lists crop {crops[crops.duplicated()][0]} more than once")
     try:
-        if "vector" in table.column_names:
+        if "vector" in names:
             vectors = np.array(table["vector"].to_pylist(), np.float32)
         else:
             vectors = table.drop_columns("crop_id").to_pandas(ignore_metadata=True)

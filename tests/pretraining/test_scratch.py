@@ -7,7 +7,7 @@ from collections import namedtuple
 import pytest
 
 from hcsqc.core.errors import InputError
-from hcsqc.core.scratch import on_scratch
+from hcsqc.pretraining.scratch import on_scratch
 
 
 @pytest.fixture
