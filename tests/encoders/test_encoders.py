@@ -311,6 +311,12 @@ def test_weights_that_are_no_floating_point_numbers_are_refused(kind, whole, tmp
         transfer(TINY, 32, str(file))
 
 
+def test_weights_all_of_half_precision_are_taken_counts_of_batches_too(whole, tmp_path):
+    file = tmp_path / "weights.safetensors"
+    save_file({name: value.half() for name, value in whole.items()}, file)
+    assert np.isfinite(features(transfer(TINY, 32, str(file)))).all()
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_weights_that_are_not_finite_name_their_tensor(value, tmp_path, whole):
     encoder = random_encoder(TINY, 32, 3, seed=0)

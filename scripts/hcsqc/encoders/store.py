@@ -239,7 +239,7 @@ def load_tensors(backbone: nn.Module, tensors: Mapping[str, torch.Tensor], sourc
                 f"{source}: tensor '{name}' has shape {tuple(tensors[name].shape)}, "
                 f"the network's is {tuple(value.shape)}"
             )
-        if tensors[name].is_floating_point() != value.is_floating_point():
+        if value.is_floating_point() and not tensors[name].is_floating_point():
             raise InputError(
                 f"{source}: tensor '{name}' is of {tensors[name].dtype}, the network's of "
                 f"{value.dtype}; save the weights as floating-point numbers"
