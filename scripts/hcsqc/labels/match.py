@@ -13,7 +13,7 @@ from hcsqc.core.errors import InputError
 from hcsqc.core.given_tables import OTHER_SEPARATORS, SAVE_AS, each, plates_among
 from hcsqc.core.ids import is_copy
 from hcsqc.core.places import parse_well, why_other
-from hcsqc.core.schema import ARTEFACTS, LABELS, SELECTIONS
+from hcsqc.core.schema import ARTEFACTS, LABELS, SELECTIONS, as_written
 from hcsqc.screens.layouts.base import first_few
 
 FILE_COLUMNS = (
@@ -31,8 +31,6 @@ MOST_BLURRED = 0.5  # of a screen's crops, beyond which none is left out for its
 NOT_CROPPED = "the nucleus was not cropped"
 # What to do with one crop labelled both normal and abnormal.
 CONFLICTS = ERROR, ABNORMAL_WINS, DROP = ("error", "abnormal", "drop")
-# A spreadsheet program takes a text that begins so for a formula.
-_FORMULA = r"[=+\-@\t\r]"
 
 
 def read_label_file(path: Path) -> pd.DataFrame:
@@ -59,7 +57,7 @@ def read_label_file(path: Path) -> pd.DataFrame:
     rows = rows[list(FILE_COLUMNS)].fillna("")
     rows = rows[rows.apply(lambda cells: cells.str.strip() != "").any(axis=1)].copy()
     for name in ("plate", "well", "annotator"):
-        rows[name] = rows[name].str.replace(f"^'(?={_FORMULA})", "", regex=True)
+        rows[name] = as_written(rows[name])
     for name in ("site", "x_px", "y_px"):
         numbers = pd.to_numeric(rows[name], errors="coerce")
         wrong = ~np.isfinite(numbers)
