@@ -26,7 +26,24 @@ copy_to_log() {
 }
 
 set +e
-# The job ends in its own way, perhaps after it has saved, and this script with its status.
-trap : HUP INT TERM USR1 USR2
-"${command[@]}" 2>&1 | copy_to_log
-exit "${PIPESTATUS[0]}"
+exec 3> >(copy_to_log)
+copier=${!:-}
+# In the background, where a signal to this script alone can be passed on; that of Ctrl-C is not left out there.
+(trap - INT QUIT; exec "${command[@]}") >&3 2>&1 3>&- <&0 &
+job=$!
+exec 3>&-
+# The job ends in its own way, perhaps after it has saved, and this script with its status. A signal to all processes
+# has reached it before; it then comes twice, which is harmless to a job that saves.
+for signal in HUP TERM USR1 USR2; do
+  # shellcheck disable=SC2064
+  trap "sleep 1; kill -$signal $job 2> /dev/null" $signal
+done
+trap : INT
+while :; do
+  wait "$job"
+  status=$?
+  kill -0 "$job" 2> /dev/null || break
+done
+# bash before 4.4 cannot wait for it.
+wait "$copier" 2> /dev/null
+exit "$status"

@@ -9,7 +9,7 @@ from hcsqc.core import cli
 from hcsqc.core.errors import InputError
 from hcsqc.core.files import read_checked_json, write_checked_json
 from hcsqc.core.schema import read_table
-from hcsqc.qc.calibration import calibrate, held_out_of
+from hcsqc.qc.calibration import calibrate, check_labels_of, held_out_of
 from hcsqc.qc.detector_files import ABOUT, HELD_OUT
 from hcsqc.qc.outdated import FOLDER, put_aside
 
@@ -39,6 +39,7 @@ def calibrate_screen(args, record) -> None:
     """Calibrate the detector on the screen that the arguments describe."""
     settings = cli.settings_from(args, Settings)
     about = read_checked_json(args.detector / ABOUT)
+    check_labels_of(about)
     scores = pd.concat([read_table(path, "crop_scores") for path in args.scores])
     labels, random = ([read_table(path, "labels") for path in args.labels] + [None, None])[:2]
     held_out = read_table(args.detector / HELD_OUT, "held_out")

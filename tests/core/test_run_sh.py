@@ -1,6 +1,7 @@
 """How jobs start: what they print is logged, and the log decides nothing."""
 
 import os
+import pty
 import re
 import signal
 import subprocess
@@ -99,7 +100,8 @@ def test_tee_that_dies_does_not_end_the_job(job, tmp_path):
     assert run(job[0]("talks", "0"), env=environment).returncode == 0
 
 
-def test_a_signal_to_all_processes_reaches_the_job_and_its_last_words_the_log(job):
+@pytest.mark.parametrize("send", [os.kill, os.killpg])
+def test_a_signal_to_one_or_all_processes_reaches_the_job_and_its_last_words_the_log(send, job):
     command, log = job
     environment = os.environ | {"HCSQC_PYTHON": sys.executable}
     child = subprocess.Popen(
@@ -111,11 +113,26 @@ def test_a_signal_to_all_processes_reaches_the_job_and_its_last_words_the_log(jo
     )
     while child.stdout.readline() != "waits\n":
         pass
-    os.killpg(child.pid, signal.SIGTERM)
+    send(child.pid, signal.SIGTERM)
     assert child.stdout.read() == "saved\n"
     assert child.wait(timeout=60) == 128 + signal.SIGTERM
     child.stdout.close()
     assert log.read_text().endswith("saved\n")
+
+
+def test_ctrl_c_on_a_terminal_interrupts_the_job(job):
+    command, log = job
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.environ["HCSQC_PYTHON"] = sys.executable
+        os.execvp("bash", command("waits", "0"))
+    shown = b""
+    while b"waits" not in shown:
+        shown += os.read(terminal, 1000)
+    os.write(terminal, b"\x03")
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) not in (0, 143)
+    os.close(terminal)
+    assert "KeyboardInterrupt" in log.read_text()
 
 
 def test_every_rule_leaves_its_log_to_run_sh():

@@ -277,6 +277,46 @@ def test_an_encoders_key_of_another_kind_is_named(key, value, saved):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "key, value",
+    [
+        *(("input.mean", value) for value in ([], [0.5], [np.nan] * 3, ["a"] * 3, [1e30] * 3)),
+        *(("input.std", value) for value in ([0.0] * 3, [-1.0] * 3, [np.inf] * 3, [True] * 3)),
+        *(("input.size_px", value) for value in (0, -1, 1.5, True, "32", 10**9, np.nan)),
+        ("input.each_channel", "no"),
+        *(("pooling.pool", value) for value in ("first", 1, [])),
+        ("pooling.region", "nucleus"),
+        *(("width", value) for value in (0, -1, True, 10**12)),
+        ("parts", []),
+    ],
+)
+def test_a_value_that_an_encoder_cannot_have_is_refused_not_used(key, value, saved):
+    path, about = saved
+    *sections, last = key.split(".")
+    section = about
+    for name in sections:
+        section = section[name]
+    section[last] = value
+    path.write_text(json.dumps(about))
+    with pytest.raises(InputError, match=r"encoder.json: is not what an encoder's is") as caught:
+        load_encoder(path.with_suffix(".safetensors"))
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize("kind", [torch.int8, torch.complex64, torch.bool])
+def test_weights_that_are_no_floating_point_numbers_are_refused(kind, whole, tmp_path):
+    file = tmp_path / "weights.safetensors"
+    save_file({name: value.to(kind) for name, value in whole.items()}, file)
+    with pytest.raises(InputError, match="save the weights as floating-point numbers"):
+        transfer(TINY, 32, str(file))
+
+
+def test_weights_all_of_half_precision_are_taken_counts_of_batches_too(whole, tmp_path):
+    file = tmp_path / "weights.safetensors"
+    save_file({name: value.half() for name, value in whole.items()}, file)
+    assert np.isfinite(features(transfer(TINY, 32, str(file)))).all()
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_weights_that_are_not_finite_name_their_tensor(value, tmp_path, whole):
     encoder = random_encoder(TINY, 32, 3, seed=0)

@@ -205,12 +205,14 @@ def test_blanks_around_words_say_nothing(tmp_path):
 
 def test_apostrophe_before_what_looks_like_a_formula_is_left_out(tmp_path):
     path = saved(
-        tmp_path / "a.csv", "'=p,'-B02,1,5,6,normal,,'\uff20a,random", "'p,B,1,5,6,normal,,a,random"
+        tmp_path / "a.csv",
+        "'=p,'-B02,1,5,6,normal,,'@a,random",
+        "'p,B,1,5,6,normal,,'\uff1da,random",
     )
     rows = read_label_file(path)
     assert rows[["plate", "well", "annotator"]].to_numpy().tolist() == [
-        ["=p", "-B02", "\uff20a"],
-        ["'p", "B", "a"],
+        ["=p", "-B02", "@a"],
+        ["'p", "B", "\uff1da"],
     ]
 
 

@@ -11,6 +11,7 @@ import mlflow.pyfunc
 import numpy as np
 import pandas as pd
 import pytest
+from safetensors.numpy import load_file, save_file
 from scipy.special import logit
 from scipy.stats import norm
 from sklearn.linear_model import LogisticRegression
@@ -22,7 +23,7 @@ from hcsqc.encoders.store import random_encoder
 from hcsqc.features.extract import extract_features
 from hcsqc.labels.folds import held_out_fold
 from hcsqc.probes.frozen.logistic import FittedLogistic, LogisticSettings, fit_logistic
-from hcsqc.qc.calibration import calibrate
+from hcsqc.qc.calibration import calibrate, check_labels_of
 from hcsqc.qc.detector import (
     BY_KIND,
     HELD_OUT_FOLDS,
@@ -312,6 +313,40 @@ def test_a_damaged_detector_is_one_message(tmp_path):
     (tmp_path / "detector.json").unlink()
     with pytest.raises(InputError, match="cannot be read as a detector .* qc/detector of a study"):
         load_detector(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["abnormal.weight", "blur.scale", "feature_mean", "clip_sds"])
+@pytest.mark.parametrize(
+    "wrong", [lambda value: value * np.nan, lambda value: value[:0], lambda value: value[None]]
+)
+def test_numbers_that_no_detector_has_are_named(name, wrong, tmp_path):
+    labels, features = labels_of(60)
+    save_detector(detector_of(labels, features), tmp_path)
+    numbers = load_file(tmp_path / "detector.safetensors")
+    name = name if name in numbers else f"kind.blur.{name.partition('.')[2]}"
+    save_file(numbers | {name: wrong(numbers[name])}, tmp_path / "detector.safetensors")
+    about = json.loads((tmp_path / "detector.json").read_text())
+    about = {key: about[key] for key in about if not key.endswith("sha256")}
+    (tmp_path / "detector.json").write_text(json.dumps(about))
+    with pytest.raises(InputError, match=r"is not of \(.*\) finite numbers"):
+        load_detector(tmp_path)
+
+
+@pytest.mark.parametrize("value", [None, "x", {"a": 1}, [1], 10**400, float("nan")])
+@pytest.mark.parametrize("key", ["composites", "window_px", "window_um", "scaling"])
+def test_what_a_detector_says_in_another_form_is_one_message(key, value):
+    with pytest.raises(InputError, match="composites, window_px, window_um or scaling"):
+        check_screen(ABOUT | {key: value}, "other", ["w4", "w5", "w1"], 64, 0, SCALING)
+
+
+@pytest.mark.parametrize("key", ["labels_normal", "labels_abnormal", "study", "screen"])
+@pytest.mark.parametrize("value", [None, 0, 1.5, True, []])
+def test_a_detector_that_does_not_say_what_it_was_fitted_to_is_one_message(key, value):
+    about = {"labels_normal": 9, "labels_abnormal": 7, "study": "a", "screen": "b"}
+    about["trained_on"] = "labels"
+    check_labels_of(about)
+    with pytest.raises(InputError, match=f"detector.json: {key} is .* its labels; bring"):
+        check_labels_of(about | {key: value})
 
 
 @pytest.mark.parametrize("name", ["encoder.safetensors", "encoder.json", "detector.safetensors"])

@@ -393,7 +393,7 @@ def test_the_slurm_profile_is_found_by_its_bare_name_after_the_documented_step(t
     words = ("--profile", "slurm", "--configfile", "tests/tiny/study.yaml", "--dry-run")
     done = project.run(*words, **home)
     assert done.returncode == 0, done.stdout[-3000:]
-    assert "Using profile slurm" in done.stdout
+    assert "Using profiles slurm" in done.stdout
     groups = re.findall(r"Group job (\w+)", done.stdout)
     assert groups.count("plate") == 3 and groups.count("scores") == 1
     assert len([name for name in groups if name.startswith("probes_")]) == 4

@@ -1,5 +1,6 @@
 """Network architectures: timm backbones without their classifier, and their input."""
 
+import math
 import os
 import sys
 from collections.abc import Sequence
@@ -8,11 +9,15 @@ from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 from torch import Tensor, cat, nn, no_grad, zeros
 
 from hcsqc.core.errors import InputError, in_one_line
 from hcsqc.core.torchvision_mend import import_timm
+
+# Beyond these, numbers in somebody else's encoder.json are no side of a crop and no grey level.
+LARGEST_PX, LARGEST_LEVEL = 2**16, 1e6
 
 
 @dataclass(frozen=True)
@@ -37,9 +42,24 @@ class InputSpec:
         return {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(self).items()}
 
     @classmethod
-    def from_json(cls, values: dict[str, object]) -> "InputSpec":
-        """Return what `as_json` was made of."""
-        return cls(**{key: tuple(v) if isinstance(v, list) else v for key, v in values.items()})
+    def from_json(cls, values: dict[str, Any]) -> "InputSpec":
+        """Return what `as_json` was made of; raises ValueError if it cannot be an input's."""
+        made = cls(**{key: tuple(v) if isinstance(v, list) else v for key, v in values.items()})
+        if type(made.size_px) is not int or not 1 <= made.size_px <= LARGEST_PX:
+            raise ValueError(f"size_px is {made.size_px!r:.60}")
+        for name, least in (("mean", -math.inf), ("std", 0)):
+            levels = getattr(made, name)
+            if not (levels and isinstance(levels, tuple) and all(map(_is_finite, levels))):
+                raise ValueError(f"{name} is {levels!r:.60}")
+            if min(levels) <= least:
+                raise ValueError(f"{name} is {levels!r:.60}")
+        if len(made.mean) != len(made.std) or not isinstance(made.each_channel, bool):
+            raise ValueError("mean, std and each_channel do not go together")
+        return made
+
+
+def _is_finite(value: object) -> bool:
+    return type(value) in (int, float) and abs(value) < LARGEST_LEVEL  # type: ignore[arg-type]
 
 
 # The networks of one's own that the config names, with blanks between; the rules set it.

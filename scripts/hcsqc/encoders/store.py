@@ -7,6 +7,7 @@ input, feature width and provenance. What follows asks only what `encoder.json` 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import torch
 from safetensors import SafetensorError
@@ -33,6 +34,7 @@ from hcsqc.encoders.standardised import StandardisedMeasures
 
 # What encoder.json says of every encoder that joins no others, beside its input.
 KEYS = {"kind": str, "architecture": str, "width": int, "trainable": bool, "provenance": dict}
+LARGEST_WIDTH = 10**6  # more features are none that fit into memory for a plate
 
 
 @dataclass(frozen=True)
@@ -196,12 +198,19 @@ def load_encoder(weights: Path) -> Encoder:
 def _empty(about: Mapping) -> Encoder:
     """Return the encoder that `_about` described, with weights of no meaning."""
     if "parts" in about:
+        if not about["parts"]:
+            raise ValueError("it joins no encoders")
         return joined_encoder([_empty(part) for part in about["parts"]])
     known = {name: about[name] for name in KEYS}
     for name, kind in KEYS.items():
-        if not isinstance(known[name], kind):
-            raise TypeError(f"{name} is {known[name]!r}")
+        if type(known[name]) is not kind:
+            raise TypeError(f"{name} is {known[name]!r:.60}")
+    if not 1 <= known["width"] <= LARGEST_WIDTH:
+        raise ValueError(f"width is {known['width']!r:.60}")
     spec, pooling = InputSpec.from_json(about["input"]), Pooling(**about.get("pooling", {}))
+    for name, kind in get_type_hints(Pooling).items():
+        if getattr(pooling, name) not in get_args(kind):
+            raise ValueError(f"pooling.{name} is {getattr(pooling, name)!r:.60}")
     architecture = known["architecture"]
     if about.get("measured", not about["trainable"]):  # the key is younger than the file's form
         backbone: nn.Module = StandardisedMeasures(architecture, about["width"])
@@ -230,11 +239,16 @@ def load_tensors(backbone: nn.Module, tensors: Mapping[str, torch.Tensor], sourc
                 f"{source}: tensor '{name}' has shape {tuple(tensors[name].shape)}, "
                 f"the network's is {tuple(value.shape)}"
             )
+        if value.is_floating_point() and not tensors[name].is_floating_point():
+            raise InputError(
+                f"{source}: tensor '{name}' is of {tensors[name].dtype}, the network's of "
+                f"{value.dtype}; save the weights as floating-point numbers"
+            )
     unknown = [name for name in tensors if name not in own]
     if unknown:
         raise InputError(f"{source}: tensor '{unknown[0]}' is not part of the network")
     for name, value in tensors.items():
-        if not torch.isfinite(value).all():
+        if not torch.isfinite(value.float()).all():  # not all kinds know it
             raise InputError(
                 f"{source}: tensor '{name}' holds NaN or infinity, so features would mean nothing; "
                 "was its training interrupted or diverging? Take other weights"

@@ -20,6 +20,20 @@ from hcsqc.qc.thresholds import Threshold, choose_threshold
 UNPROVEN = "No promise: "
 
 
+def check_labels_of(about: dict) -> None:
+    """Raise InputError if a `detector.json` does not say what the detector was fitted to."""
+    kinds: dict[str, type] = {"labels_normal": int, "labels_abnormal": int} | dict.fromkeys(
+        ("study", "screen", "trained_on"), str
+    )
+    for name, kind in kinds.items():
+        found = about.get(name)
+        if type(found) is not kind or (isinstance(found, int) and found < 1):
+            raise InputError(
+                f"detector.json: {name} is {found!r:.60}, which says nothing of its labels; bring "
+                "the folder again, or fit it again (snakemake qc in its study)"
+            )
+
+
 def held_out_of(
     study: str,
     screen: str,

@@ -6,8 +6,9 @@ without a tenth of the wells. Others, fitted to the abnormal labels, name the mo
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -41,6 +42,7 @@ GAIN = 0.01  # of recall, that one classifier per kind is worth its many numbers
 QUANTILES = np.linspace(0, 1, 101)
 REFERENCE = ("feature_mean", "feature_sd", "clip_sds", "score_quantiles")
 CLASSIFIER_DIGEST = "classifier_sha256"
+LARGEST_SETTING = 1e9  # in somebody else's detector.json
 SINGLE, BY_KIND = "logistic", "logistic by kind"
 
 
@@ -336,6 +338,7 @@ def load_detector(folder: Path) -> Detector:
         kinds = {name: _fitted(numbers, f"kind.{name}") for name in about.get("kinds", [])}
         classifier = AnyKind(kinds) if kinds else _fitted(numbers, "abnormal")
         reference = {name: numbers[name] for name in REFERENCE}
+        _check_numbers(numbers)
     except Damaged:
         raise
     except Exception as error:  # safetensors raises its own, unexported kinds
@@ -344,6 +347,36 @@ def load_detector(folder: Path) -> Detector:
             "study that has one, or fit it again with this version (snakemake qc in its study)"
         ) from error
     return Detector(encoder, classifier, artefacts, reference, about)
+
+
+def _check_numbers(numbers: dict[str, np.ndarray]) -> None:
+    """Raise ValueError for numbers that no detector has."""
+    width = numbers["feature_mean"].size
+    shapes: dict[str, tuple[int, ...]] = {"clip_sds": (1,), "score_quantiles": QUANTILES.shape}
+    for name, value in numbers.items():
+        expected = (2,) if name.endswith(".intercept") else shapes.get(name, (width,))
+        if value.shape != expected or not np.isfinite(value.astype(np.float64)).all():
+            raise ValueError(f"{name} is not of {expected} finite numbers")
+
+
+def _check_about(about: dict) -> None:
+    """Raise InputError for what `check_screen` could not compare."""
+    composites, scaling = about.get("composites"), about.get("scaling", {})
+    numbers: list[Any] = [about.get("window_px"), about.get("window_um")]
+    if isinstance(scaling, dict):
+        numbers += [scaling.get(field.name) for field in fields(Scaling)] if scaling else []
+    is_whole = (
+        isinstance(composites, list)
+        and all(isinstance(one, list) for one in composites)
+        and all(isinstance(name, str) for one in composites for name in one)
+        and isinstance(scaling, dict)
+        and all(type(one) in (int, float) and abs(one) < LARGEST_SETTING for one in numbers)
+    )
+    if not is_whole:
+        raise InputError(
+            f"{ABOUT}: its composites, window_px, window_um or scaling are not a detector's; bring "
+            "the folder again, or fit it again (snakemake qc in its study)"
+        )
 
 
 def _fitted(numbers: dict[str, np.ndarray], name: str) -> FittedLogistic:
@@ -365,6 +398,7 @@ def check_screen(
     It is for the composites of its own study's screens alone: other channels show other things.
     `window_um` is 0 where crops are not resampled to one size.
     """
+    _check_about(about)
     if list(composite) not in about["composites"]:
         known = "; ".join(", ".join(one) for one in about["composites"])
         raise InputError(
@@ -382,7 +416,7 @@ def check_screen(
             f"screen {screen}: crops.window_um is {told[0]}, but the detector was trained with "
             f"{told[1]}; set it alike"
         )
-    if "scaling" not in about:
+    if not about.get("scaling"):
         raise InputError(
             f"screen {screen}: the detector is of an older version, which scaled crops by "
             "percentiles that move with the share of artefacts; fit it again (snakemake qc in its "
