@@ -116,7 +116,9 @@ rule score_plate:
         diameter=lambda wc: nucleus_diameter_of_crops(wc.screen),
         window_um=flags({"window_um": config["crops"]["window_um"] or 0}),
         settings=flags(
-            pick(config["features"], "batch_size", "precision") | pick(QC, "sample") | SCALING
+            pick(config["features"], "batch_size", "precision")
+            | pick(QC, "sample", "focus_edge")
+            | SCALING
         ),
         code=code_digest("qc/score_plate.py"),
     shell:

@@ -12,7 +12,7 @@ from hcsqc.core.schema import features_schema, write_table
 from hcsqc.crops.shards import Shards
 from hcsqc.features.tables import features_table
 from hcsqc.qc.detector import Scaling, check_screen, load_detector
-from hcsqc.qc.scoring import score_crops
+from hcsqc.qc.scoring import call_wide_edges_blurred, score_crops
 
 
 def main() -> None:
@@ -24,6 +24,9 @@ def main() -> None:
     parser.add_argument("--nucleus-channel", required=True)
     parser.add_argument(
         "--nucleus-diameter-px", type=float, required=True, help="typical, of crops"
+    )
+    parser.add_argument(
+        "--focus-edge", type=float, required=True, help="nucleus diameters: wider is out of focus"
     )
     parser.add_argument("--window-um", type=float, required=True, help="0: not resampled")
     parser.add_argument("--batch-size", type=int, required=True)
@@ -61,6 +64,8 @@ def score(args, record) -> None:
         sample,
         args.nucleus_diameter_px,
     )
+    if detector.about["trained_on"] != "labels":
+        table = call_wide_edges_blurred(table, args.focus_edge)
     measured = {"feature_shift": drift.features, "score_shift": drift.scores}
     write_table(table, args.output, "crop_scores", measured)
     crops = table["crop_id"].iloc[sample].tolist()

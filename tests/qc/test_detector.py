@@ -39,7 +39,7 @@ from hcsqc.qc.detector import (
     standardised,
 )
 from hcsqc.qc.model import save_model
-from hcsqc.qc.scoring import drift, focus_of, saturated_share, score_crops
+from hcsqc.qc.scoring import call_wide_edges_blurred, drift, focus_of, saturated_share, score_crops
 
 CHANNELS = ["w4", "w5", "w1"]
 SETTINGS = LogisticSettings(penalties=(0.01, 0.1), folds=3)
@@ -421,6 +421,14 @@ def test_every_crop_is_scored_by_its_own_features_and_a_sample_is_kept(scored):
     np.testing.assert_allclose(table["score"], detector.scores(features), atol=1e-6)
     np.testing.assert_allclose(kept, features[[3, 17, 40]], atol=1e-6)
     assert moved.features < 1e-4 and moved.scores < 0.03  # of the crops that are its reference
+
+
+def test_a_crop_with_wide_edges_is_blurred_whatever_its_features_say():
+    scores = pd.DataFrame({"score": [0.1, 0.2, 0.9], "artefact": ["dead"] * 3})
+    scores["edge"] = [0.3, 0.6, np.nan]
+    found = call_wide_edges_blurred(scores, 0.5)
+    assert found["score"].tolist() == [0.1, 1.0, 0.9]
+    assert found["artefact"].tolist() == ["dead", "blur", "dead"]
 
 
 def test_drift_is_the_shift_in_standard_deviations_and_of_scores():

@@ -84,6 +84,19 @@ def score_crops(
     return table, kept, drift(detector, total / max(count, 1), scores)
 
 
+def call_wide_edges_blurred(table: pd.DataFrame, focus_edge: float) -> pd.DataFrame:
+    """Return the table of `score_crops` with score 1 and blur where edges are too wide.
+
+    That is, wider than `focus_edge`, in typical nucleus diameters. For detectors of simulated
+    artefacts: crops out of focus are none of their normal examples, and whether they find every one
+    would hang on which other examples they were given. An edge of nan changes nothing.
+    """
+    wide = table["edge"] > focus_edge
+    return table.assign(
+        score=table["score"].mask(wide, 1.0), artefact=table["artefact"].mask(wide, "blur")
+    )
+
+
 def drift(detector: Detector, feature_mean: np.ndarray, scores: np.ndarray) -> Drift:
     """Return how far mean features (width) and n scores are from the detector's reference."""
     if not len(scores):
