@@ -208,6 +208,7 @@ def test_debris_of_a_field_marks_the_nuclei_that_have_dirt_in_reach(textures, mo
     assert 0.4 < np.mean(shares) < 0.85 and min(shares) < 0.6
 
 
+@pytest.mark.statistics
 def test_cells_have_artefacts_of_their_own_at_the_asked_rate(textures):
     settings = replace(U2OS, artefact_field_share=0.0, artefact_cell_share=0.3, touching_share=0.0)
     truth = pd.concat([truth for _, truth in fields(settings, textures, 25)])
