@@ -10,7 +10,7 @@ import yaml
 
 from tests.conftest import EXAMPLE, Project
 
-pytestmark = [pytest.mark.dag, pytest.mark.long]
+pytestmark = [pytest.mark.dag, pytest.mark.long, pytest.mark.faults]
 
 BLANK = "20586"
 

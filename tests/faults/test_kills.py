@@ -17,7 +17,7 @@ import pytest
 from hcsqc.core.schema import read_table
 from tests.conftest import Project, results
 
-pytestmark = [pytest.mark.dag, pytest.mark.long]
+pytestmark = [pytest.mark.dag, pytest.mark.long, pytest.mark.faults]
 
 KILLS = 3
 # Seconds after its start at which Snakemake is killed: while it plans, and in the midst of jobs.
