@@ -51,7 +51,6 @@ rule fit_detector:
         scales=plate_scales(TRAIN),
     output:
         files=[f"{STUDY}/qc/detector/{Path(path).name}" for path in DETECTOR_FILES],
-        model=directory(f"{STUDY}/qc/model"),
         record=f"{STUDY}/runs/qc/detector/run.json",
     log:
         f"{STUDY}/logs/qc/detector.log",
@@ -88,8 +87,29 @@ rule fit_detector:
         " --trained-on {params.trained_on:q} --crops {input.crops:q} --scales {input.scales:q}"
         " --composite {params.composite:q} --shift-composites {params.shifted:q}"
         " {params.window_um} {params.settings} {params.probe} --judged-at {params.judged} --threads {threads}"
-        " --output {params.folder:q} --model {output.model:q}"
-        " --record {output.record:q}"
+        " --output {params.folder:q} --record {output.record:q}"
+
+
+rule package_detector:
+    """Package the detector as a model of MLflow, which needs no study to score crops."""
+    input:
+        detector=rules.fit_detector.output.files,
+        crops=crop_files(TRAIN, "parquet"),
+    output:
+        model=directory(f"{STUDY}/qc/model"),
+        record=f"{STUDY}/runs/qc/model/run.json",
+    log:
+        f"{STUDY}/logs/qc/model.log",
+    localrule: True
+    conda:
+        "../envs/torch.yaml"
+    params:
+        folder=lambda wc, input: str(Path(input.detector[0]).parent),
+        composite=config["screens"][TRAIN]["composite"],
+        code=code_digest("qc/package_detector.py"),
+    shell:
+        '"$HCSQC" --log {log:q} qc/package_detector.py --detector {params.folder:q} --crops {input.crops:q}'
+        " --composite {params.composite:q} --output {output.model:q} --record {output.record:q}"
 
 
 rule score_plate:
@@ -361,6 +381,7 @@ rule track_qc:
     """Mirror the records into the tracking store, those of quality control too."""
     input:
         records=[f"{STUDY}/runs/qc/{screen}/report/run.json" for screen in QC_SCREENS],
+        model=[] if QC["detector"] else f"{STUDY}/qc/model",
         tables=[filtered_tables(screen) for screen in QC_SCREENS],
     output:
         receipt=f"{STUDY}/qc/mlflow.receipt.json",

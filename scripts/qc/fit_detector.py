@@ -23,13 +23,12 @@ from hcsqc.qc.fitting import (
     save_fitted,
     study_labels,
 )
-from hcsqc.qc.model import installed_pins, save_model
 
 BEST = "best"
 
 
 def main() -> None:
-    """Read the flags, labels and crops; write the detector, its labels and its MLflow model."""
+    """Read the flags, labels and crops; write the detector and its labels."""
     parser = cli.parser(__doc__, threads=True)
     parser.add_argument("--study", required=True)
     parser.add_argument("--screen", required=True)
@@ -50,7 +49,6 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, required=True)
     parser.add_argument("--precision", required=True)
     parser.add_argument("--output", type=Path, required=True, help="folder of the detector")
-    parser.add_argument("--model", type=Path, required=True, help="folder of the MLflow model")
     cli.add_settings(parser, LogisticSettings)
     cli.add_settings(parser, Scaling)
     cli.run(fit, parser.parse_args())
@@ -91,7 +89,6 @@ def fit(args, record) -> None:
     lost = args.judged_at
     fitted = fit_to_crops(encoder, crops, labels, embedding, settings, lost, about)
     save_fitted(fitted, args.output)
-    save_model(args.output, fitted.example, fitted.areas, args.model, installed_pins())
     print(fitted_text(fitted, args.output))
     record.metrics = {"labels": len(labels), "penalty": fitted.detector.about["penalty"]}
     record.parameters |= {"chosen_encoder": name, "detector": str(args.output / ABOUT)}

@@ -531,8 +531,11 @@ NUMBERS = list(numbers(DEFAULTS))
 
 
 @hypothesis_settings(deadline=None, max_examples=60)
-@given(st.sampled_from(NUMBERS), st.sampled_from([float("nan"), float("inf"), float("-inf")]))
-def test_a_number_that_is_none_is_refused_wherever_it_stands(place, value):
+@given(
+    st.sampled_from(NUMBERS),
+    st.sampled_from([float("nan"), float("inf"), float("-inf"), 10**400, -(10**400)]),
+)
+def test_a_number_that_no_table_holds_is_refused_wherever_it_stands(place, value):
     config = copy.deepcopy(DEFAULTS)
     entry = config
     for key in place[:-1]:

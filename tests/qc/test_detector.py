@@ -1,9 +1,11 @@
 """The detector: what it is fitted to, how it is kept, what it scores, and where it refuses to."""
 
 import json
+import re
 import subprocess
 import sys
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 
 import cv2
@@ -38,7 +40,7 @@ from hcsqc.qc.detector import (
     save_detector,
     standardised,
 )
-from hcsqc.qc.model import save_model
+from hcsqc.qc.model import PACKAGES, installed_pins, save_model
 from hcsqc.qc.scoring import call_wide_edges_blurred, drift, focus_of, saturated_share, score_crops
 
 CHANNELS = ["w4", "w5", "w1"]
@@ -510,6 +512,13 @@ def test_the_mlflow_model_gives_the_same_scores_where_there_is_no_snakemake(scor
     assert not list((tmp_path / "model").rglob("*.pkl"))
     example = mlflow.pyfunc.load_model(str(tmp_path / "model")).input_example
     assert len(example["pixels"]) == 2
+
+
+def test_pins_are_what_is_installed_without_a_builds_name():
+    pins = dict(pin.split("==") for pin in installed_pins())
+    assert list(pins) == list(PACKAGES)
+    assert pins["numpy"] == version("numpy")
+    assert re.fullmatch(r"[\d.]+", pins["torch"]) and version("torch").startswith(pins["torch"])
 
 
 def test_focus_and_saturation_of_a_crop_are_its_own(scored):

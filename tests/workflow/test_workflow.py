@@ -120,6 +120,7 @@ RUN_ELSEWHERE = {
     "qc/fit_detector.py": "test_qc_workflow.py",
     "qc/flag_screen.py": "test_qc_workflow.py",
     "qc/make_qc_report.py": "test_qc_workflow.py",
+    "qc/package_detector.py": "test_qc_workflow.py",
     "qc/score_plate.py": "test_qc_workflow.py",
     "qc/set_threshold.py": "test_qc_workflow.py",
     "qc/write_label_page.py": "test_qc_workflow.py",

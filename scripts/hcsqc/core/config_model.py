@@ -83,9 +83,10 @@ def _channel(text: str) -> str:
     return text
 
 
-Count = Annotated[int, Field(ge=1)]
-Whole = Annotated[int, Field(ge=0)]
-TwoOrMore = Annotated[int, Field(ge=2)]
+LARGEST = 2**63 - 1  # that tables and generators of random numbers hold
+Count = Annotated[int, Field(ge=1, le=LARGEST)]
+Whole = Annotated[int, Field(ge=0, le=LARGEST)]
+TwoOrMore = Annotated[int, Field(ge=2, le=LARGEST)]
 NotNegative = Annotated[float, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
 Probability = Annotated[float, Field(ge=0, le=1)]
@@ -269,9 +270,7 @@ class OmeZarrScreen(ImagedScreen):
     """Plates in OME-Zarr."""
 
     channels: ChannelNames
-    acquisition: Annotated[int, Field(ge=0)] = _may(
-        "number of the one that is read, where wells hold several"
-    )
+    acquisition: Whole = _may("number of the one that is read, where wells hold several")
 
 
 class NetworkEncoder(Section):
@@ -626,7 +625,7 @@ class Download(Section):
 class Crops(Section):
     """Windows around nuclei."""
 
-    window_px: Annotated[int, Field(ge=16, multiple_of=2)]
+    window_px: Annotated[int, Field(ge=16, le=LARGEST, multiple_of=2)]
     window_um: Positive | None
     border: Literal["drop", "reflect"]
     dtype: Literal["uint8", "uint16"]

@@ -139,7 +139,7 @@ def names_of(key: str) -> dict[str, str]:
     if stage == "search":
         names |= dict(zip(("encoder", "trial"), rest, strict=False))
     elif stage == "qc":
-        known = ("screen", "part", "plate") if rest[0] != "detector" else ("part",)
+        known = ("screen", "part", "plate") if rest[0] not in ("detector", "model") else ("part",)
         names |= dict(zip(known, rest, strict=False))
     elif stage in ("simulate", "index", "scale", "crops"):
         names |= dict(zip(("screen", "plate"), rest, strict=False))

@@ -6,12 +6,12 @@ journal names counts, and the shard is on the disk before the journal says so. O
 nothing is taken up.
 """
 
-import fcntl
 import os
 import shutil
 import sys
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from itertools import compress
 from pathlib import Path
 
@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 
 from hcsqc.core.errors import InputError
-from hcsqc.core.files import read_checked_json, see_onto_disk, write_checked_json
+from hcsqc.core.files import first_here, read_checked_json, see_onto_disk, write_checked_json
 from hcsqc.core.schema import TABLES, read_table, write_table
 from hcsqc.crops.shards import ShardFormat, ShardWriter, crop_digests, digest_of_group
 
@@ -49,11 +49,12 @@ class PartialPlate:
         self.folder = shard.with_name(f".{shard.name}.partial")
         self._nuclei = _no_nuclei()
         self._summaries: list[dict] = []
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._lock = self._locked()
+        lock = self.folder / "lock"
+        self._held = ExitStack()
+        self._held.enter_context(first_here(lock, f"cropping this plate ({shard.stem})"))
         journal = self._read_journal()
         if journal is None:
-            for path in self.folder.iterdir():
+            for path in set(self.folder.iterdir()) - {lock}:
                 path.unlink()
         self.fields = journal["fields"] if journal else 0
         self._parts = journal["parts"] if journal else 0
@@ -121,35 +122,20 @@ class PartialPlate:
         self._saver.shutdown()
         os.replace(self._file(self._session), self.shard)
         shutil.rmtree(self.folder)
-        os.close(self._lock)
+        self._held.close()
 
     def discard(self) -> None:
         """Remove everything: the plate cannot be cropped."""
         self._saver.shutdown()
         self._writer.abandon()
         shutil.rmtree(self.folder)
-        os.close(self._lock)
+        self._held.close()
 
     def stop(self) -> None:
         """Leave the folder as it is, for the next job."""
         self._saver.shutdown()
         self._writer.abandon()
-        os.close(self._lock)
-
-    def _locked(self) -> int:
-        """Keep others from the folder until the descriptor that is returned is closed."""
-        folder = os.open(self.folder, os.O_RDONLY)
-        try:
-            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            os.close(folder)
-            raise InputError(
-                f"{self.shard}: another process is cropping this plate, perhaps one that a killed "
-                "Snakemake left behind; wait until it ends, or stop it"
-            ) from error
-        except OSError:
-            pass  # some network file systems have no locks
-        return folder
+        self._held.close()
 
     def _file(self, session: int) -> Path:
         return self.folder / f"{session}.parquet"

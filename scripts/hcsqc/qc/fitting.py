@@ -3,7 +3,7 @@
 `qc.detector` fits numbers to numbers; here these are a study's crops.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,8 +26,6 @@ from hcsqc.qc.detector import (
 )
 from hcsqc.qc.detector_files import HELD_OUT
 
-EXAMPLE_CROPS = 4
-
 
 @dataclass(frozen=True)
 class Embedding:
@@ -41,16 +39,10 @@ class Embedding:
 
 @dataclass(frozen=True)
 class Fitted:
-    """A detector and what is kept beside it.
-
-    `held_out` is that table. `example` are a few composite crops, n x C x H x W of uint8, and
-    `areas` those of their nuclei, n numbers in pixels.
-    """
+    """A detector and the table `held_out`, which is kept beside it."""
 
     detector: Detector
     held_out: pd.DataFrame
-    example: np.ndarray
-    areas: np.ndarray
 
 
 def study_labels(labels: Path, random_labels: Path) -> pd.DataFrame:
@@ -113,7 +105,7 @@ def fit_to_crops(
     detector = Detector(encoder, fit.classifier, fit.artefacts, known, {**about, **found})
     columns = ["crop_id", "plate", "well", "label", "selection", "random"]
     held_out = labels[columns].assign(score=fit.held_out)
-    return Fitted(detector, held_out, *_examples(shards, rows[:EXAMPLE_CROPS], embedding.composite))
+    return Fitted(detector, held_out)
 
 
 def _features(
@@ -128,13 +120,6 @@ def _features(
         embedding.precision,
         f"detector {name}",
     )
-
-
-def _examples(
-    shards: Shards, rows: np.ndarray, composite: Sequence[str]
-) -> tuple[np.ndarray, np.ndarray]:
-    crops = shards.read_composite(rows, composite).copy()
-    return crops, shards.index["nucleus_area_px"].iloc[rows].to_numpy(np.float32)
 
 
 def save_fitted(fitted: Fitted, folder: Path) -> None:

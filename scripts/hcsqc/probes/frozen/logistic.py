@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from scipy.linalg import solve_triangular
 from scipy.optimize import minimize
 from scipy.special import expit
 
@@ -18,6 +19,7 @@ from hcsqc.probes.task import Classified, Task, select
 # scikit-learn's default of 1e-4 leaves them wrong by up to 1e-3.
 TOLERANCE = 1e-8
 MAXIMUM_ITERATIONS = 1000
+SPREAD = 1e-11  # of the rows' mean square, that sets rows apart which are alike
 
 
 @dataclass(frozen=True)
@@ -184,19 +186,32 @@ def _as_they_are(train: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _fits(train, targets, penalties) -> tuple[np.ndarray, np.ndarray]:
     """Return weights (width x penalties) and intercepts for standardised rows.
 
-    An L2-penalised solution lies in the span of the rows, so the problem is solved, exactly, in
-    coordinates of an orthonormal basis of it: as many as there are labels, whatever the width
-    (Hastie and Tibshirani 2004, doi:10.1093/biostatistics/kxh010, with QR for their SVD, which
-    takes twice as long).
+    An L2-penalised solution lies in the span of the rows, so where there are fewer rows than
+    features the problem is solved in coordinates of an orthonormal basis of it (Hastie and
+    Tibshirani 2004, doi:10.1093/biostatistics/kxh010). Cholesky's factor of the rows' products
+    holds them, in a quarter of the time that QR takes.
     """
-    basis, coordinates = np.linalg.qr(train.T)
-    rows = np.column_stack([coordinates.T, np.ones(len(train))])
+    wide = len(train) < train.shape[1]
+    coordinates = _coordinates(train) if wide else train
+    rows = np.column_stack([coordinates, np.ones(len(train))])
     solutions = [np.zeros(rows.shape[1])]
     for penalty in penalties:
         # Each solution is the start of the next, weaker penalty's.
         solutions.append(_solution(rows, targets, penalty, solutions[-1]))
     found = np.stack(solutions[1:], axis=1)
-    return basis @ found[:-1], found[-1]
+    weights, intercepts = found[:-1], found[-1]
+    if wide:
+        weights = train.T @ solve_triangular(coordinates, weights, lower=True, trans="T")
+    return weights, intercepts
+
+
+def _coordinates(rows: np.ndarray) -> np.ndarray:
+    """Return a lower triangle whose rows have the scalar products of `rows`, n x n."""
+    products = rows @ rows.T
+    # Rows that are alike have no factor; this moves logits by less than rounding does.
+    diagonal = np.einsum("ii->i", products)
+    diagonal += max(SPREAD * diagonal.mean(), np.finfo(np.float64).tiny)
+    return np.linalg.cholesky(products)
 
 
 def _solution(rows, targets, penalty: float, start: np.ndarray) -> np.ndarray:
