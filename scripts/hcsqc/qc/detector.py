@@ -132,9 +132,16 @@ def fit_detector(
     labels of the other wells are of one class.
 
     Where the labels name kinds of artefacts, one classifier per kind is fitted in the same way, all
-    with one C. They are kept if their held-out recall at `good_cells_lost` is higher. Raises
-    InputError if all labels are of one class.
+    with one C. They are kept if their held-out recall at `good_cells_lost` is higher. Classifiers
+    that name the artefact have the C of those that are kept. Raises InputError if all labels are of
+    one class.
     """
+    found = _fit_classifier(labels, features, settings, good_cells_lost)
+    return replace(found, artefacts=_fit_artefacts(labels, features, found.penalty))
+
+
+def _fit_classifier(labels, features, settings, good_cells_lost) -> DetectorFit:
+    """Return the fit without classifiers of artefacts."""
     targets = (labels["label"] == ABNORMAL).to_numpy(np.int64)
     wells = (labels["plate"] + "/" + labels["well"]).to_numpy()
     if len(np.unique(targets)) < 2:
@@ -146,10 +153,9 @@ def fit_detector(
     every = np.ones(len(targets), bool)
     penalty = _common_penalty([(targets, every)], features, wells, settings)
     single = _cross_fitted(targets, every, features, wells, fold, penalty)
-    artefacts = _fit_artefacts(labels, features, wells, settings)
     recall = _recall(single.held_out, targets, good_cells_lost)
     recalls = {SINGLE: recall}
-    found = DetectorFit(single.model, SINGLE, penalty, artefacts, single.held_out, recalls)
+    found = DetectorFit(single.model, SINGLE, penalty, {}, single.held_out, recalls)
     kinds = _kinds(labels)
     if len(kinds) < 2 or recall is None:
         return found
@@ -254,27 +260,26 @@ def _recall(scores: np.ndarray, targets: np.ndarray, good_cells_lost: float) -> 
     return float((abnormal > value).mean())
 
 
-def _fit_artefacts(labels, features, wells, settings) -> dict[str, FittedLogistic]:
+def _fit_artefacts(labels, features, penalty) -> dict[str, FittedLogistic]:
     """Fit each artefact against all others; one that is alone needs no telling apart."""
     named = labels["artefact"].notna().to_numpy()
     counts = labels["artefact"][named].value_counts()
     names = sorted(counts.index[counts >= FEWEST_PER_ARTEFACT])
     if len(names) == 1:
         return {names[0]: _constant(features.shape[1])}
-    problems = {
-        name: ((labels["artefact"] == name).to_numpy(np.int64), named)
-        for name in names
-        if (labels["artefact"][named] != name).any()
-    }
-    if not problems:
-        return {}
-    penalty = _common_penalty(list(problems.values()), features, wells, settings)
     alike = LogisticSettings((penalty,), folds=1)
+    wells = labels["well"].to_numpy()[named]  # of no use without folds
     return {
         name: fit_logistic(
-            features[used], targets[used], wells[used], alike, seed=0, standardised=True
+            features[named],
+            (labels["artefact"][named] == name).to_numpy(np.int64),
+            wells,
+            alike,
+            seed=0,
+            standardised=True,
         )
-        for name, (targets, used) in problems.items()
+        for name in names
+        if (labels["artefact"][named] != name).any()
     }
 
 
