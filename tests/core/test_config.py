@@ -542,7 +542,8 @@ def test_a_number_that_no_table_holds_is_refused_wherever_it_stands(place, value
         entry = entry[key]
     entry[place[-1]] = value
     text = message(config)
-    assert text.startswith(f"config: {'.'.join(map(str, place))}: {value} is not ")
+    assert text.startswith(f"config: {'.'.join(map(str, place))}: {str(value)[:60]}")
+    assert " is " in text and len(text) < 200
 
 
 # Names, which become folders, files and flags.

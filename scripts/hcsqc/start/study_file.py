@@ -29,7 +29,8 @@ COUNTED_ON, TESTING_WELLS, MOST_TEST_CROPS, LEAST_TEST_CROPS = 0.6, 1 / 3, 100, 
 # Degraded copies of each crop, where there are fewer crops than that; and of how many plates.
 COPIES, FEW_CROPS, MOST_DEGRADED_PLATES = 3, 2000, 4
 # Most labels of each class and each kind of artefact, and at random. With config.yaml's, which suit
-# screens with a truth, the choice among the copies of a small screen decides more of the AUC.
+# screens with a truth, the choice among the copies of a small screen decides more of the AUC; more
+# than these change nothing there, and take longer to fit.
 LABELS_PER_CLASS, LABELS_PER_ARTEFACT, LABELS_AT_RANDOM = 600, 100, 600
 # Texts that no reader of YAML takes for a number, as some take 1e3.
 PLAIN = re.compile(r"[A-Za-z_/][A-Za-z0-9_./-]*")
