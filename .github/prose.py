@@ -194,7 +194,8 @@ def is_sentence(words: str) -> bool:
 
 def comments(text: str) -> str:
     """Return the comments of YAML or of a Snakefile."""
-    return "\n".join(line.partition("#")[2] + "." for line in text.split("\n"))
+    lines = (line.partition("#")[2] + "." for line in text.split("\n"))
+    return re.sub(r"`[^`\n]*`", blank, "\n".join(lines))
 
 
 def messages(text: str) -> str:
