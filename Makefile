@@ -13,7 +13,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 help:
 	@echo "make demo       the whole study of simulated screens, then quality control of real fields, ending in reports"
 	@echo "make demo-full  the same without the demo's reductions (hours on a laptop)"
-	@echo "make test       lint, types, unit tests, the tiny study twice"
+	@echo "make test       style, prose, types, unit tests, the tiny study twice"
 	@echo "make test-unit  the unit tests alone; make test-workflow those that run Snakemake"
 	@echo "make test-all   the same, and what takes a browser, a server, long workflows or many repeats"
 	@echo "make test-slurm the tiny study on a real SLURM, with faults (root; Debian: slurm-wlm munge slurmdbd mariadb-server)"
@@ -53,6 +53,7 @@ lint: .venv/installed
 	ruff format --check .
 	snakefmt --check Snakefile rules
 	codespell
+	python .github/prose.py
 	mypy
 	snakemake --lint --configfile profiles/demo/study.yaml
 

@@ -25,11 +25,11 @@ SCHEMA_HEAD = """\
 HEAD = """\
 # Config
 
-Every default stands in `config.yaml`, once, with its unit and source. A study of your own is a
-second file, merged into it key by key: `snakemake --configfile my_study.yaml`. A list replaces the
-whole list. Unknown keys are errors, and so are values beyond their limits; the message names the
-place. For editors, `rules/config.schema.yaml` says the same as a JSON schema. "paper 3.2" is a
-section of Masud, Cohen et al. 2022; "ours" stands where the paper is silent.
+`config.yaml` states every default once, with its unit and source. Your own study is a second file,
+merged into it key by key: `snakemake --configfile my_study.yaml`. A list replaces the whole list.
+Unknown keys and values beyond their limits are errors; the message names the place. For editors,
+`rules/config.schema.yaml` says the same as a JSON schema. "paper 3.2" is a section of Masud, Cohen
+et al. 2022; "ours" means that the paper gives no value.
 
 `make config` writes this page from `scripts/hcsqc/core/config_model.py` and `config.yaml`.
 """
@@ -89,9 +89,9 @@ def page() -> str:
 
 def screens(values: Mapping, notes: Mapping) -> Iterator[str]:
     """Yield the tables of screens: what all have, and what some have."""
-    yield "A name of your own and what the screen is. Every screen has:\n"
+    yield "A name that you choose, and the keys of the screen. Every screen has:\n"
     yield table(model.Screen, {}, notes)
-    yield "Screens of images have more:\n"
+    yield "Screens of images also have:\n"
     yield table(model.ImagedScreen, {}, notes, model.Screen)
     for layout, section in (
         ("`bbbc022`, `bbbc021`", model.BbbcScreen),
@@ -111,7 +111,7 @@ def screens(values: Mapping, notes: Mapping) -> Iterator[str]:
 
 def encoders(values: Mapping, notes: Mapping) -> Iterator[str]:
     """Yield the tables of encoders by kind."""
-    yield "A name of your own and what the encoder is. Those of `config.yaml`:\n"
+    yield "A name that you choose, and the keys of the encoder. `config.yaml` has:\n"
     yield textwrap.fill(f"{listed(values)}.", 118, break_on_hyphens=False) + "\n"
     for section in (
         model.NetworkEncoder,
@@ -146,7 +146,7 @@ def presets(values: Mapping, notes: Mapping) -> Iterator[str]:
 
 def probes(values: Mapping, notes: Mapping) -> Iterator[str]:
     """Yield the tables of probes by kind, with those of config.yaml as columns."""
-    yield "A name of your own and what the probe is.\n"
+    yield "A name that you choose, and the keys of the probe.\n"
     for section in (
         model.KnnProbe,
         model.LogisticProbe,
@@ -177,7 +177,7 @@ def table(
 ) -> str:
     """Return the keys of a section as a table; `shown` are columns of values, with their place."""
     schema = section.model_json_schema()
-    rows = [["key", *shown, "may be", "about"]]
+    rows = [["key", *shown, "allowed", "meaning"]]
     for key, rule in schema["properties"].items():
         if key in without.model_fields:
             continue
@@ -203,7 +203,7 @@ def value_of(entry: Mapping, key: str) -> str:
 def allowed(rule: Mapping) -> str:
     """Return in words what a JSON schema allows."""
     if "$ref" in rule:
-        return "keys of its own, below"
+        return "further keys, see below"
     options = rule.get("oneOf") or rule.get("anyOf")
     if options:
         return ", or ".join(allowed(option) for option in options)

@@ -140,14 +140,14 @@ LargestOrSome = Annotated[
 
 
 class Study(Section):
-    """What is compared, on which screens."""
+    """The encoders and probes to compare, and the screens to compare them on."""
 
     name: Word
-    train: str = Field(description="the screen whose labels train")
-    test: Annotated[Names, Distinct] = Field(description="screens that only test")
-    encoders: SomeNames = Field(description="names below `encoders`")
+    train: str = Field(description="the screen whose labels are used for training")
+    test: Annotated[Names, Distinct] = Field(description="screens used for testing only")
+    encoders: SomeNames = Field(description="names under `encoders`")
     not_run: dict[str, str]
-    probes: SomeNames = Field(description="names below `probes`")
+    probes: SomeNames = Field(description="names under `probes`")
     budgets: Budgets
     test_crops: TwoOrMore
     draws: Count
@@ -156,40 +156,42 @@ class Study(Section):
 
 
 class Archives(Section):
-    """Where a screen's images are fetched from."""
+    """Where to download a screen's images."""
 
     url: str = Field(description="folder on a web server")
-    plate: Names = Field(
-        description="zip files of one plate, with `{plate}`; unpacked below `images`"
-    )
-    files: Names = Field(description="other files, taken as they are")
+    plate: Names = Field(description="zip files of a plate, with `{plate}`; unpacked into `images`")
+    files: Names = Field(description="other files, stored as they are")
 
 
 class Simulation(Section):
     """A simulated screen."""
 
-    cell_line: Literal["u2os", "mcf7"] = Field(description="whose nuclei and stains are drawn")
+    cell_line: Literal["u2os", "mcf7"] = Field(
+        description="cell line whose nuclei and stains are simulated"
+    )
     wells: Wells = Field(description="wells of each plate")
     sites: Count = Field(description="fields per well")
     height_px: Count = Field(description="of a field")
     width_px: Count = Field(description="of a field")
-    cells_per_field: Count = Field(description="in the mean field")
-    touching_share: Probability = Field(description="of the cells that touch another")
+    cells_per_field: Count = Field(description="mean per field")
+    touching_share: Probability = Field(description="share of cells that touch another")
     artefact_cell_share: Probability = Field(
-        description="of the cells that get an artefact of their own"
+        description="share of cells with an individual artefact"
     )
-    artefact_field_share: Probability = Field(description="of the fields that get one as a whole")
+    artefact_field_share: Probability = Field(
+        description="share of fields with an artefact throughout"
+    )
     seed: Whole
-    light: Positive = _may("of the lamp, times that of a screen without this key")
+    light: Positive = _may("brightness of the lamp, relative to a screen without this key")
 
 
 class Screen(Section):
-    """What every screen has."""
+    """Keys of every screen."""
 
     plates: Annotated[Plates, Several, Distinct]
-    pretrain_plates: Plates = Field(description="plates whose crops pretraining sees")
+    pretrain_plates: Plates = Field(description="plates whose crops are used for pretraining")
     evaluation_wells: Wells = Field(
-        description="wells that labels which test come from; pretraining never sees them"
+        description="wells of the test labels; pretraining never sees them"
     )
     nucleus_channel: str
     composite: Annotated[Names, Several] = Field(
@@ -207,7 +209,7 @@ class DerivedScreen(Screen):
     derived_from: str = Field(description="the screen whose crops are degraded")
     artefacts: Literal["simulated"]
     copies: Annotated[int, Field(ge=1, le=7)] = _may(
-        "of each crop, each with another kind of artefact; absent: one"
+        "number of copies of each crop, each with another kind of artefact; absent: one"
     )
 
 
@@ -218,21 +220,26 @@ class ImagedScreen(Screen):
         description="docs/screens.md"
     )
     images: str = _may(
-        "folder; environment variables are expanded; may hold `{plate}`. Not of a simulated screen"
+        "folder; environment variables are expanded; may contain `{plate}`; "
+        "not for simulated screens"
     )
-    archives: Archives = _may("where `snakemake download` finds them")
-    z_projection: Literal["max", "mean", "middle"] = _may("what becomes of the planes of a z-stack")
-    bits: Annotated[int, Field(ge=8, le=16)] = _may("of the camera; absent: found from the data")
+    archives: Archives = _may("source for `snakemake download`")
+    z_projection: Literal["max", "mean", "middle"] = _may("how to combine the planes of a z-stack")
+    bits: Annotated[int, Field(ge=8, le=16)] = _may(
+        "bits of the camera; absent: found from the data"
+    )
     pixel_um: Positive = _may(
-        "side of a source pixel; `crops.window_um` and the shift's matched pixels ask for it"
+        "side of a source pixel; needed by `crops.window_um` and the shift's matched pixels"
     )
-    nucleus_diameter_px: Diameter = _may("source pixels, instead of that of `crops`")
-    nucleus_smallest_px: Count = _may("area in source pixels, instead of that of `crops`")
+    nucleus_diameter_px: Diameter = _may("source pixels; replaces the value in `crops`")
+    nucleus_smallest_px: Count = _may("area in source pixels; replaces the value in `crops`")
     illumination: str = _may(
         "`retrospective`, or a path to CellProfiler's functions with `{plate}` and `{channel}`; "
         "absent: no correction"
     )
-    locations: str = _may("CSV of published nuclei instead of finding them; may hold `{plate}`")
+    locations: str = _may(
+        "CSV of published nuclei, which replaces detection; may contain `{plate}`"
+    )
 
     @model_validator(mode="after")
     def _has_images(self) -> Self:
@@ -246,23 +253,23 @@ class ImagedScreen(Screen):
 class BbbcScreen(ImagedScreen):
     """BBBC022 or BBBC021 as published, or a simulated screen in their layout."""
 
-    image_csv: str = _may("treatments by well. Not of a simulated screen")
-    channels: ChannelNames = _may("those of the published ones that are there; absent: all")
-    simulate: Simulation = _may("draw the images instead of reading them")
+    image_csv: str = _may("treatments by well; not for simulated screens")
+    channels: ChannelNames = _may("those of the published channels that you have; absent: all")
+    simulate: Simulation = _may("simulate the images instead of reading them")
 
 
 class LoadDataScreen(ImagedScreen):
-    """A CellProfiler LoadData table names the images."""
+    """A CellProfiler LoadData table lists the images."""
 
-    table: str = Field(description="CSV or Parquet file; may hold `{plate}`")
+    table: str = Field(description="CSV or Parquet file; may contain `{plate}`")
     channels: ChannelNames
-    table_prefix: str = _may("start of the table's paths that `images` stands for")
+    table_prefix: str = _may("start of the table's paths, which `images` replaces")
 
 
 class FilesScreen(ImagedScreen):
-    """A regular expression reads the names of the images."""
+    """A regular expression parses the names of the images."""
 
-    pattern: str = Field(description="regular expression of a file's path below `images`")
+    pattern: str = Field(description="regular expression for a file's path relative to `images`")
     channels: ChannelNames
 
 
@@ -270,54 +277,54 @@ class OmeZarrScreen(ImagedScreen):
     """Plates in OME-Zarr."""
 
     channels: ChannelNames
-    acquisition: Whole = _may("number of the one that is read, where wells hold several")
+    acquisition: Whole = _may("number of the acquisition to read, if wells hold several")
 
 
 class NetworkEncoder(Section):
-    """A network of timm with given weights."""
+    """A timm network with trained weights."""
 
     kind: Literal["transfer"]
     architecture: Architecture = Field(description="name in timm")
-    input_px: Count = Field(description="side that crops are resized to")
+    input_px: Count = Field(description="side to which crops are resized")
     channels: Literal["composite", "each", "adapted"] = _may(
-        "how they are seen, docs/encoders.md; absent: composite"
+        "how the network sees channels, see docs/encoders.md; absent: composite"
     )
     file: str = _may("weights as .safetensors or .pth")
-    package: Architecture = _may("installed package that carries the weights")
+    package: Architecture = _may("installed package that contains the weights")
 
 
 class ModuleEncoder(Section):
-    """A PyTorch network of your own."""
+    """Your own PyTorch network."""
 
     kind: Literal["transfer"]
     module: Annotated[str, Field(pattern="^[A-Za-z_][A-Za-z0-9_.]*:[A-Za-z_][A-Za-z0-9_]*$")] = (
         Field(description="`module:function` that returns the network")
     )
-    input_px: Count = Field(description="side that crops are resized to")
+    input_px: Count = Field(description="side to which crops are resized")
     file: str = _may("its weights as .safetensors or .pth")
 
 
 class TableEncoder(Section):
-    """A table of features of your own."""
+    """Your own table of features."""
 
     kind: Literal["transfer"]
-    features: str = Field(description="Parquet table with crop_id and vector; holds `{screen}`")
+    features: str = Field(description="Parquet table with crop_id and vector; contains `{screen}`")
 
 
 class UntrainedEncoder(Section):
-    """A control: a network that nobody trained."""
+    """A control: an untrained network."""
 
     kind: Literal["control"]
     architecture: Architecture = Field(description="name in timm")
-    input_px: Count = Field(description="side that crops are resized to")
+    input_px: Count = Field(description="side to which crops are resized")
 
 
 class MeasuringControl(Section):
-    """A control that measures crops."""
+    """A control: simple measures of crops."""
 
     kind: Literal["control"]
     measures: Measures
-    region: Region = _may("what is measured; absent: the whole window")
+    region: Region = _may("region to measure; absent: the whole window")
 
 
 class MeasuringEncoder(Section):
@@ -325,53 +332,55 @@ class MeasuringEncoder(Section):
 
     kind: Literal["classical"]
     measures: Measures
-    region: Region = _may("what is measured; absent: the whole window")
+    region: Region = _may("region to measure; absent: the whole window")
 
 
 class PooledEncoder(Section):
-    """Another encoder's network with other features of it."""
+    """The network of another encoder with different features."""
 
     kind: Literal["pooled"]
-    encoder: str = Field(description="a name of `encoders`, one with a network")
+    encoder: str = Field(description="a name under `encoders` that has a network")
     pool: Literal["last", "stages"] = Field(
         description="mean of the last map, or mean and standard deviation of every stage's map"
     )
-    region: Region = Field(description="over the window, or the cell in the middle alone")
+    region: Region = Field(description="the window, or only the cell in the middle")
 
 
 class JoinedEncoder(Section):
-    """The features of several encoders side by side."""
+    """The concatenated features of several encoders."""
 
     kind: Literal["joined"]
-    encoders: SomeNames = Field(description="names of `encoders` that see crops")
+    encoders: SomeNames = Field(description="names under `encoders` that see crops")
 
 
 class Search(Section):
-    """A line search ahead of pretraining: a short trial of each pair of values."""
+    """A line search before pretraining: a short trial of each pair of values."""
 
     learning_rate: Annotated[list[Positive], Several, Distinct] = Field(
-        description="to try, before any scaling"
+        description="values to try, before any scaling"
     )
     weight_decay: Annotated[list[NotNegative], Several, Distinct] = Field(
-        description="to try with each of them"
+        description="values to try with each of them"
     )
-    epochs: TwoOrMore = Field(description="of a trial; DeepCluster v2 learns from the second on")
-    crops: Count = Field(description="that a trial trains on")
+    epochs: TwoOrMore = Field(
+        description="length of a trial; DeepCluster v2 learns from the second epoch on"
+    )
+    crops: Count = Field(description="number of crops in a trial")
 
 
 class PretrainedEncoder(Section):
-    """A network pretrained on the screen itself; further keys replace those of its preset."""
+    """A network pretrained on the screen itself; other keys replace those of its preset."""
 
     model_config = ConfigDict(extra="allow")
 
     kind: Literal["ssl"]
     method: Method
-    preset: str = Field(description="a name of `presets`")
-    search: Search = _may("learning rate and weight decay are chosen by short trials")
+    preset: str = Field(description="a name under `presets`")
+    search: Search = _may("choose learning rate and weight decay by short trials")
 
 
 class Pretraining(Section):
-    """What every method's pretraining needs."""
+    """Keys of pretraining for every method."""
 
     architecture: Architecture
     input_px: Count
@@ -455,30 +464,28 @@ METHODS: Mapping[str, type[Pretraining]] = {
 
 
 class Preset(Section):
-    """Values that pretrained encoders inherit: a method's stand above the common ones.
+    """Values that pretrained encoders inherit: a method's values replace the common ones.
 
     The check of the config holds the two together against the models of `METHODS`.
     """
 
     common: Pretraining
-    simclr: dict[str, Any] = _may("of SimCLR")
-    barlow_twins: dict[str, Any] = _may("of Barlow Twins")
-    vicreg: dict[str, Any] = _may("of VICReg")
-    deepcluster_v2: dict[str, Any] = _may("of DeepCluster v2")
-    swav: dict[str, Any] = _may("of SwAV")
+    simclr: dict[str, Any] = _may("values of SimCLR")
+    barlow_twins: dict[str, Any] = _may("values of Barlow Twins")
+    vicreg: dict[str, Any] = _may("values of VICReg")
+    deepcluster_v2: dict[str, Any] = _may("values of DeepCluster v2")
+    swav: dict[str, Any] = _may("values of SwAV")
 
 
-_BATCHNORM = (
-    "`train`: by the statistics of each batch; `frozen`: by those that the encoder came with"
-)
-_LEAST_STEPS = "of the optimizer; where labels make fewer, there are more epochs"
+_BATCHNORM = "`train`: normalise by each batch; `frozen`: by the statistics of the encoder"
+_LEAST_STEPS = "minimum number of optimizer steps; with few labels, epochs are added"
 
 
 class Probe(Section):
-    """What every probe may have."""
+    """Keys of every probe."""
 
-    budgets: LargestOrSome = _may("instead of `study.budgets`, or `largest` of them")
-    draws: Count = _may("instead of `study.draws`")
+    budgets: LargestOrSome = _may("replaces `study.budgets`; `largest`: only the largest of them")
+    draws: Count = _may("replaces `study.draws`")
 
 
 class KnnProbe(Probe):
@@ -491,7 +498,7 @@ class KnnProbe(Probe):
 
 
 class LogisticProbe(Probe):
-    """Logistic regression to its optimum."""
+    """Converged logistic regression."""
 
     kind: Literal["logistic"]
     shuffle_labels: bool = _may("train on labels of other crops: a control")
@@ -653,7 +660,7 @@ class Labels(Section):
 
 
 class Features(Section):
-    """What encoders see and leave."""
+    """Features of encoders."""
 
     batch_size: Count
     precision: Precision
@@ -662,7 +669,7 @@ class Features(Section):
 
 
 class Evaluation(Section):
-    """Intervals, and the analyses beside the tables."""
+    """Intervals, and the analyses in addition to the tables."""
 
     replicates: Count
     draws: Count
@@ -703,7 +710,9 @@ class Tracking(Section):
     """MLflow."""
 
     uri: str
-    ui: Annotated[str, Field(pattern="^https?://")] = _may("where the UI of a database is opened")
+    ui: Annotated[str, Field(pattern="^https?://")] = _may(
+        "address at which you open the UI of a database"
+    )
 
 
 class Config(Section):
