@@ -58,7 +58,7 @@ def get(server, folder: Path, name: str = "a.csv", settings=QUICK) -> dict:
 def get_in_part(server, folder: Path, name: str = "a.csv", size: int = 20_000) -> Path:
     """Obtain so many bytes of a file; return where they are."""
     server.answers[name] = [Answer(stop_after=size), Answer(stop_after=0)]
-    with pytest.raises(InputError, match="broken off.* what has come is kept"):
+    with pytest.raises(InputError, match="broken off.* the partial download was kept"):
         get(server, folder, name, ONCE)
     part = folder / "downloaded" / f"{name}.part"
     assert part.stat().st_size == size and not (folder / name).exists()
@@ -86,7 +86,7 @@ def test_a_file_comes_whole_and_its_receipt_says_what_it_is(server, tmp_path, ca
 
 
 STOP = Answer(stop_after=20_000)
-ANEW = "fetched from its start"
+ANEW = "downloading it from the start"
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ ANEW = "fetched from its start"
         ({}, [STOP, Answer(503, body=b"sorry")], [20_000] * 2, "the server answered 503"),
         *[({}, [Answer(s)] * 2, [None] * 2, f"answered {s}") for s in (408, 425, 429, 500, 502)],
         ({}, [Answer(206, body=BYTES[:9])], [None], "the file on the server has changed"),
-        ({}, [Answer(length=False)], [], "gave no length; whether this is all of it cannot be"),
+        ({}, [Answer(length=False)], [], "gave no length; the file may be incomplete"),
     ],
 )
 def test_a_transfer_that_fails_is_said_and_goes_on_if_it_can(
@@ -306,7 +306,7 @@ def test_a_full_disk_is_said_and_what_has_come_is_kept(server, tmp_path, monkeyp
 
     with monkeypatch.context() as patch:
         patch.setattr(transfer.Progress, "update", full)  # after the first bytes
-        with pytest.raises(InputError, match="no room left on the disk of .*run the same command"):
+        with pytest.raises(InputError, match="the disk of .* is full.*run the same command"):
             get(server, tmp_path)
     assert not (tmp_path / "a.csv").exists()
     get(server, tmp_path)
@@ -319,7 +319,7 @@ def test_two_processes_do_not_fetch_one_file(server, tmp_path, monkeypatch, caps
     server.put("a.csv", BYTES)
     with (
         part_of(tmp_path / "downloaded/a.csv.json").alone(),
-        pytest.raises(InputError, match="another process is fetching this file"),
+        pytest.raises(InputError, match="another process is downloading this file"),
     ):
         get(server, tmp_path)
 
@@ -328,7 +328,7 @@ def test_two_processes_do_not_fetch_one_file(server, tmp_path, monkeypatch, caps
 
     monkeypatch.setattr(transfer.fcntl, "flock", flock)
     get(server, tmp_path)
-    assert "this disk knows no locks" in capsys.readouterr().err
+    assert "this disk has no locks" in capsys.readouterr().err
 
 
 # --- Archives
@@ -341,9 +341,9 @@ def test_a_damaged_archive_is_fetched_once_more(server, tmp_path, capsys, wrong)
     get(server, tmp_path, "a.zip")
     assert (tmp_path / "a.zip").read_bytes() == PLATE
     assert server.ranges() == [None, None]
-    assert "a.zip has come damaged (" in capsys.readouterr().err
+    assert "a.zip arrived damaged (" in capsys.readouterr().err
     server.put("b.zip", wrong)
-    with pytest.raises(Damaged, match="b.zip has come damaged twice"):
+    with pytest.raises(Damaged, match="b.zip arrived damaged twice"):
         get(server, tmp_path, "b.zip")
     assert len(server.gets()) == 4
     assert not (tmp_path / "b.zip").exists()
@@ -365,7 +365,7 @@ def test_an_archive_that_cannot_be_read_here_is_not_called_damaged(tmp_path, cha
     """Of a compression that zipfile does not know (Deflate64), or encrypted."""
     path = tmp_path / "a.zip"
     path.write_bytes(patched(PLATE, *change))
-    with pytest.raises(InputError, match="unpack it by hand") as caught:
+    with pytest.raises(InputError, match="unpack it manually") as caught:
         verify(path)
     assert not isinstance(caught.value, Damaged)
 
@@ -456,17 +456,17 @@ LIAR = patched(patched(zipped({"1/a.tif": BYTES}), CENTRAL, 24, LIE), LOCAL, 22,
             ([of_kind(k)], [], "link or a device")
             for k in (stat.S_IFLNK, stat.S_IFIFO, stat.S_IFBLK)
         ],
-        ([A, {"1/a.tif": b"b"}], [], "2.zip: member '1/a.tif' is another file than the first"),
-        ([A, B], [], "2.zip: .*unpack it by hand"),
-        ([B, A], [], "2.zip: .*unpack it by hand"),
-        ([A, WRONG_BYTE], [], "2.zip is damaged .*Bad CRC-32.*delete it, and its receipt"),
+        ([A, {"1/a.tif": b"b"}], [], "2.zip: member '1/a.tif' differs from the first file"),
+        ([A, B], [], "2.zip: .*unpack it manually"),
+        ([B, A], [], "2.zip: .*unpack it manually"),
+        ([A, WRONG_BYTE], [], "2.zip is damaged .*Bad CRC-32.*delete it and its receipt"),
         ([A, WRONG_END], [], "2.zip is damaged"),
         ([LIAR], [], "1.zip is damaged .*Bad CRC-32"),
-        ([patched(PACKED, CENTRAL, 24, HUGE)], [], "announces 4.29GB, which so few bytes cannot"),
-        ([patched(zipped(A), CENTRAL, 24, HUGE)], [], "announces 4.29GB, which so few bytes"),
-        ([patched(PACKED, CENTRAL, 24, LONGER)], [], "has 300 bytes, announced are 301"),
+        ([patched(PACKED, CENTRAL, 24, HUGE)], [], "announces 4.29GB, more than its compressed bytes"),
+        ([patched(zipped(A), CENTRAL, 24, HUGE)], [], "announces 4.29GB, more than its"),
+        ([patched(PACKED, CENTRAL, 24, LONGER)], [], "has 300 bytes instead of 301"),
         ([{"1/a\nb.tif": b"x"}], [], r"member '1/a\\nb.tif' has a name with a line break"),
-        *[([A], [mine], "there already, but not as in") for mine in ("1", "1/a.tif", "1/a.tif/b")],
+        *[([A], [mine], "exists already, but differs from") for mine in ("1", "1/a.tif", "1/a.tif/b")],
     ],
 )
 def test_what_cannot_be_unpacked_is_named_and_all_stays_as_it_was(
@@ -580,7 +580,7 @@ def test_an_archive_that_went_before_it_was_unpacked_is_named_with_its_receipt(t
     process = script("unpack_plate.py", *words)
     said = process.communicate()[1]
     assert process.returncode == 1
-    assert "error: plate 1: archives that were fetched are gone" in said
+    assert "error: plate 1: downloaded archives are gone" in said
     assert f"delete {tmp_path}/images/downloaded/1.zip.json\n" in said
 
 
@@ -666,7 +666,9 @@ def test_the_plan_says_what_it_cannot_know(server, tmp_path):
 def test_the_plan_names_all_files_that_cannot_be_had(server, tmp_path):
     made = steps({"mine": screen(server, tmp_path)})
     del server.files["x_7w2.zip"], server.files["x_8w1.zip"]
-    with pytest.raises(NotServed, match="2 of 5 files cannot be had: x_7w2.zip, x_8w1.zip. The"):
+    with pytest.raises(
+        NotServed, match="2 of 5 files are not available: x_7w2.zip, x_8w1.zip. The"
+    ):
         ask(made, QUICK)
 
 
@@ -724,11 +726,11 @@ def test_names_become_addresses_and_places():
         ({"url": "ftp://x"}, "'ftp://x' must be http:// or https:// and a server's name"),
         ({"url": "file:///x"}, "'file:///x' must be http://"),
         ({"url": "https://me:secret@x/y"}, "must be http:// or https:// and a server's name"),
-        ({"plate": ["all.zip"]}, "'all.zip' must hold {plate} and end with .zip"),
-        ({"plate": ["{plate}.tar"]}, "'{plate}.tar' must hold {plate} and end with .zip"),
+        ({"plate": ["all.zip"]}, "'all.zip' must contain {plate} and end with .zip"),
+        ({"plate": ["{plate}.tar"]}, "'{plate}.tar' must contain {plate} and end with .zip"),
         ({"files": ["../x.csv"]}, "'../x.csv' is not a plain file name"),
         ({"plate": ["a/{plate}.zip"]}, "'a/7.zip' is not a plain file name"),
-        ({"files": ["7.unpacked"]}, "images/downloaded/7.unpacked would be made from two"),
+        ({"files": ["7.unpacked"]}, "images/downloaded/7.unpacked has two different"),
     ],
 )
 def test_archives_that_cannot_be_are_named(changes, message):

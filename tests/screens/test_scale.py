@@ -180,8 +180,8 @@ def test_stated_bits_come_before_what_pixels_pile_up_at(tmp_path):
 @pytest.mark.parametrize(
     ("level", "stated", "told"),
     [
-        (16383, None, "w1: 14-bit data (found: pixels pile up at 16383; bits of the screen states"),
-        (16000, None, "w1: 14-bit data (found: pixels pile up at 16000; bits of the screen states"),
+        (16383, None, "w1: 14-bit data (found: pixels pile up at 16383; bits of the screen sets"),
+        (16000, None, "w1: 14-bit data (found: pixels pile up at 16000; bits of the screen sets"),
         (16000, 15, "w1: 15-bit data (stated), "),
         (4095, None, "w1: 12-bit data (found), "),
     ],

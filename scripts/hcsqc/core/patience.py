@@ -57,7 +57,7 @@ def patiently(action: Callable[[], Result], path: str | os.PathLike) -> Result:
             if wait_s is None:
                 raise InputError(
                     f"{os.fsdecode(named)}: cannot be read, not even after {sum(WAITS_S):g} s "
-                    f"({error.strerror}); run again when its disk answers"
+                    f"({error.strerror}); run again when its disk responds"
                 ) from error
             time.sleep(wait_s)
     raise AssertionError("unreachable")

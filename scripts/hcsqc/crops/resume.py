@@ -79,7 +79,9 @@ class PartialPlate:
             self._nuclei[name] += values
         if summary["kept"]:
             if crops is None:
-                raise ValueError(f"{summary['field_id']}: crops are kept, but none is given")
+                raise ValueError(
+                    f"{summary['field_id']}: the table lists crops, but there are none"
+                )
             kept = nuclei["kept"]
             columns = {name: list(compress(values, kept)) for name, values in nuclei.items()}
             areas = [round(area * self._areas) for area in columns["area_px"]]
@@ -195,7 +197,7 @@ class PartialPlate:
             self._check_pixels(self._file(journal["session"]), journal["groups"])
         except (InputError, OSError, KeyError, ValueError) as error:
             print(
-                f"WARNING {self.shard}: what an earlier job has cropped is not taken up ({error}); "
+                f"WARNING {self.shard}: the work of an earlier job cannot be used ({error}); "
                 "crops the plate from its beginning",
                 file=sys.stderr,
                 flush=True,

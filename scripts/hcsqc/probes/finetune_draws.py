@@ -48,7 +48,7 @@ class CompositeCrops:
 def check_trainable(encoder: Encoder, path: Path) -> None:
     """Raise InputError, naming its file, if an encoder has nothing to train."""
     if not encoder.trainable:
-        raise InputError(f"{path}: {encoder.architecture} is measured, not trained")
+        raise InputError(f"{path}: {encoder.architecture} has measures, which cannot be trained")
 
 
 def chosen_settings(choice: Path) -> FinetuneSettings:

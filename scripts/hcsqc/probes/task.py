@@ -63,7 +63,7 @@ def tasks(
     """
     table = read_table(splits, "splits")
     if budget > largest_budget(table):
-        print(f"not enough labels: {splits} carries {largest_budget(table)}, not {budget}")
+        print(f"not enough labels: {splits} allows {largest_budget(table)}, not {budget}")
         return
     shifted = [read_table(path, "labels", ["crop_id", "label"]) for path in shift_labels]
     for draw in range(draws):

@@ -64,7 +64,7 @@ SECTIONS = {"pretrain": "train", "search": "train", "epochs": "val", "probes": "
 DRAWN_METRICS = ("f1",)
 # Of the summary, whose charts are looked at one by one.
 SUMMARY_METRICS = ("accuracy", "f1", "auc")
-UNENDED = "did not end: killed (memory, time limit, scancel, a node gone down), or still running"
+UNENDED = "did not end: killed (memory, time limit, scancel, node failure), or still running"
 
 Point = tuple[str, float, int]  # name, value, step
 

@@ -60,7 +60,7 @@ def place_channel(decoded: Decoded, place: int, wanted: Sequence[str | None]) ->
             return decoded.pages
         if decoded.pages.count != len(wanted):
             raise UnreadableField(
-                f"has {decoded.pages.count} pages and does not say what they are, but "
+                f"has {decoded.pages.count} pages without a description, but "
                 f"{len(wanted)} channels of the screen lie in it; list a channel for each page"
             )
         return Stack(1, lambda _: decoded.pages.plane(place))
