@@ -704,7 +704,7 @@ DERIVED = {
         (
             {"screens__BBBC022__illumination": "functions/{plat}.npy"},
             "screens.BBBC022.illumination: 'functions/{plat}.npy' contains braces, but only "
-            "{plate} and {channel} are filled in",
+            "{plate} and {channel} can be filled in",
         ),
         (
             {"crops__window_um": 60.0, "screens__BBBC022__layout": "bbbc022", "drop": "pixel_um"},

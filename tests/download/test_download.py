@@ -92,7 +92,7 @@ ANEW = "downloading it from the start"
 @pytest.mark.parametrize(
     ("version", "answers", "starts", "said"),
     [
-        ({}, [STOP, Answer(stop_after=10_000)], [20_000, 30_000], "at 30000 of 50000.* goes on"),
+        ({}, [STOP, Answer(stop_after=10_000)], [20_000, 30_000], "at 30000 of 50000.* continues"),
         ({"etag": None, "date": JUNE_1}, [STOP], [20_000], "broken off at 20000 of 50000"),
         ({}, [Answer(stop_after=20_000, stalls=True)], [20_000], "ReadTimeoutError"),
         ({}, [STOP, Answer(ranges=False)], [20_000], ANEW),
@@ -144,7 +144,7 @@ def test_attempts_that_come_no_further_end_and_what_has_come_is_kept(server, tmp
     url = server.put("a.csv", BYTES)
     server.answers["a.csv"] = [STOP]
     server.always["a.csv"] = Answer(stop_after=100, ranges=ranges)
-    with pytest.raises(InputError, match=f"^{url}: broken off at .*given up, what has"):
+    with pytest.raises(InputError, match=f"^{url}: broken off at .*given up, the partial"):
         get(server, tmp_path)
     assert len(server.gets()) == 4  # the first came further
     came = 20_300 if ranges else 100
@@ -462,11 +462,18 @@ LIAR = patched(patched(zipped({"1/a.tif": BYTES}), CENTRAL, 24, LIE), LOCAL, 22,
         ([A, WRONG_BYTE], [], "2.zip is damaged .*Bad CRC-32.*delete it and its receipt"),
         ([A, WRONG_END], [], "2.zip is damaged"),
         ([LIAR], [], "1.zip is damaged .*Bad CRC-32"),
-        ([patched(PACKED, CENTRAL, 24, HUGE)], [], "announces 4.29GB, more than its compressed bytes"),
+        (
+            [patched(PACKED, CENTRAL, 24, HUGE)],
+            [],
+            "announces 4.29GB, more than its compressed bytes",
+        ),
         ([patched(zipped(A), CENTRAL, 24, HUGE)], [], "announces 4.29GB, more than its"),
         ([patched(PACKED, CENTRAL, 24, LONGER)], [], "has 300 bytes instead of 301"),
         ([{"1/a\nb.tif": b"x"}], [], r"member '1/a\\nb.tif' has a name with a line break"),
-        *[([A], [mine], "exists already, but differs from") for mine in ("1", "1/a.tif", "1/a.tif/b")],
+        *[
+            ([A], [mine], "exists already, but differs from")
+            for mine in ("1", "1/a.tif", "1/a.tif/b")
+        ],
     ],
 )
 def test_what_cannot_be_unpacked_is_named_and_all_stays_as_it_was(
@@ -630,7 +637,7 @@ def screen(server, folder: Path, **changes) -> dict:
 def test_the_plan_tells_sizes_and_time_and_gets_nothing(server, tmp_path):
     made = steps({"mine": screen(server, tmp_path)})
     lines, value = announcement(made, ask(made, QUICK), PLAN)
-    assert lines[0] == "mine: 5 files, 141kB; to fetch: 5 files, 141kB, 0:02:21 at 0.001 MB/s"
+    assert lines[0] == "mine: 5 files, 141kB; to download: 5 files, 141kB, 0:02:21 at 0.001 MB/s"
     assert "about 421kB needed (141kB of archives, 280kB of images)" in lines[1]
     assert value["screens"]["mine"]["seconds"] == 141
     assert {method for method, _, _ in server.asked} == {"HEAD"}
@@ -649,7 +656,7 @@ def test_the_plan_counts_what_is_here_wholly_or_in_part(server, tmp_path):
     states = ask(made, QUICK)
     assert {path for _, path, _ in server.asked} == {"x_7w2.zip", "x_8w1.zip", "x_8w2.zip"}
     lines, _ = announcement(made, states, PLAN)
-    assert "mine: 5 files, 141kB; to fetch: 3 files, 110kB" in lines[0]
+    assert "mine: 5 files, 141kB; to download: 3 files, 110kB" in lines[0]
     (images / "downloaded/image.csv.json").write_text("{")
     with pytest.raises(InputError, match="image.csv.json: damaged .*delete it and run again"):
         ask(made, QUICK)
@@ -659,7 +666,7 @@ def test_the_plan_says_what_it_cannot_know(server, tmp_path):
     made = steps({"mine": screen(server, tmp_path)})
     server.head = {"x_7w1.zip": Answer(length=False), "x_7w2.zip": Answer(405)}
     lines, value = announcement(made, ask(made, QUICK), PLAN)
-    assert "to fetch: 5 files, 91.0kB and 2 files of unknown size" in lines[0]
+    assert "to download: 5 files, 91.0kB and 2 files of unknown size" in lines[0]
     assert value["screens"]["mine"]["unknown_files"] == 2
 
 
@@ -740,10 +747,10 @@ def test_archives_that_cannot_be_are_named(changes, message):
 
 def test_two_screens_with_other_files_under_one_name_are_refused():
     one, two = archives_with(), archives_with(url="https://z")
-    with pytest.raises(InputError, match="screens.two.archives: images/downloaded/image.csv would"):
+    with pytest.raises(InputError, match="screens.two.archives: images/downloaded/image.csv has"):
         steps({"one": one, "two": two})
     three = archives_with(plate=["{plate}.zip", "{plate}b.zip"])
-    with pytest.raises(InputError, match="screens.three.archives: .*/7.unpacked would be made"):
+    with pytest.raises(InputError, match="screens.three.archives: .*/7.unpacked has two different"):
         steps({"one": one, "three": three})
     assert len(steps({"one": one, "two": two | {"images": "elsewhere"}})) == 10
     with pytest.raises(InputError, match="give the folder to unpack them into as images"):
@@ -804,7 +811,7 @@ def test_the_workflow_announces_then_fetches_a_plate_at_a_time_and_never_twice(s
 
     printed = snakemake("download")
     size = sum(len(content) for content in server.files.values())
-    said = f"mine: 5 files, {in_words(size)}; to fetch: 5 files"
+    said = f"mine: 5 files, {in_words(size)}; to download: 5 files"
     assert printed.index(said) < printed.index("localrule download_file")
     asked = [(method, path) for method, path, _ in server.asked]
     assert asked[:5] == [("HEAD", name) for name in ["image.csv", *names]]

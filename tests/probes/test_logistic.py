@@ -276,7 +276,9 @@ def test_penalties_that_are_none_are_refused(penalties, message):
 
 def test_labels_of_one_class_are_refused():
     train, _ = labelled(20, 3, 1.0, seed=0)
-    with pytest.raises(InputError, match="the 20 training labels are all of one class; label crops"):
+    with pytest.raises(
+        InputError, match="the 20 training labels are all of one class; label crops"
+    ):
         fit_logistic(train, np.ones(20, int), wells_for(20), SETTINGS, 0)
 
 

@@ -220,7 +220,7 @@ def test_other_codecs_are_read_as_tifffile_reads_them(tmp_path, compression):
         (plane() > 99, {}, "bool image of shape"),
         (stack(3, dtype="uint8").transpose(1, 2, 0), {"photometric": "rgb"}, "colour image"),
         (stack(3), {"photometric": "rgb", "planarconfig": "separate"}, "colour image"),
-        (stack(1)[0], {"photometric": "miniswhite"}, "its 0 is white"),
+        (stack(1)[0], {"photometric": "miniswhite"}, "0 is white"),
         (
             plane(dtype="uint8"),
             {"photometric": "palette", "colormap": np.zeros((3, 256), "uint16")},

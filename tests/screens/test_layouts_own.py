@@ -619,7 +619,7 @@ def test_a_number_too_large_for_a_site_places_no_image(tmp_path):
         (r"(?P<channel>\d)\.tif", r"needs a group (?P<well>...), or (?P<row>...) and"),
         (r"(?P<row>\d)\.tif", r"needs a group (?P<well>...), or (?P<row>...) and"),
         (r"(?P<well>.+)_(?P<chanel>\d)\.tif", "unknown group 'chanel'; did you mean 'channel'?"),
-        (r"(?P<well>.+)_(?P<z>\d)\.tif", "planes in files of their own are not read (group z)"),
+        (r"(?P<well>.+)_(?P<z>\d)\.tif", "planes in separate files are not supported (group z)"),
         (
             r"(?P<well>[A-H]\d\d)_(?P<channel>\d)\.png",
             r"no file matches pattern (?P<well>[A-H]\d\d)_(?P<channel>\d)\.png says; files "

@@ -655,7 +655,7 @@ def test_nuclei_that_cannot_be_told_are_an_error_that_names_the_flag(tmp_path):
     paths = write_images(tmp_path / "s", simple, ("C01", "C02"))
     for path in paths:
         tifffile.imwrite(path, pixels(0))
-    with pytest.raises(InputError, match="C01 1.00, C02 1.00.; look at .*.channels.png and say"):
+    with pytest.raises(InputError, match="C01 1.00, C02 1.00.; look at .*.channels.png and set"):
         written(tmp_path / "s", tmp_path)
     text = written(tmp_path / "s", tmp_path, "--nucleus-channel", "C02")
     assert yaml.safe_load(text)["screens"]["mine"]["nucleus_channel"] == "C02"
