@@ -1,6 +1,6 @@
 """Look at a folder of images or a LoadData table, and write a study of it that runs.
 
-Run this by hand, once per screen. It writes a preview of eight crops and a commented file for
+Run this yourself, once per screen. It writes a preview of eight crops and a commented file for
 `snakemake --configfile`; it needs no labels, and overwrites no study.
 """
 

@@ -3,7 +3,7 @@
 Pages carry checksums. These cover neither the headers of pages nor the footer, so a file of ours
 also has a seal: 32 characters of its key-value metadata, the digest (XXH3, 64 bits) of the footer,
 in which the seal itself counts as zeros, and that of all before the footer. Another program that
-writes the table anew leaves the seal out.
+writes the table again leaves the seal out.
 """
 
 import os

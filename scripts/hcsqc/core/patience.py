@@ -1,4 +1,4 @@
-"""Reading what others wrote: what is absent is told from what cannot be read just now.
+"""Reading what others wrote: missing files differ from files that cannot be read just now.
 
 A folder that may not be listed is not empty, and a disk that does not answer has lost nothing.
 Errors that pass are waited out; those that stay end the job with one line.

@@ -31,7 +31,7 @@ class PartialPlate:
     is thrown away. A shard has the areas of nuclei in the pixels of its crops, of which `factor`
     lie along one pixel of the source. `unchanged` says of rows of `summary` whether their images
     are still those that were read; from the first checkpoint on where they are not, all is done
-    anew.
+    again.
     """
 
     def __init__(
@@ -238,7 +238,7 @@ class PartialPlate:
             raise InputError(f"{path}: is damaged, its pixels do not match their digest")
 
     def _copy(self, earlier: Path, groups: list) -> None:
-        """Write the crops of an earlier session anew, in the same row groups."""
+        """Write the crops of an earlier session again, in the same row groups."""
         nuclei, _ = self.tables()
         kept = nuclei[nuclei["kept"]]
         areas = [round(area * self._areas) for area in kept["area_px"]]

@@ -347,7 +347,7 @@ def digest_of_group(digests: np.ndarray) -> str:
 
 
 def _read(path: str, columns: list[str]) -> pa.Table:
-    """Read some columns of a shard that is known to be whole, but for its pixels."""
+    """Read some columns of a shard that is known to be whole, except for its pixels."""
     try:
         return pq.read_table(
             path,

@@ -121,7 +121,7 @@ class Part:
         return self.path.stat().st_size if self.path.exists() else 0
 
     def version(self, url: str) -> Version | None:
-        """Return the version that has come in part and can be gone on with, or None."""
+        """Return the version of a partial download that can be continued, or None."""
         try:
             version = Version(**json.loads(self.about.read_text(encoding="utf-8")))
         except (FileNotFoundError, ValueError, TypeError):

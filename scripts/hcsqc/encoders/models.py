@@ -22,7 +22,7 @@ LARGEST_PX, LARGEST_LEVEL = 2**16, 1e6
 
 @dataclass(frozen=True)
 class InputSpec:
-    """What a network wants to see: composite crops, resized and normalised.
+    """What a network expects: composite crops, resized and normalised.
 
     Pixels are scaled to 0-1, then `(pixel - mean) / std` per channel.
     """
@@ -62,7 +62,7 @@ def _is_finite(value: object) -> bool:
     return type(value) in (int, float) and abs(value) < LARGEST_LEVEL  # type: ignore[arg-type]
 
 
-# The networks of one's own that the config names, with blanks between; the rules set it.
+# The your own network that the config names, with blanks between; the rules set it.
 NAMED_NETWORKS = "HCSQC_NETWORKS"
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -171,7 +171,7 @@ def build_backbone(architecture: str, channels: int, input_px: int | None = None
 
 
 def build_own(path: str) -> nn.Module:
-    """Return the network that a function of one's own makes: `my_nets:make_net`.
+    """Return the network that your own function makes: `my_nets:make_net`.
 
     The module is looked for in the working folder first. Its network maps N x C x H x W, pixels
     from 0 to 1, to N x width features.

@@ -133,7 +133,7 @@ def save_encoder(encoder: Encoder, weights: Path) -> None:
 
 
 def _about(encoder: Encoder) -> dict[str, object]:
-    """Return what encoder.json says, but for the digest of the weights."""
+    """Return what encoder.json says, except for the digest of the weights."""
     if encoder.parts:
         own: dict[str, object] = {"parts": [_about(part) for part in encoder.parts]}
     else:

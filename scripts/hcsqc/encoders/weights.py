@@ -213,7 +213,7 @@ def named_as(
     if len(best) > 1:
         raise InputError(
             f"{source}: holds the network more than once, below {' and '.join(sorted(best))}; "
-            "keep the tensors of one only only"
+            "keep the tensors of one only"
         )
     below = {
         name.removeprefix(best[0]): value

@@ -2,7 +2,7 @@
 
 One loop, in order of execution: read crops, two random views, the method's loss, a step. It saves
 itself at intervals, on SIGTERM or SIGUSR1 and at a deadline; the next call with the same settings
-goes on where it stopped and, on a CPU, ends with the same weights bit for bit.
+continues where it stopped and, on a CPU, ends with the same weights bit for bit.
 """
 
 import time

@@ -54,7 +54,7 @@ def check_trainable(encoder: Encoder, path: Path) -> None:
 def chosen_settings(choice: Path) -> FinetuneSettings:
     """Read the settings that a search has chosen.
 
-    Where the labels did not carry the search's budget, nothing is trained: any settings do.
+    If there were too few labels for the search's budget, nothing is trained: any settings do.
     """
     chosen = read_checked_json(choice)["chosen"]
     if chosen is None:
@@ -70,7 +70,7 @@ def finetuned_predictions(
     seed: int,
     on_batch: Callable[[int, float], None],
 ) -> pd.DataFrame:
-    """Return the `predictions` of all draws, the encoder trained anew in each.
+    """Return the `predictions` of all draws, the encoder trained again in each.
 
     `on_batch` and errors are those of `finetune`. Without draws there are no rows.
     """

@@ -56,7 +56,7 @@ def tasks(
 ) -> Iterator[Task]:
     """Yield the first `draws` draws of the splits at one label budget.
 
-    There are none if the labels do not carry the budget. The labelled crops of each file of
+    There are none if there are too few labels for the budget. The labelled crops of each file of
     `shift_labels` are tested in every draw, whole. With
     `shuffle_labels` the training labels are those of other training crops: the control that any
     probe must beat.

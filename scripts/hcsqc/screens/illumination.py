@@ -63,8 +63,8 @@ def measure_illumination(fields: Iterable[Sequence[np.ndarray]]) -> Illumination
 
     As CellProfiler's CorrectIlluminationCalculate does with a "Regular" function over all images,
     smoothed by "Fit Polynomial" and rescaled; but from the median over fields, which a few bright
-    ones do not move. The camera's offset is not known and not taken off, so that correction goes
-    not all the way. Raises InputError if there is no field.
+    ones do not move. The camera's offset is not known and not taken off, so the correction
+    is only partial. Raises InputError if there is no field.
     """
     coarse = [[_shrink(plane) for plane in planes] for planes in fields]
     if not coarse:

@@ -366,7 +366,7 @@ def _without_plate(pattern: str) -> str:
 def _inside_plate(files: list[_File], level: int, notes: list[str]) -> tuple[list[_File], str]:
     """Return the files to use and the pattern of the folders between plate and file.
 
-    Where folders repeat the same fields, as those of time points do, only the first is used.
+    If several folders hold equal fields, as those of time points do, only the first is used.
     """
     below = [file.folders[level + 1 :] for file in files]
     names = sorted(set(below), key=lambda folders: (len(folders), [_numbers(f) for f in folders]))
