@@ -15,7 +15,7 @@ help:
 	@echo "make demo-full  the same without the demo's reductions (hours on a laptop)"
 	@echo "make test       style, prose, types, unit tests, the tiny study twice"
 	@echo "make test-unit  the unit tests alone; make test-workflow those that run Snakemake"
-	@echo "make test-all   the same, and what takes a browser, a server, long workflows or many repeats"
+	@echo "make test-all   the same, and tests that need a browser, a server, long workflows or many repeats"
 	@echo "make test-slurm the tiny study on a real SLURM, with faults (root; Debian: slurm-wlm munge slurmdbd mariadb-server)"
 	@echo "make bench      each stage's speed against the usual way, on this machine"
 	@echo "make docs       the site of docs/, into site/index.html"
@@ -35,7 +35,7 @@ help:
 EXAMPLE := examples/bbbc022
 
 demo: .venv/installed
-	@echo "Whatever stops it, make demo goes on; if Snakemake itself was killed, .venv/bin/snakemake --unlock comes first."
+	@echo "If anything stops the demo, run make demo again. If Snakemake itself was killed, run .venv/bin/snakemake --unlock first."
 	snakemake --profile profiles/demo all qc
 	snakemake qc --cores all --configfile $(EXAMPLE)/study.yaml
 	snakemake qc --cores all --configfile $(EXAMPLE)/study.yaml $(EXAMPLE)/labelled.yaml
@@ -96,7 +96,7 @@ docs: .venv/installed
 release:
 	@$(PYTHON) .github/release.py $(VERSION)
 
-# Writes the lock anew from pyproject.toml, without local version suffixes (+cpu) of one machine's torch. By the oldest
+# Writes the lock again from pyproject.toml, without local version suffixes (+cpu) of one machine's torch. By the oldest
 # Python, which is Debian 12's 3.11.2: some packages want 3.11.5.
 lock:
 	python3.11 -m venv .venv-lock

@@ -103,7 +103,7 @@ def encoders_with(key):
 
 
 MEASURED = encoders_with("measures")
-# A table of features of one's own sees no crops.
+# A table of your own features sees no crops.
 EMBEDDING = [name for name in config["study"]["encoders"] if name not in encoders_with("features")]
 # Only what is trained or drawn at random has seeds; weights that are given are seed 0.
 SEEDED = [name for name in ENCODERS if settings.is_seeded(config, name)]
@@ -191,7 +191,7 @@ def probe_jobs(encoder, seed, probes):
 
 
 def features_table(encoder, screen):
-    """Return the table of features of one's own for a screen."""
+    """Return the table of your own features for a screen."""
     return config["encoders"][encoder]["features"].replace("{screen}", screen)
 
 

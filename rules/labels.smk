@@ -65,7 +65,7 @@ rule split_labels:
         wells=lambda wc: screen_entry(wc)["evaluation_wells"],
         settings=flags(
             {
-                # The largest does not matter: what labels do not carry is marked in the tables.
+                # The largest does not matter: the tables mark budgets with too few labels.
                 "smallest": min(
                     budget
                     for probe in config["study"]["probes"]

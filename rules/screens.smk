@@ -118,7 +118,7 @@ rule refresh_plate:
         screen=lambda wc: flags(pick_given(screen_entry(wc), "z_projection")),
         fields=lambda wc: plate_file("screens", wc.screen, wc.plate, "fields.parquet"),
         summary=lambda wc: plate_file("crops", wc.screen, wc.plate, "summary.parquet"),
-        # Whoever asks wants a new look.
+        # A refresh on request always looks again.
         asked=lambda wc: time.time_ns(),
     shell:
         '"$HCSQC" --log {log:q} screens/refresh_plate.py --screen {wildcards.screen:q} --plate {wildcards.plate:q}'

@@ -23,12 +23,12 @@ def main() -> None:
     living = snakemakes_here(Path.cwd())
     if living:
         sys.exit(
-            f"error: Snakemake still runs in this folder (process {living[0]}); end it first: "
-            f"kill -INT {living[0]}"
+            f"error: Snakemake is still running in this folder (process {living[0]}); end it "
+            f"first: kill -INT {living[0]}"
         )
     left = jobs_of(run_ids(Path(".snakemake/log")))
     if left:
-        print(f"cancel {len(left)} jobs that an earlier run left: {' '.join(left)}", flush=True)
+        print(f"cancel {len(left)} jobs of an earlier run: {' '.join(left)}", flush=True)
         slurm("scancel", *left)
         wait_until_gone(left)
     snakemake = [sys.executable, "-m", "snakemake", *words]
@@ -81,7 +81,7 @@ def wait_until_gone(jobs: list[str]) -> None:
         if not left:
             return
         if time.monotonic() > until:
-            sys.exit(f"error: jobs {' '.join(left)} do not end; look with squeue, then try again")
+            sys.exit(f"error: jobs {' '.join(left)} do not end; check with squeue, then try again")
         time.sleep(1)
 
 

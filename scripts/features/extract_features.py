@@ -19,8 +19,10 @@ def main() -> None:
     """Read the flags, encoder and crops; write the features."""
     parser = cli.parser(__doc__, threads=True)
     parser.add_argument("--encoder", type=Path, required=True)
-    parser.add_argument("--labels", type=Path, help="embed these, not all crops")
-    parser.add_argument("--sample", type=int, default=0, help="random crops beside the labelled")
+    parser.add_argument("--labels", type=Path, help="compute features of these crops only")
+    parser.add_argument(
+        "--sample", type=int, default=0, help="random crops in addition to the labelled"
+    )
     parser.add_argument("--crops", type=Path, nargs="+", required=True)
     parser.add_argument("--composite", nargs="+", required=True, help="channels, in order")
     parser.add_argument("--batch-size", type=int, required=True)

@@ -1,4 +1,4 @@
-"""Take the features of the labelled crops from a table of one's own."""
+"""Take the features of the labelled crops from a your own table."""
 
 from pathlib import Path
 

@@ -38,9 +38,9 @@ def label(args, record) -> None:
     """Label the screen that the arguments describe."""
     if not args.truth and not args.label_files:
         raise InputError(
-            f"screen {args.screen} has no labels, and evaluation needs some: list label files "
+            f"screen {args.screen} has no labels, but evaluation needs some: list label files "
             f"under screens.{args.screen}.labels (docs/labels.md says how to make one). "
-            "Crops and encoders need none: snakemake crops encoders"
+            "Crops and encoders need no labels: snakemake crops encoders"
         )
     settings = cli.settings_from(args, LabelSettings)
     nuclei = read_nuclei(args.nuclei)

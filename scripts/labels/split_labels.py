@@ -44,7 +44,7 @@ def split(args, record) -> None:
         raise InputError(f"{error}. {WITHOUT_DRAWS}") from error
     write_table(splits, args.output, "splits", {"protocol": protocol})
     carried = largest_budget(splits)
-    print(f"splits: crops are {protocol}; labels carry a budget of {carried}")
+    print(f"splits: crops are {protocol}; labels allow a budget of {carried}")
     record.parameters["protocol"] = protocol
     record.metrics = {"draws": settings.draws, "rows": len(splits), "largest_budget": carried}
 

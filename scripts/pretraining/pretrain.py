@@ -42,14 +42,16 @@ def main() -> None:
     parser.add_argument("--without-wells", nargs="*", required=True, help="never trained on")
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--at-most-crops", type=int, help="train on a random share of the crops")
-    parser.add_argument("--choice", type=Path, help="JSON whose `chosen` settings hold instead")
+    parser.add_argument("--choice", type=Path, help="JSON whose `chosen` settings replace these")
     parser.add_argument("--checkpoints", type=Path, required=True, help="folder to resume from")
-    parser.add_argument("--scratch", default="", help="folder of the node to copy the crops to")
-    parser.add_argument("--tracking-uri", default="", help="MLflow server that shows live curves")
+    parser.add_argument("--scratch", default="", help="folder on the node for a copy of the crops")
+    parser.add_argument("--tracking-uri", default="", help="MLflow server for live curves")
     parser.add_argument("--study", default="", help="in the MLflow server")
-    parser.add_argument("--limit-minutes", type=float, help="save and stop before this is over")
-    parser.add_argument("--output", type=Path, help="the encoder; a trial has none")
-    parser.add_argument("--snapshots-output", type=Path, help="folder of encoders along the epochs")
+    parser.add_argument("--limit-minutes", type=float, help="save and stop before this time limit")
+    parser.add_argument("--output", type=Path, help="folder of the encoder; none for a trial")
+    parser.add_argument(
+        "--snapshots-output", type=Path, help="folder for encoders along the epochs"
+    )
     cli.add_settings(parser, PretrainingSettings)
     cli.add_settings(parser, ViewSettings)
     if chosen.method:

@@ -34,9 +34,11 @@ def main() -> None:
     )
     parser.add_argument("--budget", type=int, required=True)
     parser.add_argument("--draws", type=int, required=True)
-    parser.add_argument("--shuffle-labels", action="store_true", help="of the training crops")
+    parser.add_argument("--shuffle-labels", action="store_true", help="table of the training crops")
     parser.add_argument("--seed", type=int, required=True)
-    parser.add_argument("--choice", type=Path, help="of a search; its settings hold instead")
+    parser.add_argument(
+        "--choice", type=Path, help="choice of a search, whose settings replace these"
+    )
     parser.add_argument("--output", type=Path, required=True)
     cli.add_settings(parser, FinetuneSettings, required=False)
     cli.run(probe, parser.parse_args())

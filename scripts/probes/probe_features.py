@@ -27,7 +27,7 @@ def main() -> None:
     parser.add_argument("--shift-labels", type=Path, nargs="*", required=True)
     parser.add_argument("--budget", type=int, required=True)
     parser.add_argument("--draws", type=int, required=True)
-    parser.add_argument("--shuffle-labels", action="store_true", help="of the training crops")
+    parser.add_argument("--shuffle-labels", action="store_true", help="table of the training crops")
     parser.add_argument("--seed", type=int, required=True, help="kNN needs none")
     parser.add_argument("--output", type=Path, required=True)
     if chosen.kind:

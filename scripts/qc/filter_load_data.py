@@ -32,7 +32,7 @@ def main() -> None:
 def keep_good(args, record) -> None:
     """Filter the table that the arguments name; what is left is as it was.
 
-    To the letter, but for texts that a spreadsheet program would take for a formula.
+    To the letter, except for texts that a spreadsheet program would take for a formula.
     """
     table = read_whole(args.table, KIND)
     # Exported Image.csv files write Image_ before each name.

@@ -21,8 +21,8 @@ def index(args, record) -> None:
     fields, strangers = index_plate(cli.settings_from(args, Source), args.screen, args.plate)
     if strangers:
         print(
-            f"warning: {len(strangers)} image files of plate {args.plate} are not named as "
-            f"{args.layout} names them and are left out, first {strangers[0]}",
+            f"warning: {len(strangers)} image files of plate {args.plate} do not match the "
+            f"names of layout {args.layout} and are ignored, first {strangers[0]}",
             file=sys.stderr,
         )
     for row in fields[fields["problem"].notna()].itertuples():

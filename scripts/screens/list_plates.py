@@ -14,9 +14,11 @@ def main() -> None:
     """Read the flags, print the lists as YAML takes them."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--layout", choices=LAYOUTS, required=True)
-    parser.add_argument("--images", type=Path, required=True, help="folder; may hold {plate}")
-    parser.add_argument("--table", type=Path, help="of loaddata; may hold {plate}")
-    parser.add_argument("--pattern", help="of files: regular expression of a path below --images")
+    parser.add_argument("--images", type=Path, required=True, help="folder; may contain {plate}")
+    parser.add_argument("--table", type=Path, help="table, of layout loaddata; may contain {plate}")
+    parser.add_argument(
+        "--pattern", help="of layout files: regular expression for a path relative to --images"
+    )
     parser.set_defaults(channels=(), image_csv=None, table_prefix=None, acquisition=None)
     args = parser.parse_args()
     for layout, flag in (("loaddata", "table"), ("files", "pattern")):

@@ -22,7 +22,7 @@ def main() -> None:
     parser.add_argument("--nucleus-diameter-px", type=float, required=True)
     parser.add_argument("--nucleus-smallest-px", type=int, required=True, help="area")
     parser.add_argument("--z-projection", help="max, mean or middle of a stack's planes")
-    parser.add_argument("--bits", type=int, help="of the camera, instead of finding them")
+    parser.add_argument("--bits", type=int, help="bits of the camera, instead of detecting them")
     parser.add_argument(
         "--illumination", help="retrospective, or a path with {plate} and {channel}"
     )
@@ -49,7 +49,7 @@ def measure(args, record) -> None:
     found = "stated" if args.bits else "found"
     bits, top = scale["bits"].iloc[0], scale["top"].iloc[0]
     if not args.bits and (bits not in BIT_DEPTHS or top < 2.0**bits - 1):
-        found = f"found: pixels pile up at {top:.0f}; bits of the screen states another range"
+        found = f"found: pixels pile up at {top:.0f}; bits of the screen sets another range"
     for row in scale.itertuples():
         cell = f"typical nucleus {row.cell:.0f}, " if row.found == BY_CELLS else ""
         print(
@@ -60,9 +60,9 @@ def measure(args, record) -> None:
     other = scale.loc[scale["found"] != BY_CELLS, "channel"]
     if len(other):
         print(
-            f"warning: plate {images.plate}: {counted} nuclei in the sampled fields tell no "
-            f"typical level of {', '.join(other)}; the range is one of percentiles, which "
-            "artefacts move. Is nucleus_channel right, and nucleus_diameter_px?"
+            f"warning: plate {images.plate}: {counted} nuclei in the sampled fields do not give "
+            f"a typical level of {', '.join(other)}; the range is based on percentiles, which "
+            "artefacts shift. Is nucleus_channel right, and nucleus_diameter_px?"
         )
     record.metrics = {"bits": int(scale["bits"].iloc[0]), "nuclei": counted}
     if illumination:

@@ -22,7 +22,9 @@ def main() -> None:
     parser.add_argument("--plate-images", type=Path, required=True, help="the plate's own folder")
     parser.add_argument("--z-projection", help="max, mean or middle of a stack's planes")
     parser.add_argument("--fields", type=Path, required=True, help="the index")
-    parser.add_argument("--summary", type=Path, required=True, help="of the crops; may not exist")
+    parser.add_argument(
+        "--summary", type=Path, required=True, help="summary of the crops, which may be missing"
+    )
     parser.add_argument("--receipt", type=Path, required=True)
     cli.run(refresh, parser.parse_args())
 

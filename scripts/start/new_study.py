@@ -1,6 +1,6 @@
 """Look at a folder of images or a LoadData table, and write a study of it that runs.
 
-Run this by hand, once per screen. It writes a preview of eight crops and a commented file for
+Run this yourself, once per screen. It writes a preview of eight crops and a commented file for
 `snakemake --configfile`; it needs no labels, and overwrites no study.
 """
 
@@ -37,11 +37,13 @@ def main() -> None:
     parser.add_argument(
         "--pattern",
         metavar="REGEX",
-        help="how files are named, where no known scheme fits: a regular expression of the path "
+        help="names of the files, if no known scheme fits: a regular expression for the path "
         "below the folder, with groups well, site and channel (docs/screens.md)",
     )
     parser.add_argument(
-        "--nucleus-channel", metavar="C", help="default: the one with round outlines of one size"
+        "--nucleus-channel",
+        metavar="C",
+        help="default: the channel with round outlines of one size",
     )
     parser.add_argument(
         "--composite",
@@ -79,7 +81,7 @@ def new_study(args, asks: bool) -> None:
             break
         nucleus = answer
     if answer == NO:
-        print("nothing written but the preview")
+        print("only the preview was written")
         return
     study_file.write_study(text, args.output)
     print(f"study:    {args.output}; next: snakemake qc --cores all --configfile {args.output}")
@@ -138,7 +140,7 @@ def found_screen(args, asks: bool):
 
 
 def nucleus_channel(args, seen, asks: bool) -> str:
-    """Return the channel of the nuclei: given, found, or asked for."""
+    """Return the nucleus channel: given, found, or asked for."""
     if args.nucleus_channel:
         return survey.checked_channels(seen, [args.nucleus_channel], "--nucleus-channel")[0]
     shares = survey.outlines(seen)
@@ -152,8 +154,8 @@ def nucleus_channel(args, seen, asks: bool) -> str:
     channels = draw_channels(args, seen, shares)
     if not asks:
         raise InputError(
-            f"cannot tell which channel shows the nuclei: {guess.why} (share of light in round "
-            f"outlines of one size: {shown}); look at {channels} and say --nucleus-channel"
+            f"cannot decide which channel shows the nuclei: {guess.why} (share of light in round "
+            f"outlines of one size: {shown}); look at {channels} and set --nucleus-channel"
         )
     print(f"Which channel shows the nuclei? {guess.why} ({shown})")
     return asked_channel(seen)
@@ -169,13 +171,13 @@ def draw_channels(args, seen, shares=None) -> Path:
 
 def asked_channel(seen) -> str:
     """Return the channel that a person names."""
-    return asked("channel of the nuclei: ", {name: name for name in seen.channels})
+    return asked("nucleus channel: ", {name: name for name in seen.channels})
 
 
 def answered_write(output: Path, seen, nucleus: str) -> str:
     """Return YES or NO, whether the study is to be written, or another channel of the nuclei."""
     others = {name: name for name in seen.channels if name != nucleus}
-    instead = f", or the channel of the nuclei if it is not {nucleus}" if others else ""
+    instead = f", or the nucleus channel if it is not {nucleus}" if others else ""
     words = {"": YES, "y": YES, "yes": YES, "n": NO, "no": NO}
     return asked(f"Write {output}? [Y/n{instead}] ", others | words)
 
@@ -188,7 +190,7 @@ def asked(question: str, answers: dict[str, str]) -> str:
             answer = input(question).strip()
         except EOFError as error:
             raise InputError(
-                "nobody answered; say it with a flag, and --yes (see --help)"
+                "nobody answered; answer with a flag and --yes (see --help)"
             ) from error
         meaning = known.get(answer, known.get(answer.lower()))
         if meaning is not None:

@@ -19,10 +19,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--by", default="encoder", help="parameter that tells groups of runs apart")
+    parser.add_argument("--by", default="encoder", help="parameter that defines groups of runs")
     parser.add_argument("--metric", default="test/f1")
-    parser.add_argument("--where", nargs="*", default=[], help="only these: budget=350 probe=knn")
-    parser.add_argument("--study", default="", help="of a store that holds several")
+    parser.add_argument(
+        "--where", nargs="*", default=[], help="filter, such as budget=350 probe=knn"
+    )
+    parser.add_argument("--study", default="", help="of a store with several")
     parser.add_argument(
         "--uri", default=os.environ.get("MLFLOW_TRACKING_URI"), help="else MLFLOW_TRACKING_URI"
     )

@@ -23,8 +23,8 @@ def main() -> None:
     parser.add_argument("--study", required=True)
     parser.add_argument("--train-screen", required=True)
     parser.add_argument("--uri", required=True, help="MLflow tracking URI")
-    parser.add_argument("--ui", required=True, help="where the UI of a database is opened")
-    parser.add_argument("--receipt", type=Path, help="else mlflow.receipt.json of the study")
+    parser.add_argument("--ui", required=True, help="address of the UI of a database")
+    parser.add_argument("--receipt", type=Path, help="default: mlflow.receipt.json of the study")
     args = parser.parse_args()
     # Creating a database prints a line per migration, which nobody needs.
     logging.getLogger("alembic").setLevel(logging.WARNING)

@@ -341,7 +341,8 @@ def test_a_loss_on_few_crops_may_be_chance():
 def test_few_draws_are_undecided():
     (sentence,) = causes(made({STANDARDISED: 0.2}, draws=4), "a")
     assert sentence == (
-        "e: 4 draws are too few to tell a loss of F1 from a to b from chance: undecided."
+        "e: 4 draws are too few to say whether F1 drops from a to b or differs by chance: "
+        "undecided."
     )
 
 

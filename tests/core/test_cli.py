@@ -146,7 +146,7 @@ def test_bad_input_is_one_line_and_exit_status_1_and_a_failed_record(tmp_path, m
     [
         (errno.ENOSPC, "No space left on device; make room on its disk"),
         (errno.EDQUOT, "make room on its disk, or raise the quota"),
-        (errno.EACCES, "Permission denied; let this user read and write there"),
+        (errno.EACCES, "Permission denied; give this user permission to read"),
         (errno.EROFS, "Read-only file system; its disk is mounted read-only"),
         (errno.ESTALE, "run the same command again"),
     ],

@@ -179,8 +179,8 @@ def test_wells_may_be_written_as_everywhere_and_are_then_written_alike():
 @pytest.mark.parametrize(
     ("wells", "problem"),
     [
-        (["A01", "north"], ".1: 'north' is no well such as A01"),
-        (["A73"], ".0: 'A73' is no well such as A01"),
+        (["A01", "north"], ".1: 'north' is not a well such as A01"),
+        (["A73"], ".0: 'A73' is not a well such as A01"),
         (["A1", "A01"], ": ['A1', 'A01'] has non-unique elements"),
     ],
 )
@@ -222,7 +222,7 @@ def test_rules_quote_what_may_hold_a_space():
 def test_evaluation_wells_of_a_simulated_screen_are_simulated():
     config = read("demo/study.yaml")
     config["screens"]["sim022"]["evaluation_wells"][0] = "P24"
-    expected = "config: screens.sim022.evaluation_wells: 'P24' is none of the simulated wells"
+    expected = "config: screens.sim022.evaluation_wells: 'P24' is not one of the simulated wells"
     assert message(config).startswith(expected)
 
 
@@ -699,7 +699,7 @@ DERIVED = {
     ("changes", "expected"),
     [
         ({"study__test": ["BBBC022"]}, "study.test: 'BBBC022' is the training screen"),
-        ({"screens__BBBC022__evaluation_wells": []}, "evaluation_wells is empty; labels that test"),
+        ({"screens__BBBC022__evaluation_wells": []}, "evaluation_wells is empty; test labels come"),
         ({"probes__knn__budgets": [7]}, "probes.knn.budgets: 7 is not one of study.budgets"),
         (
             {"screens__degraded": DERIVED | {"plates": ["7"]}, "study__train": "degraded"},
@@ -707,8 +707,8 @@ DERIVED = {
         ),
         (
             {"screens__BBBC022__illumination": "functions/{plat}.npy"},
-            "screens.BBBC022.illumination: 'functions/{plat}.npy' holds braces, of which only "
-            "{plate} and {channel} are filled in",
+            "screens.BBBC022.illumination: 'functions/{plat}.npy' contains braces, but only "
+            "{plate} and {channel} can be filled in",
         ),
         (
             {"crops__window_um": 60.0, "screens__BBBC022__layout": "bbbc022", "drop": "pixel_um"},
@@ -737,7 +737,7 @@ def test_names_that_do_not_agree_are_named(changes, expected):
     [
         (
             {"kind": "pooled", "encoder": "image_quality", "pool": "stages", "region": "cell"},
-            "encoders.own.encoder: 'image_quality' has no network of its own",
+            "encoders.own.encoder: 'image_quality' has no network whose feature maps",
         ),
         (
             {"kind": "pooled", "encoder": "simcrl", "pool": "stages", "region": "cell"},
@@ -745,7 +745,7 @@ def test_names_that_do_not_agree_are_named(changes, expected):
         ),
         (
             {"kind": "joined", "encoders": ["simclr", "own"]},
-            "encoders.own is made of itself",
+            "encoders.own refers to itself",
         ),
         (
             {"kind": "joined", "encoders": ["simclr", "table"]},

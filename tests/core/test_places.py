@@ -92,9 +92,9 @@ def test_missing_values_are_read_as_such_and_stay_in_their_rows():
 @pytest.mark.parametrize(
     ("given_plate", "known", "reason"),
     [
-        ("42", "0042", "'42' is '0042' without the zeros at its start, which spreadsheet"),
-        ("42.0", "0042", "'42' is '0042' without the zeros"),
-        ("0042", "42", "'42' is '0042' without the zeros"),
+        ("42", "0042", "'42' is '0042' without its leading zeros, which spreadsheet"),
+        ("42.0", "0042", "'42' is '0042' without its leading zeros"),
+        ("0042", "42", "'42' is '0042' without its leading zeros"),
         ("1.00E+11", "100000000001", "'1.00E+11' is a number that a spreadsheet program shortened"),
         ("br1", "BR1", "'br1' and 'BR1' differ in capital letters"),
         ("P1", "P2", ""),
@@ -194,7 +194,7 @@ def test_plates_that_parquet_holds_as_numbers_are_found(tmp_path):
         read_locations(tmp_path / "b.parquet", "42")
 
 
-LOST = "'42' is '0042' without the zeros at its start, which spreadsheet programs take away"
+LOST = "'42' is '0042' without its leading zeros, which spreadsheet programs remove"
 
 
 def test_zeros_that_a_spreadsheet_took_away_are_the_reason(tmp_path):

@@ -170,14 +170,14 @@ def test_feature_vectors_have_one_width(tmp_path):
 def test_reader_names_the_file_that_is_another_table(tmp_path):
     path = tmp_path / "truth.parquet"
     write_table(truth(), path, "crop_truth")
-    with pytest.raises(InputError, match=r"truth.parquet: is no 'fields' table .*delete it"):
+    with pytest.raises(InputError, match=r"truth.parquet: is not a 'fields' table .*delete it"):
         read_table(path, "fields")
 
 
 def test_reader_refuses_the_right_columns_of_another_type(tmp_path):
     path = tmp_path / "truth.parquet"
     write_sealed(pa.Table.from_pandas(truth().astype({"strength": "float32"})), path)
-    with pytest.raises(InputError, match="is no 'crop_truth' table"):
+    with pytest.raises(InputError, match="is not a 'crop_truth' table"):
         read_table(path, "crop_truth")
 
 

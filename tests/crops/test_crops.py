@@ -691,7 +691,7 @@ def test_why_fields_failed_is_said_in_the_log(tmp_path, capsys):
     plate = make_plate(tmp_path / "images", [planes(site) for site in range(8)])
     truncate(tmp_path / "images" / "s2w2.tif")
     crop(plate, tmp_path / "p.parquet", cropping=replace(CROPPING, failed_fields=0.5))
-    assert "fields that failed: s/p/B02/s2: s2w2.tif: truncated" in capsys.readouterr().out
+    assert "failed fields: s/p/B02/s2: s2w2.tif: truncated" in capsys.readouterr().out
 
 
 def test_two_processes_never_crop_one_plate(tmp_path):

@@ -71,15 +71,15 @@ def test_a_centre_that_is_listed_twice_counts_once(tmp_path):
         ({"Nuclei_Location_Center_Y": "north"}, "Nuclei_Location_Center_Y is 'north', which is no"),
         (
             {"Nuclei_Location_Center_X": 1e12},
-            "Center_X is '1000000000000.0', which is no usable number",
+            "Center_X is '1000000000000.0', which is not a usable number",
         ),
         (
             {"Nuclei_AreaShape_Area": "large"},
-            "AreaShape_Area is 'large', which is no usable number",
+            "AreaShape_Area is 'large', which is not a usable number",
         ),
-        ({"Metadata_Site": 1.5}, "Metadata_Site is '1.5', which is no whole number"),
+        ({"Metadata_Site": 1.5}, "Metadata_Site is '1.5', which is not a whole number"),
         ({"Metadata_Well": ""}, "Metadata_Well is empty"),
-        ({"Metadata_Well": "north"}, "Metadata_Well is 'north', which is no well"),
+        ({"Metadata_Well": "north"}, "Metadata_Well is 'north', which is not a well"),
     ],
 )
 def test_bad_table_is_named(tmp_path, change, message):

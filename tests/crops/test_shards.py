@@ -243,7 +243,7 @@ def test_file_that_is_no_shard_is_named(tmp_path):
     write_shard(cut, FORMAT, 300)
     cut.write_bytes(cut.read_bytes()[:-10])
     for path in (text, table, cut, tmp_path / "gone.parquet"):
-        with pytest.raises(InputError, match=rf"{path.name}: is no shard of crops .*crop again"):
+        with pytest.raises(InputError, match=rf"{path.name}: is not a shard of crops .*crop again"):
             Shards([path])
 
 

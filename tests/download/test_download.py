@@ -58,7 +58,7 @@ def get(server, folder: Path, name: str = "a.csv", settings=QUICK) -> dict:
 def get_in_part(server, folder: Path, name: str = "a.csv", size: int = 20_000) -> Path:
     """Obtain so many bytes of a file; return where they are."""
     server.answers[name] = [Answer(stop_after=size), Answer(stop_after=0)]
-    with pytest.raises(InputError, match="broken off.* what has come is kept"):
+    with pytest.raises(InputError, match="broken off.* the partial download was kept"):
         get(server, folder, name, ONCE)
     part = folder / "downloaded" / f"{name}.part"
     assert part.stat().st_size == size and not (folder / name).exists()
@@ -86,13 +86,13 @@ def test_a_file_comes_whole_and_its_receipt_says_what_it_is(server, tmp_path, ca
 
 
 STOP = Answer(stop_after=20_000)
-ANEW = "fetched from its start"
+ANEW = "downloading it from the start"
 
 
 @pytest.mark.parametrize(
     ("version", "answers", "starts", "said"),
     [
-        ({}, [STOP, Answer(stop_after=10_000)], [20_000, 30_000], "at 30000 of 50000.* goes on"),
+        ({}, [STOP, Answer(stop_after=10_000)], [20_000, 30_000], "at 30000 of 50000.* continues"),
         ({"etag": None, "date": JUNE_1}, [STOP], [20_000], "broken off at 20000 of 50000"),
         ({}, [Answer(stop_after=20_000, stalls=True)], [20_000], "ReadTimeoutError"),
         ({}, [STOP, Answer(ranges=False)], [20_000], ANEW),
@@ -101,7 +101,7 @@ ANEW = "fetched from its start"
         ({}, [STOP, Answer(503, body=b"sorry")], [20_000] * 2, "the server answered 503"),
         *[({}, [Answer(s)] * 2, [None] * 2, f"answered {s}") for s in (408, 425, 429, 500, 502)],
         ({}, [Answer(206, body=BYTES[:9])], [None], "the file on the server has changed"),
-        ({}, [Answer(length=False)], [], "gave no length; whether this is all of it cannot be"),
+        ({}, [Answer(length=False)], [], "gave no length; the file may be incomplete"),
     ],
 )
 def test_a_transfer_that_fails_is_said_and_goes_on_if_it_can(
@@ -144,7 +144,7 @@ def test_attempts_that_come_no_further_end_and_what_has_come_is_kept(server, tmp
     url = server.put("a.csv", BYTES)
     server.answers["a.csv"] = [STOP]
     server.always["a.csv"] = Answer(stop_after=100, ranges=ranges)
-    with pytest.raises(InputError, match=f"^{url}: broken off at .*given up, what has"):
+    with pytest.raises(InputError, match=f"^{url}: broken off at .*given up, the partial"):
         get(server, tmp_path)
     assert len(server.gets()) == 4  # the first came further
     came = 20_300 if ranges else 100
@@ -306,7 +306,7 @@ def test_a_full_disk_is_said_and_what_has_come_is_kept(server, tmp_path, monkeyp
 
     with monkeypatch.context() as patch:
         patch.setattr(transfer.Progress, "update", full)  # after the first bytes
-        with pytest.raises(InputError, match="no room left on the disk of .*run the same command"):
+        with pytest.raises(InputError, match="the disk of .* is full.*run the same command"):
             get(server, tmp_path)
     assert not (tmp_path / "a.csv").exists()
     get(server, tmp_path)
@@ -319,7 +319,7 @@ def test_two_processes_do_not_fetch_one_file(server, tmp_path, monkeypatch, caps
     server.put("a.csv", BYTES)
     with (
         part_of(tmp_path / "downloaded/a.csv.json").alone(),
-        pytest.raises(InputError, match="another process is fetching this file"),
+        pytest.raises(InputError, match="another process is downloading this file"),
     ):
         get(server, tmp_path)
 
@@ -328,7 +328,7 @@ def test_two_processes_do_not_fetch_one_file(server, tmp_path, monkeypatch, caps
 
     monkeypatch.setattr(transfer.fcntl, "flock", flock)
     get(server, tmp_path)
-    assert "this disk knows no locks" in capsys.readouterr().err
+    assert "this disk has no locks" in capsys.readouterr().err
 
 
 # --- Archives
@@ -341,9 +341,9 @@ def test_a_damaged_archive_is_fetched_once_more(server, tmp_path, capsys, wrong)
     get(server, tmp_path, "a.zip")
     assert (tmp_path / "a.zip").read_bytes() == PLATE
     assert server.ranges() == [None, None]
-    assert "a.zip has come damaged (" in capsys.readouterr().err
+    assert "a.zip arrived damaged (" in capsys.readouterr().err
     server.put("b.zip", wrong)
-    with pytest.raises(Damaged, match="b.zip has come damaged twice"):
+    with pytest.raises(Damaged, match="b.zip arrived damaged twice"):
         get(server, tmp_path, "b.zip")
     assert len(server.gets()) == 4
     assert not (tmp_path / "b.zip").exists()
@@ -365,7 +365,7 @@ def test_an_archive_that_cannot_be_read_here_is_not_called_damaged(tmp_path, cha
     """Of a compression that zipfile does not know (Deflate64), or encrypted."""
     path = tmp_path / "a.zip"
     path.write_bytes(patched(PLATE, *change))
-    with pytest.raises(InputError, match="unpack it by hand") as caught:
+    with pytest.raises(InputError, match="unpack it manually") as caught:
         verify(path)
     assert not isinstance(caught.value, Damaged)
 
@@ -456,17 +456,24 @@ LIAR = patched(patched(zipped({"1/a.tif": BYTES}), CENTRAL, 24, LIE), LOCAL, 22,
             ([of_kind(k)], [], "link or a device")
             for k in (stat.S_IFLNK, stat.S_IFIFO, stat.S_IFBLK)
         ],
-        ([A, {"1/a.tif": b"b"}], [], "2.zip: member '1/a.tif' is another file than the first"),
-        ([A, B], [], "2.zip: .*unpack it by hand"),
-        ([B, A], [], "2.zip: .*unpack it by hand"),
-        ([A, WRONG_BYTE], [], "2.zip is damaged .*Bad CRC-32.*delete it, and its receipt"),
+        ([A, {"1/a.tif": b"b"}], [], "2.zip: member '1/a.tif' differs from the first file"),
+        ([A, B], [], "2.zip: .*unpack it manually"),
+        ([B, A], [], "2.zip: .*unpack it manually"),
+        ([A, WRONG_BYTE], [], "2.zip is damaged .*Bad CRC-32.*delete it and its receipt"),
         ([A, WRONG_END], [], "2.zip is damaged"),
         ([LIAR], [], "1.zip is damaged .*Bad CRC-32"),
-        ([patched(PACKED, CENTRAL, 24, HUGE)], [], "announces 4.29GB, which so few bytes cannot"),
-        ([patched(zipped(A), CENTRAL, 24, HUGE)], [], "announces 4.29GB, which so few bytes"),
-        ([patched(PACKED, CENTRAL, 24, LONGER)], [], "has 300 bytes, announced are 301"),
+        (
+            [patched(PACKED, CENTRAL, 24, HUGE)],
+            [],
+            "announces 4.29GB, more than its compressed bytes",
+        ),
+        ([patched(zipped(A), CENTRAL, 24, HUGE)], [], "announces 4.29GB, more than its"),
+        ([patched(PACKED, CENTRAL, 24, LONGER)], [], "has 300 bytes instead of 301"),
         ([{"1/a\nb.tif": b"x"}], [], r"member '1/a\\nb.tif' has a name with a line break"),
-        *[([A], [mine], "there already, but not as in") for mine in ("1", "1/a.tif", "1/a.tif/b")],
+        *[
+            ([A], [mine], "exists already, but differs from")
+            for mine in ("1", "1/a.tif", "1/a.tif/b")
+        ],
     ],
 )
 def test_what_cannot_be_unpacked_is_named_and_all_stays_as_it_was(
@@ -580,7 +587,7 @@ def test_an_archive_that_went_before_it_was_unpacked_is_named_with_its_receipt(t
     process = script("unpack_plate.py", *words)
     said = process.communicate()[1]
     assert process.returncode == 1
-    assert "error: plate 1: archives that were fetched are gone" in said
+    assert "error: plate 1: downloaded archives are gone" in said
     assert f"delete {tmp_path}/images/downloaded/1.zip.json\n" in said
 
 
@@ -630,7 +637,7 @@ def screen(server, folder: Path, **changes) -> dict:
 def test_the_plan_tells_sizes_and_time_and_gets_nothing(server, tmp_path):
     made = steps({"mine": screen(server, tmp_path)})
     lines, value = announcement(made, ask(made, QUICK), PLAN)
-    assert lines[0] == "mine: 5 files, 141kB; to fetch: 5 files, 141kB, 0:02:21 at 0.001 MB/s"
+    assert lines[0] == "mine: 5 files, 141kB; to download: 5 files, 141kB, 0:02:21 at 0.001 MB/s"
     assert "about 421kB needed (141kB of archives, 280kB of images)" in lines[1]
     assert value["screens"]["mine"]["seconds"] == 141
     assert {method for method, _, _ in server.asked} == {"HEAD"}
@@ -649,7 +656,7 @@ def test_the_plan_counts_what_is_here_wholly_or_in_part(server, tmp_path):
     states = ask(made, QUICK)
     assert {path for _, path, _ in server.asked} == {"x_7w2.zip", "x_8w1.zip", "x_8w2.zip"}
     lines, _ = announcement(made, states, PLAN)
-    assert "mine: 5 files, 141kB; to fetch: 3 files, 110kB" in lines[0]
+    assert "mine: 5 files, 141kB; to download: 3 files, 110kB" in lines[0]
     (images / "downloaded/image.csv.json").write_text("{")
     with pytest.raises(InputError, match="image.csv.json: damaged .*delete it and run again"):
         ask(made, QUICK)
@@ -659,14 +666,16 @@ def test_the_plan_says_what_it_cannot_know(server, tmp_path):
     made = steps({"mine": screen(server, tmp_path)})
     server.head = {"x_7w1.zip": Answer(length=False), "x_7w2.zip": Answer(405)}
     lines, value = announcement(made, ask(made, QUICK), PLAN)
-    assert "to fetch: 5 files, 91.0kB and 2 files of unknown size" in lines[0]
+    assert "to download: 5 files, 91.0kB and 2 files of unknown size" in lines[0]
     assert value["screens"]["mine"]["unknown_files"] == 2
 
 
 def test_the_plan_names_all_files_that_cannot_be_had(server, tmp_path):
     made = steps({"mine": screen(server, tmp_path)})
     del server.files["x_7w2.zip"], server.files["x_8w1.zip"]
-    with pytest.raises(NotServed, match="2 of 5 files cannot be had: x_7w2.zip, x_8w1.zip. The"):
+    with pytest.raises(
+        NotServed, match="2 of 5 files are not available: x_7w2.zip, x_8w1.zip. The"
+    ):
         ask(made, QUICK)
 
 
@@ -724,11 +733,11 @@ def test_names_become_addresses_and_places():
         ({"url": "ftp://x"}, "'ftp://x' must be http:// or https:// and a server's name"),
         ({"url": "file:///x"}, "'file:///x' must be http://"),
         ({"url": "https://me:secret@x/y"}, "must be http:// or https:// and a server's name"),
-        ({"plate": ["all.zip"]}, "'all.zip' must hold {plate} and end with .zip"),
-        ({"plate": ["{plate}.tar"]}, "'{plate}.tar' must hold {plate} and end with .zip"),
+        ({"plate": ["all.zip"]}, "'all.zip' must contain {plate} and end with .zip"),
+        ({"plate": ["{plate}.tar"]}, "'{plate}.tar' must contain {plate} and end with .zip"),
         ({"files": ["../x.csv"]}, "'../x.csv' is not a plain file name"),
         ({"plate": ["a/{plate}.zip"]}, "'a/7.zip' is not a plain file name"),
-        ({"files": ["7.unpacked"]}, "images/downloaded/7.unpacked would be made from two"),
+        ({"files": ["7.unpacked"]}, "images/downloaded/7.unpacked has two different"),
     ],
 )
 def test_archives_that_cannot_be_are_named(changes, message):
@@ -738,10 +747,10 @@ def test_archives_that_cannot_be_are_named(changes, message):
 
 def test_two_screens_with_other_files_under_one_name_are_refused():
     one, two = archives_with(), archives_with(url="https://z")
-    with pytest.raises(InputError, match="screens.two.archives: images/downloaded/image.csv would"):
+    with pytest.raises(InputError, match="screens.two.archives: images/downloaded/image.csv has"):
         steps({"one": one, "two": two})
     three = archives_with(plate=["{plate}.zip", "{plate}b.zip"])
-    with pytest.raises(InputError, match="screens.three.archives: .*/7.unpacked would be made"):
+    with pytest.raises(InputError, match="screens.three.archives: .*/7.unpacked has two different"):
         steps({"one": one, "three": three})
     assert len(steps({"one": one, "two": two | {"images": "elsewhere"}})) == 10
     with pytest.raises(InputError, match="give the folder to unpack them into as images"):
@@ -802,7 +811,7 @@ def test_the_workflow_announces_then_fetches_a_plate_at_a_time_and_never_twice(s
 
     printed = snakemake("download")
     size = sum(len(content) for content in server.files.values())
-    said = f"mine: 5 files, {in_words(size)}; to fetch: 5 files"
+    said = f"mine: 5 files, {in_words(size)}; to download: 5 files"
     assert printed.index(said) < printed.index("localrule download_file")
     asked = [(method, path) for method, path, _ in server.asked]
     assert asked[:5] == [("HEAD", name) for name in ["image.csv", *names]]

@@ -95,7 +95,7 @@ def test_a_network_that_the_config_does_not_name_is_not_even_imported(nets, how,
     if how == "joined":
         theirs = about | {"parts": [about, theirs]}
     (tmp_path / "encoder.json").write_text(json.dumps(theirs))
-    with pytest.raises(InputError, match=f"encoder.json: '{nets}:other' is somebody's own code"):
+    with pytest.raises(InputError, match=f"encoder.json: '{nets}:other' is custom code"):
         load_encoder(tmp_path / "encoder.safetensors")
     assert nets not in sys.modules and not (tmp_path / "it_ran").exists()
 
@@ -147,7 +147,7 @@ def test_names_that_are_not_the_networks_are_shown_beside_its_own(nets, tmp_path
     ("function", "channels", "message"),
     [
         ("nothing", 3, r"expected a function nothing\(\) in nets_\d+.py, where Snakemake runs"),
-        ("number", 3, "returns int, no nn.Module"),
+        ("number", 3, "returns int, not an nn.Module"),
         ("flat", 3, r"returns \(1536,\) for 2 crops, expected 2 x width"),
         ("three", 1, r"fails on crops \(2, 1, 16, 16\)"),
     ],
@@ -158,7 +158,7 @@ def test_a_module_that_is_no_encoder_is_said_to_be_none(nets, function, channels
 
 
 def test_a_module_that_is_not_there_is_named(nets):
-    with pytest.raises(InputError, match="encoder module no_such:make: cannot be made"):
+    with pytest.raises(InputError, match="encoder module no_such:make: cannot be built"):
         own_encoder("no_such:make", 16, 3, None)
 
 

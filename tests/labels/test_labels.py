@@ -178,7 +178,7 @@ def test_other_separator_is_named_with_what_to_do(tmp_path, separator, name, enc
 
 def test_decimal_comma_is_named_with_what_to_do(tmp_path):
     path = saved(tmp_path / "a.csv", GOOD, GOOD.replace("50", '"50,5"'))
-    message = r"line 3: '50,5' has a decimal comma \(x_px\); save it as .* points in numbers"
+    message = r"line 3: '50,5' has a decimal comma \(x_px\); save it as .* decimal points"
     with pytest.raises(InputError, match=message):
         read_label_file(path)
 

@@ -269,7 +269,7 @@ def test_ssl_a_time_limit_ends_with_one_line_and_the_next_start_goes_on(
     with pytest.raises(SystemExit) as stopped:
         run(plate, tmp_path, monkeypatch, limit_minutes=1e-6)
     assert stopped.value.code == 1
-    assert "all is saved, and the next start resumes here" in capsys.readouterr().err
+    assert "the state is saved, and the next start resumes here" in capsys.readouterr().err
     assert not (tmp_path / "encoder.safetensors").exists()
     record = run(plate, tmp_path, monkeypatch)
     assert "resumes at step 1 of 12" in capsys.readouterr().err
@@ -293,7 +293,7 @@ def test_ssl_crops_of_other_pixels_are_not_resumed_upon(plate, tmp_path, monkeyp
     content = plate.read_bytes()
     plate.write_bytes(content)  # cropped anew: another time, perhaps other pixels
     run(plate, tmp_path, monkeypatch)
-    assert "is of another run (shards differ); starts afresh" in capsys.readouterr().err
+    assert "is of another run (shards differ); training starts again" in capsys.readouterr().err
 
 
 def test_ssl_a_trial_that_diverges_is_a_result_and_an_encoder_that_does_is_an_error(

@@ -305,7 +305,7 @@ def test_ssl_kmeans_keeps_the_centroid_of_an_empty_cluster():
 
 
 def test_ssl_deepcluster_refuses_fewer_crops_than_prototypes():
-    with pytest.raises(InputError, match="48 crops cannot start 50 clusters"):
+    with pytest.raises(InputError, match="48 crops are too few for 50 clusters"):
         make("deepcluster_v2", prototypes=50)
 
 

@@ -98,7 +98,9 @@ def test_the_screen_whose_composite_is_not_the_encoders_is_named(crops, encoder,
 def test_an_encoder_that_measures_is_refused_with_its_file(encoder):
     check_trainable(encoder, Path("e.safetensors"))
     measured = replace(encoder, trainable=False, architecture="intensity")
-    with pytest.raises(InputError, match="e.safetensors: intensity is measured, not trained"):
+    with pytest.raises(
+        InputError, match="e.safetensors: intensity has measures, which cannot be trained"
+    ):
         check_trainable(measured, Path("e.safetensors"))
 
 

@@ -123,7 +123,9 @@ def test_every_trial_and_the_choice_have_the_searchs_batchnorm_and_least_steps()
 
 
 def test_an_empty_grid_is_refused():
-    with pytest.raises(InputError, match="nothing to choose from; list some learning_rate"):
+    with pytest.raises(
+        InputError, match="there is nothing to choose from; list some learning_rate"
+    ):
         settings(learning_rate=())
     with pytest.raises(InputError, match="batchnorm 'on' is neither train nor frozen"):
         settings(batchnorm="on")

@@ -145,10 +145,13 @@ def test_a_setting_that_diverges_is_not_chosen_and_one_alone_is_refused():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"epochs": ()}, "nothing to choose from; list some epochs"),
-        ({"learning_rate": ()}, "nothing to choose from; list some learning_rate"),
-        ({"weight_decay": ()}, "nothing to choose from; list some weight_decay"),
-        ({"milestone_shares": (0.5, 40.0)}, "milestone share 40.0 is no share of the epochs"),
+        ({"epochs": ()}, "there is nothing to choose from; list some epochs"),
+        (
+            {"learning_rate": ()},
+            "there is nothing to choose from; list some learning_rate",
+        ),
+        ({"weight_decay": ()}, "there is nothing to choose from; list some weight_decay"),
+        ({"milestone_shares": (0.5, 40.0)}, "milestone share 40.0 is not a share of the epochs"),
     ],
 )
 def test_a_grid_that_means_nothing_is_refused(change, message):

@@ -262,10 +262,10 @@ def test_the_order_of_labels_does_not_matter():
     ("penalties", "message"),
     [
         ((), "no penalties to choose from; list some"),
-        ((1.0, 0.0), "penalty 0.0 is no positive number"),
-        ((-1.0,), "penalty -1.0 is no positive number"),
-        ((float("nan"),), "penalty nan is no positive number"),
-        ((float("inf"),), "penalty inf is no positive number"),
+        ((1.0, 0.0), "penalty 0.0 is not a positive number"),
+        ((-1.0,), "penalty -1.0 is not a positive number"),
+        ((float("nan"),), "penalty nan is not a positive number"),
+        ((float("inf"),), "penalty inf is not a positive number"),
     ],
 )
 def test_penalties_that_are_none_are_refused(penalties, message):
@@ -276,7 +276,9 @@ def test_penalties_that_are_none_are_refused(penalties, message):
 
 def test_labels_of_one_class_are_refused():
     train, _ = labelled(20, 3, 1.0, seed=0)
-    with pytest.raises(InputError, match="the 20 training labels are of one class; label crops"):
+    with pytest.raises(
+        InputError, match="the 20 training labels are all of one class; label crops"
+    ):
         fit_logistic(train, np.ones(20, int), wells_for(20), SETTINGS, 0)
 
 

@@ -214,7 +214,7 @@ def test_knn_with_one_neighbour_gives_each_training_crop_its_label(metric):
 def test_settings_of_knn_that_mean_nothing_are_refused():
     with pytest.raises(InputError, match="metric 'manhattan' is unknown; use one of euclidean, co"):
         KnnSettings(5, "manhattan")
-    with pytest.raises(InputError, match="0 neighbours; ask for 1 or more"):
+    with pytest.raises(InputError, match="0 neighbours; use 1 or more"):
         KnnSettings(0, "cosine")
 
 

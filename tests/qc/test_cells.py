@@ -252,9 +252,9 @@ def test_planted_artefacts_and_wells_stand_beside_what_was_found():
     assert table.loc["share of these that is flagged", "found"] == pytest.approx(2 / 3)
     assert table.loc["share of good cells flagged", "found"] == pytest.approx(1 / 3)
     assert table.loc["share of good cells near no artefact flagged", "found"] == 0
-    assert table.loc["spoilt fields that are bad", ["planted", "found"]].tolist() == [1, 1]
+    assert table.loc["degraded fields that are bad", ["planted", "found"]].tolist() == [1, 1]
     assert table.loc["mostly good fields that are bad", "found"] == 0
-    assert table.loc["spoilt wells that are bad", ["planted", "found"]].tolist() == [1, 1]
+    assert table.loc["degraded wells that are bad", ["planted", "found"]].tolist() == [1, 1]
     assert table.loc["mostly good wells that are bad", "found"] == 1
     # Dirt of a field that only one of three cells of B03 has in reach spoils neither.
     sparse = truth.assign(
@@ -262,5 +262,5 @@ def test_planted_artefacts_and_wells_stand_beside_what_was_found():
     )
     table = planted_and_found(sparse, cells, fields, wells, threshold, 5, 6).set_index("what")
     for name in ("fields", "wells"):
-        assert table.loc[f"spoilt {name} that are bad", ["planted", "found"]].tolist() == [0, 0]
+        assert table.loc[f"degraded {name} that are bad", ["planted", "found"]].tolist() == [0, 0]
     assert table.loc["mostly good fields that are bad", "found"] == 1

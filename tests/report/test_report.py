@@ -204,7 +204,7 @@ def test_the_page_names_the_best_encoder_or_the_tie(tmp_path):
     rows.loc[rows["verdict"] == "best", "verdict"] = "tie"
     text = Reader(page(study(), tmp_path, evidence=evidence(study(), ranked=rows))).text
     assert (
-        "A tie of all: resnet18 has the highest mean, but no encoder can be told from it." in text
+        "A tie of all: resnet18 has the highest mean, but no other differs significantly." in text
     )
 
 
@@ -381,7 +381,7 @@ def test_the_page_says_that_few_labels_are_cross_validated(tmp_path):
     few = evidence(study(), protocol=CROSS_VALIDATION, largest_budget=25)
     text = Reader(page(study(), tmp_path, evidence=few)).text
     assert "too few labels to hold a test set out." in text
-    assert 'carry a budget of 25; larger ones are marked "not enough labels"' in text
+    assert 'allow a budget of 25; larger ones are marked "not enough labels"' in text
 
 
 def test_gains_say_what_the_next_labels_bring_or_why_not():

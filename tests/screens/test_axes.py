@@ -124,7 +124,7 @@ def test_a_page_that_is_named_is_that_page(tmp_path):
         ),
         (
             lambda text: text[: text.index("<Image")] + "<BinaryOnly MetadataFile='a'/></OME>",
-            "its OME-XML does not say what its planes are",
+            "its OME-XML does not describe its planes",
         ),
     ],
 )
@@ -152,7 +152,7 @@ def test_of_several_files_that_the_xml_describes_the_own_planes_count(tmp_path):
     torn = tifffile.tiffcomment(path)
     own = torn[torn.index('UUID="') : torn.index('"', torn.index('UUID="') + 6) + 1]
     tifffile.tiffcomment(path, torn.replace(own, "").encode())
-    assert "describes several files and does not say which it is" in refusal(path, ["ER"])
+    assert "describes several files and does not say which one this is" in refusal(path, ["ER"])
 
 
 @pytest.mark.parametrize("kind", ["imagej", "tifffile"])
@@ -172,7 +172,7 @@ def test_pages_of_which_nothing_is_said_must_be_as_many_as_the_channels(tmp_path
     path, pixels = tmp_path / "a.tif", planes(6)
     tifffile.imwrite(path, pixels, photometric="minisblack", metadata=None)
     np.testing.assert_array_equal(read(path, list("abcdef"), None), pixels)
-    message = "has 6 pages and does not say what they are, but 2 channels of the screen lie in it"
+    message = "has 6 pages without a description, but 2 channels of the screen lie in it"
     assert message in refusal(path, ["DNA", "ER"])
     np.testing.assert_array_equal(read(path, ["DNA"]), [pixels.max(axis=0)])
 

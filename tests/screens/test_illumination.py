@@ -129,11 +129,11 @@ def test_cellprofiler_functions_are_taken_as_they_are(tmp_path, ending):
     ("content", "message"),
     [
         (None, "no such illumination function"),
-        (b"hello", "is no illumination function"),
+        (b"hello", "is not an illumination function"),
         (np.zeros(SHAPE), "one plane of positive numbers, this is float64"),
         (np.full((2, *SHAPE), 1.0), "one plane of positive numbers"),
         (np.full(SHAPE, np.nan), "one plane of positive numbers"),
-        (np.array([{"a": 1}], dtype=object), r"is no illumination function \(it holds code"),
+        (np.array([{"a": 1}], dtype=object), r"is not an illumination function \(it holds code"),
         (np.ones(SHAPE[::-1]), "an illumination function of .* for images of"),
     ],
     ids=["missing", "text", "zeros", "two planes", "not numbers", "pickled objects", "turned"],
@@ -149,5 +149,5 @@ def test_bad_function_is_named(tmp_path, content, message):
 
 
 def test_plate_without_a_readable_field_has_no_illumination():
-    with pytest.raises(InputError, match="none of the plate's fields that were to be averaged"):
+    with pytest.raises(InputError, match="none of the plate's fields to average can be"):
         measure_illumination(iter([]))

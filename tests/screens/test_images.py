@@ -220,7 +220,7 @@ def test_other_codecs_are_read_as_tifffile_reads_them(tmp_path, compression):
         (plane() > 99, {}, "bool image of shape"),
         (stack(3, dtype="uint8").transpose(1, 2, 0), {"photometric": "rgb"}, "colour image"),
         (stack(3), {"photometric": "rgb", "planarconfig": "separate"}, "colour image"),
-        (stack(1)[0], {"photometric": "miniswhite"}, "its 0 is white"),
+        (stack(1)[0], {"photometric": "miniswhite"}, "0 is white"),
         (
             plane(dtype="uint8"),
             {"photometric": "palette", "colormap": np.zeros((3, 256), "uint16")},
@@ -304,7 +304,7 @@ def test_flipped_byte_is_read_or_refused_but_never_another_error(
         (imagecodecs.jpeg_encode(plane(dtype="uint8")), "is neither TIFF nor PNG"),
         (b"II*\0" + b"\0" * 4, "holds no image: its list of pages is empty"),
         (b"II*\0\xff\xff\xff\xff", "truncated: page 0 lies beyond its end"),
-        (b"II*\0\x08\0\0\0\0\0\x08\0\0\0", "damaged: its list of pages runs in a circle"),
+        (b"II*\0\x08\0\0\0\0\0\x08\0\0\0", "damaged: its list of pages is circular"),
         (plain_tiff(plane())[:900], "truncated: page 0 lies beyond its end"),
         (plain_tiff(plane(), t273=500), "truncated: "),
         (plain_tiff(plane(), rows=5, t279=[300, 0, 300, 300]), "damaged: has an empty strip"),
@@ -601,7 +601,7 @@ def test_ome_zarr_without_a_chunk_or_a_fill_value_is_refused(tmp_path):
     (path / "0/.zarray").write_text(json.dumps(metadata))
     for channel in "01":
         shutil.rmtree(path / "0" / channel)
-    assert refusal(path, 1) == "none of its chunks is there; copy the image again"
+    assert refusal(path, 1) == "none of its chunks exists; copy the image again"
 
 
 @pytest.mark.parametrize(

@@ -269,9 +269,9 @@ def test_frames_are_pages_counted_from_0(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"Metadata_Well": "X99"}, "row 2 after the header: Metadata_Well 'X99' is no well"),
-        ({"Metadata_Site": "one"}, "row 2 after the header: Metadata_Site 'one' is no whole"),
-        ({"Frame_OrigER": "x"}, "row 2 after the header: Frame_OrigER 'x' is no whole number"),
+        ({"Metadata_Well": "X99"}, "row 2 after the header: Metadata_Well 'X99' is not a well"),
+        ({"Metadata_Site": "one"}, "row 2 after the header: Metadata_Site 'one' is not a whole"),
+        ({"Frame_OrigER": "x"}, "row 2 after the header: Frame_OrigER 'x' is not a whole number"),
     ],
 )
 def test_wrong_cell_is_named_by_row_and_column(tmp_path, change, message):
@@ -573,7 +573,7 @@ def test_pages_are_the_channels_where_no_group_names_them(tmp_path):
         tmp_path, fields["image_path"][0], fields["image_page"][0], None, source.channels, [2, 0]
     )
     np.testing.assert_array_equal(picked.planes, stack[[2, 0]])
-    message = "B03.tif: has 2 pages and does not say what they are, but 3 channels of the screen"
+    message = "B03.tif: has 2 pages without a description, but 3 channels of the screen"
     with pytest.raises(Exception, match=message):
         read_field(tmp_path, fields["image_path"][1], fields["image_page"][1])
     assert list_channels(replace(source, images=tmp_path / "{plate}")) == []
@@ -615,14 +615,14 @@ def test_a_number_too_large_for_a_site_places_no_image(tmp_path):
 @pytest.mark.parametrize(
     ("pattern", "message"),
     [
-        ("(", "pattern ( is no regular expression"),
+        ("(", "pattern ( is not a regular expression"),
         (r"(?P<channel>\d)\.tif", r"needs a group (?P<well>...), or (?P<row>...) and"),
         (r"(?P<row>\d)\.tif", r"needs a group (?P<well>...), or (?P<row>...) and"),
         (r"(?P<well>.+)_(?P<chanel>\d)\.tif", "unknown group 'chanel'; did you mean 'channel'?"),
-        (r"(?P<well>.+)_(?P<z>\d)\.tif", "planes in files of their own are not read (group z)"),
+        (r"(?P<well>.+)_(?P<z>\d)\.tif", "planes in separate files are not supported (group z)"),
         (
             r"(?P<well>[A-H]\d\d)_(?P<channel>\d)\.png",
-            r"no file is named as pattern (?P<well>[A-H]\d\d)_(?P<channel>\d)\.png says; files "
+            r"no file matches pattern (?P<well>[A-H]\d\d)_(?P<channel>\d)\.png says; files "
             "there: A01_1.tif, A02_1.tif, A03_1.tif and 2 more",
         ),
         (r"(?P<well>nowhere)", "files there: A01_1.tif"),
@@ -644,7 +644,9 @@ def test_unknown_channel_plate_and_folder_are_named(tmp_path):
 
 def test_plates_need_a_name_from_somewhere(tmp_path):
     source = own_files(tmp_path / "P1", r"(?P<well>\w\d\d)\.tif", ("DNA",), "A01.tif")
-    with pytest.raises(InputError, match="nothing names the plates; put {plate} into images"):
+    with pytest.raises(
+        InputError, match="the plates cannot be identified; put {plate} into images"
+    ):
         list_plates(source)
     assert list_plates(replace(source, images=tmp_path / "{plate}")) == ["P1"]
     assert list_plates(replace(source, images=tmp_path / "gone" / "{plate}")) == []
@@ -737,7 +739,7 @@ def test_field_that_lacks_a_channel_is_its_problem(tmp_path):
         ({}, "has no NGFF plate metadata with wells; is it a plate?"),
         ({"plate": []}, "has no NGFF plate metadata with wells"),
         ({"plate": {"wells": [{}]}}, "has no NGFF plate metadata with wells"),
-        ({"plate": {"wells": [{"path": "somewhere"}]}}, "'somewhere' is no well such as A/1"),
+        ({"plate": {"wells": [{"path": "somewhere"}]}}, "'somewhere' is not a well such as A/1"),
         ({"plate": {"wells": []}}, "no field of the plate can be read"),
         ({"plate": {"wells": [{"path": "A/1"}]}}, "first: well P1.zarr/A/1: has no OME-Zarr"),
     ],

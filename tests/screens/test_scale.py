@@ -107,7 +107,7 @@ def test_bits_hold_the_brightest_pixel(tmp_path, brightest, bits):
 def test_pixels_that_the_stated_bits_cannot_hold_are_refused(tmp_path):
     table = write_fields(tmp_path, [[np.full((4, 5), 300, np.uint16)] * 2])
     assert range_of(table, tmp_path, bits=12)[0]["top"].tolist() == [4095, 4095]
-    with pytest.raises(InputError, match="has pixels of 300, more than 8 bits hold; correct bits"):
+    with pytest.raises(InputError, match="has pixels of 300, more than 8 bits allow; correct bits"):
         range_of(table, tmp_path, bits=8)
 
 
@@ -173,15 +173,15 @@ def test_stated_bits_come_before_what_pixels_pile_up_at(tmp_path):
     table = write_fields(tmp_path, [camera(14)])
     for bits in (14, 15, 16):
         assert range_of(table, tmp_path, bits=bits)[0]["top"].tolist() == [2**bits - 1] * 2
-    with pytest.raises(InputError, match="has pixels of 16383, more than 13 bits hold"):
+    with pytest.raises(InputError, match="has pixels of 16383, more than 13 bits allow"):
         range_of(table, tmp_path, bits=13)
 
 
 @pytest.mark.parametrize(
     ("level", "stated", "told"),
     [
-        (16383, None, "w1: 14-bit data (found: pixels pile up at 16383; bits of the screen states"),
-        (16000, None, "w1: 14-bit data (found: pixels pile up at 16000; bits of the screen states"),
+        (16383, None, "w1: 14-bit data (found: pixels pile up at 16383; bits of the screen sets"),
+        (16000, None, "w1: 14-bit data (found: pixels pile up at 16000; bits of the screen sets"),
         (16000, 15, "w1: 15-bit data (stated), "),
         (4095, None, "w1: 12-bit data (found), "),
     ],

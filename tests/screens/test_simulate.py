@@ -310,13 +310,13 @@ def test_shading_is_fixed_per_plate_and_smooth():
         ({"light": 0.0}, "1", "light is 0.0, but must be above 0"),
         ({"height_px": 0}, "1", "height_px is 0, but must be at least 1"),
         ({"sites": 10}, "1", "sites is 10, but the file names have one digit"),
-        ({"wells": ("B2",)}, "1", "well 'B2' is none of u2os"),
+        ({"wells": ("B2",)}, "1", "well 'B2' is not a well of u2os"),
         ({"wells": ("B02", "B02")}, "1", "must be at least one and all different"),
         ({"wells": ()}, "1", "must be at least one and all different"),
         ({"cells_per_field": 500}, "1", "cells_per_field is 500, but only .* fit"),
         ({}, "a/b", "plate 'a/b' does not fit u2os"),
         ({"cell_line": "mcf7"}, "22123", "plate '22123' does not fit mcf7"),
-        ({"cell_line": "mcf7", "wells": ("P02",)}, "Week1_1", "well 'P02' is none of mcf7"),
+        ({"cell_line": "mcf7", "wells": ("P02",)}, "Week1_1", "well 'P02' is not a well of mcf7"),
     ],
 )
 def test_bad_input_is_refused(change, plate, message, tmp_path):

@@ -196,7 +196,7 @@ SCHEMES = {
         (1, 2),
         ("001", "002"),
     ),
-    "wells in small letters": (
+    "wells in lower case": (
         lambda p, w, s, c: f"{p}/exp_{w.lower()}_s{s}_w{c}.tif",
         (1, 2),
         ("w1", "w2"),
@@ -316,8 +316,8 @@ def test_one_plane_and_time_point_of_many_are_used(tmp_path):
     named = name_files(tmp_path, names)
     assert "p02-" in named.pattern and "sk1fk1" in named.pattern
     assert named.notes == [
-        "3 z planes in files of their own: only 02 is used",
-        "2 time points in files of their own: only 1 is used",
+        "3 z planes in separate files: only 02 is used",
+        "2 time points in separate files: only 1 is used",
     ]
     folders = [f"P1/TimePoint_{time}/B02_s1_w1.tif" for time in (1, 2, 10)]
     named = name_files(tmp_path, folders)
@@ -326,7 +326,7 @@ def test_one_plane_and_time_point_of_many_are_used(tmp_path):
     assert name_files(tmp_path, steps).pattern.startswith("TimePoint_1/ZStep_2/")
     for z_name in ("P1/B02_s1_w1_z{}.tif", "P1/B02_s1_z{}_w1.tif"):
         named = name_files(tmp_path, [z_name.format(z) for z in (1, 2, 10)])
-        assert named.notes == ["3 z planes in files of their own: only 2 is used"]
+        assert named.notes == ["3 z planes in separate files: only 2 is used"]
         assert named.channels == ("w1",)
 
 
@@ -390,19 +390,19 @@ def test_a_given_pattern_names_plates_and_channels(tmp_path, given, pattern):
     assert (entry["layout"], entry["plates"], entry["pattern"]) == ("files", ["P1"], pattern)
     assert entry["channels"] == ["DAPI", "GFP"]
     assert len(indexed(text)["P1"]) == 8
-    assert "images of other names are left out" in text
+    assert "images with other names are ignored" in text
 
 
 @pytest.mark.parametrize(
     ("pattern", "message"),
     [
-        ("(", "pattern ( is no regular expression"),
+        ("(", "pattern ( is not a regular expression"),
         (r"img-(?P<welll>\w+)", "unknown group 'welll'; did you mean 'well'?"),
         (r"img-(?P<site>\d)", "needs a group (?P<well>...)"),
         (r"(?P<well>[A-H]\d\d)", "it matches 'B02' of P1/img-B02-1-DAPI.tif, but must match the"),
         (r"x(?P<well>\d)", "matches none of 16 images, such as P1/img-B02-1-DAPI.tif"),
-        (r".*(?P<well>GFP|DAPI)\.tif", "it gives no well such as A01"),
-        (r".*(?P<well>[A-H]\d\d)-.*", "the same well, site and channel; tell them apart"),
+        (r".*(?P<well>GFP|DAPI)\.tif", "it has neither a well such as A01"),
+        (r".*(?P<well>[A-H]\d\d)-.*", "the same well, site and channel; distinguish them"),
     ],
 )
 def test_a_pattern_that_does_not_fit_says_why(tmp_path, pattern, message):
@@ -420,12 +420,12 @@ def test_a_pattern_that_does_not_fit_says_why(tmp_path, pattern, message):
 def test_a_pattern_is_for_a_folder_of_files(tmp_path):
     (tmp_path / "load_data.csv").write_text("x")
     for path, layout in ((tmp_path / "load_data.csv", None), (tmp_path, "ome_zarr")):
-        with pytest.raises(InputError, match="--pattern: says how files of layout files are named"):
+        with pytest.raises(InputError, match="--pattern: describes the file names of layout files"):
             find_screen(path, layout, OWN)
 
 
 def test_two_files_for_one_channel_are_refused(tmp_path):
-    with pytest.raises(InputError, match="are the same channel of one field"):
+    with pytest.raises(InputError, match="are the same channel of the same field"):
         name_files(tmp_path, ["P1/B02_s1_w1.tif", "P1/B02_s1_w1.tiff"])
 
 
@@ -487,7 +487,7 @@ def test_an_existing_study_is_never_overwritten(tmp_path):
     write_images(tmp_path / "screen", simple, ("DAPI", "GFP", "RFP"))
     output = tmp_path / "my_study.yaml"
     output.write_text("labels: [precious.csv]")
-    message = f"{output}: is there already and stays as it is; give another --output"
+    message = f"{output}: exists already and was not changed; give another --output"
     with pytest.raises(InputError, match=re.escape(message)):
         written(tmp_path / "screen", tmp_path)
     assert output.read_text() == "labels: [precious.csv]"
@@ -648,14 +648,14 @@ def test_clear_outlines_decide_against_a_name_with_a_warning(tmp_path, capsys):
     write_images(tmp_path / "s", simple, ("w1", "w2", "w3"), nucleus=1)
     text = written(tmp_path / "s", tmp_path)
     assert yaml.safe_load(text)["screens"]["mine"]["nucleus_channel"] == "w2"
-    assert "warning:  w1 is called as the nuclei's channel usually is" in capsys.readouterr().out
+    assert "warning:  w1 has a usual name of the nucleus channel" in capsys.readouterr().out
 
 
 def test_nuclei_that_cannot_be_told_are_an_error_that_names_the_flag(tmp_path):
     paths = write_images(tmp_path / "s", simple, ("C01", "C02"))
     for path in paths:
         tifffile.imwrite(path, pixels(0))
-    with pytest.raises(InputError, match="C01 1.00, C02 1.00.; look at .*.channels.png and say"):
+    with pytest.raises(InputError, match="C01 1.00, C02 1.00.; look at .*.channels.png and set"):
         written(tmp_path / "s", tmp_path)
     text = written(tmp_path / "s", tmp_path, "--nucleus-channel", "C02")
     assert yaml.safe_load(text)["screens"]["mine"]["nucleus_channel"] == "C02"
@@ -697,7 +697,7 @@ def test_a_wrong_answer_asks_again(in_doubt, at_terminal, capsys):
     assert not at_terminal("C2", "", "c02", "perhaps", "no").exists()
     out = capsys.readouterr().out
     assert "'C2' is not an answer; did you mean 'C02'? there are: C01, C02" in out
-    assert "'perhaps' is not an answer" in out and "nothing written but the preview" in out
+    assert "'perhaps' is not an answer" in out and "only the preview was written" in out
     assert "nucleus_channel: C02" in at_terminal("C02", "Y").read_text()
 
 
@@ -730,7 +730,7 @@ def test_a_folder_of_two_schemes_is_asked_about(tmp_path, at_terminal, capsys):
         tmp_path / "s", lambda p, w, s, c: f"{p}/{w}f{s:02d}_x_{w}f{s:02d}{c}.tif", ("d0",)
     )
     text = at_terminal("3", "1", "yes").read_text()
-    assert "channels: [DAPI, GFP]" in text and "images of other names are left out" in text
+    assert "channels: [DAPI, GFP]" in text and "images with other names are ignored" in text
     assert "1: well, site and channel, P1/B02_s1_DAPI.tif" in capsys.readouterr().out
 
 
@@ -778,7 +778,7 @@ def test_composite_is_chosen_or_given(tmp_path):
     text = written(tmp_path / "s", tmp_path, "--composite", "DNA ER AGP")
     assert yaml.safe_load(text)["screens"]["mine"]["composite"] == ["DNA", "ER", "AGP"]
     (tmp_path / "my_study.yaml").unlink()
-    with pytest.raises(InputError, match="--composite: 'mito' is no channel .* mean 'Mito'"):
+    with pytest.raises(InputError, match="--composite: 'mito' is not a channel .* mean 'Mito'"):
         written(tmp_path / "s", tmp_path, "--composite", "mito ER AGP")
 
 
@@ -859,14 +859,14 @@ def test_unreadable_images(tmp_path):
     )
     for path in paths:
         path.write_bytes(b"")
-    assert "none of 8 fields that were tried can be read; first:" in refusal(tmp_path)
+    assert "none of 8 fields tested can be read; first:" in refusal(tmp_path)
     assert "is empty" in refusal(tmp_path)
 
 
 def test_csv_that_is_no_loaddata(tmp_path):
     (tmp_path / "cells.csv").write_text("Metadata_Plate,Area\nP1,3\n")
     message = refusal(tmp_path / "cells.csv")
-    assert "is no LoadData table, it has no column Metadata_Well" in message
+    assert "is not a LoadData table: it has no column Metadata_Well" in message
     (tmp_path / "empty.csv").write_text("")
     assert "cannot be read as a table" in refusal(tmp_path / "empty.csv")
     assert "no images found" in refusal(tmp_path)
@@ -877,7 +877,9 @@ def test_loaddata_whose_images_are_gone(tmp_path):
     loaddata(paths).to_csv(tmp_path / "load_data.csv", index=False)
     for path in paths:
         path.unlink()
-    assert "its images are neither where it says nor below" in refusal(tmp_path / "load_data.csv")
+    assert "its images are neither at the listed paths nor below" in refusal(
+        tmp_path / "load_data.csv"
+    )
 
 
 def test_plate_without_a_complete_channel_set(tmp_path):
@@ -888,7 +890,7 @@ def test_plate_without_a_complete_channel_set(tmp_path):
     for path in (tmp_path / "P2").glob("*_s2_DAPI.tif"):
         path.unlink()
     message = refusal(tmp_path)
-    assert message.startswith(f"plate P2 of {tmp_path}/{{plate}} holds no complete channel set")
+    assert message.startswith(f"plate P2 of {tmp_path}/{{plate}} has no field with all channels")
     assert "B02 site 1: no image of channel GFP" in message
 
 
@@ -985,6 +987,6 @@ def test_a_file_that_names_its_channels_is_taken_at_its_word(tmp_path):
         tifffile.imwrite(path, stacks, ome=True, metadata=metadata, photometric="minisblack")
     found = find_screen(tmp_path, None, r"(?P<plate>P\d)/(?P<well>[A-H]\d\d)\.ome\.tif")
     assert found.source.channels == ("ER", "DNA")
-    assert "a file says that it holds the channels ER, DNA" in found.notes
+    assert "according to the file, its channels are ER, DNA" in found.notes
     seen = survey(found, CROPS)
     assert seen.z_projection == "max"

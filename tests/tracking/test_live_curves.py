@@ -91,7 +91,7 @@ def test_a_server_that_dies_in_the_middle_ends_the_curves_and_nothing_else(tmp_p
         for point in points(500):
             add(point)
         assert time.monotonic() - began < 1
-    assert "training goes on" in capfd.readouterr().err
+    assert "training continues" in capfd.readouterr().err
 
 
 def test_without_a_server_mlflow_is_not_even_imported():

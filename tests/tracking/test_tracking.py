@@ -544,7 +544,7 @@ def test_an_experiment_that_was_deleted_by_hand_comes_back(store):
 @pytest.mark.parametrize("uri", ["http://127.0.0.1:9", "postgresql://me:secret@127.0.0.1:9/none"])
 def test_a_store_that_does_not_answer_is_one_message_without_its_password(uri, monkeypatch):
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    with pytest.raises(InputError, match="does not answer") as caught:
+    with pytest.raises(InputError, match="does not respond") as caught:
         connect(uri)
     assert "tracking.uri" in str(caught.value) and "secret" not in str(caught.value)
 

@@ -71,7 +71,7 @@ def test_what_was_left_is_cancelled_the_lock_is_gone_and_the_study_runs(commands
     assert refused.returncode != 0 and "lock" in refused.stdout + refused.stderr
     done = restart(folder, "--cores", "1")
     assert done.returncode == 0, done.stderr
-    assert "cancel 2 jobs that an earlier run left: 11 13" in done.stdout
+    assert "cancel 2 jobs of an earlier run: 11 13" in done.stdout
     assert commands.read_text() == "12 another\n"
     assert (folder / "done").exists()
 
@@ -92,7 +92,7 @@ def test_a_living_snakemake_in_the_folder_is_left_alone(commands, tmp_path):
         assert snakemakes_here(tmp_path) == []
         refused = restart(folder, "--cores", "1")
         assert refused.returncode == 1
-        assert f"Snakemake still runs in this folder (process {living.pid})" in refused.stderr
+        assert f"Snakemake is still running in this folder (process {living.pid})" in refused.stderr
         assert "11" in commands.read_text(), "nothing was cancelled"
     finally:
         living.terminate()

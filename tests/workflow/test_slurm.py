@@ -224,7 +224,7 @@ def test_a_driver_killed_while_a_job_runs_is_started_again_by_one_command(unfini
     assert about(job, "%T") == "RUNNING"
     again = Driver(unfinished, command=("scripts/restart_slurm.py",))
     again.ends()
-    assert f"cancel 1 jobs that an earlier run left: {job}" in again.text
+    assert f"cancel 1 jobs of an earlier run: {job}" in again.text
     assert len(again.jobs()) == 1
     assert resumed(unfinished)
     check_end(unfinished, small)

@@ -1,4 +1,4 @@
-"""Which encoders are best, and which cannot be told from the best with these labels."""
+"""Which encoders are best, and which do not differ from the best with these labels."""
 
 from collections.abc import Sequence
 
@@ -76,8 +76,8 @@ def rank(pairs: pd.DataFrame, scores: pd.DataFrame, replicates: pd.DataFrame) ->
     `pairs` is what `compare_encoders` found for the same scores and replicates. Columns: those of
     `CELL`, encoder, mean with its interval low to high, difference and p to the highest mean, and
     verdict: `best` for the highest mean if it is better than each other one, `tie` for it and for
-    those that it cannot be told from otherwise, `worse` for the rest. draws is their number; where
-    they are fewer than 5 the verdict is "no verdict: 1 draw", and nobody's p is to be believed.
+    those that it does not differ from otherwise, `worse` for the rest. draws is their number; where
+    they are fewer than 5 the verdict is "no verdict: 1 draw", and no p is reliable.
     """
     means = scores.groupby([*CELL, "encoder"])["value"].mean()
     resampled = replicates.groupby([*CELL, "encoder", "replicate"])["value"].mean()
@@ -121,10 +121,10 @@ def sentence(ranked: pd.DataFrame) -> str:
     if not tied:
         return f"{best} is best."
     if len(tied) == len(ranked) - 1:
-        return f"A tie of all: {best} has the highest mean, but no encoder can be told from it."
+        return f"A tie of all: {best} has the highest mean, but no other differs significantly."
     return (
-        f"A tie: {best} has the highest mean, but these labels do not tell it from "
-        f"{', '.join(tied)}."
+        f"A tie: {best} has the highest mean, but with these labels it does "
+        f"not differ significantly from {', '.join(tied)}."
     )
 
 

@@ -268,8 +268,8 @@ def _sentence(rows: pd.DataFrame, source: str, screen: str) -> str:
     loss = replace(loss, spread=float(np.hypot(loss.spread, _chance(rows))))
     if loss.draws < FEWEST_DRAWS:
         return (
-            f"{loss.draws} draws are too few to tell a loss of F1 from {source} to {screen} from "
-            "chance: undecided."
+            f"{loss.draws} draws are too few to say whether F1 drops from {source} "
+            f"to {screen} or differs by chance: undecided."
         )
     if loss.mean < LEAST_LOSS or not loss.clear:
         return (

@@ -32,7 +32,7 @@ def leave_families_out(
     detected is the share of the family's test crops above the threshold of 5% false alarms among
     the normal test crops, auc that of the family's against all normal test crops. reason says why a
     row has no score, or what makes the pair unequal or equal.
-    Raises InputError if the labels do not carry the budget, or if there are fewer draws.
+    Raises InputError if there are too few labels for the budget, or if there are fewer draws.
     """
     if budget > largest_budget(splits):
         raise InputError(

@@ -24,19 +24,19 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 _ROOM = "make room on its disk, or raise the quota, and run the same command again"
-_ALLOW = "let this user read and write there, or name another place"
+_ALLOW = "give this user permission to read and write there, or choose another place"
 # What to do about what the machine refuses.
 REMEDIES = {
     errno.ENOSPC: _ROOM,
     errno.EDQUOT: _ROOM,
     errno.EACCES: _ALLOW,
     errno.EPERM: _ALLOW,
-    errno.EROFS: "its disk is mounted read-only: name another place, for caches in your home by "
-    "XDG_CACHE_HOME (docs/start.md)",
+    errno.EROFS: "its disk is mounted read-only: choose another place; for caches in your home, "
+    "set XDG_CACHE_HOME (docs/start.md)",
     errno.EMFILE: "raise the number of open files (ulimit -n)",
     errno.ENAMETOOLONG: "shorten the names of study, screen, plate or file",
-    errno.EIO: "the disk or the network fails: run the same command again, or copy the data away",
-    errno.ESTALE: "the network disk was mounted anew: run the same command again",
+    errno.EIO: "the disk or the network failed: run the same command again, or copy the data away",
+    errno.ESTALE: "the network disk was mounted again: run the same command again",
 }
 Settings = TypeVar("Settings", bound="DataclassInstance")
 
@@ -55,13 +55,20 @@ def add_source(to: argparse.ArgumentParser, layouts: Iterable[str]) -> None:
     to.add_argument("--screen", required=True)
     to.add_argument("--plate", required=True)
     to.add_argument("--layout", choices=layouts, required=True)
-    to.add_argument("--images", type=Path, required=True, help="folder; may hold {plate}")
+    to.add_argument("--images", type=Path, required=True, help="folder; may contain {plate}")
     to.add_argument("--channels", nargs="+", required=True)
-    to.add_argument("--image-csv", type=Path, help="of bbbc022 and bbbc021")
-    to.add_argument("--table", type=Path, help="of loaddata; may hold {plate}")
-    to.add_argument("--table-prefix", help="of loaddata: what --images stands for in the table")
-    to.add_argument("--pattern", help="of files: regular expression of a path below --images")
-    to.add_argument("--acquisition", type=int, help="of ome_zarr: the one that is read")
+    to.add_argument("--image-csv", type=Path, help="image CSV, of layouts bbbc022 and bbbc021")
+    to.add_argument("--table", type=Path, help="table, of layout loaddata; may contain {plate}")
+    to.add_argument(
+        "--table-prefix",
+        help="of layout loaddata: start of the table's paths, which --images replaces",
+    )
+    to.add_argument(
+        "--pattern", help="of layout files: regular expression for a path relative to --images"
+    )
+    to.add_argument(
+        "--acquisition", type=int, help="of layout ome_zarr: number of the acquisition to read"
+    )
 
 
 def flags(values: Mapping[str, object]) -> str:

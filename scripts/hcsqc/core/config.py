@@ -176,7 +176,7 @@ def built_encoders(config: Mapping) -> list[str]:
 
 
 def named_networks(config: Mapping) -> list[str]:
-    """Return the networks of one's own, `module:function`, of all encoders, chosen or not."""
+    """Return the your own network, `module:function`, of all encoders, chosen or not."""
     entries = config["encoders"].values()
     return sorted({entry["module"] for entry in entries if "module" in entry})
 
@@ -287,13 +287,13 @@ def check_path(path: str, where: str, filled: Iterable[str] = ()) -> None:
     if "{" in rest or "}" in rest:
         known = " and ".join(filled)
         problem = (
-            f"holds braces, of which only {known} are filled in; correct or rename it"
+            f"contains braces, but only {known} can be filled in; correct or rename it"
             if known
-            else "holds braces, which stand for names to fill in; rename the file or folder"
+            else "contains braces, which are placeholders; rename the file or folder"
         )
     elif path.startswith("-"):
-        problem = "begins as a flag does; write ./ before it"
+        problem = "looks like a flag; write ./ before it"
     elif not path.isprintable():
-        problem = "holds a line break or another character that is not printed; rename it"
+        problem = "contains a line break or another unprintable character; rename it"
     if problem:
         raise InputError(f"{where}: {path!r} {problem}")

@@ -43,7 +43,7 @@ MESSAGES = {
     "too_short": "should be non-empty",
     "repeated": "has non-unique elements",
     "no_channel": "begins with - or a space, or holds one of , : / \\ {{ }} \" ' $ `",
-    "no_well": "is no well such as A01",
+    "no_well": "is not a well such as A01",
     "finite_number": "is not a finite number",
     "int_type": "is not of type 'integer'",
     "float_type": "is not of type 'number'",
@@ -55,8 +55,8 @@ MESSAGES = {
 }
 # What patterns mean to a person.
 MEANINGS = {
-    WORD: ": letters, digits, _ and -, and no - to begin with",
-    PLATE: ": no /, braces or line breaks, and none of - . = + @ or a blank to begin with",
+    WORD: ": letters, digits, _ and -, not beginning with -",
+    PLATE: ": no /, braces or line breaks, and not beginning with - . = + @ or a space",
 }
 # Folders of results/ that belong to no study.
 SHARED_FOLDERS = ("weights",)
@@ -148,14 +148,14 @@ def _describe(error: ErrorDetails, value: object, where: str) -> str:
 def _about_quotes(given: object) -> str:
     """Return what to do about a name that YAML takes for something else."""
     if isinstance(given, bool):
-        return "; YAML takes yes, no, on and off for true and false: quote the name, as in 'no'"
+        return "; YAML reads yes, no, on and off as true and false: quote the name, as in 'no'"
     if isinstance(given, int | float):
         return (
-            "; YAML reads numbers its own way (0042 as 34, 12:30 as 750, 1.0e+3 as 1000.0): quote "
-            "the name as it is meant, as in '0042'"
+            "; YAML converts numbers (0042 as 34, 12:30 as 750, 1.0e+3 as 1000.0): quote "
+            "the name, as in '0042'"
         )
     if isinstance(given, date):
-        return "; YAML takes it for a date: quote the name, as in '2024-01-31'"
+        return "; YAML reads it as a date: quote the name, as in '2024-01-31'"
     return ""
 
 
@@ -204,21 +204,21 @@ def _check_study(config: Mapping) -> None:
         )
     if not config["screens"][study["train"]]["evaluation_wells"] and not config["qc"]["detector"]:
         raise InputError(
-            f"config: screens.{study['train']}.evaluation_wells is empty; labels that test come "
-            "from these wells, list some"
+            f"config: screens.{study['train']}.evaluation_wells is empty; test labels come from "
+            "these wells; list some"
         )
 
 
 def _check_parts(config: Mapping, name: str, within: tuple[str, ...]) -> None:
     """Check that the encoders that one is made of are there, can be, and are not itself."""
     if name in within:
-        raise InputError(f"config: encoders.{name} is made of itself: {' -> '.join(within)}")
+        raise InputError(f"config: encoders.{name} refers to itself: {' -> '.join(within)}")
     key = "encoders" if config["encoders"][name]["kind"] == "joined" else "encoder"
     for part in parts(config, name):
         entry = lookup(config["encoders"], part, f"encoders.{name}.{key}")
         if key == "encoder" and not is_trainable(config, part):
             raise InputError(
-                f"config: encoders.{name}.encoder: '{part}' has no network of its own whose maps "
+                f"config: encoders.{name}.encoder: '{part}' has no network whose feature maps "
                 "could be pooled"
             )
         if "features" in entry:
@@ -243,7 +243,7 @@ def _check_screen(config: Mapping, name: str) -> None:
     for well in entry["evaluation_wells"] if simulated else ():
         if well not in simulated:
             raise InputError(
-                f"{where}.evaluation_wells: '{well}' is none of the simulated wells"
+                f"{where}.evaluation_wells: '{well}' is not one of the simulated wells"
                 f"{near(well, simulated)}"
             )
     if not parent and config["crops"]["window_um"] is not None and "pixel_um" not in entry:
@@ -254,7 +254,8 @@ def _check_screen(config: Mapping, name: str) -> None:
         )
     if entry["labels"] == "truth" and not parent and "simulate" not in entry:
         raise InputError(
-            f"{where}.labels: only a simulated or derived screen has a truth; give label files"
+            f"{where}.labels: only a simulated or derived screen has a ground truth; give label "
+            "files"
         )
     if "archives" in entry:
         for key, filled in (("plate", ["{plate}"]), ("files", [])):
@@ -313,8 +314,8 @@ def _check_encoder(config: Mapping, name: str) -> None:
     entry = config["encoders"][name]
     if "{screen}" not in entry.get("features", "{screen}"):
         raise InputError(
-            f"config: encoders.{name}.features: '{entry['features']}' holds no {{screen}}; each "
-            "screen has a table of its own"
+            f"config: encoders.{name}.features: '{entry['features']}' does not contain {{screen}}; "
+            "each screen needs its own table"
         )
     train = config["study"]["train"]
     channels = len(config["screens"][train]["composite"])

@@ -69,7 +69,7 @@ def _distinct(values: list) -> list:
 def _well(text: str) -> str:
     well = parse_well(text)
     if well is None:
-        raise PydanticCustomError("no_well", "is no well such as A01")
+        raise PydanticCustomError("no_well", "is not a well such as A01")
     return well
 
 
@@ -79,7 +79,7 @@ CHANNEL_NAME = """^[^-\\s,:/\\\\{}"'$`][^\\t\\r\\n,:/\\\\{}"'$`]*$"""
 
 def _channel(text: str) -> str:
     if not re.fullmatch(CHANNEL_NAME, text):
-        raise PydanticCustomError("no_channel", "is no name of a channel")
+        raise PydanticCustomError("no_channel", "is not a valid name of a channel")
     return text
 
 

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from hcsqc.core.errors import InputError, in_one_line
 from hcsqc.core.places import match_plate
 
-SAVE_AS = "save it as CSV in UTF-8 with commas between the columns and points in numbers"
+SAVE_AS = "save it as CSV in UTF-8 with commas between the columns and decimal points"
 OTHER_SEPARATORS = {";": "semicolons", "\t": "tabs"}
 _OPEN: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 _FIRST_BYTES = 2**16
@@ -150,7 +150,7 @@ def _check_text(table: Path, kind: Kind) -> None:
     content = _reading(table, kind, first)
     called = f"{table}: cannot be read as {kind.called or 'CSV'}"
     if b"\0" in content:  # as every second byte of plain letters is in UTF-16
-        raise InputError(f"{called}: is in UTF-16, or no text; {SAVE_AS}")
+        raise InputError(f"{called}: is in UTF-16, or is not text; {SAVE_AS}")
     header = content.partition(b"\n")[0].decode("utf-8", "replace")
     for separator, name in OTHER_SEPARATORS.items():
         if separator in header and "," not in header:

@@ -43,7 +43,7 @@ def plate_of(key: str) -> str:
 
 
 def within_field(crop: str) -> str:
-    """Return what tells a crop from the others of its field: `x0123y0456`."""
+    """Return what distinguishes a crop within its field: `x0123y0456`."""
     return crop.split("/", 4)[4]
 
 

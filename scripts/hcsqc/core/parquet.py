@@ -3,7 +3,7 @@
 Pages carry checksums. These cover neither the headers of pages nor the footer, so a file of ours
 also has a seal: 32 characters of its key-value metadata, the digest (XXH3, 64 bits) of the footer,
 in which the seal itself counts as zeros, and that of all before the footer. Another program that
-writes the table anew leaves the seal out.
+writes the table again leaves the seal out.
 """
 
 import os
@@ -43,7 +43,7 @@ def set_seal(path: str | Path, skipped: Iterable[tuple[int, int]] = ()) -> None:
         begin, footer = _footer(file)
         place = _place(footer)
         if place is None:
-            raise ValueError(f"{path}: has no room for a seal")
+            raise ValueError(f"{path}: has no space for a seal")
         seal = _digest(footer) + _body_digest(file, begin, skipped)
         file.seek(begin + place)
         file.write(seal)
@@ -106,7 +106,7 @@ def read_parquet(
 
 def damage(path: str | Path, why: str) -> Damaged:
     """Return the error that names a damaged file and says what to do."""
-    return Damaged(f"{path}: is damaged ({why}); delete it and run again, which makes it anew")
+    return Damaged(f"{path}: is damaged ({why}); delete it and run again, which makes it again")
 
 
 def _read_seal(path: str | Path) -> tuple[bytes | None, bytes]:
@@ -127,7 +127,7 @@ def _footer(file) -> tuple[int, bytes]:
     tail = file.read(8)
     begin = size - 8 - int.from_bytes(tail[:4], "little")
     if tail[4:] != _MAGIC or begin < len(_MAGIC):
-        raise ValueError("it is cut short or no Parquet; delete it and run again")
+        raise ValueError("it is truncated or not Parquet; delete it and run again")
     file.seek(begin)
     return begin, file.read(size - begin)
 

@@ -1,4 +1,4 @@
-"""Reading what others wrote: what is absent is told from what cannot be read just now.
+"""Reading what others wrote: missing files differ from files that cannot be read just now.
 
 A folder that may not be listed is not empty, and a disk that does not answer has lost nothing.
 Errors that pass are waited out; those that stay end the job with one line.
@@ -57,7 +57,7 @@ def patiently(action: Callable[[], Result], path: str | os.PathLike) -> Result:
             if wait_s is None:
                 raise InputError(
                     f"{os.fsdecode(named)}: cannot be read, not even after {sum(WAITS_S):g} s "
-                    f"({error.strerror}); run again when its disk answers"
+                    f"({error.strerror}); run again when its disk responds"
                 ) from error
             time.sleep(wait_s)
     raise AssertionError("unreachable")

@@ -96,8 +96,8 @@ def _difference(text: str, name: str) -> str:
     if whole.isdecimal() and name.isdecimal() and int(whole) == int(name):
         short, long = sorted((whole, name), key=len)
         return (
-            f"'{short}' is '{long}' without the zeros at its start, which spreadsheet programs "
-            "take away: keep plates as text"
+            f"'{short}' is '{long}' without its leading zeros, which spreadsheet programs "
+            "remove: keep plates as text"
         )
     if text.casefold() == name.casefold():
         return f"'{text}' and '{name}' differ in capital letters"

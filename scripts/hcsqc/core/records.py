@@ -181,6 +181,6 @@ def _git() -> dict[str, object]:
         commit = git("rev-parse", "HEAD")
         changes = git("status", "--porcelain", "--untracked-files=no")
     except FileNotFoundError:
-        print("git is not installed; the record names no commit", file=sys.stderr)
+        print("git is not installed; the record states no commit", file=sys.stderr)
         return {"commit": None, "dirty": None}
     return {"commit": commit, "dirty": bool(changes) if commit else None}

@@ -385,7 +385,7 @@ def read_table(path: str | Path, schema: str, columns: list[str] | None = None) 
         table.schema.field(field.name).type != field.type for field in expected
     ):
         raise InputError(
-            f"{path}: is no '{schema}' table (columns {table.schema.names}, "
+            f"{path}: is not a '{schema}' table (columns {table.schema.names}, "
             f"expected {expected.names}); delete it and run again"
         )
     if columns is not None:

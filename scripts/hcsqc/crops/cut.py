@@ -145,7 +145,7 @@ def _announce(nuclei: pd.DataFrame, summary: pd.DataFrame, label: str) -> None:
     failed = summary[summary["status"] == "failed"]
     if len(failed):
         reasons = [f"{row.field_id}: {row.reason}" for row in failed.itertuples()]
-        print(f"warning: {label}: fields that failed: {first_few(reasons)}", flush=True)
+        print(f"warning: {label}: failed fields: {first_few(reasons)}", flush=True)
     if len(nuclei) and not nuclei["kept"].any():
         counts = nuclei["reason"].value_counts().to_dict()
         why = ", ".join(f"{reason}: {count}" for reason, count in counts.items())

@@ -48,7 +48,7 @@ def read_locations(table: Path, plate: str) -> dict[tuple[str, int], Nuclei]:
     if rows.empty:
         raise InputError(f"{table}: lists no nucleus of plate {plate}{_TAKE_OUT}")
     wells = each(rows[columns["well"]], parse_well)
-    _check(table, rows[columns["well"]], wells.notna(), "which is no well")
+    _check(table, rows[columns["well"]], wells.notna(), "which is not a well")
     numbers = {}
     for key in ("x_px", "y_px", "area_px"):
         if columns[key] is None:
@@ -59,9 +59,9 @@ def read_locations(table: Path, plate: str) -> dict[tuple[str, int], Nuclei]:
         if key == "area_px":
             numbers[key] = numbers[key].mask(given.isna() | (given == ""), 0.0)
         usable = numbers[key].abs() < LARGEST  # not so for what is no number
-        _check(table, given, usable, "which is no usable number")
+        _check(table, given, usable, "which is not a usable number")
     sites = each(rows[columns["site"]], whole_number)
-    _check(table, rows[columns["site"]], sites.notna(), "which is no whole number")
+    _check(table, rows[columns["site"]], sites.notna(), "which is not a whole number")
     numbers["site"] = sites.astype(float)
     nuclei = pd.DataFrame(numbers).round().astype(np.int32).assign(well=wells)
     nuclei = nuclei.drop_duplicates(["well", "site", "x_px", "y_px"])

@@ -31,7 +31,7 @@ class PartialPlate:
     is thrown away. A shard has the areas of nuclei in the pixels of its crops, of which `factor`
     lie along one pixel of the source. `unchanged` says of rows of `summary` whether their images
     are still those that were read; from the first checkpoint on where they are not, all is done
-    anew.
+    again.
     """
 
     def __init__(
@@ -80,7 +80,9 @@ class PartialPlate:
             self._nuclei[name] += values
         if summary["kept"]:
             if crops is None:
-                raise ValueError(f"{summary['field_id']}: crops are kept, but none is given")
+                raise ValueError(
+                    f"{summary['field_id']}: the table lists crops, but there are none"
+                )
             kept = nuclei["kept"]
             columns = {name: list(compress(values, kept)) for name, values in nuclei.items()}
             areas = [round(area * self._areas) for area in columns["area_px"]]
@@ -181,7 +183,7 @@ class PartialPlate:
             self._check_pixels(self._file(journal["session"]), journal["groups"])
         except (InputError, OSError, KeyError, ValueError) as error:
             print(
-                f"WARNING {self.shard}: what an earlier job has cropped is not taken up ({error}); "
+                f"WARNING {self.shard}: the work of an earlier job cannot be used ({error}); "
                 "crops the plate from its beginning",
                 file=sys.stderr,
                 flush=True,
@@ -222,7 +224,7 @@ class PartialPlate:
             raise InputError(f"{path}: is damaged, its pixels do not match their digest")
 
     def _copy(self, earlier: Path, groups: list) -> None:
-        """Write the crops of an earlier session anew, in the same row groups."""
+        """Write the crops of an earlier session again, in the same row groups."""
         nuclei, _ = self.tables()
         kept = nuclei[nuclei["kept"]]
         areas = [round(area * self._areas) for area in kept["area_px"]]

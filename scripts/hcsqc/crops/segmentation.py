@@ -89,7 +89,7 @@ def _stardist_model():
     except Exception as error:  # Keras raises no narrower class when a download fails
         raise _no_weights("stardist", folder, error) from error
     if model is None:  # what StarDist returns for a download with the wrong digest
-        raise _no_weights("stardist", folder, ValueError("the file fetched is not the network"))
+        raise _no_weights("stardist", folder, ValueError("the downloaded file is not the network"))
     return model
 
 

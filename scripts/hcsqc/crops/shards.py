@@ -191,7 +191,7 @@ def read_format(path: str | Path) -> ShardFormat:
         raise
     except (InputError, pa.ArrowException, OSError, KeyError, ValueError) as error:
         raise InputError(
-            f"{path}: is no shard of crops ({in_one_line(error)}); delete and crop again"
+            f"{path}: is not a shard of crops ({in_one_line(error)}); delete and crop again"
         ) from error
     return ShardFormat(
         tuple(values["channels"]), values["size_px"], values["dtype"], values["scale"]
@@ -347,7 +347,7 @@ def digest_of_group(digests: np.ndarray) -> str:
 
 
 def _read(path: str, columns: list[str]) -> pa.Table:
-    """Read some columns of a shard that is known to be whole, but for its pixels."""
+    """Read some columns of a shard that is known to be whole, except for its pixels."""
     try:
         return pq.read_table(
             path,
@@ -358,7 +358,7 @@ def _read(path: str, columns: list[str]) -> pa.Table:
         )
     except (pa.ArrowException, OSError, ValueError) as error:
         raise InputError(
-            f"{path}: is no shard of crops ({in_one_line(error)}); delete and crop again"
+            f"{path}: is not a shard of crops ({in_one_line(error)}); delete and crop again"
         ) from error
 
 

@@ -41,7 +41,7 @@ class TrainingCrops:
 
     @property
     def state(self) -> dict[str, object]:
-        """What changes when other crops, or the same ones written anew, are to be learned from."""
+        """What changes when other crops, or the same ones written again, are to be learned from."""
         return {
             "crops_digest": self.digest,
             "composite": list(self.chosen),

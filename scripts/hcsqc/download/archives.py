@@ -59,8 +59,8 @@ def steps(screens: Mapping[str, Mapping]) -> dict[Path, Remote | PlateArchives]:
         for path, step in _steps_of(screen, entry) if "archives" in entry else ():
             if ordered.setdefault(path, step) != step:
                 raise InputError(
-                    f"config: screens.{screen}.archives: {path.with_suffix('')} would be made from "
-                    "two different sources; give them other names or folders"
+                    f"config: screens.{screen}.archives: {path.with_suffix('')} has two different "
+                    "sources; use other names or folders"
                 )
     return ordered
 
@@ -77,7 +77,7 @@ def _steps_of(screen: str, entry: Mapping) -> Iterator[tuple[Path, Remote | Plat
         )
     for name in of["plate"]:
         if "{plate}" not in name or not name.endswith(".zip"):
-            raise InputError(f"{where}.plate: '{name}' must hold {{plate}} and end with .zip")
+            raise InputError(f"{where}.plate: '{name}' must contain {{plate}} and end with .zip")
     images = Path(entry["images"])
     downloaded = images / FOLDER
 

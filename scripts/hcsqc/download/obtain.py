@@ -20,7 +20,7 @@ def obtain(url: str, target: Path, receipt: Path, settings: TransferSettings) ->
     """
     version = None
     if target.exists():
-        print(f"{target} is here already: checked, not fetched", file=sys.stderr)
+        print(f"{target} exists already: checked, not downloaded", file=sys.stderr)
         if target.suffix == ".zip":
             verify(target)
     else:
@@ -65,9 +65,9 @@ def _fetch_whole(url: str, part: Part, target: Path, settings: TransferSettings)
                 verify(part.path)
             return version
         except Damaged as error:
-            print(f"{target.name} has come damaged ({error.__cause__})", file=sys.stderr)
+            print(f"{target.name} arrived damaged ({error.__cause__})", file=sys.stderr)
             part.forget()
     raise Damaged(
-        f"{url} has come damaged twice. Try another day, or take the plate out of plates of its "
-        "screen in the config"
+        f"{url} arrived damaged twice. Try again another day, or remove the plate from plates of "
+        "its screen in the config"
     )

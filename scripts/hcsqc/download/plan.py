@@ -55,7 +55,7 @@ def ask(made: Steps, settings: TransferSettings) -> dict[Path, FileState]:
     progress.close()
     if refused:
         raise NotServed(
-            f"{len(refused)} of {len(remotes)} files cannot be had: {', '.join(refused)}. The "
+            f"{len(refused)} of {len(remotes)} files are not available: {', '.join(refused)}. The "
             f"first: {next(iter(refused.values()))}"
         )
     return states
@@ -93,7 +93,8 @@ def check_room(plan: Mapping, settings: PlanSettings) -> None:
         if disk["needed"] > disk["free"]:
             raise InputError(
                 f"the disk of {disk['folders']} has {in_words(disk['free'])} free, but about "
-                f"{in_words(disk['needed'])} are needed; free some, {saving}or list fewer plates"
+                f"{in_words(disk['needed'])} are needed; free some space, {saving}or list fewer "
+                "plates"
             )
 
 
@@ -123,7 +124,7 @@ def _amount(files: Collection[FileState], settings: PlanSettings) -> dict:
 def _amount_line(name: str, of: Mapping, settings: PlanSettings) -> str:
     unknown = f" and {of['unknown_files']} files of unknown size" if of["unknown_files"] else ""
     return (
-        f"{name}: {of['files']} files, {in_words(of['bytes'])}{unknown}; to fetch: "
+        f"{name}: {of['files']} files, {in_words(of['bytes'])}{unknown}; to download: "
         f"{of['left_files']} files, {in_words(of['left_bytes'])}{unknown}, "
         f"{timedelta(seconds=round(of['seconds']))} at {settings.expected_mb_per_s:g} MB/s"
     )

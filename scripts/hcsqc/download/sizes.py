@@ -31,6 +31,5 @@ def full_disk_as_input_error(folder: Path, kept: str) -> Iterator[None]:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         raise InputError(
-            f"no room left on the disk of {folder}; {kept}: free some and run the same command "
-            "again"
+            f"the disk of {folder} is full; {kept}: free some space and run the same command again"
         ) from error

@@ -105,10 +105,14 @@ class Part:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
                 raise InputError(
-                    f"{self.path}: another process is fetching this file; wait for it, or end it"
+                    f"{self.path}: another process is downloading this file; wait until it ends, "
+                    "or stop it"
                 ) from error
             except OSError:
-                _say(self.path.name, "this disk knows no locks; never fetch a file twice at a time")
+                _say(
+                    self.path.name,
+                    "this disk has no locks; never download a file twice at the same time",
+                )
             yield
 
     @property
@@ -117,7 +121,7 @@ class Part:
         return self.path.stat().st_size if self.path.exists() else 0
 
     def version(self, url: str) -> Version | None:
-        """Return the version that has come in part and can be gone on with, or None."""
+        """Return the version of a partial download that can be continued, or None."""
         try:
             version = Version(**json.loads(self.about.read_text(encoding="utf-8")))
         except (FileNotFoundError, ValueError, TypeError):
@@ -173,7 +177,7 @@ def fetch(url: str, part: Part, settings: TransferSettings) -> Version:
     """
     patience, furthest = _patience(settings), part.bytes
     with (
-        full_disk_as_input_error(part.path.parent, f"what has come of {url} is kept"),
+        full_disk_as_input_error(part.path.parent, f"the partial download of {url} was kept"),
         _web_errors(url),
         open_session(settings) as session,
     ):
@@ -183,7 +187,7 @@ def fetch(url: str, part: Part, settings: TransferSettings) -> Version:
             except _BrokenOff as error:
                 if part.bytes >= furthest + LEAST_PROGRESS_BYTES:
                     patience, furthest = _patience(settings), part.bytes
-                    _say(url, f"{error}, which was further than before: goes on")
+                    _say(url, f"{error}, which was further than before: continues")
                 else:
                     patience = patience.increment("GET", url, error=error)
                     patience.sleep()
@@ -197,11 +201,14 @@ def _attempt(session: requests.Session, url: str, part: Part, timeout_s: float) 
     with session.get(url, headers=rest, stream=True, timeout=timeout_s) as response:
         if response.status_code in (206, 416) and not _is_rest(response, known, have):
             part.forget()
-            raise _BrokenOff("the file on the server has changed, so it is fetched from its start")
+            raise _BrokenOff("the file on the server has changed; downloading it from the start")
         sent = _version(response, url)
         if response.status_code == 200:
             if have:
-                _say(url, "fetched from its start: it has changed, or the server sends no parts")
+                _say(
+                    url,
+                    "downloading it from the start: it has changed, or the server sends no parts",
+                )
             # First the bytes: those of one version must never stand under the name of another.
             part.forget()
             write_json(asdict(sent), part.about)
@@ -237,9 +244,9 @@ def _receive(response: requests.Response, part: Part, version: Version) -> None:
         raise _BrokenOff(f"broken off at {have} of {total} bytes ({kind})") from error
     progress.close()
     if total is None:
-        _say(version.url, "the server gave no length; whether this is all of it cannot be told")
+        _say(version.url, "the server gave no length; the file may be incomplete")
     elif have != total:
-        raise _BrokenOff(f"{have} of {total} bytes have come")
+        raise _BrokenOff(f"{have} of {total} bytes arrived")
 
 
 def _version(response: requests.Response, url: str) -> Version:
@@ -248,9 +255,10 @@ def _version(response: requests.Response, url: str) -> Version:
     kind = headers.get("Content-Type", "")
     if code not in (200, 206) or kind.startswith("text/html"):
         raise NotServed(
-            f"{url}: the server answered {code} {response.reason} {kind} and not the file; correct "
+            f"{url}: the server answered {code} {response.reason} {kind} instead of the file; "
+            "correct "
             "archives of its screen in the config, or take the plate out of its plates; if a "
-            "browser gets the file, put it where docs/download.md says"
+            "browser can download the file, put it where docs/download.md says"
         )
     length = headers.get("Content-Length", "")
     total = int(length) if length.isdigit() else None
@@ -267,7 +275,9 @@ def _web_errors(url: str) -> Iterator[None]:
         if "CERTIFICATE_VERIFY_FAILED" in reason:
             advice = "behind a proxy set REQUESTS_CA_BUNDLE, see docs/download.md"
         else:
-            advice = "what has come is kept: run the same command again, or correct archives.url"
+            advice = (
+                "the partial download was kept: run the same command again, or correct archives.url"
+            )
         raise InputError(f"{url}: {reason}; given up, {advice}") from error
 
 

@@ -66,7 +66,7 @@ def unpack(archives: list[Path], images: Path, temporary: Path, label: str) -> d
         if needed > free:
             raise InputError(
                 f"{images}: unpacking needs {in_words(needed)}, the disk has {in_words(free)}; "
-                "free some and run the same command again"
+                "free some space and run the same command again"
             )
         progress = Progress(len(members), "files", label)
         with full_disk_as_input_error(images, "the archives are kept"):
@@ -86,7 +86,7 @@ def unpack(archives: list[Path], images: Path, temporary: Path, label: str) -> d
 
 def _check_size(info: ZipInfo, read: int) -> None:
     if read != info.file_size:
-        raise BadZipFile(f"{info.filename} has {read} bytes, announced are {info.file_size}")
+        raise BadZipFile(f"{info.filename} has {read} bytes instead of {info.file_size}")
 
 
 @contextmanager
@@ -98,7 +98,7 @@ def _reading(archive: str | Path) -> Iterator[None]:
     except (RuntimeError, FileExistsError, IsADirectoryError, NotADirectoryError) as error:
         # zipfile's NotImplementedError for a compression, RuntimeError for a password; the system's
         # for a member that is a file where another needs a folder.
-        raise InputError(f"{archive}: {_shown(error)}; unpack it by hand") from error
+        raise InputError(f"{archive}: {_shown(error)}; unpack it manually") from error
     except OSError as error:
         # The system's, but for a place that no file has; those of bz2 have no number.
         if error.errno not in (None, errno.EINVAL):
@@ -108,8 +108,7 @@ def _reading(archive: str | Path) -> Iterator[None]:
 
 def _damaged(archive: str | Path, error: Exception) -> Damaged:
     return Damaged(
-        f"{archive} is damaged ({_shown(error)}); delete it, and its receipt, to have it fetched "
-        "again"
+        f"{archive} is damaged ({_shown(error)}); delete it and its receipt to download it again"
     )
 
 
@@ -131,10 +130,10 @@ def _members(archives: list[Path], stack: ExitStack) -> list[tuple[ZipFile, ZipI
             problem = _problem(info, path)
             first = members.setdefault(path, (opened, info))[1]
             if (first.file_size, first.CRC) != (info.file_size, info.CRC):
-                problem = "is another file than the first of that name"
+                problem = "differs from the first file of that name"
             if problem:
                 raise InputError(
-                    f"{archive}: member {info.filename!r} {problem}; nothing is unpacked. Is this "
+                    f"{archive}: member {info.filename!r} {problem}; nothing was unpacked. Is this "
                     "the right archive?"
                 )
     return list(members.values())
@@ -147,10 +146,10 @@ def _problem(info: ZipInfo, path: PurePosixPath) -> str | None:
     if parts[0] == FOLDER:
         return f"would lie among the archives in {FOLDER}/"
     if any(ord(letter) < ord(" ") for letter in name):
-        return "has a name with a line break or another character that is not printed"
+        return "has a name with a line break or another unprintable character"
     largest = LARGEST_FACTOR.get(info.compress_type)
     if largest and info.file_size > largest * (info.compress_size + 1):
-        return f"announces {in_words(info.file_size)}, which so few bytes cannot hold"
+        return f"announces {in_words(info.file_size)}, more than its compressed bytes can hold"
     if stat.S_IFMT(info.external_attr >> 16) not in (0, stat.S_IFREG):
         return "is a link or a device"
     return None
@@ -169,6 +168,6 @@ def _moves(folder: Path, target: Path) -> Iterator[tuple[Path, Path]]:
             yield from _moves(path, there)
         elif not filecmp.cmp(path, there, shallow=False):
             raise InputError(
-                f"{there}: there already, but not as in the archive; move it away to unpack the "
-                "archive's"
+                f"{there}: exists already, but differs from the archive; move it away to unpack "
+                "the archive's"
             )

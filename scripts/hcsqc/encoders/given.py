@@ -1,4 +1,4 @@
-"""Encoders that are given: networks with trained weights, and networks of one's own."""
+"""Encoders that are given: networks with trained weights, and your own network."""
 
 import sys
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ timm = import_timm()
 
 
 def own_encoder(module: str, input_px: int, channels: int, file: Path | None) -> Encoder:
-    """Return an encoder of a network of one's own: see `build_own`.
+    """Return an encoder of a your own network: see `build_own`.
 
     Its weights are those it is made with, or those of `file`.
     Raises InputError if the network does not map a crop to a vector, or has other tensors.

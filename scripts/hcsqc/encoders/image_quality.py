@@ -54,7 +54,7 @@ def image_quality(crops: np.ndarray) -> np.ndarray:
 
     float32, always finite. In a constant channel, PercentMaximal and PercentMinimal are 100,
     PercentSaturated is 100 if it is white, mean, median and percentiles are its intensity, and
-    all else is 0, as in CellProfiler but for rounding. Small crops lack some measures, which are
+    all else is 0, as in CellProfiler except for rounding. Small crops lack some measures, which are
     then 0, as in CellProfiler: PowerLogLogSlope below sides of 32 px, Correlation up to a width
     of SCALE_PX, LocalFocusScore up to sides of SCALE_PX.
 

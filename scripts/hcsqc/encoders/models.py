@@ -22,7 +22,7 @@ LARGEST_PX, LARGEST_LEVEL = 2**16, 1e6
 
 @dataclass(frozen=True)
 class InputSpec:
-    """What a network wants to see: composite crops, resized and normalised.
+    """What a network expects: composite crops, resized and normalised.
 
     Pixels are scaled to 0-1, then `(pixel - mean) / std` per channel.
     """
@@ -54,7 +54,7 @@ class InputSpec:
             if min(levels) <= least:
                 raise ValueError(f"{name} is {levels!r:.60}")
         if len(made.mean) != len(made.std) or not isinstance(made.each_channel, bool):
-            raise ValueError("mean, std and each_channel do not go together")
+            raise ValueError("mean, std and each_channel cannot be combined")
         return made
 
 
@@ -62,7 +62,7 @@ def _is_finite(value: object) -> bool:
     return type(value) in (int, float) and abs(value) < LARGEST_LEVEL  # type: ignore[arg-type]
 
 
-# The networks of one's own that the config names, with blanks between; the rules set it.
+# The your own network that the config names, with blanks between; the rules set it.
 NAMED_NETWORKS = "HCSQC_NETWORKS"
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -167,11 +167,11 @@ def build_backbone(architecture: str, channels: int, input_px: int | None = None
     try:
         return timm.create_model(name, num_classes=0, in_chans=channels, **options)
     except (AssertionError, ValueError, RuntimeError) as error:
-        raise InputError(f"{name} cannot be made for {input_px} px input ({error})") from error
+        raise InputError(f"{name} cannot be built for {input_px} px input ({error})") from error
 
 
 def build_own(path: str) -> nn.Module:
-    """Return the network that a function of one's own makes: `my_nets:make_net`.
+    """Return the network that your own function makes: `my_nets:make_net`.
 
     The module is looked for in the working folder first. Its network maps N x C x H x W, pixels
     from 0 to 1, to N x width features.
@@ -184,12 +184,14 @@ def build_own(path: str) -> nn.Module:
         network = getattr(import_module(module), name)()
     except Exception as error:  # whatever somebody's own code raises
         raise InputError(
-            f"encoder module {path}: cannot be made ({in_one_line(error)}); expected a "
+            f"encoder module {path}: cannot be built ({in_one_line(error)}); expected a "
             f"function {name}() in {module.replace('.', '/')}.py, where Snakemake runs, or in an "
             "installed package"
         ) from error
     if not isinstance(network, nn.Module):
-        raise InputError(f"encoder module {path}: returns {type(network).__name__}, no nn.Module")
+        raise InputError(
+            f"encoder module {path}: returns {type(network).__name__}, not an nn.Module"
+        )
     return network
 
 
@@ -201,7 +203,7 @@ def build_named(path: str) -> nn.Module:
     """
     if path not in os.environ.get(NAMED_NETWORKS, "").split():
         raise InputError(
-            f"'{path}' is somebody's own code, which is not run unless the config names it; if you "
+            f"'{path}' is custom code, which runs only if the config names it; if you "
             f'trust it, add an encoder with module: "{path}" below encoders (without a study, list '
             f"it in {NAMED_NETWORKS})"
         )

@@ -73,7 +73,9 @@ def pooled_encoder(encoder: Encoder, pooling: Pooling) -> Encoder:
     Raises InputError if it has no network, or one that shows no maps of its stages.
     """
     if not encoder.trainable:
-        raise InputError(f"{encoder.architecture}: has no network whose maps could be pooled")
+        raise InputError(
+            f"{encoder.architecture}: has no network whose feature maps could be pooled"
+        )
     network = PooledNetwork(encoder.backbone, pooling)
     width = feature_width(network, encoder.input_spec, torch.full((1,), UNKNOWN))
     return replace(encoder, width=width, pooling=pooling, trainable=False)
@@ -124,14 +126,14 @@ def save_encoder(encoder: Encoder, weights: Path) -> None:
             save_file(tensors, temporary)
         except SafetensorError as error:
             raise InputError(
-                f"{weights}: cannot be written ({error}); make room and start again"
+                f"{weights}: cannot be written ({error}); free some space and start again"
             ) from error
     about = _about(encoder) | {"sha256": sha256(weights)}
     write_checked_json(about, weights.with_suffix(".json"))
 
 
 def _about(encoder: Encoder) -> dict[str, object]:
-    """Return what encoder.json says, but for the digest of the weights."""
+    """Return what encoder.json says, except for the digest of the weights."""
     if encoder.parts:
         own: dict[str, object] = {"parts": [_about(part) for part in encoder.parts]}
     else:
@@ -186,7 +188,7 @@ def load_encoder(weights: Path) -> Encoder:
         raise InputError(f"{about_file}: has no {error}; make the encoder again") from error
     except (AttributeError, TypeError, ValueError) as error:
         raise InputError(
-            f"{about_file}: is not what an encoder's is ({in_one_line(error)}); make it again"
+            f"{about_file}: does not describe an encoder ({in_one_line(error)}); make it again"
         ) from error
     except InputError as error:
         raise InputError(f"{about_file}: {error}") from error
@@ -199,7 +201,7 @@ def _empty(about: Mapping) -> Encoder:
     """Return the encoder that `_about` described, with weights of no meaning."""
     if "parts" in about:
         if not about["parts"]:
-            raise ValueError("it joins no encoders")
+            raise ValueError("it lists no encoders to join")
         return joined_encoder([_empty(part) for part in about["parts"]])
     known = {name: about[name] for name in KEYS}
     for name, kind in KEYS.items():
@@ -250,8 +252,8 @@ def load_tensors(backbone: nn.Module, tensors: Mapping[str, torch.Tensor], sourc
     for name, value in tensors.items():
         if not torch.isfinite(value.float()).all():  # not all kinds know it
             raise InputError(
-                f"{source}: tensor '{name}' holds NaN or infinity, so features would mean nothing; "
-                "was its training interrupted or diverging? Take other weights"
+                f"{source}: tensor '{name}' holds NaN or infinity, so features would be "
+                "meaningless; was its training interrupted or diverging? Use other weights"
             )
     backbone.load_state_dict(dict(tensors))
     backbone.eval()

@@ -173,7 +173,7 @@ def read_tensors(file: Path, whose: str, *wanted: Sequence[str]) -> dict[str, to
     content = _read(file, whose)
     everything = dict(_flat(content))
     if not everything:
-        raise InputError(f"{file}: holds no weights by name, as a state_dict does, for {whose}")
+        raise InputError(f"{file}: holds no named weights, such as a state_dict, for {whose}")
     for names in wanted:
         found = named_as(names, everything, str(file))
         if found is not None:
@@ -213,7 +213,7 @@ def named_as(
     if len(best) > 1:
         raise InputError(
             f"{source}: holds the network more than once, below {' and '.join(sorted(best))}; "
-            "keep the tensors of one"
+            "keep the tensors of one only"
         )
     below = {
         name.removeprefix(best[0]): value
@@ -334,9 +334,7 @@ def _from_torchvision(convnext: Mapping[str, torch.Tensor]) -> dict[str, torch.T
 
 def _from_package(architecture: str, package: str) -> Weights:
     if package not in PACKAGED:
-        raise InputError(
-            f"package '{package}' is not one that carries weights; known: {', '.join(PACKAGED)}"
-        )
+        raise InputError(f"package '{package}' contains no weights; known: {', '.join(PACKAGED)}")
     about = PACKAGED[package]
     try:
         found = distribution(package)
@@ -375,8 +373,9 @@ def _from_hub(architecture: str) -> Weights:
             raise  # the cache cannot be written, which is not the hub's fault
         raise InputError(
             f"no weights for {architecture}: the model hub cannot be reached "
-            f"({type(error).__name__}). Fetch {wanted} of its repository {known.hf_hub_id} where "
-            f"there is a network, put it here as {brought_file(architecture)} and run again. Or "
+            f"({type(error).__name__}). Fetch {wanted} of its repository {known.hf_hub_id} on a "
+            f"machine with network access, put it here as {brought_file(architecture)} and run "
+            "again. Or "
             "state in the encoder's entry file: PATH to another .safetensors or .pth file, or "
             f"package: one of {', '.join(PACKAGED)}"
         ) from error

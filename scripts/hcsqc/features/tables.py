@@ -1,4 +1,4 @@
-"""Tables of features keyed by crop_id: as the stages write them, and those of one's own."""
+"""Tables of features keyed by crop_id: as the stages write them, and your own."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,7 +20,7 @@ def features_table(crop_ids: Sequence[str], features: np.ndarray) -> pa.Table:
 
 
 def read_feature_table(path: Path) -> tuple[pd.Index, np.ndarray]:
-    """Return crop_ids and the n x width float32 vectors of a table of one's own.
+    """Return crop_ids and the n x width float32 vectors of a your own table.
 
     It has `crop_id` and either `vector`, a list of numbers as long in every row, or numbers in all
     other columns. Raises InputError if it has not, or repeats a crop.

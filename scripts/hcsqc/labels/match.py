@@ -183,8 +183,8 @@ def _no_field(label: pd.Series, plates: list[str]) -> str:
 def settle(placed: pd.DataFrame, conflicts: str) -> pd.DataFrame:
     """Return the `labels` table, one row per crop, of what `place_labels` returned.
 
-    The first of labels alike counts. Of a crop labelled both normal and abnormal, with `conflicts`
-    "abnormal" the first abnormal label counts, and with "drop" the crop is left out.
+    If several labels agree, the first is kept. For a crop labelled both normal and abnormal,
+    `conflicts` "abnormal" keeps the first abnormal label, and "drop" leaves the crop out.
     Raises InputError for such a crop with "error", and for any other word.
     """
     if conflicts not in CONFLICTS:
@@ -281,7 +281,7 @@ def draw_labels(
     """Return the `labels` table of at most `per_class` random crops of each class.
 
     Of a class at most `per_field` are of one field, and at most `per_artefact` have one kind of
-    artefact, so that neither one spoilt field nor one kind is most of a test. `candidates` has
+    artefact, so that neither one degraded field nor one kind is most of a test. `candidates` has
     crop_id, field_id, plate, well, artefact ("none" is normal) and strength; their order does not
     matter.
     """

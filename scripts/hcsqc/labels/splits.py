@@ -39,10 +39,10 @@ def split_labels(
 
     Held out: test wells are drawn at random from the evaluation wells until they hold enough
     random-chosen labels of each class; labels of all other wells train. Within a draw no well is on
-    both sides, and the counts of each class are exact. Where labels do not carry that and the
+    both sides, and the counts of each class are exact. If labels do not suffice for that and the
     `smallest` budget, cross-validation: in five draws each evaluation well is tested once, with all
     its random-chosen labels.
-    Raises InputError if the labels do not carry that either.
+    Raises InputError if the labels do not suffice for that either.
     """
     labels = labels.sort_values("crop_id", ignore_index=True)
     labels["place"] = labels["plate"] + "/" + labels["well"]

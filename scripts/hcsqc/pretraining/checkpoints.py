@@ -74,13 +74,15 @@ class Checkpoints:
                 state = torch.load(BytesIO(content), map_location="cpu", weights_only=True)
                 identity = json.loads(state.pop("identity"))
             except Exception as error:  # zip, pickle and JSON errors alike
-                self._warn(f"{path} cannot be read ({error}); the one before it is tried")
+                self._warn(f"{path} cannot be read ({error}); trying the previous one")
                 path.rename(path.with_suffix(".bad"))
                 continue
             differing = [key for key in self.identity if identity.get(key) != self.identity[key]]
             if not differing:
                 return state
-            self._warn(f"{path} is of another run ({', '.join(differing)} differ); starts afresh")
+            self._warn(
+                f"{path} is of another run ({', '.join(differing)} differ); training starts again"
+            )
             for other in self._paths():
                 other.unlink()
             return None

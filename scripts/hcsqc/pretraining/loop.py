@@ -2,7 +2,7 @@
 
 One loop, in order of execution: read crops, two random views, the method's loss, a step. It saves
 itself at intervals, on SIGTERM or SIGUSR1 and at a deadline; the next call with the same settings
-goes on where it stopped and, on a CPU, ends with the same weights bit for bit.
+continues where it stopped and, on a CPU, ends with the same weights bit for bit.
 """
 
 import time
@@ -130,8 +130,8 @@ def train(
                 raise SystemExit(128 + signalled)
             if interrupted:
                 raise OutOfTime(
-                    f"{run.label}: {deadline_s:g} s have passed at step {run.step} of "
-                    f"{total_steps}; all is saved, and the next start resumes here"
+                    f"{run.label}: {deadline_s:g} s passed at step {run.step} of "
+                    f"{total_steps}; the state is saved, and the next start resumes here"
                 )
             if logging and is_collapsed(run.feature_std, run.feature_rank) and not warned:
                 when = f"at step {run.step} of {total_steps}"
@@ -159,7 +159,11 @@ def resume(run: PretrainingRun, checkpoints: Checkpoints) -> None:
     log(run.label, f"resumes at step {run.step} of {run.total_steps}")
     if state["hardware"] != run.hardware:
         before, now = (", ".join(each.values()) for each in (state["hardware"], run.hardware))
-        log(run.label, f"WARNING it ran on {before}, now on {now}: not the same bit for bit")
+        log(
+            run.label,
+            f"WARNING it ran on {before}, now on {now}: the result will not be the same bit for "
+            "bit",
+        )
 
 
 def save(run: PretrainingRun, checkpoints: Checkpoints, required: bool) -> None:
@@ -171,9 +175,9 @@ def save(run: PretrainingRun, checkpoints: Checkpoints, required: bool) -> None:
         if required:
             raise InputError(
                 f"{run.label}: {problem}; make room in {checkpoints.folder} and start again, "
-                "it resumes from the checkpoint before"
+                "it resumes from the previous checkpoint"
             ) from error
-        log(run.label, f"WARNING {problem}; training goes on and tries again later")
+        log(run.label, f"WARNING {problem}; training continues and will try again later")
 
 
 def take_snapshot(run: PretrainingRun, callbacks: Callbacks) -> None:
@@ -183,4 +187,4 @@ def take_snapshot(run: PretrainingRun, callbacks: Callbacks) -> None:
     try:
         callbacks.on_epoch(run.epoch, run.backbone, run.input_spec)
     except InputError as error:
-        log(run.label, f"WARNING the encoder after epoch {run.epoch} is not kept: {error}")
+        log(run.label, f"WARNING the encoder after epoch {run.epoch} cannot be stored: {error}")

@@ -63,7 +63,7 @@ def warn_of_collapse(label: str, when: str, spread: float, rank: float) -> None:
     log(
         label,
         f"WARNING collapsed {when}: all crops have nearly the same features (spread {spread:.2g}, "
-        f"rank {rank:.3g}); lower learning_rate, or another method or batch_size may hold",
+        f"rank {rank:.3g}); lower learning_rate, or try another method or batch_size",
     )
 
 

@@ -33,8 +33,8 @@ def on_scratch(paths: Sequence[Path], folder: str) -> Iterator[list[Path]]:
     free = shutil.disk_usage(root).free
     if size > MOST * free:
         raise InputError(
-            f"scratch {root}: {size / GB:.1f} GB of crops do not fit, {free / GB:.1f} GB are free; "
-            "name another folder, or none to read from the shared file system"
+            f"scratch {root}: {size / GB:.1f} GB of crops do not fit into {free / GB:.1f} GB of "
+            "free space; choose another folder, or none to read from the shared file system"
         )
     with tempfile.TemporaryDirectory(prefix="hcsqc-", dir=root) as made:
         progress = Progress(size // 10**6, "MB", f"copy to {root}")

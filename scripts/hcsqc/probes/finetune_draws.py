@@ -48,13 +48,13 @@ class CompositeCrops:
 def check_trainable(encoder: Encoder, path: Path) -> None:
     """Raise InputError, naming its file, if an encoder has nothing to train."""
     if not encoder.trainable:
-        raise InputError(f"{path}: {encoder.architecture} is measured, not trained")
+        raise InputError(f"{path}: {encoder.architecture} has measures, which cannot be trained")
 
 
 def chosen_settings(choice: Path) -> FinetuneSettings:
     """Read the settings that a search has chosen.
 
-    Where the labels did not carry the search's budget, nothing is trained: any settings do.
+    If there were too few labels for the search's budget, nothing is trained: any settings do.
     """
     chosen = read_checked_json(choice)["chosen"]
     if chosen is None:
@@ -70,7 +70,7 @@ def finetuned_predictions(
     seed: int,
     on_batch: Callable[[int, float], None],
 ) -> pd.DataFrame:
-    """Return the `predictions` of all draws, the encoder trained anew in each.
+    """Return the `predictions` of all draws, the encoder trained again in each.
 
     `on_batch` and errors are those of `finetune`. Without draws there are no rows.
     """

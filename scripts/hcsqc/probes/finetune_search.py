@@ -58,7 +58,7 @@ def search_finetuning(
     `crops` are the n x C x H x W composite crops of the training labels, `targets` 0 and 1, `wells`
     the names of their wells. A trial's loss is the mean over all labels that were held out (nats).
     Ties go to the smaller rate, then to fewer epochs, then to the larger decay. A setting whose
-    training fails has no loss; where labels carry no folds none has, and the first is chosen.
+    training fails has no loss; with too few labels for folds, none has, and the first is chosen.
     Raises InputError if every setting fails.
     """
     folds = grouped_folds(targets, wells, settings.folds, seed)

@@ -45,11 +45,13 @@ class SgdSearchSettings:
     def __post_init__(self):
         for name in ("epochs", "learning_rate", "weight_decay"):
             if not getattr(self, name):
-                raise InputError(f"search of a probe: nothing to choose from; list some {name}")
+                raise InputError(
+                    f"search of a probe: there is nothing to choose from; list some {name}"
+                )
         for share in self.milestone_shares:
             if not 0 <= share <= 1:
                 raise InputError(
-                    f"search of a probe: milestone share {share} is no share of the epochs; "
+                    f"search of a probe: milestone share {share} is not a share of the epochs; "
                     "give numbers from 0 to 1"
                 )
 

@@ -56,14 +56,14 @@ def tasks(
 ) -> Iterator[Task]:
     """Yield the first `draws` draws of the splits at one label budget.
 
-    There are none if the labels do not carry the budget. The labelled crops of each file of
+    There are none if there are too few labels for the budget. The labelled crops of each file of
     `shift_labels` are tested in every draw, whole. With
     `shuffle_labels` the training labels are those of other training crops: the control that any
     probe must beat.
     """
     table = read_table(splits, "splits")
     if budget > largest_budget(table):
-        print(f"not enough labels: {splits} carries {largest_budget(table)}, not {budget}")
+        print(f"not enough labels: {splits} allows {largest_budget(table)}, not {budget}")
         return
     shifted = [read_table(path, "labels", ["crop_id", "label"]) for path in shift_labels]
     for draw in range(draws):

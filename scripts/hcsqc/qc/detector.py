@@ -90,7 +90,7 @@ class Scaling:
 
 @dataclass(frozen=True)
 class Detector:
-    """What scores a crop: `classifier` tells abnormal from normal, `artefacts` one from the others.
+    """What scores a crop: `classifier` separates abnormal from normal, `artefacts` the kinds.
 
     `reference` holds mean and standard deviation of each feature, and 101 quantiles of the score,
     over random crops of the screen it was trained on, and how many standard deviations from the

@@ -4,7 +4,7 @@ An artefact strikes a well, a phenotype all wells of a compound. So wells are co
 with the control wells of the same plates, and a compound is warned of only if both are unlikely by
 chance: that its wells are flagged so much more than control wells, and that so many of its wells
 are raised if raised wells lie anywhere. What strikes the same place of all plates, such as an edge,
-and a compound that lies there each time, cannot be told from a phenotype.
+and a compound that lies there each time, looks like a phenotype.
 """
 
 from dataclasses import dataclass
@@ -175,7 +175,7 @@ def _chances(
 ) -> dict[Name, float]:
     """Return for each compound the chance of as many raised wells, if they lie anywhere.
 
-    The rate comes from control wells and from other compounds, but for those all of whose wells
+    The rate comes from control wells and from other compounds, except for those all of whose wells
     are raised: they may have a phenotype.
     """
     apart = {name for name, one in compared.items() if one.raised == one.wells >= FEWEST_RAISED}

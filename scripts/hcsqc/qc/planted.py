@@ -23,7 +23,7 @@ def planted_and_found(
 
     `truth` has the cells that were made, `cells` the nuclei found, which are matched to cells as
     `labels.match.match_truth` does for labels. A good cell has no artefact of its own, though one
-    of a neighbour's may reach into its window, `window_px`. A field is spoilt by an
+    of a neighbour's may reach into its window, `window_px`. A field is degraded by an
     artefact of the whole field that at least half of its cells have, a well if all of its fields
     are, and they are mostly good if less than half of their cells have any artefact; `fields` and
     `wells` are the tables of flags.
@@ -50,7 +50,7 @@ def planted_and_found(
         whole = _names(whole_of[name])
         mostly = _names(made.groupby(TRUTH[: len(place)])["spoilt"].mean() >= MOSTLY)
         bad = set(table[table["bad"]][place].itertuples(index=False, name=None))
-        rows.append((f"spoilt {name} that are bad", len(whole), len(bad & whole), None, None))
+        rows.append((f"degraded {name} that are bad", len(whole), len(bad & whole), None, None))
         rows.append((f"mostly good {name} that are bad", 0, len(bad - mostly), None, None))
     return pd.DataFrame(rows, columns=["what", "planted", "found", "low", "high"])
 

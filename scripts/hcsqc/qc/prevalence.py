@@ -1,4 +1,4 @@
-"""How common abnormal cells are in a screen, and what follows for probabilities and precision.
+"""How common abnormal cells are in a screen, and the consequences for probabilities and precision.
 
 Labels of one well are alike, so a share of n labels is no surer than one of fewer independent
 ones, and the intervals here are exact ones of so many: Korn & Graubard 1998, "Confidence intervals

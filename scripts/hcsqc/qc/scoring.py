@@ -23,7 +23,7 @@ class Drift:
 
     `features` is the root mean square, over features, of the difference of means in standard
     deviations of the reference. `scores` is the largest difference of the two distributions of
-    scores (Kolmogorov and Smirnov's) among crops that are likelier normal than not: a plate with
+    scores (Kolmogorov and Smirnov's) among crops that are more likely normal than not: a plate with
     fewer aberrant cells than the reference has not drifted. 0 is none.
     """
 

@@ -1,4 +1,4 @@
-"""What spoils images of cells, as graded models on grey levels.
+"""Artefacts in images of cells, as graded models on grey levels.
 
 The same models degrade simulated fields and real crops. They imitate what a microscopist sees
 (the kinds are ours, after the paper's list of aberrations); none is fitted to data. Each acts on

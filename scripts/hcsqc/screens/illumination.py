@@ -63,14 +63,12 @@ def measure_illumination(fields: Iterable[Sequence[np.ndarray]]) -> Illumination
 
     As CellProfiler's CorrectIlluminationCalculate does with a "Regular" function over all images,
     smoothed by "Fit Polynomial" and rescaled; but from the median over fields, which a few bright
-    ones do not move. The camera's offset is not known and not taken off, so that correction goes
-    not all the way. Raises InputError if there is no field.
+    ones do not move. The camera's offset is not known and not taken off, so the correction
+    is only partial. Raises InputError if there is no field.
     """
     coarse = [[_shrink(plane) for plane in planes] for planes in fields]
     if not coarse:
-        raise InputError(
-            "illumination: none of the plate's fields that were to be averaged can be read"
-        )
+        raise InputError("illumination: none of the plate's fields to average can be read")
     medians = np.median(np.asarray(coarse, np.float32), axis=0)
     return Illumination(np.stack([_rescaled(_polynomial(median)) for median in medians]))
 
@@ -96,7 +94,7 @@ def load_functions(
             raise InputError(f"{path}: no such illumination function") from error
         except Exception as error:  # whatever a damaged file makes the readers raise
             raise InputError(
-                f"{path}: is no illumination function ({in_one_line(error)})"
+                f"{path}: is not an illumination function ({in_one_line(error)})"
             ) from error
         if values.ndim != 2 or not np.isfinite(values).all() or (values <= 0).any():
             raise InputError(
@@ -107,7 +105,7 @@ def load_functions(
         if abs(stretched - 1) > STRETCHED:
             raise InputError(
                 f"{path}: an illumination function of {values.shape[0]} x {values.shape[1]} for "
-                f"images of {shape[0]} x {shape[1]}; is it of another plate?"
+                f"images of {shape[0]} x {shape[1]}; does it belong to another plate?"
             )
         functions.append(_shrink(values))
     if len({function.shape for function in functions}) > 1:

@@ -95,7 +95,7 @@ def measure_scale(
         brightest = max(int(plane.max()) for plane in every_plane)
         if brightest > saturation:
             raise InputError(
-                f"{images.folder}: has pixels of {brightest}, more than {bits} bits hold; correct "
+                f"{images.folder}: has pixels of {brightest}, more than {bits} bits allow; correct "
                 "bits of the screen, or leave it out"
             )
     else:

@@ -118,7 +118,7 @@ def find_screen(
     given = look(path)
     is_file = given is not None and not stat.S_ISDIR(given.st_mode)
     if pattern and (is_file or layout not in (None, "files")):
-        raise InputError("--pattern: says how files of layout files are named; give their folder")
+        raise InputError("--pattern: describes the file names of layout files; give their folder")
     if given is not None and not is_file:
         folder = _Folder(path)
     elif is_file:
@@ -138,8 +138,8 @@ def find_screen(
     wrong = [name for name in found.source.channels if not CHANNEL_NAME.fullmatch(name)]
     if wrong:
         raise InputError(
-            f"{path}: channel '{wrong[0]}' cannot be named in a config; rename it with letters, "
-            "digits, points, - and _ alone"
+            f"{path}: channel '{wrong[0]}' cannot be named in a config; rename it with only "
+            "letters, digits, points, - and _"
         )
     return found
 
@@ -151,7 +151,7 @@ def _given_table(path: Path) -> _Folder:
     if not _is_loaddata(columns):
         needed = [name for name in _LOADDATA if name not in columns] or ["FileName_<channel>"]
         raise InputError(
-            f"{path}: is no LoadData table, it has no column {needed[0]}; "
+            f"{path}: is not a LoadData table: it has no column {needed[0]}; "
             f"{one_of(needed[0], columns)}. Give such a table, or the folder of the images"
         )
     return _Folder(path.parent, path)
@@ -165,7 +165,7 @@ def _only_layout(folder: _Folder) -> str:
         layout = "loaddata" if folder.loaddata_tables else named[0] if named else "files"
         raise InDoubt(
             f"{folder.path}: mixed layouts: OME-Zarr ({folder.zarrs[0]}) and others ({other}). "
-            "Give a folder that holds one of them, or say --layout",
+            "Give a folder with only one of them, or set --layout",
             {
                 f"OME-Zarr, {folder.zarrs[0]}": {"layout": "ome_zarr"},
                 f"{layout}, {other}": {"layout": layout},
@@ -174,7 +174,7 @@ def _only_layout(folder: _Folder) -> str:
     if len(named) > 1:
         raise InDoubt(
             f"{folder.path}: mixed layouts: {' and '.join(named)}. Give the folder of one of them, "
-            "or say --layout",
+            "or set --layout",
             {layout: {"layout": layout} for layout in named},
         )
     if folder.zarrs:
@@ -196,7 +196,7 @@ def _find_bbbc(layout: str) -> Callable[[_Folder], FoundScreen]:
             raise InputError(
                 f"{folder.path}: no image of layout {layout}: looked for folders like "
                 f"{_BBBC[layout].PLATE_FOLDER.pattern} that hold files like "
-                f"{_BBBC[layout].FILE_NAME.pattern}; leave --layout out to have it found"
+                f"{_BBBC[layout].FILE_NAME.pattern}; omit --layout to detect it"
             )
         image_csv = _image_csv(folder, layout)
         source = Source(layout, root, _bbbc_channels(folder, layout), image_csv=image_csv)
@@ -235,7 +235,7 @@ def _image_csv(folder: _Folder, layout: str) -> Path:
     raise InputError(
         f"{folder.path}: is laid out as {layout.upper()}, but no CSV there or in the folder above "
         f"has the columns of its image CSV, such as Image_{min(_IMAGE_CSV[layout])}. Put "
-        f"{layout.upper()}_v1_image.csv into the folder, or say --layout files"
+        f"{layout.upper()}_v1_image.csv into the folder, or use --layout files"
     )
 
 
@@ -263,7 +263,7 @@ def _find_pattern(folder: _Folder, text: str) -> FoundScreen:
     matched = {match.string for match in matches}
     others = [path for path in folder.images if path not in matched]
     if others:
-        notes.append(f"images of other names are left out: {first_few(others)}")
+        notes.append(f"images with other names are ignored: {first_few(others)}")
     channels = tuple(sorted({names["channel"] for names in groups if "channel" in names}))
     channels = channels or _page_channels(folder.path / matches[0].string, notes)
     if "plate" in pattern.groupindex:
@@ -278,10 +278,10 @@ def _part_matched(pattern: re.Pattern, images: list[str]) -> str:
     """Return the end of a message about a pattern that matches no image: what it does match."""
     found = next((match for match in map(pattern.search, images) if match and match[0]), None)
     if found is None:
-        return "; try it on one of them, from the left"
+        return "; try it on one of them, from left to right"
     if found[0] != found.string:
         return f"; it matches '{found[0]}' of {found.string}, but must match the whole path"
-    return f"; of {found.string} it gives no well such as A01 and no number as site"
+    return f"; of {found.string} it has neither a well such as A01 nor a number as site"
 
 
 def _check_distinct(folder: _Folder, matches: list[re.Match]) -> None:
@@ -292,7 +292,7 @@ def _check_distinct(folder: _Folder, matches: list[re.Match]) -> None:
         if key in seen:
             raise InputError(
                 f"{folder.path}: --pattern gives {seen[key]} and {match.string} the same well, "
-                "site and channel; tell them apart with a group, such as (?P<plate>[^/]+), or "
+                "site and channel; distinguish them by a group, such as (?P<plate>[^/]+), or "
                 "match only one of them"
             )
         seen[key] = match.string
@@ -328,7 +328,7 @@ def _described_channels(decoded: Decoded, notes: list[str]) -> tuple[str, ...]:
     if "" in names or len({name.casefold() for name in names}) < len(names):
         names = [f"c{number + 1}" for number in range(len(names))]
     if len(names) > 1:
-        notes.append(f"a file says that it holds the channels {', '.join(names)}")
+        notes.append(f"according to the file, its channels are {', '.join(names)}")
     return tuple(names)
 
 
@@ -337,13 +337,13 @@ def _decoded(image: Path) -> Decoded:
     try:
         return decode_image(patiently(image.read_bytes, image))
     except UnreadableField as error:
-        raise InputError(f"{image}: {error}; copy it again, or take it away") from error
+        raise InputError(f"{image}: {error}; copy it again, or remove it") from error
     except InputError:
         raise
     except Exception as error:  # decoders raise whatever they do on damaged files
         raise InputError(
             f"{image}: cannot be read as an image ({type(error).__name__}: {error}); copy it "
-            "again, or take it away"
+            "again, or remove it"
         ) from error
 
 
@@ -411,7 +411,7 @@ def _image_root(tables: list[Path], folder: _Folder) -> tuple[Path, str | None]:
     table = tables[0]
     paths = [path for each in tables for path in _image_paths(each) if path]
     if not paths:
-        raise InputError(f"{table}: names no images; is it a LoadData table?")
+        raise InputError(f"{table}: lists no images; is it a LoadData table?")
     path = paths[0]
     if not _ABSOLUTE.match(path):
         for root in (table.parent, folder.path):
@@ -426,7 +426,7 @@ def _image_root(tables: list[Path], folder: _Folder) -> tuple[Path, str | None]:
     ends = [(folder.path / image).as_posix().split("/") for image in alike]
     if not ends:
         raise InputError(
-            f"{table}: its images are neither where it says nor below {folder.path}; first: "
+            f"{table}: its images are neither at the listed paths nor below {folder.path}; first: "
             f"{path}. Put the table above the images, or write the screen's entry yourself "
             "(docs/screens.md, table_prefix)"
         )
@@ -504,7 +504,7 @@ def _reading(table: Path, read: Callable):
     except (OSError, ValueError, pa.ArrowException) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InputError(
-            f"{table}: cannot be read as a table ({reason}); take it away or correct it"
+            f"{table}: cannot be read as a table ({reason}); remove or correct it"
         ) from error
 
 

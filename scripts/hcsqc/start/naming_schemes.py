@@ -86,7 +86,7 @@ SCHEMES = {
         rf"(?P<channel>[A-Za-z0-9.-]+)[^/_]*_(?P<time>\d{{3}}){_ENDING}"
     ),
     **_BY_WELL,
-    **{f"{name}, wells in small letters": pattern for name, pattern in _BY_SMALL_WELL.items()},
+    **{f"{name}, wells in lower case": pattern for name, pattern in _BY_SMALL_WELL.items()},
 }
 _COMPILED = {name: re.compile(pattern) for name, pattern in SCHEMES.items()}
 # Folders that hold a part of a plate: no plates themselves.
@@ -163,7 +163,7 @@ def name_files(folder: Path, paths: Sequence[str], scheme: str | None = None) ->
     scheme, files, others = _recognised(folder, paths, scheme)
     notes: list[str] = []
     if others:
-        notes.append(f"images of other names are left out: {first_few(others)}")
+        notes.append(f"images with other names are ignored: {first_few(others)}")
     files, channel_folder = _channels_of_folders(files)
     files, fixed = _one_plane(files, notes)
     pattern = SCHEMES[scheme]
@@ -220,8 +220,8 @@ def _recognised(
         examples = {best: files[0].path, second: others[second][0].path}
         raise InDoubt(
             f"{folder}: mixed layouts: {files[0].path} ({best}) and {others[second][0].path} "
-            f"({second}). Give a folder that holds one of them, or say with --pattern how the "
-            "images are named",
+            f"({second}). Give a folder that holds one of them, or describe the file names "
+            "with --pattern",
             {f"{name}, {path}": {"scheme": name} for name, path in examples.items()},
         )
     # Pictures of another kind, such as overviews in PNG beside TIFF, say nothing of the images.
@@ -230,7 +230,7 @@ def _recognised(
     if not files or len(files) < KNOWN_SHARE * (len(files) + alike):
         raise InputError(
             f"{folder}: unknown layout: no naming scheme fits {len(unknown)} of {len(paths)} "
-            f"images, such as {first_few(unknown)}. Say with --pattern how they are named "
+            f"images, such as {first_few(unknown)}. Describe their names with --pattern "
             "(docs/screens.md, files named by a pattern)"
         )
     return best, files, unknown
@@ -315,7 +315,7 @@ def _one_plane(files: list[_File], notes: list[str]) -> tuple[list[_File], dict[
         fixed[group] = values[len(values) // 2 if group == "plane" else 0]
         files = [file for file in files if file.groups[group] in (None, fixed[group])]
         if len(values) > 1:
-            notes.append(f"{len(values)} {what} in files of their own: only {fixed[group]} is used")
+            notes.append(f"{len(values)} {what} in separate files: only {fixed[group]} is used")
     return files, fixed
 
 
@@ -366,7 +366,7 @@ def _without_plate(pattern: str) -> str:
 def _inside_plate(files: list[_File], level: int, notes: list[str]) -> tuple[list[_File], str]:
     """Return the files to use and the pattern of the folders between plate and file.
 
-    Where folders repeat the same fields, as those of time points do, only the first is used.
+    If several folders hold equal fields, as those of time points do, only the first is used.
     """
     below = [file.folders[level + 1 :] for file in files]
     names = sorted(set(below), key=lambda folders: (len(folders), [_numbers(f) for f in folders]))
@@ -378,7 +378,7 @@ def _inside_plate(files: list[_File], level: int, notes: list[str]) -> tuple[lis
         used = _middle_step(names)
         files = [file for file, inside in zip(files, below, strict=True) if inside == used]
         notes.append(
-            f"the same fields lie in several folders: only {'/'.join(used) or '.'} is used"
+            f"the same fields are in several folders: only {'/'.join(used) or '.'} is used"
         )
         names = [used]
     if len(names) > 1:
@@ -410,8 +410,8 @@ def _check_doubles(
         key = (plate, prefix, file.place)
         if key in seen:
             raise InputError(
-                f"{folder}: {seen[key]} and {file.path} are the same channel of one field; give "
-                "the folder of one plate, or tell them apart with --pattern "
+                f"{folder}: {seen[key]} and {file.path} are the same channel of the same field; "
+                "give the folder of one plate, or distinguish them with --pattern "
                 "(docs/screens.md, files named by a pattern)"
             )
         seen[key] = file.path

@@ -93,8 +93,9 @@ def guess_nucleus_channel(shares: Mapping[str, float]) -> Guess:
         return Guess(
             best,
             why,
-            f"{customary[0]} is called as the nuclei's channel usually is, but its outlines are "
-            f"less round or of many sizes; is it the one? --nucleus-channel {customary[0]}",
+            f"{customary[0]} has a usual name of the nucleus channel, but its outlines are "
+            "less round or of many sizes; is it the nucleus channel? --nucleus-channel "
+            f"{customary[0]}",
         )
     likely = max(customary, key=lambda name: shares[name], default=None)
     in_doubt = likely is None or any(
@@ -107,5 +108,5 @@ def guess_nucleus_channel(shares: Mapping[str, float]) -> Guess:
     if in_doubt:
         return Guess(None, "no channel's outlines are clearly the roundest")
     if likely == best:
-        return Guess(likely, "by custom; its outlines are the roundest, but not clearly")
-    return Guess(None, f"{likely} has the name, but other outlines are rounder")
+        return Guess(likely, "by convention; its outlines are the roundest, but not clearly")
+    return Guess(None, f"{likely} has the usual name, but other outlines are rounder")

@@ -66,13 +66,13 @@ def find_examples(seen: Survey, nucleus: str, crops: Mapping) -> Examples:
     size = f"{len(read)} fields of {seen.shape[1]} x {seen.shape[0]} px"
     if not any(found):
         raise NoNuclei(
-            f"no nuclei found in channel {nucleus} of {size}; name the channel of the nuclei with "
-            "--nucleus-channel if it is another"
+            f"no nuclei found in channel {nucleus} of {size}; if the nuclei are in another "
+            "channel, set --nucleus-channel"
         )
     if not cut:
         raise InputError(
             f"{sum(found)} nuclei found in channel {nucleus} of {size}, and none has a whole "
-            f"window of {side} px around it; images of larger fields are needed"
+            f"window of {side} px around it; use larger images"
         )
     # Fields take turns, so that each is seen.
     shown = sorted(cut, key=lambda entry: entry[:2])[:SHOWN_CROPS]
@@ -97,10 +97,10 @@ def few_nuclei(examples: Examples, nucleus: str) -> str | None:
     ):
         return None
     return (
-        f"few nuclei: {examples.nuclei_per_field:.1f} per field, in {fields}. Does another "
-        f"channel than {nucleus} show them (--nucleus-channel)? Are they about "
+        f"few nuclei: {examples.nuclei_per_field:.1f} per field, in {fields}. Are the nuclei in "
+        f"another channel than {nucleus} (--nucleus-channel)? Are they about "
         f"{examples.nucleus.nucleus_diameter_px:g} px wide (nucleus_diameter_px in the study)? "
-        "Are the images an export to 8 bits that was not stretched?"
+        "Are the images an export to 8 bits without stretching?"
     )
 
 

@@ -41,7 +41,7 @@ WIDTH, FIRST_COLUMN, NEXT_COLUMN = 110, 22, 6
 def check_name(name: str, config: Mapping) -> str:
     """Return the name of a new screen; raises InputError if it cannot be one."""
     if not NAME.fullmatch(name):
-        raise InputError(f"--name: '{name}' must be letters, digits, - and _ alone")
+        raise InputError(f"--name: '{name}' must consist of letters, digits, - and _")
     for taken in (name, f"{name}_degraded"):
         if taken in config["screens"]:
             raise InputError(f"--name: config.yaml has a screen {taken} already; choose another")
@@ -238,7 +238,7 @@ def write_study(text: str, output: Path) -> None:
 def refuse_existing(output: Path) -> None:
     """Raise InputError if a file is there already: it may name labels that took days."""
     if output.exists():
-        raise InputError(f"{output}: is there already and stays as it is; give another --output")
+        raise InputError(f"{output}: exists already and was not changed; give another --output")
 
 
 def preview_path(output: Path) -> Path:

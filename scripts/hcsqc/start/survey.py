@@ -99,9 +99,7 @@ def survey(found: FoundScreen, crops: Mapping) -> Survey:
             unreadable.append(str(error).removeprefix("/"))
             readable.append(False)
     if not any(readable):
-        raise InputError(
-            f"none of {len(sample)} fields that were tried can be read; first: {unreadable[0]}"
-        )
+        raise InputError(f"none of {len(sample)} fields tested can be read; first: {unreadable[0]}")
     sample = sample[readable]
     projection = max(projections, key=bool)
     settings = ScaleSettings(len(sample), crops["scale_background"], crops["scale_cells"], 1)
@@ -118,7 +116,7 @@ def _indexed(found: FoundScreen, plate: str) -> pd.DataFrame:
     if len(problems) == len(fields):
         first = problems.iloc[0]
         raise InputError(
-            f"plate {plate} of {source.images} holds no complete channel set "
+            f"plate {plate} of {source.images} has no field with all channels "
             f"({', '.join(source.channels)}): {first['well']} site {first['site']}: "
             f"{first['problem']}. Copy what is missing, or give a folder without this plate"
         )
@@ -152,10 +150,10 @@ def checked_channels(seen: Survey, names: Sequence[str], flag: str) -> list[str]
     for name in names:
         if name not in seen.channels:
             raise InputError(
-                f"{flag}: '{name}' is no channel of this screen; {one_of(name, seen.channels)}"
+                f"{flag}: '{name}' is not a channel of this screen; {one_of(name, seen.channels)}"
             )
     if len(set(names)) < len(names):
-        raise InputError(f"{flag}: names a channel twice")
+        raise InputError(f"{flag}: lists a channel twice")
     return list(names)
 
 
@@ -219,13 +217,13 @@ def describe(seen: Survey) -> list[str]:
     if few:
         lines.append(
             f"warning:  cells are only {levels[few].max():.0f} of 255 grey levels brighter than "
-            f"the background in {first_few(few)}: an export that was not stretched? Dim cells are "
+            f"the background in {first_few(few)}: an export without stretching? Dim cells are "
             "rounded away; export again in 16 bits if you can"
         )
     if seen.unreadable:
         tried = len(seen.unreadable) + len(seen.sample)
         lines.append(
-            f"warning:  {len(seen.unreadable)} of {tried} fields that were tried cannot be read, "
+            f"warning:  {len(seen.unreadable)} of {tried} tested fields cannot be read, "
             f"first: {seen.unreadable[0]}"
         )
     return lines

@@ -64,7 +64,7 @@ class LiveCurves:
             told = str(error).strip().splitlines()
             print(
                 f"WARNING live curves end here ({told[0] if told else type(error).__name__}); "
-                "training goes on, and track_runs completes the run",
+                "training continues, and track_runs will complete the run",
                 file=sys.stderr,
             )
 

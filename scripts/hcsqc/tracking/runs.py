@@ -64,7 +64,7 @@ SECTIONS = {"pretrain": "train", "search": "train", "epochs": "val", "probes": "
 DRAWN_METRICS = ("f1",)
 # Of the summary, whose charts are looked at one by one.
 SUMMARY_METRICS = ("accuracy", "f1", "auc")
-UNENDED = "did not end: killed (memory, time limit, scancel, a node gone down), or still running"
+UNENDED = "did not end: killed (memory, time limit, scancel, node failure), or still running"
 
 Point = tuple[str, float, int]  # name, value, step
 
@@ -91,7 +91,7 @@ class TrackedRun:
 
     @property
     def digest(self) -> str:
-        """A digest of all of it: another one, and the run has to be made anew."""
+        """A digest of all of it: another one, and the run has to be made again."""
         told = [
             getattr(self, name)
             for name in self.__dataclass_fields__
@@ -104,7 +104,7 @@ def tracked_runs(results: Path, train_screen: str) -> list[TrackedRun]:
     """Return the runs of the study in folder `results`, of what there is of it.
 
     A failed attempt counts where no job has ended well; one that is recorded as running counts as
-    failed. `train_screen` tells test from shift. Raises InputError for a damaged record.
+    failed. `train_screen` distinguishes test and shift. Raises InputError for a damaged record.
     """
     records = list(_records(results / "runs"))
     by_job = _scores(results)

@@ -64,8 +64,8 @@ def connect(uri: str) -> MlflowClient:
     except Exception as error:  # each kind of store has its own
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InputError(
-            f"tracking store {_without_password(uri)} does not answer ({reason}); start it, or "
-            "name another in tracking.uri or MLFLOW_TRACKING_URI"
+            f"tracking store {_without_password(uri)} does not respond ({reason}); start it, or "
+            "set another in tracking.uri or MLFLOW_TRACKING_URI"
         ) from error
     return client
 

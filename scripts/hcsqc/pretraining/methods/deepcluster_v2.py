@@ -106,6 +106,6 @@ def nearest(vectors: Tensor, centroids: Tensor) -> Tensor:
 def _check_vectors(n: int, prototypes: int) -> None:
     if n < prototypes:
         raise InputError(
-            f"deepcluster_v2: {n} crops cannot start {prototypes} clusters; "
+            f"deepcluster_v2: {n} crops are too few for {prototypes} clusters; "
             "lower prototypes or pretrain on more crops"
         )

@@ -33,7 +33,7 @@ class KnnSettings:
                 f"kNN probe: metric '{self.metric}' is unknown; use one of {', '.join(METRICS)}"
             )
         if self.neighbours < 1:
-            raise InputError(f"kNN probe: {self.neighbours} neighbours; ask for 1 or more")
+            raise InputError(f"kNN probe: {self.neighbours} neighbours; use 1 or more")
 
 
 Settings = KnnSettings

@@ -50,7 +50,7 @@ def search_linear(
     is trained on each fold's rest, all from one start and by one order of batches. A trial is its
     learning_rate, weight_decay and epochs, and as loss the mean over all labels that were held out
     (nats), each counted once. Ties go to the smaller rate, then to fewer epochs, then to the larger
-    decay. Where labels carry no folds, every loss is None and the first of each list is chosen.
+    decay. With too few labels for folds, every loss is None and the first of each list is chosen.
     `seed` decides folds, starts and batches. A loss that is not finite is None as well; raises
     InputError if all are.
     """

@@ -91,8 +91,8 @@ def fit_logistic(
     penalties = _checked(settings.penalties)
     if len(np.unique(targets)) < 2:
         raise InputError(
-            f"logistic probe: the {len(targets)} training labels are of one class; label crops of "
-            "both, or raise the budget"
+            f"logistic probe: the {len(targets)} training labels are all of one class; label "
+            "crops of both, or raise the budget"
         )
     train = train.astype(np.float64)
     measure = _as_they_are if standardised else _standardisation
@@ -139,8 +139,8 @@ def _checked(penalties: Sequence[float]) -> list[float]:
     for penalty in penalties:
         if not 0 < penalty < np.inf:
             raise InputError(
-                f"logistic probe: penalty {penalty} is no positive number; penalties are inverse "
-                "strengths, such as 0.01"
+                f"logistic probe: penalty {penalty} is not a positive number; penalties are "
+                "inverse strengths, such as 0.01"
             )
     return sorted(set(penalties))
 

@@ -309,7 +309,7 @@ def render_label_page(
     """Return the page as HTML; `crops` are those of `page_crops`, in the order to be shown.
 
     All names are escaped. Labels are kept in the browser under the screen and a digest of the list
-    of crops: another list begins anew. Raises InputError for a channel that crops do not have.
+    of crops: another list begins again. Raises InputError for a channel that crops do not have.
     """
     names = [f"{c['plate']}/{c['well']}/{c['site']}/{c['x_px']}/{c['y_px']}" for c in crops]
     content = {

@@ -53,7 +53,7 @@ def read_results(folder: Path) -> Results:
             if int(tables[name][column].sum()) != count:
                 raise InputError(
                     f"{folder / name}.csv: {int(tables[name][column].sum())} cells {column}, but "
-                    f"cells.parquet has {count}; make all tables of the screen anew"
+                    f"cells.parquet has {count}; make all tables of the screen again"
                 )
     return Results(cells=cells, **tables, threshold=read_checked_json(folder / "threshold.json"))
 
@@ -70,7 +70,7 @@ def _read_csv(path: Path, columns: str) -> pd.DataFrame:
         if column in BOOLEAN:
             known = table[column].dropna().str.lower()
             if not known.isin(["true", "false"]).all():
-                raise InputError(f"{path}: '{column}' must be True or False; make it anew")
+                raise InputError(f"{path}: '{column}' must be True or False; make it again")
             table[column] = table[column].str.lower().eq("true").fillna(False).astype(bool)
         elif column not in TEXT:
             try:

@@ -61,7 +61,7 @@ def _of_sizes(order: str, sizes: dict[str, int], planes: Sequence[int]) -> Axes:
     """Return the axes of planes that lie in order, the axis named first the fastest."""
     said = math.prod(sizes.get(axis, 1) for axis in order)
     if said != len(planes):
-        raise UnreadableField(f"says that it has {said} planes, but has {len(planes)}")
+        raise UnreadableField(f"claims {said} planes, but has {len(planes)}")
     places = {}
     for index, number in enumerate(planes):
         rest, place = index, dict.fromkeys("CZT", 0)
@@ -103,7 +103,7 @@ def _of_ome(text: str, planes: Sequence[int]) -> Axes | None:
         named = ", ".join(str(image.get("Name") or image.get("ID")) for image, _ in found)
         raise UnreadableField(f"holds {len(found)} images ({named}), expected those of one site")
     if not found:
-        raise UnreadableField("its OME-XML does not say what its planes are (it names other files)")
+        raise UnreadableField("its OME-XML does not describe its planes (it names other files)")
     places, names = found[0][1]
     if sorted(places.values()) != list(planes):
         raise UnreadableField(
@@ -119,7 +119,9 @@ def _own_identity(root: ElementTree.Element) -> str | None:
     if own in named:
         return own
     if len(named) > 1:
-        raise UnreadableField("its OME-XML describes several files and does not say which it is")
+        raise UnreadableField(
+            "its OME-XML describes several files and does not say which one this is"
+        )
     return None
 
 

@@ -43,8 +43,8 @@ def decode_whole(page: tifffile.TiffPage, content: bytes) -> np.ndarray:
     if compression not in _STRICT | _JPEG | _JPEG2000:
         kind = getattr(compression, "name", compression)
         raise UnreadableField(
-            f"compressed by {kind}, of which a part may be missing without a word; write it "
-            "uncompressed or by deflate, LZW or zstd"
+            f"compressed by {kind}, in which missing data are not noticed; write it "
+            "uncompressed or with deflate, LZW or zstd"
         )
     with _warnings_are_errors():
         if compression in _JPEG | _JPEG2000:

@@ -148,7 +148,7 @@ def _absent_chunks(array, folder: Path, place: list[int | None]) -> int:
     if absent and array.metadata.fill_value is None:
         raise UnreadableField(f"chunk {folder.name}/{absent[0]} is missing; copy the image again")
     if len(absent) == chunks and not _has_chunks(folder):
-        raise UnreadableField("none of its chunks is there; copy the image again")
+        raise UnreadableField("none of its chunks exists; copy the image again")
     return len(absent)
 
 

@@ -47,7 +47,7 @@ class Decoded:
 
 
 def place_channel(decoded: Decoded, place: int, wanted: Sequence[str | None]) -> Stack:
-    """Return the planes of the channel `wanted[place]`, of all that are wanted of a file.
+    """Return the planes of the channel `wanted[place]`, one of all that a file should provide.
 
     Where the file names its channels, they are found by name, whatever its case. If it has none of
     the names, or none is given, its channels are those that are wanted in order, and so are its
@@ -60,7 +60,7 @@ def place_channel(decoded: Decoded, place: int, wanted: Sequence[str | None]) ->
             return decoded.pages
         if decoded.pages.count != len(wanted):
             raise UnreadableField(
-                f"has {decoded.pages.count} pages and does not say what they are, but "
+                f"has {decoded.pages.count} pages without a description, but "
                 f"{len(wanted)} channels of the screen lie in it; list a channel for each page"
             )
         return Stack(1, lambda _: decoded.pages.plane(place))

@@ -89,7 +89,7 @@ def read_field(
 def _check_unchanged(images: Path, paths, before: list[Stamp]) -> None:
     for path, was, now in zip(paths, before, stamps(images, paths), strict=True):
         if was != now:
-            raise OSError(errno.EAGAIN, "it is being written", str(images / path))
+            raise OSError(errno.EAGAIN, "it is still being written", str(images / path))
 
 
 def _read_channels(images: Path, paths, pages, z_projection, channels, only) -> list[Plane]:

@@ -52,7 +52,7 @@ def _directories(content: bytes) -> list[int]:
             if not directory:
                 break
             if directory in found:
-                raise UnreadableField("damaged: its list of pages runs in a circle")
+                raise UnreadableField("damaged: its list of pages is circular")
             (entries,) = struct.unpack_from(order + number, content, directory)
             place = directory + struct.calcsize(order + number) + entries * entry_size
             found.append(directory)
@@ -180,7 +180,9 @@ def _appended_plane(
 ) -> Callable[[int], np.ndarray]:
     _check_grey(page)
     if not page.is_contiguous or page.ndim != 2:
-        raise UnreadableField(f"names {count} planes in one page, which can be read only if plain")
+        raise UnreadableField(
+            f"has {count} planes in one page, which can be read only if uncompressed"
+        )
     end = page.dataoffsets[0] + count * page.nbytes
     if end > len(content):
         raise UnreadableField(_truncated(end, content))
@@ -207,7 +209,7 @@ def _decode_page(page: tifffile.TiffPage, content: bytes) -> np.ndarray:
 def _check_grey(page: tifffile.TiffPage) -> None:
     if page.photometric == _MINISWHITE and page.bitspersample in (8, 16):
         raise UnreadableField(
-            "its 0 is white (MINISWHITE), expected one grey-level plane of unsigned 8 or 16 bit, "
+            "0 is white (MINISWHITE), expected one grey-level plane of unsigned 8 or 16 bit, "
             "0 for black"
         )
     if page.photometric not in (_MINISWHITE, _MINISBLACK) or page.samplesperpixel != 1:

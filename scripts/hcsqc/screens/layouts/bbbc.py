@@ -83,7 +83,7 @@ def csv_rows(image_csv: Path) -> list[dict[str, str]]:
     except OSError as error:
         raise InputError(f"{image_csv}: cannot be read ({error.strerror})") from error
     if b"\0" in content:
-        raise InputError(f"{image_csv}: is in UTF-16, or no text; {SAVE_AS}")
+        raise InputError(f"{image_csv}: is in UTF-16, or is not text; {SAVE_AS}")
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError:
@@ -130,7 +130,7 @@ def of_plate_and_well(
     if None in wells:
         written = own[wells.index(None)][well_column]
         raise InputError(
-            f"{image_csv}: '{written}' of plate {plate} in {well_column} is no well such as A01"
+            f"{image_csv}: '{written}' of plate {plate} in {well_column} is not a well such as A01"
         )
     return list(zip(wells, own, strict=True))
 

@@ -49,7 +49,7 @@ def find_images(source: Source, plate: str) -> FoundImages:
         )
     if not found.images:
         raise InputError(
-            f"{folder}: no file is named as pattern {source.pattern} says; "
+            f"{folder}: no file matches pattern {source.pattern} says; "
             f"files there: {first_few(seen)}"
         )
     return found
@@ -65,8 +65,8 @@ def list_plates(source: Source) -> list[str]:
         return plates_by_path(source.images)
     if "plate" not in pattern.groupindex:
         raise InputError(
-            "nothing names the plates; put {plate} into images or a group (?P<plate>...) into "
-            f"pattern {source.pattern}"
+            "the plates cannot be identified; put {plate} into images or a group "
+            f"(?P<plate>...) into pattern {source.pattern}"
         )
     return sorted({match["plate"] for match in match_files(pattern, files_below(source.images))})
 
@@ -120,11 +120,11 @@ def compile_pattern(text: str) -> re.Pattern:
     try:
         pattern = re.compile(text)
     except re.error as error:
-        raise InputError(f"pattern {text} is no regular expression ({error})") from error
+        raise InputError(f"pattern {text} is not a regular expression ({error})") from error
     groups = set(pattern.groupindex)
     if "z" in groups:
         raise InputError(
-            f"pattern {text}: planes in files of their own are not read (group z); name one plane "
+            f"pattern {text}: planes in separate files are not supported (group z); name one plane "
             "in the pattern, or write stacks, which z_projection flattens"
         )
     unknown = groups - set(GROUPS)

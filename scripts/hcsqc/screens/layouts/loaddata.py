@@ -65,7 +65,7 @@ def find_images(source: Source, plate: str) -> FoundImages:
             if other != place:
                 raise InputError(
                     f"{where}: {image.path} is an image of {' site '.join(map(str, other))} too "
-                    f"(row {first + 1}); correct the one that is wrong"
+                    f"(row {first + 1}); correct the wrong one"
                 )
     return found
 
@@ -96,9 +96,9 @@ def _place(
     """Add the images of one row; return its well and site, and its images by channel."""
     well, site = parse_well(row[_WELL]), whole_number(row[_SITE])
     if well is None:
-        raise InputError(f"{where}: {_WELL} '{row[_WELL]}' is no well such as A01")
+        raise InputError(f"{where}: {_WELL} '{row[_WELL]}' is not a well such as A01")
     if site is None:
-        raise InputError(f"{where}: {_SITE} '{row[_SITE]}' is no whole number")
+        raise InputError(f"{where}: {_SITE} '{row[_SITE]}' is not a whole number")
     images = {}
     for channel in channels:
         file = _file(row, channel)
@@ -106,7 +106,7 @@ def _place(
             continue
         frame, series = row.get(_FRAME + channel, ""), row.get(_SERIES + channel, "")
         if frame and whole_number(frame) is None:
-            raise InputError(f"{where}: {_FRAME}{channel} '{frame}' is no whole number")
+            raise InputError(f"{where}: {_FRAME}{channel} '{frame}' is not a whole number")
         if series and whole_number(series) != 0:
             found.problems[well, site] = (
                 f"{_SERIES}{channel} is {series}, but only the first image of a file can be read"

@@ -150,5 +150,5 @@ def _well(path: str, zarr: Path) -> str:
     row, _, column = path.partition("/")
     well = well_name(row, column)
     if well is None:
-        raise InputError(f"{zarr}: '{path}' is no well such as A/1")
+        raise InputError(f"{zarr}: '{path}' is not a well such as A/1")
     return well

@@ -83,11 +83,11 @@ def check_settings(settings: SimulationSettings, plate: str) -> None:
         raise InputError(f"wells {list(settings.wells)} must be at least one and all different")
     for well in settings.wells:
         if not WELL_NAMES[settings.cell_line].fullmatch(well):
-            raise InputError(f"well '{well}' is none of {settings.cell_line}: {WELL_RANGE}")
+            raise InputError(f"well '{well}' is not a well of {settings.cell_line}: {WELL_RANGE}")
     if not PLATE_NAMES[settings.cell_line].fullmatch(plate):
         raise InputError(
-            f"plate '{plate}' does not fit {settings.cell_line}: u2os wants letters, digits and "
-            "_ or -, mcf7 wants a name like Week1_22123"
+            f"plate '{plate}' does not fit {settings.cell_line}: u2os needs letters, digits and "
+            "_ or -, mcf7 needs a name like Week1_22123"
         )
     line = CELL_LINES[settings.cell_line]
     fit = int(CROWDING * settings.height_px * settings.width_px / line.spacing**2)

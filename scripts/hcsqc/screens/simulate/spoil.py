@@ -1,4 +1,4 @@
-"""What spoils a simulated field: artefacts of the whole field or of its cells."""
+"""Artefacts of a simulated field: of the whole field or of its cells."""
 
 import math
 
