@@ -46,11 +46,12 @@ rule rank_encoders:
     params:
         train=TRAIN,
         probes=JUDGED,
+        words=words,
         code=code_digest("analyses/rank_encoders.py"),
     shell:
         '"$HCSQC" --log {log:q} analyses/rank_encoders.py --scores {input.scores:q} --replicates {input.replicates:q}'
         " --train-screen {params.train:q} --probes {params.probes:q} --pairs {output.pairs:q}"
-        " --ranking {output.ranking:q} --figure {output.figure:q}"
+        " --ranking {output.ranking:q} --words {params.words:q} --figure {output.figure:q}"
         " --record {output.record:q}"
 
 
@@ -101,7 +102,6 @@ rule tabulate_dose_response:
             category="Tables",
             caption="../docs/captions/dose_response.rst",
         ),
-        misses=f"{STUDY}/tables/misses.txt",
         figure=report(
             f"{STUDY}/figures/dose_response.png",
             category="Figures",
@@ -116,12 +116,13 @@ rule tabulate_dose_response:
     params:
         train=TRAIN,
         replicates=config["evaluation"]["replicates"],
+        words=words,
         code=code_digest("analyses/tabulate_dose_response.py"),
     shell:
         '"$HCSQC" --log {log:q} analyses/tabulate_dose_response.py --predictions {input.predictions:q}'
         " --labels {input.labels:q} --train-screen {params.train:q}"
         " --replicates {params.replicates} --seed 0 --output {output.table:q}"
-        " --misses {output.misses:q} --figure {output.figure:q}"
+        " --words {params.words:q} --figure {output.figure:q}"
         " --record {output.record:q}"
 
 
@@ -281,9 +282,10 @@ rule report_shift:
         "../envs/core.yaml"
     params:
         screens=LABELLED,
+        words=words,
         code=code_digest("analyses/report_shift.py"),
     shell:
         '"$HCSQC" --log {log:q} analyses/report_shift.py --scores {input.scores:q}'
-        " --predictions {input.predictions:q} --screens {params.screens:q}"
+        " --predictions {input.predictions:q} --screens {params.screens:q} --words {params.words:q}"
         " --table {output.table:q} --causes {output.causes:q} --diagnosis {output.diagnosis:q}"
         " --histograms {output.histograms:q} --record {output.record:q}"

@@ -28,6 +28,7 @@ from hcsqc.core import config as settings
 from hcsqc.core.cli import flags
 from hcsqc.core.digest import code_digest
 from hcsqc.core.errors import InputError
+from hcsqc.figures.words import study_words
 
 # No `configfile:`, which Snakemake looks for in the folder where it runs, and leaves out of a
 # module that is given a config.
@@ -78,6 +79,15 @@ JUDGED = [
 ]
 PREDICTIONS = f"{STUDY}/predictions/{{encoder}}/seed{{seed}}/{{probe}}/budget{{budget}}.parquet"
 PROBE_RECORD = f"{STUDY}/runs/probes/{{encoder}}/seed{{seed}}/{{probe}}/budget{{budget}}/run.json"
+# For figures; a function, because Snakemake would take braces in a plain value for wildcards.
+WORDS = study_words(config).text
+
+
+def words(wildcards):
+    """Return the names of encoders and probes in words."""
+    return WORDS
+
+
 TABLES = [f"{STUDY}/tables/table{number}.csv" for number in (1, 2, 3)]
 METRICS = f"{STUDY}/tables/metrics.csv"
 

@@ -9,6 +9,7 @@ from hcsqc.core import cli
 from hcsqc.core.files import read_checked_json
 from hcsqc.core.schema import read_table, write_csv
 from hcsqc.figures.learning_curves import plot_learning_curves
+from hcsqc.figures.words import study_words
 
 
 def main() -> None:
@@ -31,12 +32,13 @@ def fit(args, record) -> None:
     scores = scores[scores["probe"].isin(args.probes)]
     replicates = pd.concat([read_table(path, "replicates") for path in args.replicates])
     config = read_checked_json(args.config)["config"]
-    kinds = {name: entry["kind"] for name, entry in config["encoders"].items()}
+    words = study_words(config)
+    kinds = {words.encoder(name): entry["kind"] for name, entry in config["encoders"].items()}
     evidence = (scores, replicates, args.train_screen)
     curves = learning_curves(*evidence)
     for table, path in ((curves, args.curves), (drops(*evidence), args.drops)):
         write_csv(table, path, "%.6g")
-    plot_learning_curves(points(*evidence), curves, kinds, args.figure)
+    plot_learning_curves(words.table(points(*evidence)), words.table(curves), kinds, args.figure)
     record.metrics = {"curves": int(curves["reason"].isna().sum()), "without": len(curves)}
     record.metrics["without"] -= record.metrics["curves"]
 

@@ -1,5 +1,6 @@
 """Compare the encoders in pairs: who is best, and who cannot be told from the best."""
 
+import json
 from pathlib import Path
 
 import pandas as pd
@@ -8,6 +9,7 @@ from hcsqc.analyses.ranking import CELL, compare_encoders, rank
 from hcsqc.core import cli
 from hcsqc.core.schema import read_table, write_csv
 from hcsqc.figures.ranking import plot_ranking
+from hcsqc.figures.words import Words
 from hcsqc.probes.metrics import LOWER_IS_BETTER
 
 
@@ -20,6 +22,7 @@ def main() -> None:
     parser.add_argument("--probes", nargs="+", required=True, help="to rank encoders under")
     parser.add_argument("--pairs", type=Path, required=True)
     parser.add_argument("--ranking", type=Path, required=True)
+    parser.add_argument("--words", type=json.loads, required=True, help="JSON, for the figure")
     parser.add_argument("--figure", type=Path, required=True)
     cli.run(compare, parser.parse_args())
 
@@ -38,7 +41,8 @@ def compare(args, record) -> None:
     for table, path in ((pairs, args.pairs), (ranked, args.ranking)):
         write_csv(table, path, "%.6g")
     shown = ranked[(ranked["screen"] == args.train_screen) & (ranked["metric"] == "f1")]
-    plot_ranking(shown[shown["budget"] == shown["budget"].max()], pairs, args.figure)
+    shown = shown[shown["budget"] == shown["budget"].max()]
+    plot_ranking(Words(**args.words).table(shown), args.figure)
     record.metrics = {"rankings": len(ranked.groupby(CELL)), "comparisons": len(pairs) // 2}
 
 

@@ -1,5 +1,6 @@
 """What the figures share: matplotlib without a screen, styles, panels and how they are saved."""
 
+import textwrap
 from pathlib import Path
 
 import matplotlib
@@ -27,6 +28,8 @@ KIND_STYLE = {
     "pooled": {"linestyle": (0, (5, 1)), "marker": "D"},
     "joined": {"linestyle": (0, (3, 1, 1, 1)), "marker": "*"},
 }
+# Characters of a name beside an axis before it takes another line.
+NAME_WIDTH = 34
 METRIC = "f1"
 METRIC_NAME = "weighted F1 (%)"
 
@@ -58,6 +61,11 @@ def titled(probe: str, draws: int) -> str:
     """Return a panel's title: the probe, and how many draws it is of where they are no mean."""
     few = few_draws(int(draws))
     return f"{probe} ({few}: no mean)" if few else probe
+
+
+def wrapped(name: str, width: int = NAME_WIDTH) -> str:
+    """Return a name over several lines, for the side of an axis."""
+    return "\n".join(textwrap.wrap(name, width)) or name
 
 
 def save_figure(figure, path: Path) -> None:
