@@ -16,28 +16,13 @@ RECOMMENDED_COLOUR = "#d9e8f6"
 ROW_HEIGHT = 0.36  # inches for an encoder of one or two lines
 
 
-def standing(ranked: pd.DataFrame) -> pd.DataFrame:
-    """Return rows of `ranking.rank` with best and not_distinguished, whether they are.
-
-    Without a verdict nothing is best and all are not distinguished.
-    """
-    if "not_distinguished" in ranked:
-        return ranked
-    untold = ranked["verdict"].str.startswith(NO_VERDICT)
-    first = ~ranked.duplicated(CELL)
-    return ranked.assign(
-        best=first & ~untold, not_distinguished=untold | ranked["verdict"].isin(["best", "tie"])
-    )
-
-
 def plot_ranking(ranked: pd.DataFrame, path: Path) -> None:
     """Draw the rankings given, a panel each: mean scores with their intervals.
 
     `ranked` holds rows of `ranking.rank`. Encoders that can be distinguished from the best are
     hollow and grey. Where there is no verdict the title says so, and there are no intervals.
     """
-    table = standing(ranked)
-    cells = list(table.groupby(CELL, sort=False))
+    cells = list(ranked.groupby(CELL, sort=False))
     heights = [ROW_HEIGHT * len(rows) + 0.9 for _, rows in cells]
     figure, axes = plt.subplots(
         len(cells),

@@ -1,4 +1,4 @@
-"""The study's report: what to use, and behind it what was asked, on what data, and what came out."""
+"""The study's report: what to use, and behind it the data, the results and what to believe."""
 
 import base64
 from collections.abc import Callable, Mapping, Sequence

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 import pandas as pd
 
 from hcsqc.core.config import shuffles_labels
-from hcsqc.figures.ranking import standing
 from hcsqc.figures.words import Words, joined
 from hcsqc.probes.draws import FEWEST_DRAWS
 from hcsqc.probes.resampling import interval
@@ -73,7 +72,7 @@ def recommend(
     train = config["study"]["train"]
     shuffled = [probe for probe in config["study"]["probes"] if shuffles_labels(config, probe)]
     asked = (ranked["metric"] == RECALLS[lost]) & ~ranked["probe"].isin(shuffled)
-    table = standing(ranked[asked & ranked["mean"].notna()])
+    table = ranked[asked & ranked["mean"].notna()]
     own = table[table["screen"] == train]
     own = own[own["budget"] == own.groupby("probe")["budget"].transform("max")]
     judged = bool((own["draws"] >= FEWEST_DRAWS).any())
