@@ -76,8 +76,11 @@ def rank(pairs: pd.DataFrame, scores: pd.DataFrame, replicates: pd.DataFrame) ->
     `pairs` is what `compare_encoders` found for the same scores and replicates. Columns: those of
     `CELL`, encoder, mean with its interval low to high, difference and p to the highest mean, and
     verdict: `best` for the highest mean if it is better than each other one, `tie` for it and for
-    those that it cannot be told from otherwise, `worse` for the rest. draws is their number; where
-    they are fewer than 5 the verdict is "no verdict: 1 draw", and nobody's p is to be believed.
+    those that it cannot be told from otherwise, `worse` for the rest. `best` and
+    `not_distinguished` say the same as booleans: the encoder is the one best, and the encoder is
+    among those that may be the best. draws is their number; where they are fewer than 5 the verdict
+    is "no verdict: 1 draw", nobody is best, all are not distinguished, and nobody's p is to be
+    believed.
     """
     means = scores.groupby([*CELL, "encoder"])["value"].mean()
     resampled = replicates.groupby([*CELL, "encoder", "replicate"])["value"].mean()
@@ -105,9 +108,11 @@ def rank(pairs: pd.DataFrame, scores: pd.DataFrame, replicates: pd.DataFrame) ->
         if draws[cell] < FEWEST_DRAWS:
             plural = "s" if draws[cell] > 1 else ""
             table["verdict"] = f"{NO_VERDICT}: {draws[cell]} draw{plural}"
+        table["best"] = table["verdict"] == "best"
+        table["not_distinguished"] = table["verdict"] != "worse"
         parts.append(table.assign(**dict(zip(CELL, cell, strict=True))))
-    columns = [*CELL, "encoder", "mean", "low", "high", "difference", "p", "verdict", "draws"]
-    return pd.concat(parts, ignore_index=True)[columns]
+    columns = [*CELL, "encoder", "mean", "low", "high", "difference", "p", "verdict", "best"]
+    return pd.concat(parts, ignore_index=True)[[*columns, "not_distinguished", "draws"]]
 
 
 def sentence(ranked: pd.DataFrame) -> str:
