@@ -82,11 +82,13 @@ rule fit_learning_curves:
     params:
         train=TRAIN,
         probes=JUDGED,
+        words=words,
         code=code_digest("analyses/fit_learning_curves.py"),
     shell:
         '"$HCSQC" --log {log:q} analyses/fit_learning_curves.py --scores {input.scores:q}'
         " --replicates {input.replicates:q} --config {input.config:q}"
         " --train-screen {params.train:q} --probes {params.probes:q}"
+        " --words {params.words:q}"
         " --curves {output.curves:q} --drops {output.drops:q} --figure {output.figure:q}"
         " --record {output.record:q}"
 

@@ -1,5 +1,6 @@
 """Fit how each encoder's score grows with labels, and say what the next 50 would bring."""
 
+import json
 from pathlib import Path
 
 import pandas as pd
@@ -9,7 +10,7 @@ from hcsqc.core import cli
 from hcsqc.core.files import read_checked_json
 from hcsqc.core.schema import read_table, write_csv
 from hcsqc.figures.learning_curves import plot_learning_curves
-from hcsqc.figures.words import study_words
+from hcsqc.figures.words import Words
 
 
 def main() -> None:
@@ -22,6 +23,7 @@ def main() -> None:
     parser.add_argument("--replicates", type=Path, nargs="+", required=True)
     parser.add_argument("--curves", type=Path, required=True, help="learning_curves.csv")
     parser.add_argument("--drops", type=Path, required=True, help="drops.csv")
+    parser.add_argument("--words", type=json.loads, required=True, help="JSON, for the figure")
     parser.add_argument("--figure", type=Path, required=True)
     cli.run(fit, parser.parse_args())
 
@@ -32,7 +34,7 @@ def fit(args, record) -> None:
     scores = scores[scores["probe"].isin(args.probes)]
     replicates = pd.concat([read_table(path, "replicates") for path in args.replicates])
     config = read_checked_json(args.config)["config"]
-    words = study_words(config)
+    words = Words(**args.words)
     kinds = {words.encoder(name): entry["kind"] for name, entry in config["encoders"].items()}
     evidence = (scores, replicates, args.train_screen)
     curves = learning_curves(*evidence)

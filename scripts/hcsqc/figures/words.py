@@ -152,7 +152,7 @@ def joined(names: Sequence[str]) -> str:
     comma = "; " if any(", " in re.sub(r"\(.*?\)", "", name) for name in names) else ", "
     if len(names) < 2:
         return "".join(names)
-    last = "; and " if comma == "; " and len(names) > 2 else " and "
+    last = "; and " if comma == "; " else " and "
     return comma.join(names[:-1]) + last + names[-1]
 
 

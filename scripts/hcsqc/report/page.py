@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
-
 from markupsafe import Markup
 
 from hcsqc.core.config import describe_data, shuffles_labels

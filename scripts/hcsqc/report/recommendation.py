@@ -72,7 +72,7 @@ def recommend(
     train = config["study"]["train"]
     shuffled = [probe for probe in config["study"]["probes"] if shuffles_labels(config, probe)]
     asked = (ranked["metric"] == RECALLS[lost]) & ~ranked["probe"].isin(shuffled)
-    table = ranked[asked & ranked["mean"].notna()]
+    table = ranked[asked & ranked["mean"].notna()].reset_index(drop=True)
     own = table[table["screen"] == train]
     own = own[own["budget"] == own.groupby("probe")["budget"].transform("max")]
     judged = bool((own["draws"] >= FEWEST_DRAWS).any())
@@ -234,7 +234,7 @@ def _what_it_costs(found: Recommendation) -> str:
         )
     if row["pretraining_seconds"] > 0:
         parts.append(
-            f"{duration(row['pretraining_seconds'])} of pretraining, once, on "
+            f"{duration(row['pretraining_seconds'])} of one-time pretraining on "
             f"{row['pretraining_device']}"
         )
     unknown = "" if len(parts) > 1 else "; no computing time is on record"
