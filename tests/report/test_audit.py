@@ -182,11 +182,11 @@ def test_the_page_shows_ours_with_interval_cost_and_reasons():
     text = Reader(page(config)).text
     assert text.count("paper (other data), BBBC022") == 3
     assert text.count("paper (other data), BBBC021") == 1
-    assert "simclr 350 90.62 89.63 90.30 88.0 86.1 to 89.9" in text
-    assert "knn BBBC022 12.3 s cpu" in text
-    assert "vgg16 350 96.09 95.94 95.38 not run: no hub here" in text
+    assert "SimCLR, 5 epochs 350 90.62 89.63 90.30 88.0 86.1 to 89.9" in text
+    assert "kNN BBBC022 12.3 s cpu" in text
+    assert "ImageNet VGG16 350 96.09 95.94 95.38 not run: no hub here" in text
     unpriced = Reader(page(config, costs=costs(config).iloc[:0])).text
-    assert "knn BBBC022 not recorded" in unpriced
+    assert "kNN BBBC022 not recorded" in unpriced
 
 
 def test_too_few_draws_are_said_and_no_interval_shown():

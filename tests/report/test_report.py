@@ -39,7 +39,7 @@ from hcsqc.report.page import (
 )
 from hcsqc.report.recommendation import as_json, cautions, recommend, sentences
 from hcsqc.report.tables import metrics_table
-from tests.conftest import ROOT
+from tests.conftest import CHROMIUM, ROOT, in_browser
 from tests.report.test_tables import make, replicates_of
 
 CONFIG = yaml.safe_load((ROOT / "config.yaml").read_text())
@@ -497,3 +497,45 @@ def test_other_metrics_stand_at_the_largest_budget_with_their_interval():
         cells = dict(zip(OTHER_METRICS, group["lines"]["simclr"], strict=True))
         assert cells.pop("recall_at_1_percent") == ("44.0", "34.5 to 53.5")
         assert set(cells.values()) == {(None, None)}, "what was not computed has no figure"
+
+
+# In a browser.
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        launched = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield launched
+        launched.close()
+
+
+@in_browser
+@pytest.mark.parametrize("width", [400, 900, 1400])
+def test_links_open_what_is_folded_and_paper_shows_everything(width, tmp_path, chromium):
+    file = tmp_path / "index.html"
+    file.write_text(page(study(), tmp_path), encoding="utf-8")
+    opened = chromium.new_page(viewport={"width": width, "height": 800})
+    said = []
+    opened.on("console", lambda message: said.append(message.text))
+    opened.on("pageerror", lambda error: said.append(str(error)))
+    opened.goto(file.as_uri())
+    is_open = "name => document.getElementById(name).open"
+    for name, question in SECTIONS.items():
+        assert not opened.evaluate(is_open, name)
+        opened.click(f"nav >> text={question}")
+        assert opened.evaluate(is_open, name)
+    opened.goto(f"{file.as_uri()}#table-2")
+    opened.reload()
+    assert opened.is_visible("#table-2") and not opened.evaluate(is_open, "screens")
+    assert opened.evaluate("document.documentElement.scrollWidth") <= width, (
+        "the page never scrolls sideways"
+    )
+    opened.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert opened.locator("details:not([open])").count() == 0
+    opened.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert not opened.evaluate(is_open, "screens") and opened.evaluate(is_open, "labels")
+    assert said == []
+    opened.close()

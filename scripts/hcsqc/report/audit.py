@@ -10,8 +10,10 @@ from hcsqc.core.errors import InputError
 from hcsqc.core.html import render
 from hcsqc.core.ids import ProbeJob, probe_job, stage_of
 from hcsqc.core.schema import check_columns
+from hcsqc.figures.words import study_words
 from hcsqc.probes.draws import few_draws
 from hcsqc.probes.metrics import TABLE_METRICS
+from hcsqc.report.names import name_filters
 from hcsqc.report.paper_checks import paper_checks
 from hcsqc.report.paper_claims import NOT_SUPPORTED, SUPPORTED, UNDECIDED, verdicts
 from hcsqc.report.tables import PAPER_COLUMNS
@@ -144,6 +146,7 @@ def render_audit(
     judged = verdicts(config, ranking, drops)
     return render(
         TEMPLATE,
+        name_filters(study_words(config), config),
         study=config["study"],
         data=describe_data(config),
         groups=layout_cells(found),

@@ -1,6 +1,7 @@
 """What each encoder finds of each artefact, as the cells of a heat map in a page."""
 
 from collections.abc import Iterable
+from itertools import product
 
 import pandas as pd
 
@@ -8,20 +9,24 @@ from hcsqc.analyses.dose_response import ALL, AT_FALSE_ALARMS, is_missed
 from hcsqc.figures.heat_colours import colours
 
 
-def heat_maps(table: pd.DataFrame, first: Iterable[str] = ()) -> list[dict]:
+def heat_maps(
+    table: pd.DataFrame, probes: Iterable[str] = (), screens: Iterable[str] = ()
+) -> list[dict]:
     """Return a heat map per probe and screen: artefacts, and rows of cells by encoder.
 
-    `table` has the columns of `dose_response.detection`, encoder and probe; probes in `first` come
-    first. A cell has percent (found at 5% false alarms, whole), low and high (its 95% interval, or
-    None), crops, missed (whether less than half is found, by its interval), background and colour
-    (of the text, as CSS); it is None where the encoder has no such crops.
+    `table` has the columns of `dose_response.detection`, encoder and probe; `probes` and `screens`
+    are those that come first. A cell has percent (found at 5% false alarms, whole), low and high
+    (its 95% interval, or None), crops, missed (whether less than half is found, by its interval),
+    background and colour (of the text, as CSS); it is None where the encoder has no such crops.
     """
     rows = table[(table["threshold"] == AT_FALSE_ALARMS) & (table["strength"] == ALL)]
     rows = rows.assign(missed=is_missed(rows))
-    order = [*first, *rows["probe"].unique()]
+    orders = ((probes, "probe"), (screens, "screen"))
+    order = [dict.fromkeys([*first, *rows[name].unique()]) for first, name in orders]
     maps = []
-    for probe in dict.fromkeys(order):
-        for screen, own in rows[rows["probe"] == probe].groupby("screen", sort=False):
+    for probe, screen in product(*order):
+        own = rows[(rows["probe"] == probe) & (rows["screen"] == screen)]
+        if len(own):
             artefacts = sorted(own["artefact"].unique())
             lines = {
                 encoder: _cells(of_encoder, artefacts)

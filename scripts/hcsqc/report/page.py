@@ -1,12 +1,11 @@
 """The study's report: what to use, and behind it the data, the results and what to believe."""
 
 import base64
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
-from markupsafe import Markup
 
 from hcsqc.core.config import describe_data, shuffles_labels
 from hcsqc.core.html import render
@@ -16,6 +15,7 @@ from hcsqc.probes.draws import FEWEST_DRAWS_OF_A_MEAN, few_draws
 from hcsqc.probes.metrics import TABLE_METRICS
 from hcsqc.report.costs import duration
 from hcsqc.report.heat_map import heat_maps
+from hcsqc.report.names import name_filters
 
 DATA_FILES = ("page.html",)
 TEMPLATE = Path(__file__).with_name(DATA_FILES[0])
@@ -93,11 +93,7 @@ def render_report(
     shuffled = [probe for probe in config["study"]["probes"] if shuffles_labels(config, probe)]
     return render(
         TEMPLATE,
-        {
-            "encoder": named(words.encoder, config["encoders"]),
-            "probe": named(words.probe, config["probes"]),
-            "duration": duration,
-        },
+        name_filters(words, config) | {"duration": duration},
         study=config["study"],
         data=describe_data(config),
         changed=[row for row in changed if not row[0].startswith(("screens.", "study.name"))],
@@ -112,7 +108,9 @@ def render_report(
         sections=SECTIONS,
         kinds=KIND_WORDS,
         gains=gains(evidence.curves),
-        heat_maps=heat_maps(evidence.detection, [evidence.advice["probe"]]),
+        heat_maps=heat_maps(
+            evidence.detection, [evidence.advice["probe"]], [config["study"]["train"]]
+        ),
         causes=[text.partition(": ")[::2] for text in evidence.causes],
         unseen=unseen(evidence.unseen),
         selections=selections(evidence.selections),
@@ -131,18 +129,6 @@ def render_report(
         draws_of_a_mean=FEWEST_DRAWS_OF_A_MEAN,
         figure_titles=FIGURE_TITLES,
     )
-
-
-def named(of: Callable[[str], str], catalogue: Mapping) -> Callable[[str], Markup | str]:
-    """Return a filter that writes a name in words, with the machine's name as its title."""
-
-    def filtered(name: str) -> Markup | str:
-        text = of(name)
-        if text == name or name not in catalogue:
-            return text
-        return Markup('<span title="{}">{}</span>').format(name, text)
-
-    return filtered
 
 
 def answers(advice: Mapping, words: Words) -> dict[str, str]:
