@@ -253,13 +253,17 @@ def test_as_json_it_holds_no_number_that_json_lacks():
 def test_the_figure_has_a_row_per_encoder_and_shades_the_choice(tmp_path, monkeypatch):
     kept = []
     monkeypatch.setattr("hcsqc.figures.ranking.save_figure", lambda figure, _: kept.append(figure))
-    found, _ = said(ranking({"vgg16": 0.93, "image_quality": 0.91, "simclr": 0.4}, ["vgg16"]))
+    there = ranking({"vgg16": 0.5, "image_quality": 0.6, "simclr": 0.7}, screen="there")
+    here = ranking({"vgg16": 0.93, "image_quality": 0.91, "simclr": 0.4}, ["vgg16"])
+    found, _ = said(pd.concat([here, there]))
     plot_recommendation(found.options, {"vgg16": "VGG"}, "title", 0.05, tmp_path / "f.png")
     left, right = kept[0].axes
     ticks = [tick.get_text() for tick in left.get_yticklabels()]
     assert ticks == ["VGG", "image_quality", "simclr"]
     points = [line for line in left.lines if line.get_marker() == "o"]
     assert [line.get_xdata()[0] for line in points] == pytest.approx([93, 91, 40])
+    (elsewhere,) = [line for line in left.lines if line.get_marker() == "D"]
+    assert elsewhere.get_xdata().tolist() == pytest.approx([50, 60, 70])
     filled = [line.get_markerfacecolor() != "white" for line in points]
     assert filled == [True, False, False]
     assert [bar.get_width() for bar in right.patches[:3]] == [20, 0.8, 4]

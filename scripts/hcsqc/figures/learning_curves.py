@@ -14,7 +14,7 @@ from hcsqc.figures.words import KIND_WORDS
 REACH = 1.5
 PANELS_PER_ROW = 2
 PUSHES = 500  # enough for twenty names in one place
-NAME_STEP = 0.06  # between names at the right, share of the axis' height
+NAME_STEP = 0.042  # of a line of a name at the right, share of the axis' height
 
 
 def plot_learning_curves(
@@ -82,7 +82,9 @@ def _name_lines(axis, ends: Mapping[str, tuple[float, float, str]]) -> None:
     bottom, top = axis.get_ylim()
     names = sorted(ends, key=lambda name: ends[name][0])
     wanted = np.array([(ends[name][0] - bottom) / (top - bottom) for name in names])
-    for name, height in zip(names, spread(wanted, NAME_STEP), strict=True):
+    lines = np.array([wrapped(name).count("\n") + 1.2 for name in names])
+    steps = NAME_STEP * (lines[:-1] + lines[1:]) / 2
+    for name, height in zip(names, spread(wanted, steps), strict=True):
         score, budget, colour = ends[name]
         axis.annotate(
             wrapped(name),
@@ -103,11 +105,14 @@ def _name_lines(axis, ends: Mapping[str, tuple[float, float, str]]) -> None:
         )
 
 
-def spread(heights: np.ndarray, step: float) -> np.ndarray:
-    """Return rising heights of which those closer than `step` are pushed apart, alike both ways."""
+def spread(heights: np.ndarray, steps: np.ndarray | float) -> np.ndarray:
+    """Return rising heights of which those closer than `steps` are pushed apart, alike both ways.
+
+    `steps` is one for each neighbouring pair, or the same for all.
+    """
     moved = np.array(heights, float)
     for _ in range(PUSHES):
-        overlap = np.maximum(step - np.diff(moved), 0) / 2
+        overlap = np.maximum(steps - np.diff(moved), 0) / 2
         moved[:-1] -= overlap
         moved[1:] += overlap
     return moved

@@ -13,6 +13,8 @@ from hcsqc.figures.style import METRIC_NAME, plt, save_figure, wrapped
 ALIKE_STYLE = {"color": "black", "markerfacecolor": "black"}
 WORSE_STYLE = {"color": "0.45", "markerfacecolor": "white"}
 RECOMMENDED_COLOUR = "#d9e8f6"
+ELSEWHERE_STYLE = {"linestyle": "", "marker": "D", "markersize": 6, "color": "#b35900"}
+ELSEWHERE_STYLE |= {"markerfacecolor": "none", "label": "on screens that it was not trained on"}
 ROW_HEIGHT = 0.36  # inches for an encoder of one or two lines
 
 
@@ -54,6 +56,7 @@ def plot_recommendation(
 
     `options` are those of `recommendation.Recommendation`, `names` the encoders' words, `title`
     says under which classifier and budget; at most the share `lost` of good cells is lost.
+    Diamonds are means over the other screens.
     """
     if not len(options):
         figure, axis = plt.subplots(figsize=(5, 1.5), layout="constrained")
@@ -66,7 +69,7 @@ def plot_recommendation(
     figure, axes = plt.subplots(
         1,
         2 if timed else 1,
-        figsize=(9.5 if timed else 7, ROW_HEIGHT * len(rows) + 1.6),
+        figsize=(9.5 if timed else 7, ROW_HEIGHT * len(rows) + 1.8),
         squeeze=False,
         sharey=True,
         width_ratios=[2, 1] if timed else None,
@@ -78,6 +81,9 @@ def plot_recommendation(
         f"aberrant cells found (%) where at most {lost:.0%} of the good cells are lost;"
         "\nline: 95% interval"
     )
+    more = [plt.Rectangle((0, 0), 1, 1, color=RECOMMENDED_COLOUR, label="recommended")]
+    if rows["elsewhere"].notna().any():
+        more += left.plot(100 * rows["elsewhere"], rows.index, **ELSEWHERE_STYLE)
     if timed:
         right = axes[0, 1]
         right.barh(rows.index, rows["seconds"], height=0.5, color="0.55", edgecolor="black")
@@ -92,9 +98,7 @@ def plot_recommendation(
         for place in rows.index[rows["recommended"]]:
             axis.axhspan(place - 0.45, place + 0.45, color=RECOMMENDED_COLOUR, zorder=0)
     figure.suptitle(title, fontsize=11)
-    _explain_fill(
-        figure, plt.Rectangle((0, 0), 1, 1, color=RECOMMENDED_COLOUR, label="recommended")
-    )
+    _explain_fill(figure, *more)
     save_figure(figure, path)
 
 
@@ -118,5 +122,5 @@ def _explain_fill(figure, *more) -> None:
         )
     ]
     figure.legend(
-        handles=[*handles, *more], loc="outside lower center", ncols=3, fontsize=9, frameon=False
+        handles=[*handles, *more], loc="outside lower center", ncols=2, fontsize=9, frameon=False
     )

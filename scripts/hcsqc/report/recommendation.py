@@ -30,13 +30,14 @@ class Recommendation:
     """What the study recommends, and the rows that it rests on.
 
     `options` are the encoders under the recommended classifier and budget, best recall first:
-    encoder, kind, mean, low, high (recalls, as fractions), best, not_distinguished, recommended,
-    and the columns of `costs.encoder_costs`. `classifiers` has for each classifier its encoder of
-    the highest recall: probe, budget, encoder, mean, low, high, alike (encoders that cannot be
-    distinguished from it). `budgets` has for each smaller budget of the recommended encoder mean,
-    difference (of recall, to the recommended budget) with its interval low to high. `elsewhere` has
-    for the other screens screen, mean, low, high of the recommended encoder, and encoder and
-    highest, those of the encoder with the highest recall there.
+    encoder, kind, mean, low, high (recalls, as fractions), elsewhere (the mean recall on the other
+    screens), best, not_distinguished, recommended, and the columns of `costs.encoder_costs`.
+    `classifiers` has for each classifier its encoder of the highest recall: probe, budget, encoder,
+    mean, low, high, alike (encoders that cannot be distinguished from it). `budgets` has for each
+    smaller budget of the recommended encoder mean, difference (of recall, to the recommended
+    budget) with its interval low to high. `elsewhere` has for the other screens screen, mean, low,
+    high of the recommended encoder, and encoder and highest, those of the encoder with the highest
+    recall there.
     """
 
     judged: bool
@@ -83,10 +84,12 @@ def recommend(
     classifiers = _best_of_each_classifier(own)
     probe, budget = classifiers.loc[0, ["probe", "budget"]]
     options = own[own["probe"] == probe].sort_values("mean", ascending=False, kind="stable")
+    same = table[(table["probe"] == probe) & (table["budget"] == budget)]
+    others = same[same["screen"] != train].groupby("encoder")["mean"].mean()
     kinds = {name: entry["kind"] for name, entry in config["encoders"].items()}
-    options = options.assign(kind=options["encoder"].map(kinds)).merge(
-        costs, on="encoder", how="left"
-    )
+    options = options.assign(
+        kind=options["encoder"].map(kinds), elsewhere=options["encoder"].map(others)
+    ).merge(costs, on="encoder", how="left")
     encoder = _cheapest(options) if judged else options["encoder"].iloc[0]
     options["recommended"] = options["encoder"] == encoder
     return Recommendation(
@@ -102,7 +105,7 @@ def recommend(
             *(rows[_of(rows, encoder, probe, train, lost)] for rows in (scores, replicates)),
             int(budget),
         ),
-        _elsewhere(table[(table["probe"] == probe) & (table["budget"] == budget)], encoder, train),
+        _elsewhere(same, encoder, train),
     )
 
 
