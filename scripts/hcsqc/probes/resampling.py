@@ -1,4 +1,4 @@
-"""How sure a score is: the bootstrap over wells and draws, shared by all encoders.
+"""How sure a score is: the bootstrap over wells and draws, and scores without one well.
 
 Crops of one well are alike, and draws share their labels, so neither crops nor draws are
 independent. A replicate resamples the wells once for all draws, and the draws; every encoder, probe
@@ -54,6 +54,27 @@ def bootstrap_scores(
     return pd.concat(parts, ignore_index=True).dropna(subset="value")
 
 
+def scores_without_wells(predictions: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
+    """Return draw, screen, metric, well and value: each draw's score without one of its test wells.
+
+    `predictions` are those of one encoder, probe and budget; a well is `plate/well`. Where a score
+    is not defined without a well, its value is nan.
+    """
+    parts = []
+    for (draw, screen), own in predictions.groupby(["draw", "screen"]):
+        wells, place = np.unique(wells_of(own["crop_id"]), return_inverse=True)
+        weights = 1.0 - np.eye(len(wells))[place]
+        crops = Weighted(
+            (own["label"] == "abnormal").to_numpy(int), own["score"].to_numpy(), weights
+        )
+        for metric in metrics:
+            part = pd.DataFrame({"well": wells, "value": METRICS[metric](crops)})
+            parts.append(part.assign(draw=draw, screen=screen, metric=metric))
+    if not parts:
+        return pd.DataFrame(columns=["well", "value", "draw", "screen", "metric"])
+    return pd.concat(parts, ignore_index=True)
+
+
 def interval(replicates: np.ndarray, n_wells: int) -> tuple[np.ndarray, np.ndarray]:
     """Return an expanded 95% percentile interval: wider where wells are few (Hesterberg 2015, 5.3).
 
@@ -69,17 +90,8 @@ def interval(replicates: np.ndarray, n_wells: int) -> tuple[np.ndarray, np.ndarr
     return low, high
 
 
-def p_value(difference: np.ndarray | float, replicates: np.ndarray, n_wells: int) -> np.ndarray:
-    """Return the two-sided p of differences being nought, by Student's t over the wells.
-
-    `replicates` are those of each difference, along the last axis; their standard deviation,
-    corrected for the number of wells, is its standard error.
-    """
-    difference = np.asarray(difference, float)
-    if n_wells < 2:
-        return np.ones(difference.shape)
-    error = replicates.std(axis=-1) * np.sqrt(n_wells / (n_wells - 1))
-    ratio = np.full(difference.shape, np.inf)
-    np.divide(np.abs(difference), error, out=ratio, where=error > 0)
-    ratio[(error == 0) & (difference == 0)] = 0
-    return 2 * t.sf(ratio, n_wells - 1)
+def p_value(difference: np.ndarray, variance: np.ndarray, freedom: np.ndarray) -> np.ndarray:
+    """Return the two-sided p of differences being nought, by Student's t; 1 if nothing is known."""
+    ratio = np.where(difference == 0, 0.0, np.inf)
+    np.divide(np.abs(difference), np.sqrt(variance), out=ratio, where=variance > 0)
+    return np.where(np.isnan(variance), 1, 2 * t.sf(ratio, freedom))
