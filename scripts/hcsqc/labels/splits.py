@@ -1,8 +1,9 @@
 """Draws: divisions of the labelled crops, by well, into a test set and a ranked training list.
 
-Wells take turns to be tested (`test_sets`). The test set of a draw is the same for every encoder, probe and budget, and a budget takes the
-first labels of the training list, so budgets nest. With fewer labels than test set and smallest
-budget need, draws are the folds of a repeated cross-validation by well.
+Wells take turns to be tested (`test_sets`). The test set of a draw is the same for every encoder,
+probe and budget, and a budget takes the first labels of the training list, so budgets nest. With
+fewer labels than test set and smallest budget need, draws are the folds of a repeated
+cross-validation by well.
 """
 
 from collections.abc import Sequence
@@ -43,9 +44,9 @@ def split_labels(
     Held out: the evaluation wells take turns to test, as many in a draw as hold enough
     random-chosen labels of each class, and more while the labels of all other wells, which train,
     are enough for the `largest` budget. Within a draw no well is on both sides, the counts of each
-    class are exact, and artefacts and fields are tested evenly. Where labels do not carry that and
-    the `smallest` budget, cross-validation: in five draws each evaluation well is tested once, with all
-    its random-chosen labels.
+    class are exact, and artefacts and fields are tested evenly. Where the labels are too few for
+    that and for the `smallest` budget, cross-validation: in five draws each evaluation well is
+    tested once, with all its random-chosen labels.
     Raises InputError if the labels do not carry that either.
     """
     labels = labels.sort_values("crop_id", ignore_index=True)

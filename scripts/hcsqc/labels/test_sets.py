@@ -43,6 +43,7 @@ class TestSets:
         }
         self.visits = np.zeros(len(self.places), int)
         self.tested = np.zeros(len(own), int)
+        self.owed = np.zeros(len(self.kinds))
 
     def wells(
         self, counts: Mapping[str, int], kept: Mapping[str, int], rng: np.random.Generator
@@ -89,8 +90,8 @@ class TestSets:
     ) -> np.ndarray:
         """Return the row numbers of the labels to test: `counts` of each class, or all there are.
 
-        Artefacts have their usual shares; within them the fields with the fewest test labels come
-        first, then the labels tested least so far.
+        Artefacts have their usual shares, over the draws together if they are rare; within them the
+        fields with the fewest test labels come first, then the labels tested least so far.
         """
         inside = np.isin(self.places[self.place], list(wells))
         luck = rng.permutation(len(self.rows))
@@ -99,7 +100,7 @@ class TestSets:
         for label, count in counts.items():
             own = self.targets == label
             usual = np.bincount(self.kind[own], minlength=len(self.kinds))
-            wanted = count * usual / max(usual.sum(), 1)
+            wanted = count * usual / max(usual.sum(), 1) + np.where(usual, self.owed, 0)
             left = np.flatnonzero(own & inside)
             for _ in range(min(count, len(left))):
                 best = np.lexsort(
@@ -115,6 +116,8 @@ class TestSets:
                 in_field[self.field[row]] += 1
                 left = np.delete(left, best)
                 chosen.append(int(row))
+            # A rare artefact, of which each draw would test less than half a crop, has its turn.
+            self.owed[usual > 0] = wanted[usual > 0].clip(-1, 1)
         self.tested[chosen] += 1
         return self.rows[chosen]
 

@@ -26,8 +26,9 @@ def bootstrap_scores(
     """
     parts = []
     for screen, rows in predictions.groupby("screen"):
-        wells = pd.Index(sorted(set(wells_of(rows["crop_id"]))))
-        draws = np.sort(rows["draw"].unique())
+        wells, well, targets, scores = _arrays(rows)
+        places = rows.groupby("draw").indices
+        draws = sorted(places)
         rng = np.random.default_rng(seed)
         well_counts = rng.multinomial(len(wells), np.full(len(wells), 1 / len(wells)), replicates)
         well_counts = np.ascontiguousarray(well_counts.T, float)  # wells x replicates
@@ -35,10 +36,8 @@ def bootstrap_scores(
         sums = {metric: np.zeros(replicates) for metric in metrics}
         used = {metric: np.zeros(replicates) for metric in metrics}
         for place, draw in enumerate(draws):
-            own = rows[rows["draw"] == draw]
-            targets = (own["label"] == "abnormal").to_numpy(int)
-            weights = well_counts[wells.get_indexer(wells_of(own["crop_id"]))]
-            crops = Weighted(targets, own["score"].to_numpy(), weights)
+            own = places[draw]
+            crops = Weighted(targets[own], scores[own], well_counts[well[own]])
             for metric in metrics:
                 values = METRICS[metric](crops)
                 counts = np.where(np.isnan(values), 0, draw_counts[:, place])
@@ -60,19 +59,31 @@ def scores_without_wells(predictions: pd.DataFrame, metrics: Sequence[str]) -> p
     `predictions` are those of one encoder, probe and budget; a well is `plate/well`. Where a score
     is not defined without a well, its value is nan.
     """
+    names, well, targets, scores = _arrays(predictions)
     parts = []
-    for (draw, screen), own in predictions.groupby(["draw", "screen"]):
-        wells, place = np.unique(wells_of(own["crop_id"]), return_inverse=True)
-        weights = 1.0 - np.eye(len(wells))[place]
-        crops = Weighted(
-            (own["label"] == "abnormal").to_numpy(int), own["score"].to_numpy(), weights
-        )
-        for metric in metrics:
-            part = pd.DataFrame({"well": wells, "value": METRICS[metric](crops)})
-            parts.append(part.assign(draw=draw, screen=screen, metric=metric))
-    if not parts:
-        return pd.DataFrame(columns=["well", "value", "draw", "screen", "metric"])
-    return pd.concat(parts, ignore_index=True)
+    for (draw, screen), rows in predictions.groupby(["draw", "screen"]).indices.items():
+        wells, place = np.unique(well[rows], return_inverse=True)
+        crops = Weighted(targets[rows], scores[rows], 1.0 - np.eye(len(wells))[place])
+        parts += [(draw, screen, metric, wells, METRICS[metric](crops)) for metric in metrics]
+    counts = [len(wells) for *_, wells, _ in parts]
+    draws, screens, told, wells, values = zip(*parts, strict=True) if parts else [()] * 5
+    return pd.DataFrame(
+        {
+            "draw": np.repeat(np.array(draws, int), counts),
+            "screen": np.repeat(np.array(screens, object), counts),
+            "metric": np.repeat(np.array(told, object), counts),
+            "well": names[np.concatenate([np.array([], int), *wells])],
+            "value": np.concatenate([np.array([]), *values]),
+        }
+    )
+
+
+def _arrays(rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Return the wells in order, and of each row its well's number, target and score."""
+    crop, crops = pd.factorize(rows["crop_id"])
+    wells, well = np.unique(wells_of(crops), return_inverse=True)
+    targets = (rows["label"] == "abnormal").to_numpy(int)
+    return wells.astype(object), well[crop], targets, rows["score"].to_numpy(float)
 
 
 def interval(replicates: np.ndarray, n_wells: int) -> tuple[np.ndarray, np.ndarray]:
