@@ -10,6 +10,8 @@ share wells, crops and training labels as in a study. There are as many wells th
 - best excluded: the best encoder, or of equal ones the first, is called worse (5% are promised)
 - false winner: one of several equal encoders, or not the best one, is called best (5% are promised)
 - winner: the best encoder is called best
+- still tied: encoders, of eight or --encoders, that are not distinguished from a winner by 6.7
+  points, itself included, on average
 - 17 points: two encoders so far apart are distinguished, among all pairs
 - coverage: of the 95% intervals of differences (of equal encoders), and of means
 
@@ -115,6 +117,7 @@ def summary(way: str, wells: int, draws: int, rates: pd.DataFrame, means: dict) 
         "false winner": rates.loc["equal", "named"],
         "winner, 3 points": rates.loc[three, "winner"],
         "winner, 6.7 points": rates.loc[seven, "winner"],
+        "still tied": rates.loc[seven, "tied"] / 100,
         "17 points": rates.loc["two 17 points apart", "apart"],
         "coverage of differences": rates.loc["equal", "differences"],
         "coverage of means": rates["means"].mean(),
@@ -263,6 +266,7 @@ def verdict(means: np.ndarray, worse: np.ndarray, p: np.ndarray, inside: np.ndar
     return {
         "excluded": worse[0],
         "named": named,
+        "tied": (~worse).sum(),
         "winner": named and not worse[0],
         "apart": p[0] < ALPHA and means[0] > means[1],
         "differences": inside.mean(),

@@ -8,7 +8,7 @@ from hcsqc.analyses.ranking import CELL, compare_encoders, rank
 from hcsqc.core import cli
 from hcsqc.core.schema import read_table, write_csv
 from hcsqc.figures.ranking import plot_ranking
-from hcsqc.labels.splits import training_overlap
+from hcsqc.labels.splits import training_overlaps
 from hcsqc.probes.metrics import LOWER_IS_BETTER
 
 
@@ -38,8 +38,7 @@ def compare(args, record) -> None:
         )
     )
     splits = read_table(args.splits, "splits")
-    overlaps = {budget: training_overlap(splits, budget) for budget in set(scores["budget"])}
-    pairs = compare_encoders(scores, left_out, overlaps)
+    pairs = compare_encoders(scores, left_out, training_overlaps(splits, set(scores["budget"])))
     ranked = rank(pairs, scores, replicates)
     for table, path in ((pairs, args.pairs), (ranked, args.ranking)):
         write_csv(table, path, "%.6g")

@@ -16,7 +16,7 @@ from hcsqc.labels.splits import (
     largest_budget,
     split_labels,
     training_crops,
-    training_overlap,
+    training_overlaps,
 )
 from hcsqc.labels.test_sets import CHOICE, composition
 
@@ -253,9 +253,8 @@ def test_draws_overlap_by_the_training_labels_that_they_share():
         + [(1, "train", kind, f"c{n}{kind}", n) for n in (1, 2) for kind in ("normal", "abnormal")],
         columns=["draw", "part", "label", "crop_id", "rank"],
     )
-    assert training_overlap(splits, 4) == 0.5
-    assert training_overlap(splits, 2) == 0
-    assert training_overlap(splits[splits["draw"] == 0], 4) == 0
+    assert training_overlaps(splits, [4, 2]) == {4: 0.5, 2: 0}
+    assert training_overlaps(splits[splits["draw"] == 0], [4]) == {4: 0}
 
 
 # Fewer labels than test set and budgets need.

@@ -6,7 +6,7 @@ fewer labels than test set and smallest budget need, draws are the folds of a re
 cross-validation by well.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import combinations
 
 import numpy as np
@@ -105,12 +105,15 @@ def training_crops(splits: pd.DataFrame, draw: int, budget: int) -> pd.DataFrame
     ).sort_values("rank")
 
 
-def training_overlap(splits: pd.DataFrame, budget: int) -> float:
-    """Return the share of a budget's training labels that two draws have in common, on average."""
+def training_overlaps(splits: pd.DataFrame, budgets: Iterable[int]) -> dict[int, float]:
+    """Return by budget the share of training labels that two draws have in common, on average."""
     draws = sorted(set(splits["draw"]))
-    chosen = [set(training_crops(splits, draw, budget)["crop_id"]) for draw in draws]
-    shares = [len(one & two) / max(len(one), 1) for one, two in combinations(chosen, 2)]
-    return float(np.mean(shares)) if shares else 0.0
+    found = {}
+    for budget in budgets:
+        chosen = [set(training_crops(splits, draw, budget)["crop_id"]) for draw in draws]
+        shares = [len(one & two) / max(len(one), 1) for one, two in combinations(chosen, 2)]
+        found[int(budget)] = float(np.mean(shares)) if shares else 0.0
+    return found
 
 
 def _held_out(labels, test_sets, smallest, largest, test_crops, draw, seed) -> pd.DataFrame:
