@@ -33,9 +33,10 @@ class TestSets:
         self.places, self.place = np.unique(own["place"].to_numpy(str), return_inverse=True)
         self.field = np.unique(fields_of(own["crop_id"]), return_inverse=True)[1]
         self.kinds, self.kind = np.unique(kinds(own).to_numpy(str), return_inverse=True)
-        self.in_place = _counted(self.place, self.kind, len(self.places), len(self.kinds))
+        self.in_place = np.zeros((len(self.places), len(self.kinds)))
+        np.add.at(self.in_place, (self.place, self.kind), 1)
         self.of_class = {
-            label: _counted(self.place[self.targets == label], None, len(self.places), 1)[:, 0]
+            label: np.bincount(self.place[self.targets == label], minlength=len(self.places))
             for label in LABELS
         }
         self.outside = {
@@ -127,12 +128,6 @@ def kinds(labels: pd.DataFrame) -> pd.Series:
     artefact = labels["artefact"] if "artefact" in labels else pd.Series(None, labels.index)
     named = artefact.astype(object).where(artefact.notna(), UNNAMED)
     return named.where(labels["label"] != NORMAL, NORMAL)
-
-
-def _counted(rows: np.ndarray, columns: np.ndarray | None, height: int, width: int) -> np.ndarray:
-    counts = np.zeros((height, width), int)
-    np.add.at(counts, (rows, 0 if columns is None else columns), 1)
-    return counts
 
 
 def composition(splits: pd.DataFrame, labels: pd.DataFrame) -> pd.DataFrame:
