@@ -12,6 +12,7 @@ include: "functions/analyses.smk"
 
 SCORES = [f"{STUDY}/scores/{encoder}/seed{seed}.parquet" for encoder, seed in ENCODER_SEEDS]
 REPLICATES = [f"{STUDY}/replicates/{encoder}/seed{seed}.parquet" for encoder, seed in ENCODER_SEEDS]
+LEFT_OUT = [f"{STUDY}/left_out/{encoder}/seed{seed}.parquet" for encoder, seed in ENCODER_SEEDS]
 JUDGED_JOBS = [job for encoder, seed in ENCODER_SEEDS for job in probe_jobs(encoder, seed, JUDGED)]
 UNSEEN = [f"{STUDY}/analyses/unseen/{encoder}/seed{seed}.csv" for encoder, seed in ENCODER_SEEDS]
 SELECTIONS = [
@@ -25,6 +26,8 @@ rule rank_encoders:
     input:
         scores=SCORES,
         replicates=REPLICATES,
+        left_out=LEFT_OUT,
+        splits=f"{STUDY}/splits/{TRAIN}.parquet",
     output:
         pairs=f"{STUDY}/tables/pairs.csv",
         ranking=report(
@@ -50,6 +53,7 @@ rule rank_encoders:
         code=code_digest("analyses/rank_encoders.py"),
     shell:
         '"$HCSQC" --log {log:q} analyses/rank_encoders.py --scores {input.scores:q} --replicates {input.replicates:q}'
+        " --left-out {input.left_out:q} --splits {input.splits:q}"
         " --train-screen {params.train:q} --probes {params.probes:q} --pairs {output.pairs:q}"
         " --ranking {output.ranking:q} --words {params.words:q} --figure {output.figure:q}"
         " --record {output.record:q}"

@@ -189,8 +189,9 @@ rule make_audit:
     """Set the paper's figures and claims beside ours, and check the paper's own arithmetic."""
     input:
         tables=TABLES,
-        pairs=f"{STUDY}/tables/pairs.csv",
-        drops=f"{STUDY}/tables/drops.csv",
+        scores=SCORES,
+        left_out=LEFT_OUT,
+        splits=f"{STUDY}/splits/{TRAIN}.parquet",
         records=[PROBE_RECORD.format(**job) for job in JUDGED_JOBS],
         config=f"{STUDY}/config.json",
     output:
@@ -204,8 +205,8 @@ rule make_audit:
     params:
         code=code_digest("report/make_audit.py"),
     shell:
-        '"$HCSQC" --log {log:q} report/make_audit.py --tables {input.tables:q} --ranking {input.pairs:q}'
-        " --drops {input.drops:q} --records {input.records:q} --config {input.config:q}"
+        '"$HCSQC" --log {log:q} report/make_audit.py --tables {input.tables:q} --scores {input.scores:q}'
+        " --left-out {input.left_out:q} --splits {input.splits:q} --records {input.records:q} --config {input.config:q}"
         " --output {output.page:q} --record {output.record:q}"
 
 

@@ -109,8 +109,9 @@ def about(**provenance) -> dict:
 
 def ranked(table: pd.DataFrame) -> pd.DataFrame:
     """Return the ranking of encoders whose differences are certain."""
-    replicates = replicates_of(table)
-    return rank(compare_encoders(table, replicates), table, replicates)
+    wells = pd.DataFrame({"well": [f"p/B{place:02d}" for place in range(2, 8)]})
+    pairs = compare_encoders(table, table.merge(wells, how="cross"), {})
+    return rank(pairs, table, replicates_of(table))
 
 
 def with_recall(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:

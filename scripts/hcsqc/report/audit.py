@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from hcsqc.analyses.contrasts import PairedScores
 from hcsqc.core.config import describe_data, shuffles_labels
 from hcsqc.core.errors import InputError
 from hcsqc.core.html import render
@@ -134,16 +135,16 @@ def render_audit(
     config: Mapping,
     paper: pd.DataFrame,
     tables: Mapping[int, pd.DataFrame],
-    ranking: pd.DataFrame,
-    drops: pd.DataFrame,
+    scores: PairedScores,
     costs: pd.DataFrame,
 ) -> str:
     """Return the audit as one HTML page; all text is escaped.
 
-    The tables are those of `cells` and `verdicts`. Raises InputError for a column that is missing.
+    The tables are those of `cells`, `scores` what `verdicts` takes. Raises InputError for a column
+    that is missing.
     """
     found = cells(paper, tables, costs, config)
-    judged = verdicts(config, ranking, drops)
+    judged = verdicts(config, scores)
     return render(
         TEMPLATE,
         name_filters(study_words(config), config),
