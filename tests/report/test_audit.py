@@ -216,7 +216,8 @@ def test_nothing_is_fetched_and_every_tag_is_closed():
 def test_text_from_outside_is_escaped(where):
     config, given = study(), {}
     if where == "encoder":
-        config["encoders"][EVIL] = config["encoders"].pop("swav")
+        config["encoders"].pop("swav")
+        config["encoders"][EVIL] = {"kind": "transfer", "features": "own_{screen}.parquet"}
         config["study"]["encoders"] = [EVIL if name == "swav" else name for name in MEANS]
         given = {
             "tables": tables(study()),
