@@ -122,20 +122,19 @@ def rank(pairs: pd.DataFrame, scores: pd.DataFrame, replicates: pd.DataFrame) ->
     believed.
     """
     means = scores.groupby([*CELL, "encoder"])["value"].mean()
-    resampled = replicates.groupby([*CELL, "encoder", "replicate"])["value"].mean()
+    keys = [*CELL, "replicate", "encoder"]
+    resampled = replicates.groupby(keys)["value"].mean().unstack("encoder")
     wells = replicates.groupby(CELL)["n_wells"].first()
     draws = scores.groupby(CELL)["draw"].nunique()
     compared = dict(tuple(pairs.groupby(CELL, sort=False)))
     parts = []
     for cell, own in resampled.groupby(level=CELL, sort=False):
-        names = own.index.unique("encoder")
+        # A replicate in which a metric is not defined for one encoder is left out for all.
+        own = own.dropna(axis=1, how="all").dropna()
+        names = own.columns
         table = means.loc[cell].reindex(names).sort_values(ascending=False, kind="stable")
         table = table.rename("mean").rename_axis("encoder").reset_index()
-        bounds = {
-            name: interval(one.to_numpy(), wells[cell])
-            for name, one in own.groupby(level="encoder", sort=False)
-        }
-        table["low"], table["high"] = np.transpose([bounds[name] for name in table["encoder"]])
+        table["low"], table["high"] = interval(own[table["encoder"]].to_numpy().T, wells[cell])
         best = table["encoder"].iloc[0]
         own_pairs = compared.get(cell, pairs.head(0))  # an encoder alone is in no pair
         to_best = own_pairs[own_pairs["other"] == best].set_index("encoder")
