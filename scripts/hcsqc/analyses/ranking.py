@@ -1,6 +1,6 @@
 """Which encoders are best, and which are not distinguished from the best with these labels."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
@@ -153,41 +153,3 @@ def rank(pairs: pd.DataFrame, scores: pd.DataFrame, replicates: pd.DataFrame) ->
         parts.append(table.assign(**dict(zip(CELL, cell, strict=True))))
     columns = [*CELL, "encoder", "mean", "low", "high", "difference", "p", "verdict", "best"]
     return pd.concat(parts, ignore_index=True)[[*columns, "not_distinguished", "draws"]]
-
-
-def sentence(ranked: pd.DataFrame) -> str:
-    """Return what the ranking of one probe, budget, screen and metric says."""
-    best = ranked["encoder"].iloc[0]
-    if ranked["verdict"].iloc[0].startswith(NO_VERDICT):
-        return f"{ranked['verdict'].iloc[0].capitalize()}, and one needs {FEWEST_DRAWS}."
-    tied = ranked.loc[ranked["verdict"] == "tie", "encoder"].tolist()[1:]
-    if len(ranked) == 1:
-        return f"{best} is the only encoder."
-    if not tied:
-        return f"{best} is best."
-    if len(tied) == len(ranked) - 1:
-        return f"A tie of all: {best} has the highest mean, but no encoder can be told from it."
-    return (
-        f"A tie: {best} has the highest mean, but these labels do not tell it from "
-        f"{', '.join(tied)}."
-    )
-
-
-def groups(pairs: pd.DataFrame, order: Sequence[str]) -> list[list[str]]:
-    """Return the largest runs of encoders, in `order`, of which no two can be told apart.
-
-    `pairs` are those of one probe, budget, screen and metric; the runs are the bars of a
-    critical-difference diagram (Demsar 2006).
-    """
-    different = pairs[pairs["p"] < ALPHA]
-    apart = set(zip(different["encoder"], different["other"], strict=True))
-    runs: list[list[str]] = []
-    for start in range(len(order)):
-        run = [order[start]]
-        for name in order[start + 1 :]:
-            if any((member, name) in apart for member in run):
-                break
-            run.append(name)
-        if len(run) > 1 and not any(set(run) <= set(other) for other in runs):
-            runs.append(run)
-    return runs
