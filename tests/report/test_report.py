@@ -28,6 +28,7 @@ from hcsqc.report.page import (
     SECTIONS,
     Evidence,
     against_control,
+    answers,
     describe_data,
     failed_fields,
     gains,
@@ -232,6 +233,22 @@ def test_the_page_begins_with_what_to_use_and_folds_the_rest_by_question(tmp_pat
         assert f'<details id="{name}">' in html
     assert "Which encoder? ImageNet ResNet18: alone at the top" in text
     assert html.count("<details open") == 0
+
+
+def test_the_questions_have_short_answers():
+    config = study()
+    advised = advice(config, scores(config))
+    cells = [{"percent": 90}, None, {"percent": 40}]
+    artefacts = {"blur": 9, "dead": 9, "noise": 9}
+    lines = {"resnet18": cells}
+    maps = [{"probe": "knn", "artefacts": artefacts, "lines": lines}]
+    found = answers(advised, study_words(config), maps)
+    assert found["artefacts"] == "noise the most: 40% are found"
+    assert found["labels"] == "350 labels; with 25 recall changes by +0 points"
+    assert found["screens"] == "other: it finds 90%"
+    assert answers(advised, study_words(config), [])["artefacts"] == ""
+    unknown = answers(advised | {"encoder": None}, study_words(config), maps)
+    assert unknown == dict.fromkeys(SECTIONS, "")
 
 
 def test_names_are_in_words_with_the_machines_name_beside(tmp_path):

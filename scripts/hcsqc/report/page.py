@@ -91,6 +91,7 @@ def render_report(
     """
     words = study_words(config)
     shuffled = [probe for probe in config["study"]["probes"] if shuffles_labels(config, probe)]
+    maps = heat_maps(evidence.detection, [evidence.advice["probe"]], [config["study"]["train"]])
     return render(
         TEMPLATE,
         name_filters(words, config) | {"duration": duration},
@@ -104,13 +105,11 @@ def render_report(
         other_metrics=other_metrics(evidence.metrics),
         other_metric_names=OTHER_METRICS,
         advice=evidence.advice,
-        answers=answers(evidence.advice, words),
+        answers=answers(evidence.advice, words, maps),
         sections=SECTIONS,
         kinds=KIND_WORDS,
         gains=gains(evidence.curves),
-        heat_maps=heat_maps(
-            evidence.detection, [evidence.advice["probe"]], [config["study"]["train"]]
-        ),
+        heat_maps=maps,
         causes=[text.partition(": ")[::2] for text in evidence.causes],
         unseen=unseen(evidence.unseen),
         selections=selections(evidence.selections),
@@ -131,8 +130,11 @@ def render_report(
     )
 
 
-def answers(advice: Mapping, words: Words) -> dict[str, str]:
-    """Return a short answer to each question that a recommendation answers, by its section."""
+def answers(advice: Mapping, words: Words, maps: Sequence[Mapping]) -> dict[str, str]:
+    """Return a short answer to each question that a recommendation answers, by its section.
+
+    `maps` are heat maps, that of the recommended probe on the training screen first.
+    """
     if advice["encoder"] is None:
         return dict.fromkeys(SECTIONS, "")
     alike = sum(row["not_distinguished"] and not row["recommended"] for row in advice["options"])
@@ -148,6 +150,17 @@ def answers(advice: Mapping, words: Words) -> dict[str, str]:
         row = advice["budgets"][0]
         change = round(100 * row["difference"])
         found["labels"] += f"; with {row['budget']} recall changes by {change:+d} points"
+    own = [one for one in maps if one["probe"] == advice["probe"]]
+    first = own[0] if own else {"artefacts": {}, "lines": {}}
+    cells = first["lines"].get(advice["encoder"], [])
+    shares = [
+        (cell["percent"], name)
+        for name, cell in zip(first["artefacts"], cells, strict=False)
+        if cell
+    ]
+    if shares:
+        percent, name = min(shares)
+        found["artefacts"] = f"{name} the most: {percent}% are found"
     if advice["elsewhere"]:
         found["screens"] = "; ".join(
             f"{row['screen']}: it finds {100 * row['mean']:.0f}%" for row in advice["elsewhere"]
