@@ -288,7 +288,7 @@ rule report_shift:
         "../envs/core.yaml"
     params:
         screens=LABELLED,
-        words=words,
+        words=encoder_words,
         code=code_digest("analyses/report_shift.py"),
     shell:
         '"$HCSQC" --log {log:q} analyses/report_shift.py --scores {input.scores:q}'

@@ -6,6 +6,7 @@ A stage's own input functions are in `functions/`.
 import os
 import sys
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 
 import yaml
@@ -79,13 +80,18 @@ JUDGED = [
 ]
 PREDICTIONS = f"{STUDY}/predictions/{{encoder}}/seed{{seed}}/{{probe}}/budget{{budget}}.parquet"
 PROBE_RECORD = f"{STUDY}/runs/probes/{{encoder}}/seed{{seed}}/{{probe}}/budget{{budget}}/run.json"
-# For figures; a function, because Snakemake would take braces in a plain value for wildcards.
-WORDS = study_words(config).text
+# Functions, because Snakemake would take braces in a plain value for wildcards.
+WORDS = study_words(config)
 
 
 def words(wildcards):
-    """Return the names of encoders and probes in words."""
-    return WORDS
+    """Return the names of encoders and probes in words, for a figure of both."""
+    return WORDS.text
+
+
+def encoder_words(wildcards):
+    """Return the names of encoders in words, for a figure that one more probe does not change."""
+    return replace(WORDS, probes={}).text
 
 
 TABLES = [f"{STUDY}/tables/table{number}.csv" for number in (1, 2, 3)]

@@ -147,7 +147,7 @@ rule plot_epochs:
     conda:
         "../envs/core.yaml"
     params:
-        words=words,
+        words=encoder_words,
         code=code_digest("report/plot_epochs.py"),
     shell:
         '"$HCSQC" --log {log:q} report/plot_epochs.py --scores {input.scores:q}'
