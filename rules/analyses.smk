@@ -12,6 +12,7 @@ include: "functions/analyses.smk"
 
 SCORES = [f"{STUDY}/scores/{encoder}/seed{seed}.parquet" for encoder, seed in ENCODER_SEEDS]
 REPLICATES = [f"{STUDY}/replicates/{encoder}/seed{seed}.parquet" for encoder, seed in ENCODER_SEEDS]
+LEFT_OUT = [f"{STUDY}/left_out/{encoder}/seed{seed}.parquet" for encoder, seed in ENCODER_SEEDS]
 JUDGED_JOBS = [job for encoder, seed in ENCODER_SEEDS for job in probe_jobs(encoder, seed, JUDGED)]
 UNSEEN = [f"{STUDY}/analyses/unseen/{encoder}/seed{seed}.csv" for encoder, seed in ENCODER_SEEDS]
 SELECTIONS = [
@@ -25,6 +26,8 @@ rule rank_encoders:
     input:
         scores=SCORES,
         replicates=REPLICATES,
+        left_out=LEFT_OUT,
+        splits=f"{STUDY}/splits/{TRAIN}.parquet",
     output:
         pairs=f"{STUDY}/tables/pairs.csv",
         ranking=report(
@@ -46,11 +49,13 @@ rule rank_encoders:
     params:
         train=TRAIN,
         probes=JUDGED,
+        words=words,
         code=code_digest("analyses/rank_encoders.py"),
     shell:
         '"$HCSQC" --log {log:q} analyses/rank_encoders.py --scores {input.scores:q} --replicates {input.replicates:q}'
+        " --left-out {input.left_out:q} --splits {input.splits:q}"
         " --train-screen {params.train:q} --probes {params.probes:q} --pairs {output.pairs:q}"
-        " --ranking {output.ranking:q} --figure {output.figure:q}"
+        " --ranking {output.ranking:q} --words {params.words:q} --figure {output.figure:q}"
         " --record {output.record:q}"
 
 
@@ -81,11 +86,13 @@ rule fit_learning_curves:
     params:
         train=TRAIN,
         probes=JUDGED,
+        words=words,
         code=code_digest("analyses/fit_learning_curves.py"),
     shell:
         '"$HCSQC" --log {log:q} analyses/fit_learning_curves.py --scores {input.scores:q}'
         " --replicates {input.replicates:q} --config {input.config:q}"
         " --train-screen {params.train:q} --probes {params.probes:q}"
+        " --words {params.words:q}"
         " --curves {output.curves:q} --drops {output.drops:q} --figure {output.figure:q}"
         " --record {output.record:q}"
 
@@ -101,7 +108,6 @@ rule tabulate_dose_response:
             category="Tables",
             caption="../docs/captions/dose_response.rst",
         ),
-        misses=f"{STUDY}/tables/misses.txt",
         figure=report(
             f"{STUDY}/figures/dose_response.png",
             category="Figures",
@@ -116,12 +122,13 @@ rule tabulate_dose_response:
     params:
         train=TRAIN,
         replicates=config["evaluation"]["replicates"],
+        words=words,
         code=code_digest("analyses/tabulate_dose_response.py"),
     shell:
         '"$HCSQC" --log {log:q} analyses/tabulate_dose_response.py --predictions {input.predictions:q}'
         " --labels {input.labels:q} --train-screen {params.train:q}"
         " --replicates {params.replicates} --seed 0 --output {output.table:q}"
-        " --misses {output.misses:q} --figure {output.figure:q}"
+        " --words {params.words:q} --figure {output.figure:q}"
         " --record {output.record:q}"
 
 
@@ -281,9 +288,10 @@ rule report_shift:
         "../envs/core.yaml"
     params:
         screens=LABELLED,
+        words=encoder_words,
         code=code_digest("analyses/report_shift.py"),
     shell:
         '"$HCSQC" --log {log:q} analyses/report_shift.py --scores {input.scores:q}'
-        " --predictions {input.predictions:q} --screens {params.screens:q}"
+        " --predictions {input.predictions:q} --screens {params.screens:q} --words {params.words:q}"
         " --table {output.table:q} --causes {output.causes:q} --diagnosis {output.diagnosis:q}"
         " --histograms {output.histograms:q} --record {output.record:q}"

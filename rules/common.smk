@@ -6,6 +6,7 @@ A stage's own input functions are in `functions/`.
 import os
 import sys
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 
 import yaml
@@ -28,6 +29,7 @@ from hcsqc.core import config as settings
 from hcsqc.core.cli import flags
 from hcsqc.core.digest import code_digest
 from hcsqc.core.errors import InputError
+from hcsqc.figures.words import study_words
 
 # No `configfile:`, which Snakemake looks for in the folder where it runs, and leaves out of a
 # module that is given a config.
@@ -78,6 +80,20 @@ JUDGED = [
 ]
 PREDICTIONS = f"{STUDY}/predictions/{{encoder}}/seed{{seed}}/{{probe}}/budget{{budget}}.parquet"
 PROBE_RECORD = f"{STUDY}/runs/probes/{{encoder}}/seed{{seed}}/{{probe}}/budget{{budget}}/run.json"
+# Functions, because Snakemake would take braces in a plain value for wildcards.
+WORDS = study_words(config)
+
+
+def words(wildcards):
+    """Return the names of encoders and probes in words, for a figure of both."""
+    return WORDS.text
+
+
+def encoder_words(wildcards):
+    """Return the names of encoders in words, for a figure that one more probe does not change."""
+    return replace(WORDS, probes={}).text
+
+
 TABLES = [f"{STUDY}/tables/table{number}.csv" for number in (1, 2, 3)]
 METRICS = f"{STUDY}/tables/metrics.csv"
 

@@ -1,11 +1,18 @@
 """Labels and draws.
 
 in   nuclei of every plate; label files, or the truth of a simulated or derived screen
-out  labels/{screen}.parquet, .random.parquet, .disagreements.csv; splits/{screen}.parquet
+out  labels/{screen}.parquet, .random.parquet, .disagreements.csv; splits/{screen}.parquet, .composition.csv
 """
 
 
 include: "functions/labels.smk"
+
+
+ALL_BUDGETS = [
+    budget
+    for probe in config["study"]["probes"]
+    for budget in settings.probe_budgets(config, probe)
+]
 
 
 rule label_screen:
@@ -53,6 +60,7 @@ rule split_labels:
         labels=f"{STUDY}/labels/{{screen}}.parquet",
     output:
         splits=f"{STUDY}/splits/{{screen}}.parquet",
+        composition=f"{STUDY}/splits/{{screen}}.composition.csv",
         record=f"{STUDY}/runs/splits/{{screen}}/run.json",
     log:
         f"{STUDY}/logs/splits/{{screen}}.log",
@@ -65,12 +73,10 @@ rule split_labels:
         wells=lambda wc: screen_entry(wc)["evaluation_wells"],
         settings=flags(
             {
-                # The largest does not matter: the tables mark budgets with too few labels.
-                "smallest": min(
-                    budget
-                    for probe in config["study"]["probes"]
-                    for budget in settings.probe_budgets(config, probe)
-                ),
+                # Labels must be enough for the smallest; budgets that they are too few for are marked
+                # in the tables.
+                "smallest": min(ALL_BUDGETS),
+                "largest": max(ALL_BUDGETS),
                 "test_crops": config["study"]["test_crops"],
                 "draws": max(
                     settings.probe_draws(config, probe) for probe in config["study"]["probes"]
@@ -81,4 +87,5 @@ rule split_labels:
     shell:
         '"$HCSQC" --log {log:q} labels/split_labels.py --labels {input.labels:q}'
         " --evaluation-wells {params.wells:q} {params.settings}"
-        " --output {output.splits:q} --record {output.record:q}"
+        " --output {output.splits:q} --composition {output.composition:q}"
+        " --record {output.record:q}"

@@ -2,7 +2,7 @@
 
 in   features (frozen probes) or encoder and crops (fine-tuning); splits; labels of the shift screens
 out  predictions/{encoder}/seed{seed}/{probe}/budget{budget}.parquet,
-     scores/{encoder}/seed{seed}.parquet, replicates/{encoder}/seed{seed}.parquet
+     {scores,replicates,left_out}/{encoder}/seed{seed}.parquet
 """
 
 
@@ -125,6 +125,7 @@ rule score_predictions:
     output:
         scores=f"{STUDY}/scores/{{encoder}}/seed{{seed}}.parquet",
         replicates=f"{STUDY}/replicates/{{encoder}}/seed{{seed}}.parquet",
+        left_out=f"{STUDY}/left_out/{{encoder}}/seed{{seed}}.parquet",
         record=f"{STUDY}/runs/scores/{{encoder}}/seed{{seed}}/run.json",
     log:
         f"{STUDY}/logs/scores/{{encoder}}/seed{{seed}}.log",
@@ -140,4 +141,5 @@ rule score_predictions:
         '"$HCSQC" --log {log:q} probes/score_predictions.py --predictions {input.predictions:q}'
         " --encoder {wildcards.encoder:q} --seed {wildcards.seed}"
         " --replicates {params.replicates} --output {output.scores:q}"
-        " --output-replicates {output.replicates:q} --record {output.record:q}"
+        " --output-replicates {output.replicates:q} --output-left-out {output.left_out:q}"
+        " --record {output.record:q}"

@@ -12,6 +12,7 @@ FIGURES = {
     **{f"crops_{screen}": f"{STUDY}/figures/crops_{screen}.png" for screen in LABELLED},
     "budget": f"{STUDY}/figures/score_against_budget.png",
     "shift": f"{STUDY}/figures/shift.png",
+    "recommendation": f"{STUDY}/figures/recommendation.png",
     "ranking": f"{STUDY}/figures/ranking.png",
     "learning_curves": f"{STUDY}/figures/learning_curves.png",
     "dose_response": f"{STUDY}/figures/dose_response.png",
@@ -23,6 +24,17 @@ PRETRAINED = [(encoder, seed) for encoder, seed in ENCODER_SEEDS if encoder in e
 COURSES = [f"{STUDY}/figures/pretraining/{encoder}/seed{seed}.png" for encoder, seed in PRETRAINED]
 if PRETRAINED:
     FIGURES["epochs"] = f"{STUDY}/figures/knn_along_epochs.png"
+
+# Records that say what the encoders cost: their features of the training screen, and pretraining.
+COSTS = [
+    f"{STUDY}/runs/features/{encoder}/seed{seed}/{TRAIN}/run.json"
+    for encoder, seed in ENCODER_SEEDS
+    if encoder in EMBEDDING
+] + [
+    f"{STUDY}/runs/pretrain/{encoder}/seed{seed}/run.json"
+    for encoder in encoders_of("ssl")
+    for seed in (config["study"]["seeds"] if encoder in SEEDED else [0])
+]
 
 
 rule save_config:
@@ -108,10 +120,11 @@ rule plot_scores:
         "../envs/core.yaml"
     params:
         probes=JUDGED,
+        words=words,
         code=code_digest("report/plot_scores.py"),
     shell:
         '"$HCSQC" --log {log:q} report/plot_scores.py --tables {input.tables:q} --probes {params.probes:q}'
-        " --budget-figure {output.budget:q} --shift-figure {output.shift:q}"
+        " --words {params.words:q} --budget-figure {output.budget:q} --shift-figure {output.shift:q}"
         " --record {output.record:q}"
 
 
@@ -134,18 +147,51 @@ rule plot_epochs:
     conda:
         "../envs/core.yaml"
     params:
+        words=encoder_words,
         code=code_digest("report/plot_epochs.py"),
     shell:
         '"$HCSQC" --log {log:q} report/plot_epochs.py --scores {input.scores:q}'
-        " --output {output.figure:q} --record {output.record:q}"
+        " --words {params.words:q} --output {output.figure:q} --record {output.record:q}"
+
+
+rule recommend:
+    """Say which encoder to use, with which classifier and how many labels, and what that costs."""
+    input:
+        ranking=f"{STUDY}/tables/ranking.csv",
+        scores=SCORES,
+        replicates=REPLICATES,
+        costs=COSTS,
+        encoders=[about_encoder(encoder, seed) for encoder, seed in ENCODER_SEEDS],
+        config=f"{STUDY}/config.json",
+    output:
+        recommendation=f"{STUDY}/tables/recommendation.json",
+        figure=report(
+            FIGURES["recommendation"],
+            category="Figures",
+            caption="../docs/captions/recommendation.rst",
+        ),
+        record=f"{STUDY}/runs/recommendation/run.json",
+    log:
+        f"{STUDY}/logs/recommendation.log",
+    localrule: True
+    conda:
+        "../envs/core.yaml"
+    params:
+        code=code_digest("report/recommend.py"),
+    shell:
+        '"$HCSQC" --log {log:q} report/recommend.py --ranking {input.ranking:q} --scores {input.scores:q}'
+        " --replicates {input.replicates:q} --costs {input.costs:q} --encoders {input.encoders:q}"
+        " --config {input.config:q} --output {output.recommendation:q} --figure {output.figure:q}"
+        " --record {output.record:q}"
 
 
 rule make_audit:
     """Set the paper's figures and claims beside ours, and check the paper's own arithmetic."""
     input:
         tables=TABLES,
-        pairs=f"{STUDY}/tables/pairs.csv",
-        drops=f"{STUDY}/tables/drops.csv",
+        scores=SCORES,
+        left_out=LEFT_OUT,
+        splits=f"{STUDY}/splits/{TRAIN}.parquet",
         records=[PROBE_RECORD.format(**job) for job in JUDGED_JOBS],
         config=f"{STUDY}/config.json",
     output:
@@ -159,8 +205,8 @@ rule make_audit:
     params:
         code=code_digest("report/make_audit.py"),
     shell:
-        '"$HCSQC" --log {log:q} report/make_audit.py --tables {input.tables:q} --ranking {input.pairs:q}'
-        " --drops {input.drops:q} --records {input.records:q} --config {input.config:q}"
+        '"$HCSQC" --log {log:q} report/make_audit.py --tables {input.tables:q} --scores {input.scores:q}'
+        " --left-out {input.left_out:q} --splits {input.splits:q} --records {input.records:q} --config {input.config:q}"
         " --output {output.page:q} --record {output.record:q}"
 
 
@@ -169,9 +215,9 @@ rule make_report:
     input:
         tables=TABLES,
         metrics=METRICS,
-        ranking=f"{STUDY}/tables/ranking.csv",
+        recommendation=f"{STUDY}/tables/recommendation.json",
         curves=f"{STUDY}/tables/learning_curves.csv",
-        misses=f"{STUDY}/tables/misses.txt",
+        detection=f"{STUDY}/tables/dose_response.csv",
         causes=f"{STUDY}/tables/shift_causes.csv" if TEST else [],
         unseen=UNSEEN,
         selections=[path.replace(".csv", ".to_random.csv") for path in SELECTIONS],
@@ -193,8 +239,8 @@ rule make_report:
         code=code_digest("report/make_report.py"),
     shell:
         '"$HCSQC" --log {log:q} report/make_report.py --tables {input.tables:q} --metrics {input.metrics:q}'
-        " --ranking {input.ranking:q}"
-        " --curves {input.curves:q} --misses {input.misses:q} --causes {input.causes:q}"
+        " --recommendation {input.recommendation:q}"
+        " --curves {input.curves:q} --detection {input.detection:q} --causes {input.causes:q}"
         " --unseen {input.unseen:q} --selections {input.selections:q} --splits {input.splits:q}"
         " --figures {input.figures:q}"
         " --labels {input.labels:q} --summaries {input.summaries:q} --encoders {input.encoders:q}"

@@ -1,19 +1,19 @@
-"""A study with figures made up: its scores, tables, comparisons, drops and costs, for tests."""
+"""A study with figures made up: its scores, tables and costs, for tests."""
 
 import copy
 import json
+from collections.abc import Collection
 from functools import cache
-from itertools import permutations
+from itertools import product
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import yaml
 
-from hcsqc.core.config import probe_budgets
+from hcsqc.analyses.contrasts import PairedScores
+from hcsqc.core.config import probe_budgets, probe_draws
 from hcsqc.probes.metrics import TABLE_METRICS
 from hcsqc.report.audit import COST_COLUMNS
-from hcsqc.report.paper_claims import DROP_COLUMNS, RANKING_COLUMNS
 from hcsqc.report.tables import make_tables
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -73,43 +73,37 @@ def _tables(saved: str, enough_draws: bool) -> dict[int, pd.DataFrame]:
     return make_tables(scored, pd.concat(parts, ignore_index=True), config)
 
 
-def ranking(config: dict, means=lambda encoder, **cell: MEANS[encoder], p=0.001) -> pd.DataFrame:
-    """Return all comparisons of a study, each with the same p."""
-    rows = []
-    for probe in config["study"]["probes"]:
-        for budget in probe_budgets(config, probe):
-            for screen in [config["study"]["train"], *config["study"]["test"]]:
-                cell = {"probe": probe, "budget": budget, "screen": screen}
-                for encoder, other in permutations(config["study"]["encoders"], 2):
-                    difference = means(encoder, **cell) - means(other, **cell)
-                    rows.append(
-                        {
-                            **cell,
-                            "metric": "f1",
-                            "encoder": encoder,
-                            "other": other,
-                            "difference": difference,
-                            "low": difference - 0.001,
-                            "high": difference + 0.001,
-                            "p": p,
-                        }
-                    )
-    return pd.DataFrame(rows, columns=RANKING_COLUMNS)
+def paired_tables(
+    config: dict,
+    means=lambda encoder, **cell: MEANS[encoder],
+    drop=lambda encoder: 0.1,
+    unsure: Collection[str] = (),
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return F1 scores and those without a well, in six wells and at most five draws.
 
-
-def drops(config: dict, low: float = 0.05, high: float = 0.15, **own) -> pd.DataFrame:
-    """Return the drop of each encoder and probe, with one interval but for those named."""
+    An encoder loses `drop` from the largest budget to the smallest; the draws of those that are
+    `unsure` lie 40 points to either side.
+    """
     rows = []
-    for probe in config["study"]["probes"]:
+    for probe, encoder in product(config["study"]["probes"], config["study"]["encoders"]):
         budgets = probe_budgets(config, probe)
-        if len(budgets) < 2:
-            continue
-        for encoder in config["study"]["encoders"]:
-            bounds = own.get(encoder, (low, high))
-            rows.append(
-                (encoder, probe, min(budgets), max(budgets), float(np.mean(bounds)), *bounds)
-            )
-    return pd.DataFrame(rows, columns=DROP_COLUMNS)
+        for budget in budgets:
+            lost = drop(encoder) * (max(budgets) - budget) / max(max(budgets) - min(budgets), 1)
+            for screen in [config["study"]["train"], *config["study"]["test"]]:
+                mean = means(encoder, probe=probe, budget=budget, screen=screen) - lost
+                for draw in range(min(5, probe_draws(config, probe))):
+                    value = mean + (0.4 * (-1) ** draw if encoder in unsure else 0)
+                    row = (encoder, 0, probe, budget, draw, screen, "f1", value, 130)
+                    rows.append(row)
+    names = ["encoder", "seed", "probe", "budget", "draw", "screen", "metric", "value", "n_test"]
+    made = pd.DataFrame(rows, columns=names)
+    wells = pd.DataFrame({"well": [f"p/B{place:02d}" for place in range(2, 8)]})
+    return made, made.drop(columns="n_test").merge(wells, how="cross")
+
+
+def paired(config: dict, *given, **changes) -> PairedScores:
+    """Return `paired_tables` as `PairedScores`, of draws that share no training labels."""
+    return PairedScores(*paired_tables(config, *given, **changes), {})
 
 
 def costs(config: dict) -> pd.DataFrame:

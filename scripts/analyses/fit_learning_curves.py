@@ -1,5 +1,6 @@
 """Fit how each encoder's score grows with labels, and say what the next 50 would bring."""
 
+import json
 from pathlib import Path
 
 import pandas as pd
@@ -9,6 +10,7 @@ from hcsqc.core import cli
 from hcsqc.core.files import read_checked_json
 from hcsqc.core.schema import read_table, write_csv
 from hcsqc.figures.learning_curves import plot_learning_curves
+from hcsqc.figures.words import Words
 
 
 def main() -> None:
@@ -21,6 +23,7 @@ def main() -> None:
     parser.add_argument("--replicates", type=Path, nargs="+", required=True)
     parser.add_argument("--curves", type=Path, required=True, help="learning_curves.csv")
     parser.add_argument("--drops", type=Path, required=True, help="drops.csv")
+    parser.add_argument("--words", type=json.loads, required=True, help="JSON, for the figure")
     parser.add_argument("--figure", type=Path, required=True)
     cli.run(fit, parser.parse_args())
 
@@ -31,12 +34,13 @@ def fit(args, record) -> None:
     scores = scores[scores["probe"].isin(args.probes)]
     replicates = pd.concat([read_table(path, "replicates") for path in args.replicates])
     config = read_checked_json(args.config)["config"]
-    kinds = {name: entry["kind"] for name, entry in config["encoders"].items()}
+    words = Words(**args.words)
+    kinds = {words.encoder(name): entry["kind"] for name, entry in config["encoders"].items()}
     evidence = (scores, replicates, args.train_screen)
     curves = learning_curves(*evidence)
     for table, path in ((curves, args.curves), (drops(*evidence), args.drops)):
         write_csv(table, path, "%.6g")
-    plot_learning_curves(points(*evidence), curves, kinds, args.figure)
+    plot_learning_curves(words.table(points(*evidence)), words.table(curves), kinds, args.figure)
     record.metrics = {"curves": int(curves["reason"].isna().sum()), "without": len(curves)}
     record.metrics["without"] -= record.metrics["curves"]
 

@@ -1,5 +1,6 @@
 """Say what causes the loss on other screens, and draw it for every encoder."""
 
+import json
 from pathlib import Path
 
 import pandas as pd
@@ -9,6 +10,7 @@ from hcsqc.core import cli
 from hcsqc.core.parquet import read_parquet
 from hcsqc.core.schema import write_csv
 from hcsqc.figures.shift import plot_diagnosis, plot_score_histograms
+from hcsqc.figures.words import Words
 from hcsqc.probes.task import largest_predictions
 
 
@@ -24,6 +26,7 @@ def main() -> None:
         help="of one probe: {encoder}/seed{n}/{probe}/budget{n}.parquet; the largest counts",
     )
     parser.add_argument("--screens", nargs="+", required=True, help="trained on, then the others")
+    parser.add_argument("--words", type=json.loads, required=True, help="JSON, for the figures")
     parser.add_argument("--table", type=Path, required=True)
     parser.add_argument("--causes", type=Path, required=True)
     parser.add_argument("--diagnosis", type=Path, required=True)
@@ -51,8 +54,9 @@ def report(args, record) -> None:
         write_csv(rows, path, "%.6g")
     found = largest_predictions(args.predictions)
     predictions = pd.concat([rows.assign(encoder=encoder) for (encoder, _), rows in found.items()])
-    plot_diagnosis(scores, args.diagnosis)
-    plot_score_histograms(predictions, args.screens, args.histograms)
+    words = Words(**args.words)
+    plot_diagnosis(words.table(scores), args.diagnosis)
+    plot_score_histograms(words.table(predictions), args.screens, args.histograms)
 
 
 if __name__ == "__main__":

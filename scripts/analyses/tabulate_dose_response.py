@@ -1,14 +1,15 @@
 """Tabulate which artefacts each encoder detects, by kind and strength."""
 
+import json
 from pathlib import Path
 
 import pandas as pd
 
-from hcsqc.analyses.dose_response import AT_FALSE_ALARMS, COLUMNS, detection, misses
+from hcsqc.analyses.dose_response import AT_FALSE_ALARMS, COLUMNS, detection
 from hcsqc.core import cli
-from hcsqc.core.files import atomic
 from hcsqc.core.schema import read_table, write_csv
 from hcsqc.figures.dose_response import plot_dose_response
+from hcsqc.figures.words import Words
 from hcsqc.probes.task import largest_predictions
 
 PATHS = "{encoder}/seed{n}/{probe}/budget{n}.parquet files; the largest budget counts"
@@ -23,7 +24,7 @@ def main() -> None:
     parser.add_argument("--replicates", type=int, required=True, help="resamples of the wells")
     parser.add_argument("--seed", type=int, required=True, help="of the resamples")
     parser.add_argument("--output", type=Path, required=True, help="dose_response.csv")
-    parser.add_argument("--misses", type=Path, required=True, help="text, a sentence a line")
+    parser.add_argument("--words", type=json.loads, required=True, help="JSON, for the figure")
     parser.add_argument("--figure", type=Path, required=True)
     cli.run(tabulate, parser.parse_args())
 
@@ -38,12 +39,9 @@ def tabulate(args, record) -> None:
     columns = ["encoder", "probe", *COLUMNS]
     table = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
     write_csv(table[columns], args.output, "%.6g")
-    sentences = misses(table)
-    with atomic(args.misses) as temporary:
-        temporary.write_text("".join(f"{sentence}\n" for sentence in sentences), encoding="utf-8")
     shown = (table["threshold"] == AT_FALSE_ALARMS) & (table["screen"] == args.train_screen)
-    plot_dose_response(table[shown], args.figure)
-    record.metrics = {"rows": len(table), "sentences": len(sentences)}
+    plot_dose_response(Words(**args.words).table(table[shown]), args.figure)
+    record.metrics = {"rows": len(table)}
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from hcsqc.core import cli
 from hcsqc.core.files import read_checked_json
 from hcsqc.core.ids import names_of
 from hcsqc.figures.pretraining import plot_course
+from hcsqc.figures.words import pretraining_words
 from hcsqc.pretraining import checkpoint_folder
 
 
@@ -27,7 +28,9 @@ def plot(args, record) -> None:
     """Draw the curves of the record that the arguments name."""
     pretraining = read_checked_json(args.pretraining)
     names = names_of(pretraining["key"])
-    title = f"{names['encoder']}, seed{names['seed']}"
+    settings = pretraining["parameters"]
+    title = pretraining_words(settings["method"], settings["epochs"])
+    title = f"{title}, seed {names['seed']} ({names['encoder']})"
     plot_course(pd.DataFrame(pretraining["curves"]), title, args.output)
     checkpoint_folder.remove(args.checkpoints)
 

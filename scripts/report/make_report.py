@@ -17,9 +17,9 @@ def main() -> None:
     parser = cli.parser(__doc__)
     parser.add_argument("--tables", type=Path, nargs=3, required=True, help="tables 1, 2, 3")
     parser.add_argument("--metrics", type=Path, required=True)
-    parser.add_argument("--ranking", type=Path, required=True)
+    parser.add_argument("--recommendation", type=Path, required=True)
     parser.add_argument("--curves", type=Path, required=True)
-    parser.add_argument("--misses", type=Path, required=True)
+    parser.add_argument("--detection", type=Path, required=True, help="dose_response.csv")
     parser.add_argument("--causes", type=Path, nargs="*", required=True)
     parser.add_argument("--unseen", type=Path, nargs="+", required=True)
     parser.add_argument("--selections", type=Path, nargs="+", required=True)
@@ -42,9 +42,9 @@ def report(args, record) -> None:
     evidence = Evidence(
         tables={number: pd.read_csv(path) for number, path in enumerate(args.tables, start=1)},
         metrics=pd.read_csv(args.metrics),
-        ranked=pd.read_csv(args.ranking),
+        advice=read_checked_json(args.recommendation),
         curves=pd.read_csv(args.curves),
-        misses=args.misses.read_text(encoding="utf-8").splitlines(),
+        detection=pd.read_csv(args.detection, dtype={"threshold": str}),
         causes=[text for path in args.causes for text in pd.read_csv(path)["finding"]],
         unseen=_by_encoder(args.unseen),
         selections=_by_encoder(args.selections),

@@ -16,7 +16,6 @@ from hcsqc.analyses.dose_response import (
     HALF,
     detection,
     false_alarm_threshold,
-    misses,
     strength_bins,
 )
 from hcsqc.core.errors import InputError
@@ -24,6 +23,8 @@ from hcsqc.core.schema import write_table
 from hcsqc.figures.dose_response import plot_dose_response
 from scripts.analyses import tabulate_dose_response
 
+NO_WORDS = json.dumps({"encoders": {}, "probes": {}})
+MARK = "\N{BLACK DOWN-POINTING SMALL TRIANGLE}"
 BY_STRENGTH = {"blur": {0.1: 0.2, 0.5: 0.6, 0.9: 0.95}, "debris": {0.1: 0.05, 0.5: 0.1, 0.9: 0.2}}
 
 
@@ -188,23 +189,6 @@ def described(**cells) -> pd.DataFrame:
     return pd.DataFrame(rows).assign(**about)
 
 
-def test_what_is_missed_is_said_in_words():
-    table = described(
-        blur_weak=(0.0, 0.1, 9), blur_all=(0.1, 0.3, 30), debris_weak=(0.2, 0.4, 10),
-        debris_all=(0.6, 0.8, 30), noise_unknown=(0.1, 0.2, 8), noise_all=(0.7, 0.9, 40),
-    )  # fmt: skip
-    assert misses(table) == [
-        "resnet18 with knn on s at threshold 0.5 misses blur (detected: 10% of 30 crops, at most "
-        "30%), weak debris (detected: 20% of 10 crops, at most 40%), noise of unknown strength "
-        "(detected: 10% of 8 crops, at most 20%)."
-    ]
-
-
-def test_what_may_be_found_or_rests_on_few_crops_is_not_called_missed():
-    assert misses(described(blur_all=(0.2, 0.5, 30), debris_all=(0.0, 0.1, 5))) == []
-    assert misses(described(blur_all=(0.2, np.nan, 30))) == []
-
-
 def test_the_figure_writes_every_number_into_its_cell(tmp_path, monkeypatch):
     labels = made_labels()
     table = detection(made_predictions(labels), labels, 50, 0)
@@ -218,13 +202,13 @@ def test_the_figure_writes_every_number_into_its_cell(tmp_path, monkeypatch):
     (axis,) = kept[0].axes
     inside = [text for text in axis.texts if text.get_position()[1] >= 0]
     wanted = {
-        (encoder, place): f"{100 * row.detected:.0f}" + "*" * (row.high < 0.5)
+        (encoder, place): f"{100 * row.detected:.0f}" + MARK * (row.high < 0.5)
         for encoder in (0, 1)
-        for place, row in enumerate(table.itertuples())
+        for place, row in enumerate(table[table["strength"] != "all"].itertuples())
     }
     assert {(t.get_position()[1], t.get_position()[0]): t.get_text() for t in inside} == wanted
     ticks = [tick.get_text() for tick in axis.get_xticklabels()]
-    assert ticks[:4] == ["weak\n10", "medium\n10", "strong\n10", "all\n30"]
+    assert ticks[:4] == ["weak\n10", "medium\n10", "strong\n10", "weak\n10"]
 
 
 def test_cells_of_few_crops_are_not_marked_as_missed(tmp_path, monkeypatch):
@@ -232,11 +216,11 @@ def test_cells_of_few_crops_are_not_marked_as_missed(tmp_path, monkeypatch):
     monkeypatch.setattr(
         "hcsqc.figures.dose_response.save_figure", lambda figure, path: kept.append(figure)
     )
-    table = described(blur_all=(0.0, 0.1, 5), debris_all=(0.0, 0.1, 6))
-    other = described(blur_all=(0.9, 1.0, 5)).assign(encoder="vgg16")
+    table = described(blur_weak=(0.0, 0.1, 5), debris_weak=(0.0, 0.1, 6))
+    other = described(blur_weak=(0.9, 1.0, 5)).assign(encoder="vgg16")
     plot_dose_response(pd.concat([table, other]), tmp_path / "dose.png")
     texts = [text for text in kept[0].axes[0].texts if text.get_position()[1] >= 0]
-    assert [text.get_text() for text in texts] == ["0", "0*", "90", "-"]
+    assert [text.get_text() for text in texts] == ["0", f"0{MARK}", "90", "-"]
 
 
 def test_the_script_takes_the_largest_budget_that_has_predictions(tmp_path, monkeypatch):
@@ -250,19 +234,26 @@ def test_the_script_takes_the_largest_budget_that_has_predictions(tmp_path, monk
         write_table(rows, path, "predictions")
         paths.append(str(path))
     words = "--labels labels.parquet --train-screen s --replicates 50 --seed 0 --output out.csv"
-    words += " --misses misses.txt --figure dose.png --record run.json"
+    words += " --figure dose.png --record run.json"
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(
-        sys, "argv", [tabulate_dose_response.__file__, "--predictions", *paths, *words.split()]
+        sys,
+        "argv",
+        [
+            tabulate_dose_response.__file__,
+            "--predictions",
+            *paths,
+            *words.split(),
+            "--words",
+            NO_WORDS,
+        ],
     )
     tabulate_dose_response.main()
     table = pd.read_csv("out.csv")
     assert list(table) == ["encoder", "probe", *COLUMNS]
     assert cell(table.astype({"threshold": str}), "blur", "strong")["detected"] == 1
-    sentences = (tmp_path / "misses.txt").read_text().splitlines()
-    assert len(sentences) == 2 and all("resnet18 with knn on s" in line for line in sentences)
     assert Image.open("dose.png").size[0] > 300
-    assert json.loads((tmp_path / "run.json").read_text())["metrics"]["sentences"] == 2
+    assert json.loads((tmp_path / "run.json").read_text())["metrics"]["rows"] == len(table)
 
 
 def test_without_any_predictions_the_script_writes_an_empty_table(tmp_path, monkeypatch):
@@ -272,10 +263,12 @@ def test_without_any_predictions_the_script_writes_an_empty_table(tmp_path, monk
     path.parent.mkdir(parents=True)
     write_table(made_predictions(labels).drop(columns="seed").head(0), path, "predictions")
     words = "--labels labels.parquet --train-screen s --replicates 50 --seed 0 --output out.csv"
-    words += " --misses misses.txt --figure dose.png --record run.json"
+    words += " --figure dose.png --record run.json"
     monkeypatch.chdir(tmp_path)
     script = tabulate_dose_response.__file__
-    monkeypatch.setattr(sys, "argv", [script, "--predictions", str(path), *words.split()])
+    monkeypatch.setattr(
+        sys, "argv", [script, "--predictions", str(path), *words.split(), "--words", NO_WORDS]
+    )
     tabulate_dose_response.main()
-    assert pd.read_csv("out.csv").empty and (tmp_path / "misses.txt").read_text() == ""
+    assert pd.read_csv("out.csv").empty
     assert (tmp_path / "dose.png").stat().st_size > 0

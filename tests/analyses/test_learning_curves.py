@@ -26,6 +26,7 @@ from hcsqc.figures.style import KIND_STYLE
 from hcsqc.probes.draws import FEWEST_DRAWS
 from scripts.analyses import fit_learning_curves
 
+NO_WORDS = json.dumps({"encoders": {}, "probes": {}})
 BUDGETS = [10, 25, 50, 100, 350]
 
 
@@ -250,7 +251,9 @@ def test_the_script_writes_curves_drops_and_figure(tmp_path, monkeypatch):
     words += " --curves curves.csv --drops drops.csv --figure f.png"
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(
-        sys, "argv", [fit_learning_curves.__file__, *words.split(), "--record", "run.json"]
+        sys,
+        "argv",
+        [fit_learning_curves.__file__, *words.split(), "--record", "run.json", "--words", NO_WORDS],
     )
     fit_learning_curves.main()
     curves = pd.read_csv("curves.csv")

@@ -37,7 +37,7 @@ def study(per_well=3, families=FAMILIES, seed=0):
     labels = labels.assign(
         plate="p", strength=np.nan, annotator="me", source="truth", selection="random"
     )
-    splits, _ = split_labels(labels, WELLS[::2], 20, 24, 4, 0)
+    splits, _ = split_labels(labels, WELLS[::2], 20, len(labels), 24, 4, 0)
     return labels, splits, pd.Index(labels["crop_id"]), np.array(features, np.float32)
 
 

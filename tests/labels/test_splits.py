@@ -16,7 +16,9 @@ from hcsqc.labels.splits import (
     largest_budget,
     split_labels,
     training_crops,
+    training_overlaps,
 )
+from hcsqc.labels.test_sets import CHOICE, composition
 
 WELLS = [f"{row}{column:02d}" for row in "BCDE" for column in range(2, 6)]
 EVALUATION = WELLS[::2]
@@ -45,6 +47,7 @@ def split(labels, **changes):
     arguments = {
         "evaluation_wells": EVALUATION,
         "smallest": 10,
+        "largest": 50,
         "test_crops": TEST_CROPS,
         "draws": 5,
         "seed": 0,
@@ -177,12 +180,89 @@ def test_splits_fit_their_table(tmp_path):
     assert back["rank"].isna().sum() == 5 * TEST_CROPS
 
 
+# What draws test.
+
+
+def with_artefacts(labels, seed=0):
+    """Return labels of four artefacts, the last one rare, of which each well has some or none."""
+    rng = np.random.default_rng(seed)
+    usual = np.array([0.4, 0.3, 0.25, 0.05])
+    kinds = np.array(["blur", "debris", "dead", "noise"], object)
+    artefact = pd.Series(None, labels.index, dtype=object)
+    for _, rows in labels[labels["label"] == "abnormal"].groupby(["plate", "well"]):
+        artefact[rows.index] = rng.choice(kinds, len(rows), p=rng.dirichlet(8 * usual))
+    return labels.assign(artefact=artefact)
+
+
+def test_every_draw_tests_the_artefacts_in_their_usual_shares():
+    labels = with_artefacts(make_labels(per_well=12))
+    splits = split(labels, test_crops=40, draws=8)
+    found = composition(splits, labels)
+    crops = found.pivot(index="draw", columns="kind", values="crops")
+    may_test = labels[labels["well"].isin(EVALUATION)]
+    usual = 20 * may_test["artefact"].value_counts(normalize=True)
+    assert (crops["normal"] == 20).all()
+    assert (crops[usual.index] - usual).abs().max().max() < 2
+    assert (crops[usual.index].mean() - usual).abs().max() < 0.3
+    assert usual["noise"] < 1 <= crops["noise"].max(), "the rare one is tested too"
+
+
+def test_wells_take_turns_and_labels_are_not_tested_again_before_the_others():
+    labels = make_labels(per_well=6)
+    splits = split(labels, draws=8)
+    test, _ = sides(splits, labels)
+    turns = test.groupby("place")["draw"].nunique()
+    assert len(turns) == 2 * len(EVALUATION) and turns.max() - turns.min() <= 1
+    assert test["crop_id"].value_counts().max() <= 2
+
+
+def test_fields_of_a_draw_are_tested_evenly():
+    labels = make_labels(per_well=12)
+    second = labels["crop_id"].str.extract(r"x(\d+)")[0].astype(int) >= 6
+    labels["crop_id"] = labels["crop_id"].where(~second, labels["crop_id"].str.replace("s1", "s2"))
+    found = composition(split(labels, draws=3), labels)
+    assert (found["fields"] == 2 * found["wells"])[found["kind"] == "normal"].all()
+
+
+def test_more_wells_test_than_must_only_where_the_largest_budget_is_kept():
+    labels = make_labels()
+    total = len(labels)
+    few = split(labels, largest=total)
+    more = split(labels, largest=2)
+    wells = [composition(splits, labels).groupby("draw")["wells"].max() for splits in (few, more)]
+    assert (wells[0] == TEST_CROPS // 12).all()
+    assert (wells[1] == CHOICE * TEST_CROPS // 12).all()
+    for largest in (250, 300, 340):
+        assert largest_budget(split(labels, largest=largest)) >= largest
+
+
+def test_labels_without_artefacts_are_abnormal_and_nothing_tested_is_nought():
+    labels = make_labels()
+    found = composition(split(labels, draws=1), labels)
+    assert found["kind"].tolist() == ["normal", "abnormal"]
+    named = with_artefacts(labels)
+    splits = split(named, draws=1)
+    gone = named.loc[named["artefact"] == "noise", "crop_id"]
+    found = composition(splits[~splits["crop_id"].isin(gone)], named).set_index("kind")
+    assert found.loc["noise", ["crops", "fields", "wells"]].tolist() == [0, 0, 0]
+
+
+def test_draws_overlap_by_the_training_labels_that_they_share():
+    splits = pd.DataFrame(
+        [(0, "train", kind, f"c{n}{kind}", n) for n in range(2) for kind in ("normal", "abnormal")]
+        + [(1, "train", kind, f"c{n}{kind}", n) for n in (1, 2) for kind in ("normal", "abnormal")],
+        columns=["draw", "part", "label", "crop_id", "rank"],
+    )
+    assert training_overlaps(splits, [4, 2]) == {4: 0.5, 2: 0}
+    assert training_overlaps(splits[splits["draw"] == 0], [4]) == {4: 0}
+
+
 # Fewer labels than test set and budgets need.
 
 
 def test_few_labels_are_cross_validated_by_well():
     labels = make_labels(per_well=1, plates=("p",))  # 8 evaluation wells, 2 labels each
-    splits, protocol = split_labels(labels, EVALUATION, 10, 130, draws=10, seed=0)
+    splits, protocol = split_labels(labels, EVALUATION, 10, 20, 130, draws=10, seed=0)
     assert protocol == CROSS_VALIDATION
     test, train = sides(splits, labels)
     for repeat in range(2):
@@ -195,14 +275,14 @@ def test_few_labels_are_cross_validated_by_well():
         trained = train[train["draw"] == draw]
         assert not places & set(trained["place"])
         assert len(trained) == 2 * (len(WELLS) - len(places)), "all others train"
-    again, _ = split_labels(labels.sample(frac=1, random_state=1), EVALUATION, 10, 130, 10, 0)
+    again, _ = split_labels(labels.sample(frac=1, random_state=1), EVALUATION, 10, 20, 130, 10, 0)
     pd.testing.assert_frame_equal(splits, again)
     firsts = [frozenset(test["crop_id"][test["draw"] == draw]) for draw in (0, FOLDS)]
     assert firsts[0] != firsts[1], "repeats divide the wells anew"
 
 
 def test_enough_labels_are_held_out():
-    assert split_labels(make_labels(), EVALUATION, 10, TEST_CROPS, 5, 0)[1] == HELD_OUT
+    assert split_labels(make_labels(), EVALUATION, 10, 50, TEST_CROPS, 5, 0)[1] == HELD_OUT
 
 
 def test_the_largest_budget_is_what_every_draw_carries():

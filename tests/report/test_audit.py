@@ -10,10 +10,11 @@ import pytest
 
 from hcsqc.core.config import shuffles_labels
 from hcsqc.core.errors import InputError
+from hcsqc.core.schema import write_table
 from hcsqc.report.audit import cells, costs_of_records, render_audit
 from hcsqc.report.tables import PAPER_TABLES
 from scripts.report import make_audit
-from tests.made_study import MEANS, costs, drops, ranking, study, tables
+from tests.made_study import MEANS, costs, paired, paired_tables, study, tables
 
 PAPER = pd.read_csv(PAPER_TABLES)
 EVIL = "<script>alert('x')</script>"
@@ -151,7 +152,7 @@ class Reader(HTMLParser):
 
 
 def page(config: dict, **given) -> str:
-    made = {"tables": tables, "ranking": ranking, "drops": drops, "costs": costs}
+    made = {"tables": tables, "scores": paired, "costs": costs}
     missing = {name: make(config) for name, make in made.items() if name not in given}
     return render_audit(config, PAPER, **missing, **given)
 
@@ -182,11 +183,11 @@ def test_the_page_shows_ours_with_interval_cost_and_reasons():
     text = Reader(page(config)).text
     assert text.count("paper (other data), BBBC022") == 3
     assert text.count("paper (other data), BBBC021") == 1
-    assert "simclr 350 90.62 89.63 90.30 88.0 86.1 to 89.9" in text
-    assert "knn BBBC022 12.3 s cpu" in text
-    assert "vgg16 350 96.09 95.94 95.38 not run: no hub here" in text
+    assert "SimCLR, 5 epochs 350 90.62 89.63 90.30 88.0 86.1 to 89.9" in text
+    assert "kNN BBBC022 12.3 s cpu" in text
+    assert "ImageNet VGG16 350 96.09 95.94 95.38 not run: no hub here" in text
     unpriced = Reader(page(config, costs=costs(config).iloc[:0])).text
-    assert "knn BBBC022 not recorded" in unpriced
+    assert "kNN BBBC022 not recorded" in unpriced
 
 
 def test_too_few_draws_are_said_and_no_interval_shown():
@@ -215,12 +216,12 @@ def test_nothing_is_fetched_and_every_tag_is_closed():
 def test_text_from_outside_is_escaped(where):
     config, given = study(), {}
     if where == "encoder":
-        config["encoders"][EVIL] = config["encoders"].pop("swav")
+        config["encoders"].pop("swav")
+        config["encoders"][EVIL] = {"kind": "transfer", "features": "own_{screen}.parquet"}
         config["study"]["encoders"] = [EVIL if name == "swav" else name for name in MEANS]
         given = {
             "tables": tables(study()),
-            "ranking": ranking(study()).replace({"swav": EVIL}),
-            "drops": drops(study()).replace({"swav": EVIL}),
+            "scores": paired(config, lambda name, **cell: MEANS.get(name, MEANS["swav"])),
             "costs": costs(study()),
         }
     elif where == "study":
@@ -246,15 +247,27 @@ def test_the_script_writes_the_page_from_files(tmp_path, monkeypatch):
     paths = [str(tmp_path / f"table{number}.csv") for number in (1, 2, 3)]
     for path, table in zip(paths, tables(config).values(), strict=True):
         table.to_csv(path, index=False)
-    ranking(config).to_csv(tmp_path / "ranking.csv", index=False)
-    drops(config).to_csv(tmp_path / "drops.csv", index=False)
+    flags = {name: tmp_path / f"{name}.parquet" for name in ("scores", "left_out", "splits")}
+    scores, left_out = paired_tables(config)
+    write_table(scores, flags["scores"], "scores")
+    write_table(left_out, flags["left_out"], "left_out")
+    chosen = [
+        (draw, f"s/p/B0{draw}/s1/x{crop:04d}y0000", ("normal", "abnormal")[crop % 2], "train", crop)
+        for draw in range(5)
+        for crop in range(10)
+    ]
+    splits = pd.DataFrame(chosen, columns=["draw", "crop_id", "label", "part", "rank"])
+    write_table(splits, flags["splits"], "splits")
     (tmp_path / "config.json").write_text(json.dumps({"config": config, "changed": []}))
     (tmp_path / "run.json").write_text(json.dumps(records("probes/simclr/seed0/knn/budget350")[0]))
-    flags = {name: tmp_path / f"{name}.csv" for name in ("ranking", "drops")}
     flags |= {"records": tmp_path / "run.json", "config": tmp_path / "config.json"}
     flags |= {"output": tmp_path / "report" / "audit.html"}
     flags |= {"record": tmp_path / "audit" / "run.json"}
-    words = [word for name, value in flags.items() for word in (f"--{name}", str(value))]
+    words = [
+        word
+        for name, value in flags.items()
+        for word in (f"--{name.replace('_', '-')}", str(value))
+    ]
     monkeypatch.setattr(sys, "argv", [make_audit.__file__, "--tables", *paths, *words])
     make_audit.main()
     spent = costs_of_records(records("probes/simclr/seed0/knn/budget350"))

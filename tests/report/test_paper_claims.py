@@ -1,21 +1,18 @@
-"""The paper's claims: each rule in each outcome."""
+"""The paper's claims: each rule in each outcome, by all probes and budgets together."""
 
-import pandas as pd
+import numpy as np
 import pytest
 
+from hcsqc.analyses.contrasts import Contrast, PairedScores, Setting
 from hcsqc.core.config import probed
-from hcsqc.core.errors import InputError
-from hcsqc.report.paper_claims import drop_outcome, verdicts
+from hcsqc.report.paper_claims import CLAIMS, drop_outcome, verdicts
 from hcsqc.report.tables import PAPER_METHODS
-from tests.made_study import MEANS, drops, ranking, study
-
-FROZEN = {"knn", "linear_paper", "linear_searched", "logistic"}  # unshuffled, of the paper's study
+from tests.made_study import MEANS, paired, paired_tables, study
 
 
-def verdict(name: str, config: dict, ranked=None, dropped=None) -> dict:
-    ranked = ranking(config) if ranked is None else ranked
-    dropped = drops(config) if dropped is None else dropped
-    (found,) = (row for row in verdicts(config, ranked, dropped) if row["claim"] == name)
+def verdict(name: str, config: dict, scores: PairedScores | None = None) -> dict:
+    scores = paired(config) if scores is None else scores
+    (found,) = (row for row in verdicts(config, scores) if row["claim"] == name)
     return found
 
 
@@ -25,98 +22,98 @@ def swapped(first: str, second: str, where=lambda **cell: True):
     return lambda encoder, **cell: (changed if where(**cell) else MEANS)[encoder]
 
 
-def with_p(table: pd.DataFrame, first: str, second: str, p: float, **cell) -> pd.DataFrame:
-    """Return a ranking in which one pair has another p, in all cells or in those named."""
-    pair = table["encoder"].isin([first, second]) & table["other"].isin([first, second])
-    for column, value in cell.items():
-        pair &= table[column] == value
-    assert pair.any()
-    return table.assign(p=table["p"].mask(pair, p))
-
-
 @pytest.mark.parametrize(
     "claim",
-    [
-        "transfer_above_ssl",
-        "deepcluster_best_frozen",
-        "drop_with_fewer_labels",
-        "best_under_shift",
-    ],
+    ["transfer_above_ssl", "deepcluster_best_frozen", "drop_with_fewer_labels", "best_under_shift"],
 )
-def test_a_claim_is_supported_where_every_comparison_is(claim):
+def test_a_claim_is_supported_where_every_difference_goes_its_way(claim):
     found = verdict(claim, study())
     assert found["verdict"] == "supported" and "all " in found["why"]
 
 
 def test_simclr_is_best_with_10_labels_if_it_is_above_every_other_method():
     config = study()
-    ranked = ranking(config, swapped("simclr", "deepcluster_v2"))
-    found = verdict("simclr_best_with_10_labels", config, ranked)
-    assert found["verdict"] == "supported"
-    assert {row["probe"] for row in found["comparisons"]} == {"finetune_paper"}
-    assert {row["budget"] for row in found["comparisons"]} == {10}
-    assert len(found["comparisons"]) == 4
+    scores = paired(config, swapped("simclr", "deepcluster_v2"))
+    found = verdict("simclr_best_with_10_labels", config, scores)
+    assert found["verdict"] == "supported" and len(found["comparisons"]) == 4
+    # Every probe that is not a control, at that budget, on the training screen.
+    assert {row["settings"] for row in found["comparisons"]} == {5}
+    assert {row["draws"] for row in found["comparisons"]} == {5}
 
 
 CASES = [
-    # claim, who is below, who above, where that is looked at, and a place that is not
-    ("transfer_above_ssl", ("vgg16", "swav"), {"probe": "knn", "budget": 350}),
-    ("transfer_above_ssl", ("vgg16", "swav"), {"probe": "finetune_paper", "budget": 25}),
-    ("transfer_above_ssl", ("vgg16", "swav"), {"probe": "finetune_paper", "screen": "BBBC021"}),
-    ("deepcluster_best_frozen", ("deepcluster_v2", "simclr"), {"probe": "linear_paper"}),
-    ("simclr_best_with_10_labels", ("simclr", "swav"), {"probe": "finetune_paper"}),
-    ("best_under_shift", ("simclr", "swav"), {"screen": "BBBC021"}),
-    ("best_under_shift", ("deepcluster_v2", "swav"), {"screen": "BBBC021"}),
+    # claim, who is below whom
+    ("transfer_above_ssl", ("vgg16", "swav")),
+    ("deepcluster_best_frozen", ("deepcluster_v2", "simclr")),
+    ("simclr_best_with_10_labels", ("simclr", "swav")),
+    ("best_under_shift", ("simclr", "swav")),
+    ("best_under_shift", ("deepcluster_v2", "swav")),
 ]
 
 
-@pytest.mark.parametrize(("claim", "pair", "cell"), CASES)
-def test_one_comparison_the_other_way_is_not_supported(claim, pair, cell):
+@pytest.mark.parametrize(("claim", "pair"), CASES)
+def test_one_difference_the_other_way_is_not_supported(claim, pair):
     config = study()
-
-    def here(**own):
-        return all(own[column] == value for column, value in cell.items())
-
-    found = verdict(claim, config, ranking(config, swapped(*pair, here)))
+    found = verdict(claim, config, paired(config, swapped(*pair)))
     assert found["verdict"] == "not supported"
-    assert f"{pair[0]} below {pair[1]}" in found["why"]
+    assert f"{pair[0]} and {pair[1]}" in found["why"]
 
 
-@pytest.mark.parametrize(("claim", "pair", "cell"), CASES)
-def test_one_comparison_that_is_not_told_leaves_it_undecided(claim, pair, cell):
+@pytest.mark.parametrize(("claim", "pair"), CASES)
+def test_one_encoder_whose_draws_vary_leaves_a_claim_undecided(claim, pair):
     config = study()
     means = swapped("simclr", "deepcluster_v2") if "10_labels" in claim else swapped("swav", "swav")
-    found = verdict(claim, config, with_p(ranking(config, means), *pair, p=0.05, **cell))
+    found = verdict(claim, config, paired(config, means, unsure=[pair[1]]))
     assert found["verdict"] == "undecided"
-    assert "not tell the two apart" in found["why"]
+    assert "not clear" in found["why"] and pair[1] in found["why"]
 
 
-def test_comparisons_that_a_claim_is_not_about_change_nothing():
-    config = study()
-    frozen = verdict(
-        "deepcluster_best_frozen",
-        config,
-        ranking(
-            config,
-            swapped(
-                "simclr",
-                "deepcluster_v2",
-                lambda **cell: (
-                    cell["budget"] != 350
-                    or cell["screen"] != "BBBC022"
-                    or cell["probe"] in ("finetune_paper", "knn_shuffled")
-                ),
+@pytest.mark.parametrize(
+    ("claim", "inside"),
+    [
+        (
+            "deepcluster_best_frozen",
+            lambda probe, screen, **cell: (
+                screen == "BBBC022" and probe not in ("finetune_paper", "knn_shuffled")
             ),
         ),
-    )
-    assert frozen["verdict"] == "supported"
-    # The two best under shift are not held against one another.
-    shift = verdict("best_under_shift", config)
-    pairs = {(row["encoder"], row["other"]) for row in shift["comparisons"]}
+        ("best_under_shift", lambda screen, **cell: screen == "BBBC021"),
+        ("simclr_best_with_10_labels", lambda budget, **cell: budget == 10),
+    ],
+)
+def test_a_claim_sees_its_own_settings_and_no_others(claim, inside):
+    config = study()
+    pair = ("simclr", "swav") if claim != "deepcluster_best_frozen" else ("deepcluster_v2", "swav")
+    usual = verdict(claim, config)
+    elsewhere = paired(config, swapped(*pair, lambda **cell: not inside(**cell)))
+    assert verdict(claim, config, elsewhere)["comparisons"] == usual["comparisons"]
+    assert verdict(claim, config, paired(config, swapped(*pair, inside))) != usual
+
+
+def test_the_two_best_under_shift_are_not_compared_with_each_other():
+    found = verdict("best_under_shift", study())
+    pairs = {(row["encoder"], row["other"]) for row in found["comparisons"]}
     assert len(pairs) == 6 and ("deepcluster_v2", "simclr") not in pairs
-    other_metric = ranking(config, swapped("simclr", "deepcluster_v2")).assign(metric="auc")
-    both = pd.concat([ranking(config), other_metric])
-    assert verdict("deepcluster_best_frozen", config, both)["verdict"] == "supported"
+
+
+def test_small_differences_add_up_over_settings():
+    """Two points that no single setting tells from its noise are told over all of them."""
+    config = study()
+    rng = np.random.default_rng(0)
+    scores, left_out = paired_tables(
+        config, lambda encoder, **cell: 0.8 + 0.02 * (MEANS[encoder] > 0.89)
+    )
+    noise = rng.normal(0, 0.02, len(scores))
+    scores["value"] += noise
+    left_out["value"] += np.repeat(noise, 6)
+    evidence = PairedScores(scores, left_out, {})
+    found = verdict("deepcluster_best_frozen", config, evidence)
+    assert found["verdict"] == "supported"
+    one = [("deepcluster_v2", Setting("knn", 350, "BBBC022"))]
+    alone = evidence.difference(one, [("swav", one[0][1])])
+    together = next(row for row in found["comparisons"] if row["other"] == "swav")
+    assert alone.settings == 1 and together["settings"] == 20
+    assert together["high"] - together["low"] < (alone.high - alone.low) / 2
 
 
 @pytest.mark.parametrize(
@@ -131,16 +128,15 @@ def test_comparisons_that_a_claim_is_not_about_change_nothing():
 )
 def test_without_a_method_it_is_undecided_and_says_why(claim, encoder, name):
     left = [other for other in MEANS if other != encoder]
-    config = study(encoders=left, not_run={encoder: "no time"})
-    found = verdict(claim, config)
+    found = verdict(claim, study(encoders=left, not_run={encoder: "no time"}))
     assert found["verdict"] == "undecided"
     assert f"{name} was not run (no time)" in found["why"]
 
 
 def test_a_claim_that_fails_without_the_missing_method_is_not_supported():
     config = study(encoders=[name for name in MEANS if name != "swav"])
-    ranked = ranking(config, swapped("simclr", "deepcluster_v2"))
-    assert verdict("deepcluster_best_frozen", config, ranked)["verdict"] == "not supported"
+    scores = paired(config, swapped("simclr", "deepcluster_v2"))
+    assert verdict("deepcluster_best_frozen", config, scores)["verdict"] == "not supported"
 
 
 def test_without_transfer_encoders_nothing_is_said_of_them():
@@ -154,116 +150,104 @@ def test_methods_are_found_by_what_they_are_not_by_name():
     config = study()
     config["encoders"]["mine"] = config["encoders"].pop("deepcluster_v2")
     config["study"]["encoders"] = ["mine" if n == "deepcluster_v2" else n for n in MEANS]
-    ranked = ranking(study()).replace({"deepcluster_v2": "mine"})
-    found = verdict("deepcluster_best_frozen", config, ranked)
+    scores = paired(config, lambda encoder, **cell: MEANS.get(encoder, 0.9))
+    found = verdict("deepcluster_best_frozen", config, scores)
     assert found["verdict"] == "supported"
     assert {row["encoder"] for row in found["comparisons"]} == {"mine"}
 
 
-def test_one_draw_of_fine_tuning_decides_nothing_either_way():
+def test_probes_of_few_draws_are_left_out_and_alone_decide_nothing():
     config = study()
     config["probes"]["finetune_paper"]["draws"] = 1
+    with_frozen = verdict("simclr_best_with_10_labels", config)
+    assert {row["settings"] for row in with_frozen["comparisons"]} == {4}
+    config["study"]["probes"] = ["finetune_paper"]
     for claim in ("transfer_above_ssl", "best_under_shift", "drop_with_fewer_labels"):
         found = verdict(claim, config)
-        assert found["verdict"] == "undecided" and "draws" in found["why"]
-    worst = lambda encoder, **cell: -MEANS[encoder]  # noqa: E731
-    found = verdict("best_under_shift", config, ranking(config, worst))
-    assert found["verdict"] == "undecided"
-    assert {row["outcome"] for row in found["comparisons"]} == {"too few draws"}
+        assert found["verdict"] == "undecided" and "no probe of 5 draws" in found["why"]
 
 
-def test_a_comparison_that_is_missing_leaves_it_undecided():
+def test_probes_of_more_draws_count_in_all_of_them():
     config = study()
-    ranked = ranking(config)
-    pair = (ranked["encoder"] == "deepcluster_v2") & (ranked["other"] == "swav")
-    found = verdict("deepcluster_best_frozen", config, ranked[~pair])
-    assert found["verdict"] == "undecided"
-    assert "deepcluster_v2 and swav were not compared with knn at 350 labels" in found["why"]
-
-
-def test_without_fine_tuning_at_10_labels_every_probe_that_has_them_is_asked():
-    config = study()
-    config["probes"]["finetune_paper"] |= {"budgets": [25]}
-    ranked = ranking(config, swapped("simclr", "deepcluster_v2"))
-    found = verdict("simclr_best_with_10_labels", config, ranked)
-    assert found["verdict"] == "supported"
-    assert {row["probe"] for row in found["comparisons"]} == FROZEN
-    assert "logistic, because no fine-tuned probe was run at 10 labels" in found["why"]
+    scores, left_out = paired_tables(config)
+    more = [
+        table[table["probe"] == "knn"].assign(draw=lambda rows: rows["draw"] + 5)
+        for table in (scores, left_out)
+    ]
+    scores, left_out = (
+        type(scores)(
+            np.concatenate([a.to_numpy(object), b.to_numpy(object)]), columns=a.columns
+        ).infer_objects()
+        for a, b in zip((scores, left_out), more, strict=True)
+    )
+    found = verdict("deepcluster_best_frozen", config, PairedScores(scores, left_out, {}))
+    assert {row["draws"] for row in found["comparisons"]} == {10}
 
 
 def test_without_10_labels_or_another_screen_claims_are_undecided():
     config = study(budgets=[350, 25], test=[])
     few = verdict("simclr_best_with_10_labels", config)
     assert few["verdict"] == "undecided" and "no probe was run at 10 labels" in few["why"]
-    shift = verdict("best_under_shift", config)
-    assert shift["verdict"] == "undecided"
-    assert "this study tests on no other screen" in shift["why"]
-    assert verdict("transfer_above_ssl", config)["verdict"] == "undecided"
+    for claim in ("best_under_shift", "transfer_above_ssl"):
+        shift = verdict(claim, config)
+        assert shift["verdict"] == "undecided"
+        assert "this study tests on no other screen" in shift["why"]
 
 
-def test_what_cannot_be_fine_tuned_is_not_missed_there():
+def test_what_cannot_be_fine_tuned_is_compared_where_both_were_run():
     config = study()
     config["encoders"]["simclr"] |= {"features": "tables/{screen}.parquet"}
     assert not probed(config, "simclr", "finetune_paper")
-    ranked = ranking(config)
-    fine = ranked["probe"] == "finetune_paper"
-    touched = (ranked["encoder"] == "simclr") | (ranked["other"] == "simclr")
-    found = verdict("transfer_above_ssl", config, ranked[~(fine & touched)])
+    scores, left_out = (
+        table[(table["encoder"] != "simclr") | (table["probe"] != "finetune_paper")]
+        for table in paired_tables(config)
+    )
+    found = verdict("transfer_above_ssl", config, PairedScores(scores, left_out, {}))
     assert found["verdict"] == "supported"
+    settings = {row["other"]: row["settings"] for row in found["comparisons"]}
+    assert settings["simclr"] < settings["swav"]
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "outcome"),
+    ("low", "high", "p", "outcome"),
     [
-        (0.001, 0.2, "drop"),
-        (0.001, 0.009, "drop"),
-        (-0.01, 0.0099, "no drop"),
-        (-0.2, -0.1, "no drop"),
-        (0.0, 0.01, "not told"),
-        (-0.05, 0.2, "not told"),
-        (float("nan"), float("nan"), "not told"),
+        (0.001, 0.2, 0.01, "drop"),
+        (-0.01, 0.2, 0.04, "drop"),
+        (-0.01, 0.0099, 0.5, "no drop"),
+        (-0.2, -0.1, 1.0, "no drop"),
+        (0.0, 0.01, 0.06, "not distinguished"),
+        (float("nan"), float("nan"), 0.5, "not distinguished"),
     ],
 )
-def test_a_drop_is_judged_by_its_interval(low, high, outcome):
-    assert drop_outcome(low, high) == outcome
+def test_a_drop_is_judged_by_its_interval(low, high, p, outcome):
+    assert drop_outcome(Contrast(0.0, low, high, p, 1, 5)) == outcome
 
 
 def test_drops_of_the_named_methods_decide():
     config = study()
-    one = verdict("drop_with_fewer_labels", config, dropped=drops(config, swav=(-0.05, 0.005)))
-    assert one["verdict"] == "not supported" and "swav with finetune_paper" in one["why"]
-    wide = verdict("drop_with_fewer_labels", config, dropped=drops(config, vicreg=(-0.1, 0.3)))
-    assert wide["verdict"] == "undecided" and "1 of 3 intervals" in wide["why"]
-    other = verdict("drop_with_fewer_labels", config, dropped=drops(config, simclr=(-0.3, -0.1)))
-    assert other["verdict"] == "supported"
-    table = drops(config)
-    absent = table[(table["encoder"] != "swav") | (table["probe"] != "finetune_paper")]
-    found = verdict("drop_with_fewer_labels", config, dropped=absent)
-    assert found["verdict"] == "undecided" and "the drop of swav" in found["why"]
-
-
-def test_drops_of_frozen_probes_stand_in_where_fine_tuning_has_one_budget():
-    config = study()
-    config["probes"]["finetune_paper"] |= {"budgets": [25]}
+    one = paired(config, drop=lambda encoder: 0.0 if encoder == "swav" else 0.1)
+    found = verdict("drop_with_fewer_labels", config, one)
+    assert found["verdict"] == "not supported" and "no drop: swav" in found["why"]
+    other = paired(config, drop=lambda encoder: 0.0 if encoder == "simclr" else 0.1)
+    found = verdict("drop_with_fewer_labels", config, other)
+    assert found["verdict"] == "supported"
+    assert [row["difference"] for row in found["comparisons"]] == pytest.approx([0.1] * 3)
+    config["probes"] = {name: entry | {"budgets": [25]} for name, entry in config["probes"].items()}
     found = verdict("drop_with_fewer_labels", config)
-    assert {row["probe"] for row in found["comparisons"]} == FROZEN
-    assert "because no fine-tuned probe was run at several budgets" in found["why"]
+    assert found["verdict"] == "undecided" and "at several budgets" in found["why"]
+
+
+def test_every_claim_states_its_statistic():
+    found = verdicts(study(), paired(study()))
+    assert [row["claim"] for row in found] == [claim.name for claim in CLAIMS]
+    assert all(row["rule"].startswith("Mean ") and "Supported if" in row["rule"] for row in found)
+    rules = {row["claim"]: row["rule"] for row in found}
+    assert "the probes on frozen features" in rules["deepcluster_best_frozen"]
+    assert "at 10 labels" in rules["simclr_best_with_10_labels"]
+    assert "on the other screens" in rules["best_under_shift"]
 
 
 def test_a_smoke_test_judges_no_claim():
-    found = verdicts(study(smoke_test=True), ranking(study()), drops(study()))
+    found = verdicts(study(smoke_test=True), paired(study()))
     assert {row["verdict"] for row in found} == {"undecided"}
     assert all("smoke test" in row["why"] and not row["comparisons"] for row in found)
-
-
-@pytest.mark.parametrize(
-    ("ranked", "dropped", "message"),
-    [
-        (ranking(study()).drop(columns="p"), drops(study()), "ranking: column 'p' is missing"),
-        (ranking(study()), drops(study()).drop(columns="low"), "drops: column 'low' is missing"),
-        (pd.concat([ranking(study())] * 2), drops(study()), "vgg16 is compared to .* twice"),
-    ],
-)
-def test_tables_that_are_not_those_are_named(ranked, dropped, message):
-    with pytest.raises(InputError, match=message):
-        verdicts(study(), ranked, dropped)

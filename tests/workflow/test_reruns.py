@@ -30,6 +30,7 @@ AFTER_SCORES = {
     "rank_encoders": 1,
     "fit_learning_curves": 1,
     "plot_scores": 1,
+    "recommend": 1,
     "make_audit": 1,
     "make_report": 1,
     "track_runs": 1,

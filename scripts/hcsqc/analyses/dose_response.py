@@ -75,34 +75,6 @@ def is_missed(table: pd.DataFrame) -> pd.Series:
     return (table["high"] < MISSED) & (table["crops"] >= FEWEST_CROPS)
 
 
-def misses(table: pd.DataFrame) -> list[str]:
-    """Return a sentence per encoder, probe, screen and threshold that misses some artefact.
-
-    `table` has the columns of `detection`, encoder and probe. Missed is what `is_missed` says;
-    of an artefact that is missed as a whole the strengths are not listed.
-    """
-    missed = table[is_missed(table)]
-    keys = ["encoder", "probe", "screen", "threshold"]
-    sentences = []
-    for (encoder, probe, screen, threshold), rows in missed.groupby(keys, sort=False):
-        whole = set(rows.loc[rows["strength"] == ALL, "artefact"])
-        listed = rows[(rows["strength"] == ALL) | ~rows["artefact"].isin(whole)]
-        parts = [
-            f"{_named(row.artefact, row.strength)} (detected: {row.detected:.0%} of {row.crops} "
-            f"crops, at most {row.high:.0%})"
-            for row in listed.itertuples()
-        ]
-        at = f"at {threshold}" if threshold == AT_FALSE_ALARMS else f"at threshold {threshold}"
-        sentences.append(f"{encoder} with {probe} on {screen} {at} misses {', '.join(parts)}.")
-    return sentences
-
-
-def _named(artefact: str, strength: str) -> str:
-    if strength == ALL:
-        return artefact
-    return f"{artefact} of unknown strength" if strength == UNKNOWN else f"{strength} {artefact}"
-
-
 def _detected(predictions: pd.DataFrame) -> pd.DataFrame:
     """Return screen, crop_id and, for each threshold, whether each abnormal crop is above it."""
     parts = []

@@ -57,6 +57,11 @@ def wells_of(keys: Iterable[str]) -> np.ndarray:
     return np.array(["/".join(key.split("/", 3)[1:3]) for key in keys], dtype=str)
 
 
+def fields_of(crops: Iterable[str]) -> np.ndarray:
+    """Return the keys of the fields that crops lie in, as an array of strings."""
+    return np.array(["/".join(crop.split("/", 4)[:4]) for crop in crops], dtype=str)
+
+
 def encoder_of(path: Path) -> str:
     """Return the encoder whose result a path below `{encoder}/seed{seed}/` is; see `seed_of`."""
     return _encoder_and_seed(path)[1]

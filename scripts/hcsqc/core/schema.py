@@ -222,6 +222,18 @@ TABLES = {
         _column("value", pa.float64(), "mean over draws, fraction, 0 to 1"),
         _column("n_wells", pa.int32(), "wells that the test crops lie in"),
     ),
+    "left_out": _table(
+        ("encoder", "seed", "probe", "budget", "draw", "screen", "metric", "well"),
+        _ENCODER,
+        _SEED,
+        _column("probe", pa.string(), "name in the config"),
+        _column("budget", pa.int32(), "labelled training crops"),
+        _DRAW,
+        _SCREEN,
+        _column("metric", pa.string(), "one of metrics.METRICS"),
+        _column("well", pa.string(), "plate/well that is left out"),
+        _column("value", pa.float64(), "fraction, 0 to 1; null if not defined", nullable=True),
+    ),
     "held_out": _table(
         ("crop_id",),
         _CROP_ID,

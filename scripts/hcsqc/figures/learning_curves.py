@@ -7,13 +7,14 @@ import numpy as np
 import pandas as pd
 
 from hcsqc.analyses.learning_curves import Curve
-from hcsqc.figures.style import KIND_STYLE, METRIC_NAME, plt, save_figure, titled
+from hcsqc.figures.style import KIND_STYLE, METRIC_NAME, plt, save_figure, titled, wrapped
+from hcsqc.figures.words import KIND_WORDS
 
 # How far beyond the largest budget the curve is drawn; further, it would be believed too much.
 REACH = 1.5
 PANELS_PER_ROW = 2
 PUSHES = 500  # enough for twenty names in one place
-NAME_STEP = 0.035  # between names at the right, share of the axis' height
+NAME_STEP = 0.042  # of a line of a name at the right, share of the axis' height
 
 
 def plot_learning_curves(
@@ -30,7 +31,7 @@ def plot_learning_curves(
     columns = min(len(probes), PANELS_PER_ROW)
     rows = -(-len(probes) // columns)
     figure, axes = plt.subplots(
-        rows, columns, figsize=(5.6 * columns, 4.4 * rows), squeeze=False, layout="constrained"
+        rows, columns, figsize=(6.6 * columns, 4.4 * rows), squeeze=False, layout="constrained"
     )
     low, high = 100 * points["low"].min(), 100 * points["high"].max()
     if not np.isfinite(low + high):
@@ -81,14 +82,16 @@ def _name_lines(axis, ends: Mapping[str, tuple[float, float, str]]) -> None:
     bottom, top = axis.get_ylim()
     names = sorted(ends, key=lambda name: ends[name][0])
     wanted = np.array([(ends[name][0] - bottom) / (top - bottom) for name in names])
-    for name, height in zip(names, spread(wanted, NAME_STEP), strict=True):
+    lines = np.array([wrapped(name).count("\n") + 1.2 for name in names])
+    steps = NAME_STEP * (lines[:-1] + lines[1:]) / 2
+    for name, height in zip(names, spread(wanted, steps), strict=True):
         score, budget, colour = ends[name]
         axis.annotate(
-            name,
+            wrapped(name),
             xy=(budget, score),
             xytext=(1.05, height),
             textcoords=axis.transAxes,
-            fontsize=7,
+            fontsize=8,
             va="center",
             annotation_clip=False,
             arrowprops={
@@ -102,11 +105,14 @@ def _name_lines(axis, ends: Mapping[str, tuple[float, float, str]]) -> None:
         )
 
 
-def spread(heights: np.ndarray, step: float) -> np.ndarray:
-    """Return rising heights of which those closer than `step` are pushed apart, alike both ways."""
+def spread(heights: np.ndarray, steps: np.ndarray | float) -> np.ndarray:
+    """Return rising heights of which those closer than `steps` are pushed apart, alike both ways.
+
+    `steps` is one for each neighbouring pair, or the same for all.
+    """
     moved = np.array(heights, float)
     for _ in range(PUSHES):
-        overlap = np.maximum(step - np.diff(moved), 0) / 2
+        overlap = np.maximum(steps - np.diff(moved), 0) / 2
         moved[:-1] -= overlap
         moved[1:] += overlap
     return moved
@@ -114,8 +120,8 @@ def spread(heights: np.ndarray, step: float) -> np.ndarray:
 
 def _explain_kinds(figure, kinds) -> None:
     handles = [
-        plt.Line2D([], [], color="black", label=kind, **KIND_STYLE[kind])
+        plt.Line2D([], [], color="black", label=KIND_WORDS.get(kind, kind), **KIND_STYLE[kind])
         for kind in dict.fromkeys(kinds)
     ]
     handles.append(plt.Line2D([], [], color="black", dashes=(4, 2), lw=1, label="extrapolated"))
-    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), fontsize=8)
+    figure.legend(handles=handles, loc="outside lower center", ncols=4, fontsize=9)

@@ -5,13 +5,26 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from hcsqc.figures.style import KIND_STYLE, METRIC, METRIC_NAME, panels, plt, save_figure, titled
+from hcsqc.figures.style import (
+    KIND_STYLE,
+    METRIC,
+    METRIC_NAME,
+    panels,
+    plt,
+    save_figure,
+    titled,
+    wrapped,
+)
 
 
 def plot_budgets(table: pd.DataFrame, path: Path) -> None:
-    """Draw score against label budget, a panel per probe, a line per encoder (table 2)."""
+    """Draw score against label budget, a panel per probe, a line per encoder (table 2).
+
+    Probes of one budget have a panel only if no probe has more.
+    """
     rows = table[(table["metric"] == METRIC) & (table["status"] == "run")]
-    probes = list(dict.fromkeys(rows["probe"]))
+    several = rows.groupby("probe")["budget"].nunique() > 1
+    probes = [name for name in dict.fromkeys(rows["probe"]) if several[name] or not several.any()]
     figure, axes = panels(len(probes), 4.4)
     for axis, probe in zip(axes, probes, strict=True):
         for encoder, line in rows[rows["probe"] == probe].groupby("encoder", sort=False):
@@ -29,9 +42,9 @@ def plot_budgets(table: pd.DataFrame, path: Path) -> None:
         axis.set_xlabel("labelled training crops")
         axis.set_title(titled(probe, rows.loc[rows["probe"] == probe, "draws"].min()))
         axis.grid(alpha=0.3)
-    axes[0].set_ylabel(METRIC_NAME)
+        axis.set_ylabel(METRIC_NAME)
     handles, names = axes[0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside lower center", ncols=5, fontsize=8)
+    figure.legend(handles, names, loc="outside lower center", ncols=3, fontsize=9)
     save_figure(figure, path)
 
 
@@ -51,7 +64,7 @@ def plot_shift(trained: pd.DataFrame, shifted: pd.DataFrame, path: Path) -> None
         return
     # The panels share their rows, and not every probe is for every encoder.
     encoders = list(dict.fromkeys(shifted["encoder"]))[::-1]
-    figure, axes = panels(len(probes), 4.0)
+    figure, axes = panels(len(probes), 1.2 + 0.34 * len(encoders), 6.2)
     for axis, probe in zip(axes, probes, strict=True):
         there = shifted[shifted["probe"] == probe]
         here = trained[(trained["probe"] == probe) & (trained["budget"] == there["budget"].max())]
@@ -62,10 +75,10 @@ def plot_shift(trained: pd.DataFrame, shifted: pd.DataFrame, path: Path) -> None
             axis.hlines(
                 places, rows["low"], rows["high"], alpha=0.5, color=axis.lines[-1].get_color()
             )
-        axis.set_yticks(np.arange(len(encoders)), encoders)
+        axis.set_yticks(np.arange(len(encoders)), [wrapped(name) for name in encoders], fontsize=9)
         axis.set_title(titled(probe, there["draws"].min()))
         axis.set_xlabel(METRIC_NAME)
         axis.grid(alpha=0.3)
     handles, names = axes[0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside lower center", ncols=len(names), fontsize=8)
+    figure.legend(handles, names, loc="outside lower center", ncols=len(names), fontsize=9)
     save_figure(figure, path)

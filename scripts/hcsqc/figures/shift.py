@@ -7,11 +7,12 @@ import numpy as np
 import pandas as pd
 
 from hcsqc.analyses.shift import AS_IT_IS, SAME_SCREEN
-from hcsqc.figures.style import plt, save_figure
+from hcsqc.figures.style import plt, save_figure, wrapped
 from hcsqc.probes.metrics import THRESHOLD
 
 BINS = np.linspace(0, 1, 21)
-PANELS_PER_ROW = 3
+PANELS_PER_ROW = 2
+TITLE_WIDTH = 60  # characters in a line
 # Labels differ in hatching and outline, so that the histograms read without colour.
 LABEL_STYLE = {
     "normal": {"histtype": "stepfilled", "facecolor": "0.85", "edgecolor": "0.4"},
@@ -29,14 +30,13 @@ def plot_score_histograms(predictions: pd.DataFrame, screens: Sequence[str], pat
     figure, axes = plt.subplots(
         len(encoders),
         len(screens),
-        figsize=(3.4 * len(screens) + 1, 1.5 * len(encoders) + 0.9),
+        figsize=(4.2 * len(screens) + 0.6, 1.9 * len(encoders) + 0.9),
         squeeze=False,
         sharex=True,
         sharey="row",
         layout="constrained",
     )
     for of_encoder, encoder in zip(axes, encoders, strict=True):
-        of_encoder[0].set_ylabel(encoder, rotation=0, ha="right", va="center", fontsize=8)
         for axis, screen in zip(of_encoder, screens, strict=True):
             rows = predictions[predictions["encoder"] == encoder]
             rows = rows[rows["screen"] == screen]
@@ -45,14 +45,13 @@ def plot_score_histograms(predictions: pd.DataFrame, screens: Sequence[str], pat
                 weights = np.full(len(scores), 100 / max(len(scores), 1))
                 axis.hist(scores, BINS, weights=weights, label=label, **style)
             axis.axvline(THRESHOLD, color="black", linestyle=":", linewidth=1)
-            axis.tick_params(labelsize=7)
+            axis.tick_params(labelsize=8, labelbottom=True, labelleft=True)
             axis.set_xlim(0, 1)
-    for axis, screen in zip(axes[0], screens, strict=True):
-        axis.set_title(screen, fontsize=9)
-    figure.supxlabel("score: probability of abnormal", fontsize=9)
-    figure.supylabel("crops of a label (%)", fontsize=9)
+            axis.set_title(f"{wrapped(encoder, TITLE_WIDTH)}\n{screen}", fontsize=9)
+    figure.supxlabel("score: probability of abnormal (dotted: 0.5)", fontsize=10)
+    figure.supylabel("crops of a label (%)", fontsize=10)
     handles, names = axes[0][0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside upper center", ncols=2, fontsize=8)
+    figure.legend(handles, names, loc="outside upper center", ncols=2, fontsize=9)
     save_figure(figure, path)
 
 
@@ -71,7 +70,7 @@ def plot_diagnosis(table: pd.DataFrame, path: Path) -> None:
     figure, axes = plt.subplots(
         lines,
         columns,
-        figsize=(3.0 * columns + 2, (0.2 * len(conditions) + 0.6) * lines + 0.7),
+        figsize=(5.2 * columns, (0.24 * len(conditions) + 1.0) * lines + 0.7),
         squeeze=False,
         sharex=True,
         sharey=True,
@@ -79,17 +78,15 @@ def plot_diagnosis(table: pd.DataFrame, path: Path) -> None:
     )
     for axis in axes.flat[len(panels) :]:
         axis.axis("off")
-    for axis in axes.flat[max(0, len(panels) - columns) : len(panels)]:
-        axis.tick_params(labelbottom=True)  # there may be no panel below
     for axis, ((screen, encoder), panel) in zip(axes.flat, panels, strict=False):
-        axis.set_title(f"{encoder}, {screen}", fontsize=9)
+        axis.set_title(f"{wrapped(encoder, TITLE_WIDTH)}\n{screen}", fontsize=9)
         _draw_conditions(axis, panel, conditions)
-    for axis in axes[:, 0]:
         axis.set_yticks(np.arange(len(conditions)), conditions, fontsize=8)
+        axis.tick_params(labelbottom=True, labelleft=True)
     axes[0][0].invert_yaxis()
     figure.supxlabel("weighted F1 (%)", fontsize=9)
     handles, names = axes[0][0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside upper center", ncols=4, fontsize=8)
+    figure.legend(handles, names, loc="outside upper center", ncols=4, fontsize=9)
     save_figure(figure, path)
 
 
@@ -125,5 +122,5 @@ def _draw_conditions(axis, panel: pd.DataFrame, conditions: Sequence[str]) -> No
                 fontsize=7,
                 style="italic",
             )
-    axis.tick_params(axis="x", labelsize=7)
+    axis.tick_params(axis="x", labelsize=8)
     axis.grid(alpha=0.3)

@@ -1,11 +1,13 @@
 """Draws: divisions of the labelled crops, by well, into a test set and a ranked training list.
 
-The test set of a draw is the same for every encoder, probe and budget, and a budget takes the
-first labels of the training list, so budgets nest. With fewer labels than test set and smallest
-budget need, draws are the folds of a repeated cross-validation by well.
+Wells take turns to be tested (`test_sets`). The test set of a draw is the same for every encoder,
+probe and budget, and a budget takes the first labels of the training list, so budgets nest. With
+fewer labels than test set and smallest budget need, draws are the folds of a repeated
+cross-validation by well.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import combinations
 
 import numpy as np
 import pandas as pd
@@ -13,6 +15,7 @@ import pandas as pd
 from hcsqc.core.errors import InputError
 from hcsqc.core.schema import LABELS
 from hcsqc.labels.folds import held_out_fold
+from hcsqc.labels.test_sets import TestSets
 from hcsqc.screens.layouts.base import first_few
 
 HELD_OUT, CROSS_VALIDATION = "held out", "cross-validation"
@@ -31,26 +34,31 @@ def split_labels(
     labels: pd.DataFrame,
     evaluation_wells: Sequence[str],
     smallest: int,
+    largest: int,
     test_crops: int,
     draws: int,
     seed: int,
 ) -> tuple[pd.DataFrame, str]:
     """Return the `splits` table, test crops and training list of each draw, and its protocol.
 
-    Held out: test wells are drawn at random from the evaluation wells until they hold enough
-    random-chosen labels of each class; labels of all other wells train. Within a draw no well is on
-    both sides, and the counts of each class are exact. If labels do not suffice for that and the
-    `smallest` budget, cross-validation: in five draws each evaluation well is tested once, with all
-    its random-chosen labels.
-    Raises InputError if the labels do not suffice for that either.
+    Held out: the evaluation wells take turns to test, as many in a draw as hold enough
+    random-chosen labels of each class, and more while the labels of all other wells, which train,
+    are enough for the `largest` budget. Within a draw no well is on both sides, the counts of each
+    class are exact, and artefacts and fields are tested evenly. Where the labels are too few for
+    that and for the `smallest` budget, cross-validation: in five draws each evaluation well is
+    tested once, with all its random-chosen labels.
+    Raises InputError if the labels do not carry that either.
     """
     labels = labels.sort_values("crop_id", ignore_index=True)
     labels["place"] = labels["plate"] + "/" + labels["well"]
     labels["may_test"] = labels["well"].isin(list(evaluation_wells))
     labels["may_test"] &= labels["selection"] == "random"
     try:
-        divide, protocol = _held_out, HELD_OUT
-        splits = [divide(labels, smallest, test_crops, draw, seed) for draw in range(draws)]
+        protocol, test_sets = HELD_OUT, TestSets(labels)
+        splits = [
+            _held_out(labels, test_sets, smallest, largest, test_crops, draw, seed)
+            for draw in range(draws)
+        ]
     except InputError as held_out:
         protocol = CROSS_VALIDATION
         try:
@@ -97,20 +105,25 @@ def training_crops(splits: pd.DataFrame, draw: int, budget: int) -> pd.DataFrame
     ).sort_values("rank")
 
 
-def _held_out(labels, smallest, test_crops, draw, seed) -> pd.DataFrame:
+def training_overlaps(splits: pd.DataFrame, budgets: Iterable[int]) -> dict[int, float]:
+    """Return by budget the share of training labels that two draws have in common, on average."""
+    draws = sorted(set(splits["draw"]))
+    found = {}
+    for budget in budgets:
+        chosen = [set(training_crops(splits, draw, budget)["crop_id"]) for draw in draws]
+        shares = [len(one & two) / max(len(one), 1) for one, two in combinations(chosen, 2)]
+        found[int(budget)] = float(np.mean(shares)) if shares else 0.0
+    return found
+
+
+def _held_out(labels, test_sets, smallest, largest, test_crops, draw, seed) -> pd.DataFrame:
     rng = np.random.default_rng([seed, draw])
     counts = class_counts(test_crops)
-    order = rng.permutation(sorted(set(labels["place"][labels["may_test"]])))
-    wells: set[str] = set()
-    for name in order:
-        inside = labels["label"][labels["may_test"] & labels["place"].isin(wells)]
-        if all((inside == label).sum() >= count for label, count in counts.items()):
-            break
-        wells.add(name)
+    wells = test_sets.wells(counts, class_counts(largest), rng)
     in_wells = labels["place"].isin(wells)
-    test = _shuffled(labels, labels["may_test"] & in_wells, counts, draw, "test", rng)
-    chosen = [places[: counts[label]] for label, places in test.items()]
-    return _divided(labels, np.concatenate(chosen), ~in_wells, smallest, draw, rng)
+    _check_enough(labels, labels["may_test"] & in_wells, counts, draw, "test")
+    test = test_sets.crops(wells, counts, rng)
+    return _divided(labels, test, ~in_wells, smallest, draw, rng)
 
 
 def _fold(labels, smallest, draw, seed) -> pd.DataFrame:
@@ -148,14 +161,19 @@ def _shuffled(labels, candidates, counts, draw, part, rng) -> dict[str, np.ndarr
 
     Raises InputError if there are fewer than `counts`.
     """
-    found = {}
+    _check_enough(labels, candidates, counts, draw, part)
+    return {
+        label: rng.permutation(np.flatnonzero(candidates & (labels["label"] == label)))
+        for label in LABELS
+    }
+
+
+def _check_enough(labels, candidates, counts, draw, part) -> None:
     for label in LABELS:
-        rows = np.flatnonzero(candidates & (labels["label"] == label))
-        if len(rows) < counts[label]:
+        found = int((candidates & (labels["label"] == label)).sum())
+        if found < counts[label]:
             raise InputError(
-                f"not enough labels: draw {draw} has {len(rows)} {label} crops to {part} with and "
+                f"not enough labels: draw {draw} has {found} {label} crops to {part} with and "
                 f"needs {counts[label]}. Label more crops in more wells (screens.*.labels), or "
                 "lower study.budgets or study.test_crops"
             )
-        found[label] = rng.permutation(rows)
-    return found

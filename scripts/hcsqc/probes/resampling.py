@@ -1,4 +1,4 @@
-"""How sure a score is: the bootstrap over wells and draws, shared by all encoders.
+"""How sure a score is: the bootstrap over wells and draws, and scores without one well.
 
 Crops of one well are alike, and draws share their labels, so neither crops nor draws are
 independent. A replicate resamples the wells once for all draws, and the draws; every encoder, probe
@@ -26,8 +26,9 @@ def bootstrap_scores(
     """
     parts = []
     for screen, rows in predictions.groupby("screen"):
-        wells = pd.Index(sorted(set(wells_of(rows["crop_id"]))))
-        draws = np.sort(rows["draw"].unique())
+        wells, well, targets, scores = _arrays(rows)
+        places = rows.groupby("draw").indices
+        draws = sorted(places)
         rng = np.random.default_rng(seed)
         well_counts = rng.multinomial(len(wells), np.full(len(wells), 1 / len(wells)), replicates)
         well_counts = np.ascontiguousarray(well_counts.T, float)  # wells x replicates
@@ -35,10 +36,8 @@ def bootstrap_scores(
         sums = {metric: np.zeros(replicates) for metric in metrics}
         used = {metric: np.zeros(replicates) for metric in metrics}
         for place, draw in enumerate(draws):
-            own = rows[rows["draw"] == draw]
-            targets = (own["label"] == "abnormal").to_numpy(int)
-            weights = well_counts[wells.get_indexer(wells_of(own["crop_id"]))]
-            crops = Weighted(targets, own["score"].to_numpy(), weights)
+            own = places[draw]
+            crops = Weighted(targets[own], scores[own], well_counts[well[own]])
             for metric in metrics:
                 values = METRICS[metric](crops)
                 counts = np.where(np.isnan(values), 0, draw_counts[:, place])
@@ -52,6 +51,39 @@ def bootstrap_scores(
     if not parts:
         return pd.DataFrame(columns=["replicate", "value", "screen", "metric", "n_wells"])
     return pd.concat(parts, ignore_index=True).dropna(subset="value")
+
+
+def scores_without_wells(predictions: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
+    """Return draw, screen, metric, well and value: each draw's score without one of its test wells.
+
+    `predictions` are those of one encoder, probe and budget; a well is `plate/well`. Where a score
+    is not defined without a well, its value is nan.
+    """
+    names, well, targets, scores = _arrays(predictions)
+    parts = []
+    for (draw, screen), rows in predictions.groupby(["draw", "screen"]).indices.items():
+        wells, place = np.unique(well[rows], return_inverse=True)
+        crops = Weighted(targets[rows], scores[rows], 1.0 - np.eye(len(wells))[place])
+        parts += [(draw, screen, metric, wells, METRICS[metric](crops)) for metric in metrics]
+    counts = [len(wells) for *_, wells, _ in parts]
+    draws, screens, told, wells, values = zip(*parts, strict=True) if parts else [()] * 5
+    return pd.DataFrame(
+        {
+            "draw": np.repeat(np.array(draws, int), counts),
+            "screen": np.repeat(np.array(screens, object), counts),
+            "metric": np.repeat(np.array(told, object), counts),
+            "well": names[np.concatenate([np.array([], int), *wells])],
+            "value": np.concatenate([np.array([]), *values]),
+        }
+    )
+
+
+def _arrays(rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Return the wells in order, and of each row its well's number, target and score."""
+    crop, crops = pd.factorize(rows["crop_id"])
+    wells, well = np.unique(wells_of(crops), return_inverse=True)
+    targets = (rows["label"] == "abnormal").to_numpy(int)
+    return wells.astype(object), well[crop], targets, rows["score"].to_numpy(float)
 
 
 def interval(replicates: np.ndarray, n_wells: int) -> tuple[np.ndarray, np.ndarray]:
@@ -69,17 +101,8 @@ def interval(replicates: np.ndarray, n_wells: int) -> tuple[np.ndarray, np.ndarr
     return low, high
 
 
-def p_value(difference: np.ndarray | float, replicates: np.ndarray, n_wells: int) -> np.ndarray:
-    """Return the two-sided p of differences being nought, by Student's t over the wells.
-
-    `replicates` are those of each difference, along the last axis; their standard deviation,
-    corrected for the number of wells, is its standard error.
-    """
-    difference = np.asarray(difference, float)
-    if n_wells < 2:
-        return np.ones(difference.shape)
-    error = replicates.std(axis=-1) * np.sqrt(n_wells / (n_wells - 1))
-    ratio = np.full(difference.shape, np.inf)
-    np.divide(np.abs(difference), error, out=ratio, where=error > 0)
-    ratio[(error == 0) & (difference == 0)] = 0
-    return 2 * t.sf(ratio, n_wells - 1)
+def p_value(difference: np.ndarray, variance: np.ndarray, freedom: np.ndarray) -> np.ndarray:
+    """Return the two-sided p of differences being nought, by Student's t; 1 if nothing is known."""
+    ratio = np.where(difference == 0, 0.0, np.inf)
+    np.divide(np.abs(difference), np.sqrt(variance), out=ratio, where=variance > 0)
+    return np.where(np.isnan(variance), 1, 2 * t.sf(ratio, freedom))

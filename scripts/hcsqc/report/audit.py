@@ -5,13 +5,16 @@ from pathlib import Path
 
 import pandas as pd
 
+from hcsqc.analyses.contrasts import PairedScores
 from hcsqc.core.config import describe_data, shuffles_labels
 from hcsqc.core.errors import InputError
 from hcsqc.core.html import render
 from hcsqc.core.ids import ProbeJob, probe_job, stage_of
 from hcsqc.core.schema import check_columns
+from hcsqc.figures.words import study_words
 from hcsqc.probes.draws import few_draws
 from hcsqc.probes.metrics import TABLE_METRICS
+from hcsqc.report.names import name_filters
 from hcsqc.report.paper_checks import paper_checks
 from hcsqc.report.paper_claims import NOT_SUPPORTED, SUPPORTED, UNDECIDED, verdicts
 from hcsqc.report.tables import PAPER_COLUMNS
@@ -132,18 +135,19 @@ def render_audit(
     config: Mapping,
     paper: pd.DataFrame,
     tables: Mapping[int, pd.DataFrame],
-    ranking: pd.DataFrame,
-    drops: pd.DataFrame,
+    scores: PairedScores,
     costs: pd.DataFrame,
 ) -> str:
     """Return the audit as one HTML page; all text is escaped.
 
-    The tables are those of `cells` and `verdicts`. Raises InputError for a column that is missing.
+    The tables are those of `cells`, `scores` what `verdicts` takes. Raises InputError for a column
+    that is missing.
     """
     found = cells(paper, tables, costs, config)
-    judged = verdicts(config, ranking, drops)
+    judged = verdicts(config, scores)
     return render(
         TEMPLATE,
+        name_filters(study_words(config), config),
         study=config["study"],
         data=describe_data(config),
         groups=layout_cells(found),

@@ -1,4 +1,4 @@
-"""The study's report: what was asked, on what data, what came out, and what to believe of it."""
+"""The study's report: what to use, and behind it the data, the results and what to believe."""
 
 import base64
 from collections.abc import Mapping, Sequence
@@ -7,12 +7,15 @@ from pathlib import Path
 
 import pandas as pd
 
-from hcsqc.analyses.ranking import sentence
 from hcsqc.core.config import describe_data, shuffles_labels
 from hcsqc.core.html import render
 from hcsqc.core.schema import ARTEFACTS
+from hcsqc.figures.words import KIND_WORDS, Words, study_words
 from hcsqc.probes.draws import FEWEST_DRAWS_OF_A_MEAN, few_draws
 from hcsqc.probes.metrics import TABLE_METRICS
+from hcsqc.report.costs import duration
+from hcsqc.report.heat_map import heat_maps
+from hcsqc.report.names import name_filters
 
 DATA_FILES = ("page.html",)
 TEMPLATE = Path(__file__).with_name(DATA_FILES[0])
@@ -23,14 +26,23 @@ TABLE_TITLES = {
     3: "Domain shift: the screens that were not trained on, largest label budget",
 }
 FIGURE_TITLES = {
-    "ranking": "Which encoders can be told apart",
-    "learning_curves": "How many labels are enough",
-    "dose_response": "Which artefacts are found, by strength",
-    "shift_diagnosis": "What causes the loss on the other screens",
-    "score_histograms": "Scores on both screens",
-    "score_against_budget": "Score against label budget",
-    "shift": "Score on the other screens",
+    "recommendation": "What each encoder finds, and what it costs",
+    "ranking": "Every classifier: which encoders can be distinguished from the best",
+    "learning_curves": "Score against labels, with fitted curves",
+    "dose_response": "What is found of each artefact, by its strength",
+    "shift_diagnosis": "What wins back the loss on the other screens",
+    "score_histograms": "Scores of good and aberrant crops on each screen",
+    "score_against_budget": "Score against labels, every classifier",
+    "shift": "Score on the training screen and on the others",
     "knn_along_epochs": "Nearest neighbours along the epochs of pretraining",
+}
+SECTIONS = {
+    "encoder": "Which encoder?",
+    "labels": "How many labels?",
+    "artefacts": "Which artefacts are missed?",
+    "screens": "Does it hold on another screen?",
+    "paper": "What did the paper find?",
+    "run": "On what data, and how was it run?",
 }
 MOST_FAILED = 20
 OTHER_METRICS = {
@@ -52,9 +64,9 @@ class Evidence:
 
     tables: Mapping[int, pd.DataFrame]
     metrics: pd.DataFrame  # as tables.metrics_table returns it
-    ranked: pd.DataFrame  # as ranking.rank returns it
+    advice: Mapping  # recommendation.as_json, with its sentences and cautions
     curves: pd.DataFrame  # as learning_curves.learning_curves returns it
-    misses: Sequence[str]  # sentences of dose_response.misses
+    detection: pd.DataFrame  # dose_response.detection, with encoder and probe
     causes: Sequence[str]  # sentences of shift.causes; none without another screen
     unseen: pd.DataFrame  # as unseen_artefacts.leave_families_out returns it, with encoder
     selections: pd.DataFrame  # as label_selection.compare_to_random returns it, with encoder
@@ -77,9 +89,12 @@ def render_report(
     `changed` lists what the study does otherwise than the paper's, as (key, value, default);
     `trained_on` the devices on which encoders were trained, with their threads.
     """
+    words = study_words(config)
     shuffled = [probe for probe in config["study"]["probes"] if shuffles_labels(config, probe)]
+    maps = heat_maps(evidence.detection, [evidence.advice["probe"]], [config["study"]["train"]])
     return render(
         TEMPLATE,
+        name_filters(words, config) | {"duration": duration},
         study=config["study"],
         data=describe_data(config),
         changed=[row for row in changed if not row[0].startswith(("screens.", "study.name"))],
@@ -89,20 +104,20 @@ def render_report(
         ],
         other_metrics=other_metrics(evidence.metrics),
         other_metric_names=OTHER_METRICS,
-        findings=findings(evidence.ranked, config["study"]["train"]),
+        advice=evidence.advice,
+        answers=answers(evidence.advice, words, maps),
+        sections=SECTIONS,
+        kinds=KIND_WORDS,
         gains=gains(evidence.curves),
-        misses=evidence.misses,
-        causes=evidence.causes,
+        heat_maps=maps,
+        causes=[text.partition(": ")[::2] for text in evidence.causes],
         unseen=unseen(evidence.unseen),
         selections=selections(evidence.selections),
         protocol=evidence.protocol,
         largest_budget=evidence.largest_budget,
         shuffled=shuffled,
         against_control=against_control(evidence.tables[1], config["probes"]),
-        figures=[
-            {"name": path.stem, "png": base64.b64encode(path.read_bytes()).decode()}
-            for path in figures
-        ],
+        figures={path.stem: base64.b64encode(path.read_bytes()).decode() for path in figures},
         labels={name: label_counts(table) for name, table in labels.items()},
         screens={name: screen_counts(table) for name, table in summaries.items()},
         failed=failed_fields(summaries),
@@ -113,6 +128,44 @@ def render_report(
         draws_of_a_mean=FEWEST_DRAWS_OF_A_MEAN,
         figure_titles=FIGURE_TITLES,
     )
+
+
+def answers(advice: Mapping, words: Words, maps: Sequence[Mapping]) -> dict[str, str]:
+    """Return a short answer to each question that a recommendation answers, by its section.
+
+    `maps` are heat maps, that of the recommended probe on the training screen first.
+    """
+    if advice["encoder"] is None:
+        return dict.fromkeys(SECTIONS, "")
+    alike = sum(row["not_distinguished"] and not row["recommended"] for row in advice["options"])
+    said = {0: "alone at the top", 1: "1 other cannot be distinguished from it"}
+    found = dict.fromkeys(SECTIONS, "") | {
+        "encoder": f"{words.encoder(advice['encoder'])}: "
+        + said.get(alike, f"{alike} others cannot be distinguished from it"),
+        "labels": f"{advice['budget']} labels",
+    }
+    if not advice["judged"]:
+        found["encoder"] = "too few draws to say"
+    if advice["budgets"]:
+        row = advice["budgets"][0]
+        change = round(100 * row["difference"])
+        found["labels"] += f"; with {row['budget']} recall changes by {change:+d} points"
+    own = [one for one in maps if one["probe"] == advice["probe"]]
+    first = own[0] if own else {"artefacts": {}, "lines": {}}
+    cells = first["lines"].get(advice["encoder"], [])
+    shares = [
+        (cell["percent"], name)
+        for name, cell in zip(first["artefacts"], cells, strict=False)
+        if cell
+    ]
+    if shares:
+        percent, name = min(shares)
+        found["artefacts"] = f"{name} the most: {percent}% are found"
+    if advice["elsewhere"]:
+        found["screens"] = "; ".join(
+            f"{row['screen']}: it finds {100 * row['mean']:.0f}%" for row in advice["elsewhere"]
+        )
+    return found
 
 
 def layout_table(table: pd.DataFrame) -> list[dict]:
@@ -186,24 +239,6 @@ def other_metrics(table: pd.DataFrame) -> list[dict]:
         groups.append({"probe": probe, "screen": screen, "budget": budget, "lines": lines})
         groups[-1] |= {"few": few_draws(int(own["draws"].max()))}
     return groups
-
-
-def findings(ranked: pd.DataFrame, train: str) -> list[dict]:
-    """Return what the ranking by F1 on the training screen says, per probe and budget.
-
-    `ranked` is what `ranking.rank` returns.
-    """
-    rows = ranked[(ranked["screen"] == train) & (ranked["metric"] == "f1")]
-    return [
-        {
-            "probe": probe,
-            "budget": budget,
-            "percent": f"{100 * group['mean'].iloc[0]:.1f}",
-            "encoder": group["encoder"].iloc[0],
-            "sentence": sentence(group),
-        }
-        for (probe, budget), group in rows.groupby(["probe", "budget"], sort=False)
-    ]
 
 
 def gains(curves: pd.DataFrame) -> list[dict]:

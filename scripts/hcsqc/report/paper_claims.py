@@ -1,341 +1,282 @@
-"""The paper's claims, each with a verdict on our data: supported, not supported or undecided."""
+"""The paper's claims, each with a verdict on our data: supported, not supported or undecided.
+
+`CLAIMS` states each of them with its statistic: which encoders are compared, and over which probes,
+budgets and screens their F1 scores are averaged. The statistics were chosen before any verdict.
+"""
 
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import product
+from dataclasses import dataclass
 
-import pandas as pd
+import numpy as np
 
-from hcsqc.analyses.ranking import ALPHA
-from hcsqc.core.config import probe_budgets, probe_draws, probed, shuffles_labels
-from hcsqc.core.errors import InputError
-from hcsqc.core.schema import check_columns
+from hcsqc.analyses.contrasts import Contrast, PairedScores, Setting
+from hcsqc.analyses.ranking import ALPHA, holm
+from hcsqc.core.config import FINETUNING, probe_budgets, probed, shuffles_labels
 from hcsqc.probes.draws import FEWEST_DRAWS
 from hcsqc.report.tables import PAPER_METHODS
 
 FEW_LABELS = 10  # paper 4.2
 # One crop of 130 is 0.8 points: a drop that is surely below one point is none worth the name.
 SMALLEST_DROP = 0.01
-RANKING_COLUMNS = ["probe", "budget", "screen", "metric", "encoder", "other"]
-RANKING_COLUMNS += ["difference", "low", "high", "p"]
-DROP_COLUMNS = ["encoder", "probe", "low_budget", "high_budget", "drop", "low", "high"]
-NOT_TOLD, TOO_FEW = "not told apart", "too few draws"
 SUPPORTED, NOT_SUPPORTED, UNDECIDED = "supported", "not supported", "undecided"
-
-
-def verdicts(config: Mapping, ranking: pd.DataFrame, drops: pd.DataFrame) -> list[dict]:
-    """Return claim, title, quotes, rule, verdict, why and comparisons for each claim of the paper.
-
-    `ranking` is the table of that name: the difference of each encoder to each other, in fractions,
-    with its interval and p. `drops` has encoder, probe, low_budget, high_budget, drop (of F1 from
-    the largest budget to the smallest, a fraction), low and high (its 95% interval). A verdict is
-    `supported`, `not supported` or `undecided`. Raises InputError for a column that is missing and
-    for a pair that is compared twice.
-    """
-    check_columns(ranking, RANKING_COLUMNS, "ranking")
-    check_columns(drops, DROP_COLUMNS, "drops")
-    f1 = ranking[ranking["metric"] == "f1"]
-    double = f1[f1.duplicated(RANKING_COLUMNS[:6])]
-    if len(double):
-        raise InputError(
-            f"ranking: {double.iloc[0]['encoder']} is compared to {double.iloc[0]['other']} twice; "
-            "give one row per probe, budget, screen, metric and pair of encoders"
-        )
-    found = {
-        (row.probe, row.budget, row.screen, row.encoder, row.other): row
-        for row in f1.itertuples(index=False)
-    }
-    ours = [
-        _transfer_above(config, found),
-        _best_frozen(config, found),
-        _best_with_few_labels(config, found),
-        _falling(config, drops),
-        _best_under_shift(config, found),
-    ]
-    if config["study"]["smoke_test"]:
-        for verdict in ours:
-            verdict |= {
-                "verdict": UNDECIDED,
-                "why": "this is a smoke test, with too few crops to compare encoders",
-                "comparisons": [],
-            }
-    return ours
-
-
+TRANSFER = "transfer"
 ABOVE_RULE = (
-    "Supported if each comparison below has a positive difference with corrected p < 0.05; not "
-    "supported if any has a negative one with corrected p < 0.05; else undecided. A probe of fewer "
-    f"than {FEWEST_DRAWS} draws tells nothing apart."
+    "Supported if every difference is above nought, each with one-sided p < 0.05 (all must be, so "
+    "that p needs no correction); not supported if one is below nought with p < 0.05, corrected by "
+    "Holm's method over the claim's differences; else undecided."
+)
+DROP_RULE = (
+    "Supported if every drop is above nought with one-sided p < 0.05; not supported if the 95% "
+    f"interval of one reaches nought and lies below {100 * SMALLEST_DROP:.0f} point (one crop of "
+    "130 is 0.8); else undecided."
 )
 
 
-def _transfer_above(config: Mapping, found: Mapping) -> dict:
-    transfer = [name for name in config["study"]["encoders"] if _kind(config, name) == "transfer"]
-    ssl = [name for name in config["study"]["encoders"] if _kind(config, name) == "ssl"]
-    missing = _methods_missing(config, PAPER_METHODS)
-    if not transfer:
-        missing.insert(0, _nobody(config, "transfer"))
-    settings, problems = _frozen(config)
-    few = [
-        (probe, budget, config["study"]["train"])
-        for probe in _probes(config, "finetune")
-        for budget in probe_budgets(config, probe)
-    ]
-    if not few:
-        problems.append("no fine-tuned probe was run")
-    shifted, said, shift_problems = _shift(config)
-    verdict, why, comparisons = _judge(
-        config,
-        [*settings, *few, *shifted],
-        list(product(transfer, ssl)),
-        missing + problems + shift_problems,
-        found,
-    )
-    compared = f" Compared: {_list(transfer)} with {_list(ssl)}; {said}." if comparisons else ""
-    return {
-        "claim": "transfer_above_ssl",
-        "title": "Transfer learning is above self-supervision in every task",
-        "quotes": [
+@dataclass(frozen=True)
+class Claim:
+    """A claim of the paper and its statistic: mean F1 over `probes`, `budget` and `screens`.
+
+    `encoders` are methods, or `TRANSFER`: each is compared with each self-supervised encoder of
+    another method, or, if the claim is about a `drop`, its largest with its smallest budget.
+    """
+
+    name: str
+    title: str
+    quotes: tuple[tuple[str, str], ...]
+    encoders: tuple[str, ...]
+    drop: bool = False
+    frozen: bool = False  # the probes on frozen features alone, or all
+    budget: int | None = None  # or all budgets
+    trained: bool = True  # on the training screen
+    shifted: bool = False  # on the other screens
+
+
+CLAIMS = (
+    Claim(
+        "transfer_above_ssl",
+        "Transfer learning is above self-supervision in every task",
+        (
             ("4.1", "none of the SSL methods outperforms the three TL encoders"),
             ("4.2", "none of the SSL methods outperforms the transfer learning baselines"),
             (
                 "4.3",
                 "none of these approaches outperformed the results obtained with the TL encoders",
             ),
-        ],
-        "rule": "Each transfer encoder of this study against each self-supervised one: frozen "
-        "features at the largest budget, fine-tuning at every budget, and the shift. " + ABOVE_RULE,
-        "verdict": verdict,
-        "why": why + compared,
-        "comparisons": comparisons,
-    }
-
-
-def _best_frozen(config: Mapping, found: Mapping) -> dict:
-    settings, problems = _frozen(config)
-    pairs, missing = _best_pairs(config, ["deepcluster_v2"])
-    verdict, why, comparisons = _judge(config, settings, pairs, missing + problems, found)
-    return {
-        "claim": "deepcluster_best_frozen",
-        "title": "DeepCluster is the best self-supervised method on frozen features",
-        "quotes": [
+        ),
+        (TRANSFER,),
+        shifted=True,
+    ),
+    Claim(
+        "deepcluster_best_frozen",
+        "DeepCluster is the best self-supervised method on frozen features",
+        (
             (
                 "4.1",
                 "Among the self-supervised method, we can observe that DeepCluster performs best "
                 "in both settings",
-            )
-        ],
-        "rule": "DeepCluster against each other self-supervised encoder, with every kNN and linear "
-        "probe on frozen features at the largest budget, on the training screen. " + ABOVE_RULE,
-        "verdict": verdict,
-        "why": why,
-        "comparisons": comparisons,
-    }
-
-
-def _best_with_few_labels(config: Mapping, found: Mapping) -> dict:
-    fine = [
-        name for name in _probes(config, "finetune") if FEW_LABELS in probe_budgets(config, name)
-    ]
-    every = [name for name in _probes(config) if FEW_LABELS in probe_budgets(config, name)]
-    chosen = fine or every
-    settings = [(probe, FEW_LABELS, config["study"]["train"]) for probe in chosen]
-    pairs, missing = _best_pairs(config, ["simclr"])
-    if not chosen:
-        missing.append(f"no probe was run at {FEW_LABELS} labels")
-    verdict, why, comparisons = _judge(config, settings, pairs, missing, found)
-    why += _chosen_probes(chosen, bool(fine), f"at {FEW_LABELS} labels")
-    return {
-        "claim": "simclr_best_with_10_labels",
-        "title": "SimCLR is the best self-supervised method at 10 labels",
-        "quotes": [
+            ),
+        ),
+        ("deepcluster_v2",),
+        frozen=True,
+    ),
+    Claim(
+        "simclr_best_with_10_labels",
+        "SimCLR is the best self-supervised method at 10 labels",
+        (
             (
                 "4.2",
                 "With just 10 images, the best result among the SSL methods is simCLR with 84.89% "
                 "accuracy",
-            )
-        ],
-        "rule": "SimCLR against each other self-supervised encoder on the training screen, with "
-        "the fine-tuned probes that have this budget, else with every probe that has it. "
-        + ABOVE_RULE,
-        "verdict": verdict,
-        "why": why,
-        "comparisons": comparisons,
-    }
-
-
-def _falling(config: Mapping, drops: pd.DataFrame) -> dict:
-    several = [name for name in _probes(config) if len(probe_budgets(config, name)) > 1]
-    fine = [name for name in several if name in _probes(config, "finetune")]
-    chosen = fine or several
-    named = ["vicreg", "deepcluster_v2", "swav"]
-    problems = _methods_missing(config, named)
-    if not chosen:
-        problems.append("no probe was run at more than one budget")
-    comparisons = []
-    for method, probe in product(named, chosen):
-        for encoder in _encoders_of(config, method):
-            own = drops[(drops["encoder"] == encoder) & (drops["probe"] == probe)]
-            if not len(own) and probed(config, encoder, probe):
-                problems.append(f"the drop of {encoder} with {probe} was not measured")
-            for row in own.to_dict("records"):
-                outcome = drop_outcome(row["low"], row["high"])
-                if probe_draws(config, probe) < FEWEST_DRAWS:
-                    outcome = TOO_FEW
-                comparisons.append(row | {"outcome": outcome})
-    outcomes = [row["outcome"] for row in comparisons]
-    total = len(outcomes)
-    if "no drop" in outcomes:
-        verdict = NOT_SUPPORTED
-        kept = [
-            f"{row['encoder']} with {row['probe']}"
-            for row in comparisons
-            if row["outcome"] == "no drop"
-        ]
-        why = f"{len(kept)} of {total} show no drop: {_list(kept)}."
-    elif problems or not total:
-        verdict, why = UNDECIDED, f"{'; '.join(problems) or 'nothing was measured'}."
-    elif set(outcomes) == {"drop"}:
-        verdict, why = SUPPORTED, f"all {total} drops have an interval above nought."
-    else:
-        verdict = UNDECIDED
-        wide, few = outcomes.count("not told"), outcomes.count(TOO_FEW)
-        why = f"{wide} of {total} intervals hold nought and more than a point"
-        why += f"; {few} are of too few draws." if few else "."
-    return {
-        "claim": "drop_with_fewer_labels",
-        "title": "VICReg, DeepCluster and SwAV drop with fewer labels",
-        "quotes": [
+            ),
+        ),
+        ("simclr",),
+        budget=FEW_LABELS,
+    ),
+    Claim(
+        "drop_with_fewer_labels",
+        "VICReg, DeepCluster and SwAV drop with fewer labels",
+        (
             (
                 "4.2",
                 "As the number of training images decrease, VICReg, DeepCluster and SwAV display a "
                 "drop in performance",
-            )
-        ],
-        "rule": "The drop of F1 from the probe's largest budget to its smallest, with the "
-        "fine-tuned probes that have several budgets, else with every probe that has. An encoder "
-        "drops if its 95% interval lies above nought; it does not if the interval reaches nought "
-        "and lies below "
-        f"{100 * SMALLEST_DROP:.0f} point (one crop of 130 is 0.8). Supported if all drop; not "
-        "supported if any does not; else undecided. These intervals are not corrected for their "
-        "number.",
-        "verdict": verdict,
-        "why": why + _chosen_probes(chosen, bool(fine), "at several budgets"),
-        "comparisons": comparisons,
-    }
+            ),
+        ),
+        ("vicreg", "deepcluster_v2", "swav"),
+        drop=True,
+    ),
+    Claim(
+        "best_under_shift",
+        "SimCLR and DeepCluster are the best self-supervised methods under shift",
+        (("4.3", "Among SSL methods, SimCLR and DeepCluster performed best"),),
+        ("simclr", "deepcluster_v2"),
+        trained=False,
+        shifted=True,
+    ),
+)
 
 
-def drop_outcome(low: float, high: float) -> str:
-    """Return `drop`, `no drop` or `not told` of the 95% interval of a drop, in fractions."""
-    if low > 0:
-        return "drop"
-    return "no drop" if high < SMALLEST_DROP else "not told"
+def verdicts(config: Mapping, scores: PairedScores) -> list[dict]:
+    """Return claim, title, quotes, rule, verdict, why and comparisons for each of `CLAIMS`.
 
-
-def _best_under_shift(config: Mapping, found: Mapping) -> dict:
-    settings, said, problems = _shift(config)
-    pairs, missing = _best_pairs(config, ["simclr", "deepcluster_v2"])
-    verdict, why, comparisons = _judge(config, settings, pairs, missing + problems, found)
-    return {
-        "claim": "best_under_shift",
-        "title": "SimCLR and DeepCluster are the best self-supervised methods under shift",
-        "quotes": [("4.3", "Among SSL methods, SimCLR and DeepCluster performed best")],
-        "rule": "Each of the two against each self-supervised encoder that is neither, on every "
-        "screen that was not trained on, with the fine-tuned probes at their largest budget, else "
-        "with every probe. " + ABOVE_RULE,
-        "verdict": verdict,
-        "why": f"{why} {said[:1].upper()}{said[1:]}." if said else why,
-        "comparisons": comparisons,
-    }
-
-
-def _judge(
-    config: Mapping,
-    settings: Sequence[tuple[str, int, str]],
-    pairs: Sequence[tuple[str, str]],
-    missing: list[str],
-    found: Mapping,
-) -> tuple[str, str, list[dict]]:
-    """Return verdict, reason and comparisons of "each first encoder of a pair is above the second".
-
-    `settings` are (probe, budget, screen); `missing` is what keeps the claim from being supported.
+    A verdict is `supported`, `not supported` or `undecided`. A comparison has encoder, other, the
+    fields of `Contrast` and outcome: `above`, `below` or `not distinguished`.
     """
-    comparisons, missing = [], list(missing)
-    for (probe, budget, screen), (encoder, other) in product(settings, pairs):
-        if not (probed(config, encoder, probe) and probed(config, other, probe)):
-            continue
-        row = found.get((probe, budget, screen, encoder, other))
-        if row is None:
-            missing.append(
-                f"{encoder} and {other} were not compared with {probe} at {budget} labels on "
-                f"{screen}"
-            )
-            continue
-        told = row.p < ALPHA and row.difference != 0
-        outcome = ("above" if row.difference > 0 else "below") if told else NOT_TOLD
-        if probe_draws(config, probe) < FEWEST_DRAWS:
-            outcome = TOO_FEW
-        comparisons.append(row._asdict() | {"outcome": outcome})
-    below = [row for row in comparisons if row["outcome"] == "below"]
-    unclear = [row["outcome"] for row in comparisons if row["outcome"] in (NOT_TOLD, TOO_FEW)]
-    total = len(comparisons)
-    if below:
-        named = list(dict.fromkeys(f"{row['encoder']} below {row['other']}" for row in below))
-        return (
-            NOT_SUPPORTED,
-            f"{len(below)} of {total} comparisons go the other way: {_list(named)}.",
-            comparisons,
-        )
-    if missing or not total:
-        return UNDECIDED, f"{'; '.join(missing) or 'nothing was compared'}.", comparisons
-    if unclear:
-        few = unclear.count(TOO_FEW)
-        why = f"{len(unclear)} of {total} comparisons do not tell the two apart"
-        why += f", {few} of them for want of draws." if few else "."
-        return UNDECIDED, why, comparisons
-    return SUPPORTED, f"all {total} comparisons go this way.", comparisons
+    return [_judged(config, claim, scores) for claim in CLAIMS]
 
 
-def _frozen(config: Mapping) -> tuple[list[tuple], list[str]]:
-    """Return the settings of the frozen probes, and which kind of them the study lacks."""
-    largest, train = max(config["study"]["budgets"]), config["study"]["train"]
-    settings, problems = [], []
-    for kind in ("knn", "linear"):
-        names = [name for name in _probes(config, kind) if largest in probe_budgets(config, name)]
-        settings += [(name, largest, train) for name in names]
-        if not names:
-            problems.append(f"no probe of kind {kind} was run at {largest} labels")
+def _judged(config: Mapping, claim: Claim, scores: PairedScores) -> dict:
+    judged = {
+        "claim": claim.name,
+        "title": claim.title,
+        "quotes": list(claim.quotes),
+        "rule": statistic(claim) + " " + (DROP_RULE if claim.drop else ABOVE_RULE),
+        "drop": claim.drop,
+    }
+    if config["study"]["smoke_test"]:
+        why = "this is a smoke test, with too few crops to compare encoders"
+        return judged | {"verdict": UNDECIDED, "why": why, "comparisons": []}
+    settings, problems = _settings(config, claim)
+    missing = _methods_missing(config, claim.encoders if claim.drop else PAPER_METHODS)
+    compare = _drops if claim.drop else _differences
+    comparisons, absent = compare(config, claim, settings, scores)
+    verdict, why = _verdict(claim, comparisons, [*missing, *problems, *absent])
+    return judged | {"verdict": verdict, "why": why, "comparisons": comparisons}
+
+
+def statistic(claim: Claim) -> str:
+    """Return in words what is averaged and compared."""
+    probes = "the probes on frozen features" if claim.frozen else "all probes"
+    screens = ["the training screen"] * claim.trained + ["the other screens"] * claim.shifted
+    over = f"over {probes} of at least {FEWEST_DRAWS} draws, on {' and '.join(screens)}"
+    if claim.drop:
+        return f"Mean drop of F1 from a probe's largest budget to its smallest, {over}."
+    budgets = "all budgets" if claim.budget is None else f"{claim.budget} labels"
+    first = "each transfer encoder" if claim.encoders == (TRANSFER,) else "each encoder named"
+    return (
+        f"Mean F1 at {budgets}, {over}, all counting alike: {first} less each other "
+        "self-supervised encoder."
+    )
+
+
+def _settings(config: Mapping, claim: Claim) -> tuple[list[Setting], list[str]]:
+    """Return where the claim looks, and what of that the study lacks."""
+    study, problems = config["study"], []
+    screens = [study["train"]] * claim.trained + list(study["test"]) * claim.shifted
+    if claim.shifted and not study["test"]:
+        problems.append("this study tests on no other screen")
+    probes = [
+        name
+        for name in _probes(config)
+        if not (claim.frozen and config["probes"][name]["kind"] in FINETUNING)
+    ]
+    settings = [
+        Setting(probe, budget, screen)
+        for probe in probes
+        for budget in probe_budgets(config, probe)
+        if claim.budget in (None, budget)
+        for screen in screens
+    ]
+    if not settings and not problems:
+        problems.append(f"no probe was run at {claim.budget or 'any'} labels")
     return settings, problems
 
 
-def _shift(config: Mapping) -> tuple[list[tuple], str, list[str]]:
-    """Return the settings under shift, a phrase that names them, and what the study lacks."""
-    fine = _probes(config, "finetune")
-    chosen = {name: max(probe_budgets(config, name)) for name in fine or _probes(config)}
-    screens = config["study"]["test"]
-    if not screens:
-        return [], "", ["this study tests on no other screen"]
-    settings = [(name, budget, screen) for screen in screens for name, budget in chosen.items()]
-    listed = _list([f"{name} at {budget} labels" for name, budget in chosen.items()])
-    return settings, f"the shift is judged with {listed} on {_list(screens)}", []
-
-
-def _best_pairs(config: Mapping, best: Sequence[str]) -> tuple[list[tuple], list[str]]:
-    """Return the encoders of the methods `best` against each other ssl encoder, and who lacks."""
-    rivals = [
+def _differences(
+    config: Mapping, claim: Claim, settings: Sequence[Setting], scores: PairedScores
+) -> tuple[list[dict], list[str]]:
+    study = config["study"]
+    if claim.encoders == (TRANSFER,):
+        firsts = [name for name in study["encoders"] if _kind(config, name) == TRANSFER]
+    else:
+        firsts = [name for method in claim.encoders for name in _encoders_of(config, method)]
+    others = [
         name
-        for name in config["study"]["encoders"]
-        if _kind(config, name) == "ssl" and config["encoders"][name].get("method") not in best
+        for name in study["encoders"]
+        if _kind(config, name) == "ssl"
+        and config["encoders"][name].get("method") not in claim.encoders
     ]
-    pairs = [pair for method in best for pair in product(_encoders_of(config, method), rivals)]
-    return pairs, _methods_missing(config, PAPER_METHODS)
+    absent = [] if firsts or claim.encoders != (TRANSFER,) else [_nobody(config, TRANSFER)]
+    found = []
+    for encoder in firsts:
+        for other in others:
+            both = [
+                where
+                for where in settings
+                if all(scores.usable(name, where) for name in (encoder, other))
+            ]
+            if not both:
+                absent.append(f"{encoder} and {other} have no probe of {FEWEST_DRAWS} draws there")
+                continue
+            contrast = scores.difference(
+                [(encoder, where) for where in both], [(other, where) for where in both]
+            )
+            found.append({"encoder": encoder, "other": other} | contrast._asdict())
+    below = holm(np.array([1 - row["p"] for row in found]))
+    for row, p_below in zip(found, below, strict=True):
+        row["outcome"] = _outcome(row["p"] < ALPHA, p_below < ALPHA)
+    return found, absent
 
 
-def _probes(config: Mapping, kind: str | None = None) -> list[str]:
-    return [
-        name
-        for name in config["study"]["probes"]
-        if not shuffles_labels(config, name) and kind in (None, config["probes"][name]["kind"])
-    ]
+def _drops(
+    config: Mapping, claim: Claim, settings: Sequence[Setting], scores: PairedScores
+) -> tuple[list[dict], list[str]]:
+    found, absent = [], []
+    for encoder in (name for method in claim.encoders for name in _encoders_of(config, method)):
+        budgets: dict[tuple[str, str], list[int]] = {}
+        for where in settings:
+            if probed(config, encoder, where.probe) and scores.usable(encoder, where):
+                budgets.setdefault((where.probe, where.screen), []).append(where.budget)
+        ends: list[tuple[Setting, Setting]] = [
+            (Setting(probe, max(own), screen), Setting(probe, min(own), screen))
+            for (probe, screen), own in budgets.items()
+            if len(own) > 1
+        ]
+        if not ends:
+            absent.append(f"{encoder} has no probe of {FEWEST_DRAWS} draws at several budgets")
+            continue
+        contrast = scores.difference(
+            [(encoder, most) for most, _ in ends], [(encoder, fewest) for _, fewest in ends]
+        )
+        row = {"encoder": encoder, "other": "itself with fewest labels"} | contrast._asdict()
+        none = drop_outcome(contrast) == "no drop"
+        found.append(row | {"outcome": _outcome(contrast.p < ALPHA, none)})
+    return found, absent
+
+
+def drop_outcome(drop: Contrast) -> str:
+    """Return `drop`, `no drop` or `not distinguished` of a drop, in fractions."""
+    if drop.p < ALPHA:
+        return "drop"
+    return "no drop" if drop.high < SMALLEST_DROP else "not distinguished"
+
+
+def _outcome(above: bool, below: bool) -> str:
+    return "above" if above else "below" if below else "not distinguished"
+
+
+def _verdict(claim: Claim, comparisons: list[dict], missing: list[str]) -> tuple[str, str]:
+    total, what = len(comparisons), "drops" if claim.drop else "differences"
+
+    def named(outcome: str) -> list[str]:
+        return [
+            row["encoder"] if claim.drop else f"{row['encoder']} and {row['other']}"
+            for row in comparisons
+            if row["outcome"] == outcome
+        ]
+
+    if below := named("below"):
+        way = "show no drop" if claim.drop else "go the other way"
+        return NOT_SUPPORTED, f"{len(below)} of {total} {what} {way}: {_list(below)}."
+    if missing or not total:
+        return UNDECIDED, f"{'; '.join(missing) or 'nothing was compared'}."
+    if unclear := named("not distinguished"):
+        return UNDECIDED, f"{len(unclear)} of {total} {what} are not clear: {_list(unclear)}."
+    return SUPPORTED, f"all {total} {what} go this way."
+
+
+def _probes(config: Mapping) -> list[str]:
+    return [name for name in config["study"]["probes"] if not shuffles_labels(config, name)]
 
 
 def _kind(config: Mapping, encoder: str) -> str:
@@ -365,13 +306,6 @@ def _methods_missing(config: Mapping, methods: Iterable[str]) -> list[str]:
 def _nobody(config: Mapping, kind: str) -> str:
     names = [name for name in config["study"]["not_run"] if _kind(config, name) == kind]
     return f"no {kind} encoder was run" + (f" (left out: {_list(names)})" if names else "")
-
-
-def _chosen_probes(chosen: Sequence[str], fine: bool, where: str) -> str:
-    if not chosen:
-        return ""
-    reason = "" if fine else f", because no fine-tuned probe was run {where}"
-    return f" Judged with {_list(chosen)}{reason}."
 
 
 def _list(names: Sequence[str]) -> str:
