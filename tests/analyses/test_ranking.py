@@ -135,7 +135,7 @@ def test_few_draws_give_no_verdict_even_of_a_clear_winner(draws, verdict, tmp_pa
 def test_a_tie_at_the_top_names_who_is_in_it():
     table = pd.DataFrame({"encoder": ["a", "b", "c"], "verdict": ["tie", "tie", "worse"]})
     assert sentence(table).endswith(
-        "a has the highest mean, but these labels do not tell it from b."
+        "a has the highest mean, but these labels do not distinguish it from b."
     )
 
 

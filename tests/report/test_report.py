@@ -205,7 +205,7 @@ def test_the_page_names_the_best_encoder_or_the_tie(tmp_path):
     rows.loc[rows["verdict"] == "best", "verdict"] = "tie"
     text = Reader(page(study(), tmp_path, evidence=evidence(study(), ranked=rows))).text
     assert (
-        "A tie of all: resnet18 has the highest mean, but no encoder can be told from it." in text
+        "A tie of all: resnet18 has the highest mean, but no encoder is distinguished from it." in text
     )
 
 

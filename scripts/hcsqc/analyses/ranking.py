@@ -64,7 +64,7 @@ def compare_encoders(
         mirrored = part.assign(
             encoder=part["other"],
             other=part["encoder"],
-            difference=-part["difference"],
+            difference=0.0 - part["difference"],  # no minus nought
             low=-part["high"],
             high=-part["low"],
         )
@@ -166,9 +166,9 @@ def sentence(ranked: pd.DataFrame) -> str:
     if not tied:
         return f"{best} is best."
     if len(tied) == len(ranked) - 1:
-        return f"A tie of all: {best} has the highest mean, but no encoder can be told from it."
+        return f"A tie of all: {best} has the highest mean, but no encoder is distinguished from it."
     return (
-        f"A tie: {best} has the highest mean, but these labels do not tell it from "
+        f"A tie: {best} has the highest mean, but these labels do not distinguish it from "
         f"{', '.join(tied)}."
     )
 
