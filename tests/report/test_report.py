@@ -204,9 +204,7 @@ def test_the_page_names_the_best_encoder_or_the_tie(tmp_path):
     rows.loc[rows["verdict"] != "best", ["verdict", "p"]] = ["tie", 0.3]
     rows.loc[rows["verdict"] == "best", "verdict"] = "tie"
     text = Reader(page(study(), tmp_path, evidence=evidence(study(), ranked=rows))).text
-    assert (
-        "A tie of all: resnet18 has the highest mean, but no encoder is distinguished from it." in text
-    )
+    assert "A tie of all: resnet18 has the highest mean, but none is distinguished from it." in text
 
 
 def test_a_smoke_test_ranks_nothing_and_says_so(tmp_path):

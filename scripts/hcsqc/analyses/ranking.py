@@ -166,7 +166,7 @@ def sentence(ranked: pd.DataFrame) -> str:
     if not tied:
         return f"{best} is best."
     if len(tied) == len(ranked) - 1:
-        return f"A tie of all: {best} has the highest mean, but no encoder is distinguished from it."
+        return f"A tie of all: {best} has the highest mean, but none is distinguished from it."
     return (
         f"A tie: {best} has the highest mean, but these labels do not distinguish it from "
         f"{', '.join(tied)}."
