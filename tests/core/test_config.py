@@ -813,7 +813,7 @@ def test_a_probes_own_budgets_and_draws_stand_above_the_studys():
     assert settings.probe_budgets(config, "finetune") == [25]
     assert settings.probe_draws(config, "finetune") == 3
     assert settings.probe_budgets(config, "knn") == [350, 100, 25, 10]
-    assert settings.probe_draws(config, "knn") == 10
+    assert settings.probe_draws(config, "knn") == 15
 
 
 @pytest.mark.parametrize("files", [(), ("demo/study.yaml",), ("demo/study.yaml", "demo/full.yaml")])

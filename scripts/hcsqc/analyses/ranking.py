@@ -64,7 +64,7 @@ def compare_encoders(
         mirrored = part.assign(
             encoder=part["other"],
             other=part["encoder"],
-            difference=-part["difference"],
+            difference=0.0 - part["difference"],  # no minus nought
             low=-part["high"],
             high=-part["low"],
         )

@@ -21,13 +21,13 @@ SMALLEST_DROP = 0.01
 SUPPORTED, NOT_SUPPORTED, UNDECIDED = "supported", "not supported", "undecided"
 TRANSFER = "transfer"
 ABOVE_RULE = (
-    "Supported if every difference is above nought, each with one-sided p < 0.05 (all must be, so "
-    "that p needs no correction); not supported if one is below nought with p < 0.05, corrected by "
+    "Supported if every difference is above zero, each with one-sided p < 0.05 (all must be, so "
+    "that p needs no correction); not supported if one is below zero with p < 0.05, corrected by "
     "Holm's method over the claim's differences; else undecided."
 )
 DROP_RULE = (
-    "Supported if every drop is above nought with one-sided p < 0.05; not supported if the 95% "
-    f"interval of one reaches nought and lies below {100 * SMALLEST_DROP:.0f} point (one crop of "
+    "Supported if every drop is above zero with one-sided p < 0.05; not supported if the 95% "
+    f"interval of one reaches zero and lies below {100 * SMALLEST_DROP:.0f} point (one crop of "
     "130 is 0.8); else undecided."
 )
 
@@ -152,11 +152,12 @@ def statistic(claim: Claim) -> str:
     if claim.drop:
         return f"Mean drop of F1 from a probe's largest budget to its smallest, {over}."
     budgets = "all budgets" if claim.budget is None else f"{claim.budget} labels"
-    first = "each transfer encoder" if claim.encoders == (TRANSFER,) else "each encoder named"
-    return (
-        f"Mean F1 at {budgets}, {over}, all counting alike: {first} less each other "
-        "self-supervised encoder."
-    )
+    if claim.encoders == (TRANSFER,):
+        compared = "each transfer encoder less each self-supervised one"
+    else:
+        methods = " and ".join(PAPER_METHODS[method] for method in claim.encoders)
+        compared = f"{methods} less each other self-supervised encoder"
+    return f"Mean F1 at {budgets}, {over}, all counting alike: {compared}."
 
 
 def _settings(config: Mapping, claim: Claim) -> tuple[list[Setting], list[str]]:
