@@ -288,6 +288,12 @@ def test_at_a_terminal_running_stages_are_redrawn_below_what_stays(live, monkeyp
     assert not any("so far" in line for line in live.shown())
 
 
+def test_a_job_of_no_wildcards_is_named_by_its_rule(live):
+    live.tell("run_info", "Job stats", stats={"fit_detector": 1, "total": 1})
+    live.begin(1, "fit_detector")
+    assert live.shown()[1] == "detector                   0 of 1      0 %  fit detector"
+
+
 def test_lines_never_wrap_where_they_are_redrawn(live, monkeypatch):
     size = os.terminal_size((40, 3))
     monkeypatch.setattr(handler.job_logs, "progress_in", lambda *_: None)

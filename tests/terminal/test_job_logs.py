@@ -65,6 +65,8 @@ def test_progress_is_read_as_jobs_write_it(log, capsys):
     progress.update(50, loss=0.5)
     said = progress_in(log("begins\n" + capsys.readouterr().err), since=0.0)
     assert said == "25 %, 00:30 left, 5.00 crops/s, loss 0.5"
+    progress.update(150)
+    assert progress_in(log(capsys.readouterr().err), since=0.0) is None, "what follows is unknown"
 
 
 def test_a_log_of_an_earlier_run_or_none_says_nothing(log, tmp_path):

@@ -270,7 +270,9 @@ class StageLines(logging.Handler):
         if tally.running:
             oldest, *others = tally.running
             progress = self._progress.get(oldest)
-            told.append(self._jobs[oldest].label + (f" ({progress})" if progress else ""))
+            job = self._jobs[oldest]
+            name = job.label or job.rule.replace("_", " ")
+            told.append(f"{name} ({progress})" if progress else name)
             told += [f"{len(others)} more"] if others else []
         return share + ", ".join(filter(None, told))
 

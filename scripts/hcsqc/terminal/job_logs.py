@@ -52,7 +52,7 @@ def progress_in(logs: Sequence[str], since: float) -> str | None:
     for log in logs:
         lines = _new_lines(log, since, _END_BYTES)
         match = _PROGRESS.search(lines[-1]) if lines else None
-        if match:
+        if match and match["share"] != "100":  # what comes after it is not counted
             said = (f"{match['share']} %", f"{match['left']} left", match["values"])
             return ", ".join(filter(None, said))
     return None
