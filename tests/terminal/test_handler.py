@@ -212,12 +212,13 @@ def test_jobs_that_an_interrupt_stops_have_not_failed(plain):
     ]
 
 
-def test_warnings_of_jobs_and_of_snakemake_are_kept(plain):
+def test_warnings_of_jobs_are_kept_and_each_of_snakemake_once(plain):
     plain.tell("run_info", "Job stats", stats=STATS)
     log = plain.begin(1, "crop_plate", plate="p1")
     log.write_text("fields: 3\nwarning: plate p1: dim\n")
     plain.tell(None, "Job 1 has been submitted with SLURM jobid 7 (log: x)")
-    plain.tell(None, "The clock is late", logging.WARNING)
+    for _ in range(3):
+        plain.tell(None, "The clock is late", logging.WARNING)
     plain.end(1)
     assert plain.shown()[1:] == ["The clock is late", "warning: crops, p1: plate p1: dim"]
 

@@ -43,6 +43,7 @@ _ITS_OWN_BUSINESS = (
     "Group jobs: inactive",
     "Conda environments: ignored",
     "Singularity containers: ignored",
+    "SLURM run ID:",
     "Complete log(s):",
     "Elapsed time:",
     "Exiting because a job execution failed",
@@ -103,6 +104,7 @@ class StageLines(logging.Handler):
         self._own, self._display, self._log = own, display, log
         self._jobs: dict[int, _Job] = {}
         self._progress: dict[int, str | None] = {}
+        self._warnings: set[str] = set()
         self._tallies: dict[str, Tally] = {}
         self._total = self._done = self._told = 0
         self._began = self._spoke = time.monotonic()
@@ -220,6 +222,9 @@ class StageLines(logging.Handler):
             self._has_nothing_to_do = True
         self._is_interrupted |= text.startswith(_INTERRUPTED)
         is_told = record.levelno > logging.INFO or not self._ticker
+        if record.levelno == logging.WARNING:  # some come once per job
+            is_told = text not in self._warnings
+            self._warnings.add(text)
         if not text.startswith(_ITS_OWN_BUSINESS) and (is_told or text.startswith(_TOLD_IN_A_RUN)):
             self._as_snakemake(record)
 
