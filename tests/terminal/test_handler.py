@@ -137,7 +137,7 @@ def test_without_a_terminal_at_most_a_line_comes_in_half_a_minute(plain):
 def test_a_failed_job_is_its_own_line_of_error_and_its_log(plain):
     plain.tell("run_info", "Job stats", stats=STATS)
     log = plain.begin(1, "crop_plate", screen="s1", plate="p1", seed="0")
-    log.write_text("begins\nerror: a.tif: damaged; copy it again\n")
+    log.write_text("begins\nerror: 2 fields are damaged; copy them again:\n  a.tif\n  b.tif\n")
     plain.tell("error", "RuleException:\nCalledProcessError in file x", logging.ERROR)
     plain.fail(1, "crop_plate")
     plain.begin(2, "probe")
@@ -148,7 +148,9 @@ def test_a_failed_job_is_its_own_line_of_error_and_its_log(plain):
     plain.tell("error", "WorkflowError:\nAt least one job did not complete successfully.", 40)
     plain.lines.close()
     assert plain.shown()[1:] == [
-        "error: crops, s1 p1 seed 0: a.tif: damaged; copy it again",
+        "error: crops, s1 p1 seed 0: 2 fields are damaged; copy them again:",
+        "       a.tif",
+        "       b.tif",
         f"       log: {log}",
         "error: probes: SLURM job 7 failed: OUT_OF_MEMORY",
         f"       log: {plain.folder}/2.log",

@@ -46,6 +46,7 @@ def test_warnings_are_those_that_jobs_print_each_once(log):
             "torch.OutOfMemoryError: CUDA out of memory\n",
             "torch.OutOfMemoryError: CUDA out of memory",
         ),
+        ("error: 9 fields:\n" + "  bad\n" * 9 + "ends\n", "9 fields:" + "\n  bad" * 5),
         ("begins\nends\n", None),
         ("", None),
     ],

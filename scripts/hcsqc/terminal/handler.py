@@ -245,7 +245,9 @@ class StageLines(logging.Handler):
             or "it ended without a message"
         )
         of = f"{stage}, {job.label}" if job and job.label else stage
-        self._say(f"error: {of}: {said}", *(f"       log: {log}" for log in logs))
+        first, *below = said.splitlines()
+        below += [f"log: {log}" for log in logs]
+        self._say(f"error: {of}: {first}", *(f"       {line.strip()}" for line in below))
 
     def _began_at(self, jobid: int) -> float:
         job = self._jobs.get(jobid)

@@ -5,10 +5,13 @@ Only the end of a long log is read; a log that cannot be read says nothing.
 
 import re
 from collections.abc import Sequence
+from itertools import islice, takewhile
 from pathlib import Path
 
 _MOST_BYTES = 1 << 20
 _END_BYTES = 4096
+# Of what an error lists below it.
+_MOST_LINES = 5
 _WARNING = re.compile(r"^(?:.{1,120}?: )?(?:warning: +|WARNING +)(?P<text>.+)")
 # Of ours, and of flags that a script does not know.
 _ERROR = re.compile(r"^(?:\w+\.py: )?error: (?P<text>.+)")
@@ -37,13 +40,20 @@ def last_line_in(logs: Sequence[str], since: float) -> str | None:
 
 
 def error_in(logs: Sequence[str], since: float) -> str | None:
-    """Return the line by which a job failed, or None; `since` leaves older logs out (Unix time)."""
+    """Return the line by which a job failed, and what it lists below it, or None.
+
+    `since` leaves older logs out (Unix time).
+    """
     for log in logs:
         lines = _new_lines(log, since, _MOST_BYTES)
-        ours = [match["text"] for match in map(_ERROR.match, lines) if match]
+        for number in reversed(range(len(lines))):
+            match = _ERROR.match(lines[number])
+            if match:
+                more = takewhile(lambda line: line.startswith("  "), lines[number + 1 :])
+                return "\n".join([match["text"], *islice(more, _MOST_LINES)])
         raised = [line for line in lines if _RAISED.match(line)]
-        if ours or raised:
-            return (ours or raised)[-1]
+        if raised:
+            return raised[-1]
     return None
 
 
