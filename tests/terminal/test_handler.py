@@ -180,6 +180,9 @@ def test_of_a_group_those_jobs_are_named_that_failed(plain):
         f"       log: {logs[2]}",
         "       log: slurm.log",
     ]
+    plain.now += 300
+    plain.lines.tick()
+    assert plain.shown()[-1] == "0 of 6 jobs", "the others of the group do not run on"
 
 
 def test_a_job_that_is_tried_again_is_no_longer_failed(plain):

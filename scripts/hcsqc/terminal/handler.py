@@ -203,7 +203,12 @@ class StageLines(logging.Handler):
             for info in record.job_error_info
             if job_logs.error_in(info["log"], self._began_at(info["jobid"]))
         ]
-        for info in failed or record.job_error_info:
+        failed = failed or record.job_error_info
+        for info in record.job_error_info:
+            stage = stage_of(info["rule_name"])
+            if info not in failed and stage is not None:
+                self._tallies[stage].drop(info["jobid"], time.monotonic())
+        for info in failed:
             logs = [*info["log"], *record.aux_logs]
             self._failed(info["jobid"], info["rule_name"], logs, info["rule_msg"])
 

@@ -43,6 +43,11 @@ class Tally:
         rule, began = self.running.pop(job)
         self._took[rule].append(now - began)
 
+    def drop(self, job: int, now: float) -> None:
+        """End a job that neither failed nor ended well, because its group failed."""
+        self._pass_time(now)
+        self.running.pop(job, None)
+
     def fail(self, job: int, now: float) -> None:
         """End a job that failed; it may start again."""
         self._pass_time(now)
