@@ -39,10 +39,13 @@ demo: .venv/installed
 	snakemake --profile profiles/demo all qc
 	snakemake qc --cores all --configfile $(EXAMPLE)/study.yaml
 	snakemake qc --cores all --configfile $(EXAMPLE)/study.yaml $(EXAMPLE)/labelled.yaml
-	@echo "The report:  $(CURDIR)/results/demo/report/index.html"
-	@echo "The flags:   $(CURDIR)/results/demo/qc/sim022/report.html and sim021, sim022_screen, sim022_next_month"
-	@echo "Real fields: $(CURDIR)/results/bbbc022/qc/bbbc022/report.html (no labels) and results/bbbc022_labelled/qc/bbbc022"
-	@echo "Every run:   .venv/bin/mlflow ui --backend-store-uri sqlite:///results/demo/mlflow.db, then results/demo/mlflow.html"
+	@echo "The demo is done. Look at, in $(CURDIR):"
+	@echo "  results/demo/report/index.html                        which encoder finds the aberrant cells"
+	@echo "  results/demo/qc/sim022/report.html                    flags of a screen; also sim021, sim022_screen, sim022_next_month"
+	@echo "  results/bbbc022/qc/bbbc022/report.html                flags of real fields, without labels"
+	@echo "  results/bbbc022_labelled/qc/bbbc022/report.html       the same with labels"
+	@echo "  results/demo/mlflow.html                              every run, while this runs:"
+	@echo "  .venv/bin/mlflow ui --backend-store-uri sqlite:///results/demo/mlflow.db"
 
 demo-full: .venv/installed
 	snakemake all qc --profile profiles/demo --configfile profiles/demo/study.yaml profiles/demo/full.yaml

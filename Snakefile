@@ -100,4 +100,8 @@ rule tables:
 # The study's own job of this waits for all others: of a study that fails, MLflow shows what there is.
 onerror:
     # By the Python that runs Snakemake: this is no job, and in no environment of one.
-    shell('HCSQC_PYTHON={sys.executable:q} "$HCSQC" tracking/track_runs.py {TRACKING} || true')
+    shell(
+        'HCSQC_PYTHON={sys.executable:q} "$HCSQC" --log {STUDY:q}/logs/track_failed_study.log'
+        " tracking/track_runs.py {TRACKING}"
+        " || echo 'warning: MLflow does not show this run: {STUDY}/logs/track_failed_study.log' >&2"
+    )

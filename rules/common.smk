@@ -30,6 +30,14 @@ from hcsqc.core.cli import flags
 from hcsqc.core.digest import code_digest
 from hcsqc.core.errors import InputError
 from hcsqc.figures.words import study_words
+from hcsqc.terminal.handler import take_terminal
+
+# From here on a person sees a line per stage; a workflow that imports this one keeps its own lines.
+TERMINAL = (
+    take_terminal(workflow.output_settings, os.environ)
+    if workflow.is_main_process and workflow.modifier.is_main_snakefile()
+    else None
+)
 
 # No `configfile:`, which Snakemake looks for in the folder where it runs, and leaves out of a
 # module that is given a config.
@@ -56,6 +64,8 @@ OWN_PYTHON = {DeploymentMethod.CONDA, DeploymentMethod.APPTAINER} & set(DEPLOYED
 os.environ.update(
     HCSQC=str(SCRIPTS / "run.sh"),
     HCSQC_PYTHON="python" if OWN_PYTHON else sys.executable,
+    # Whether a job prints to the terminal, too; on a cluster, to the log of its submission.
+    HCSQC_ECHO="no" if TERMINAL else "yes",
     # Files of encoders are data; the code that they ask for runs only if the config names it.
     HCSQC_NETWORKS=" ".join(
         {*os.environ.get("HCSQC_NETWORKS", "").split(), *settings.named_networks(config)}
@@ -63,6 +73,8 @@ os.environ.update(
 )
 
 STUDY = f"results/{config['study']['name']}"
+if TERMINAL:
+    TERMINAL.study = Path(STUDY)
 TRACKING_URI = (
     config["tracking"]["uri"]
     or os.environ.get("MLFLOW_TRACKING_URI")

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Run a script of this folder: run.sh [--log FILE] crops/crop_plate.py --flags. Rules start all commands so.
 #   --log FILE         what it prints goes there too; whether FILE can be written decides nothing
+#   HCSQC_ECHO         no: where there is a log, it goes there alone
 #   HCSQC_PYTHON       the Python to run it by
 #   HCSQC_NETWORKS     networks of one's own that files of encoders may ask for: module:function
 #   HCSQC_HUB_OFFLINE  0 lets it open connections to the model hub; one local rule does
@@ -22,7 +23,11 @@ command=("${HCSQC_PYTHON:-python}" "$here/$1" "${@:2}")
 # Outlives the job, whatever signal comes to both, and reads on where it cannot write: a job that prints never fails.
 copy_to_log() {
   trap '' HUP INT PIPE TERM USR1 USR2
-  tee -- "$log" || cat > /dev/null
+  if [ "${HCSQC_ECHO:-yes}" = no ]; then
+    cat > "$log" || cat > /dev/null
+  else
+    tee -- "$log" || cat > /dev/null
+  fi
 }
 
 set +e

@@ -34,6 +34,8 @@ def in_browser(test):
 
 # Each start of Snakemake asks SLURM for its settings: nine seconds where it is there but stopped.
 os.environ.setdefault("SLURM_CONF", os.devnull)
+# Tests read Snakemake's own lines, and what jobs print among them.
+os.environ.setdefault("HCSQC_TERMINAL", "snakemake")
 
 
 class Project:

@@ -54,6 +54,16 @@ def run(command, **options) -> subprocess.CompletedProcess:
     return subprocess.run(command, text=True, **({"env": environment} | options))
 
 
+def test_a_job_whose_workflow_shows_stages_prints_to_its_log_alone(job, tmp_path):
+    command, log = job
+    quiet = {"env": os.environ | {"HCSQC_PYTHON": sys.executable, "HCSQC_ECHO": "no"}}
+    done = run(command("quiet", "7"), **quiet)
+    assert (done.returncode, done.stdout) == (7, "")
+    assert log.read_text() == "begins\nan error\nends\n"
+    unwritable = run(command("talks", "0", log=tmp_path / "no_folder" / "job.log"), **quiet)
+    assert unwritable.returncode == 0
+
+
 @pytest.mark.parametrize("status", [0, 1, 7])
 def test_a_job_prints_to_the_terminal_and_the_log_and_its_status_counts(status, job):
     command, log = job
