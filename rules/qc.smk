@@ -163,10 +163,7 @@ rule flag_screen:
         scores=lambda wc: plate_scores(wc.screen),
         nuclei=lambda wc: crop_files(wc.screen, "nuclei.parquet"),
         summaries=lambda wc: crop_files(wc.screen, "summary.parquet"),
-        fields=lambda wc: [
-            plate_file("screens", wc.screen, plate, "fields.parquet")
-            for plate in screen_entry(wc)["plates"]
-        ],
+        fields=lambda wc: screen_fields(wc.screen),
         scales=lambda wc: plate_scales(wc.screen),
     output:
         cells=f"{STUDY}/qc/{{screen}}/cells.parquet",
@@ -221,10 +218,7 @@ rule write_label_page:
         # Without any detector crops are chosen at random.
         scores=lambda wc: plate_scores(wc.screen) if HAS_DETECTOR else [],
         features=lambda wc: sampled_features(wc.screen) if HAS_DETECTOR else [],
-        fields=lambda wc: [
-            plate_file("screens", wc.screen, plate, "fields.parquet")
-            for plate in screen_entry(wc)["plates"]
-        ],
+        fields=lambda wc: screen_fields(wc.screen),
     output:
         page=f"{STUDY}/qc/{{screen}}/label_page.html",
         record=f"{STUDY}/runs/qc/{{screen}}/label_page/run.json",
@@ -324,20 +318,28 @@ rule make_qc_report:
         threshold=f"{STUDY}/qc/{{screen}}/threshold.json",
         crops=lambda wc: crop_files(wc.screen, "parquet"),
         features=lambda wc: sampled_features(wc.screen),
+        fields=lambda wc: screen_fields(wc.screen),
         labels=screen_labels,
         planted=lambda wc: (f"{STUDY}/qc/{wc.screen}/planted.csv" if wc.screen in SIMULATED else []),
     output:
         page=f"{STUDY}/qc/{{screen}}/report.html",
+        multiqc=[
+            f"{STUDY}/qc/{{screen}}/{name}_mqc.json" for name in ("plates", "artefacts")
+        ],
         record=f"{STUDY}/runs/qc/{{screen}}/report/run.json",
     log:
         f"{STUDY}/logs/qc/{{screen}}/report.log",
     conda:
         "../envs/core.yaml"
+    threads: 4
     resources:
         mem_mb=growing(8000),
         runtime=minutes(60),
     params:
         folder=lambda wc, output: str(Path(output.page).parent),
+        images=lambda wc: flags(
+            {"images": image_folder(wc.screen)} | pick_given(screen_entry(wc), "z_projection")
+        ),
         detector=lambda wc, input: str(Path(input.detector[0]).parent),
         composite=lambda wc: screen_entry(wc)["composite"],
         focus=lambda wc: flags(
@@ -354,7 +356,8 @@ rule make_qc_report:
         '"$HCSQC" --log {log:q} qc/make_qc_report.py --screen {wildcards.screen:q} --folder {params.folder:q}'
         " --crops {input.crops:q} --features {input.features:q} --composite {params.composite:q}"
         " --detector {params.detector:q}/detector.json {params.focus} {params.known}"
-        " --output {output.page:q} --record {output.record:q}"
+        " --fields {input.fields:q} {params.images} --threads {threads}"
+        " --output {output.page:q} --multiqc {output.multiqc:q} --record {output.record:q}"
 
 
 rule track_qc:

@@ -35,6 +35,12 @@ def screen_labels(wildcards):
     ]
 
 
+def screen_fields(screen):
+    """Return the tables of fields of a screen's plates."""
+    plates = config["screens"][screen]["plates"]
+    return [plate_file("screens", screen, plate, "fields.parquet") for plate in plates]
+
+
 def plate_scores(screen):
     """Return the scores of a screen's plates."""
     plates = config["screens"][screen]["plates"]
