@@ -159,14 +159,14 @@ def test_bad_fields_and_those_with_flagged_cells_come_first_then_one_of_each_wel
 
 
 def test_fewer_pictures_are_left_rather_than_illegible_ones(screen):
-    found = pictures(screen, 9_000)
+    found = pictures(screen, 4_000)
     assert found.left_out > 0 and f"{found.left_out} are left out" in found.note
     assert all(picture.width == LEAST_FAIR_PX for picture in found.pictures.values())
 
 
 def test_where_all_fields_have_flagged_cells_pictures_shrink(screen):
     flagged = screen.fields.assign(flagged=1)
-    found = pictures(screen, 9_000, fields=flagged)
+    found = pictures(screen, 4_000, fields=flagged)
     assert len(found.pictures) == 12 and not found.left_out and not found.note
     assert all(picture.width < LEAST_FAIR_PX for picture in found.pictures.values())
     outlines = found.pictures["p1", "B02", 1].outlines
@@ -175,7 +175,7 @@ def test_where_all_fields_have_flagged_cells_pictures_shrink(screen):
 
 
 def test_the_seed_alone_decides_which_fields_are_shown(screen):
-    first, again, other = (set(pictures(screen, 9_000, seed).pictures) for seed in (0, 0, 3))
+    first, again, other = (set(pictures(screen, 4_000, seed).pictures) for seed in (0, 0, 3))
     assert first == again != other
 
 
@@ -299,7 +299,7 @@ def textured(folder, count: int) -> Shards:
 
 @pytest.mark.parametrize(
     ("budget", "tile", "left_out", "channels_left_out"),
-    [(10**6, 64, 0, 0), (60_000, 24, 0, 40), (12_000, 24, 1, 40), (100, 24, 40, 40)],
+    [(100_000, 32, 0, 0), (20_000, 24, 0, 20), (7_000, 24, 7, 40), (100, 24, 40, 40)],
 )
 def test_sheets_keep_to_the_budget(tmp_path, budget, tile, left_out, channels_left_out):
     shards = textured(tmp_path, 40)
@@ -307,6 +307,6 @@ def test_sheets_keep_to_the_budget(tmp_path, budget, tile, left_out, channels_le
     made = crop_sheets(shards, crops, list(CHANNELS), budget, crops)
     assert sum(map(len, made.sheets + made.channel_sheets)) <= budget
     assert made.tile_px == tile
-    assert (made.left_out > 0) == (left_out > 0)
-    assert (made.channels_left_out > 0) == (channels_left_out > 0)
+    # A few more or less with another version of the encoder.
+    assert abs(made.left_out - left_out) <= 3 >= abs(made.channels_left_out - channels_left_out)
     assert list(made.positions) == crops[: 40 - made.left_out]
