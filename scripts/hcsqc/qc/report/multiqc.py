@@ -1,8 +1,10 @@
 """A screen's quality control as sections of a MultiQC report, which shows them as they are.
 
-MultiQC finds files named `*_mqc.json` (its "custom content") and merges sections of one id, so that
-all screens of a study share a table and a bar graph.
+MultiQC finds files named `*_mqc.json` (its "custom content"). It merges tables of one id, so that
+all screens of a study share one; each screen has a bar graph of its own.
 """
+
+import re
 
 import pandas as pd
 
@@ -40,14 +42,16 @@ COLUMNS: dict[str, tuple[str, str, dict]] = {
     "bad_wells": ("Bad wells", "Wells to leave out", {"format": "{:,.0f}", "scale": "OrRd"}),
     "fields": ("Fields", "Fields imaged", {"format": "{:,.0f}", "hidden": True}),
     "wells": ("Wells", "Wells imaged", {"format": "{:,.0f}", "hidden": True}),
-    "warning": ("Warning", "How the plate differs from what the detector knows", {}),
+    "check": ("Check", "warn where plates.csv has a warning of the plate", {}),
+    "warning": ("Warning", "What plates.csv warns of", {"hidden": True}),
 }
 
 
 def multiqc_sections(screen: str, results: Results) -> tuple[dict, dict]:
     """Return the content of two files: a table of plates, and a bar graph of their artefacts.
 
-    Plates are named `screen/plate`, because reports of several screens are shown together.
+    Plates are named `screen plate`, because reports of several screens are shown together; MultiQC
+    would take what stands before a slash for a folder.
     """
     return _table(screen, results), _bars(screen, results)
 
@@ -60,9 +64,15 @@ def _table(screen: str, results: Results) -> dict:
         empty=("empty", "sum"),
     )
     plates = results.plates.merge(of_fields, left_on=PLATE, right_index=True, how="left")
-    plates = plates.assign(flagged_share=100 * plates["flagged_share"])
+    warned = plates["warning"].fillna("").ne("")
+    plates = plates.assign(
+        flagged_share=100 * plates["flagged_share"],
+        # MultiQC colours these two words as a warning and a pass.
+        check=["warn" if one else "ok" for one in warned],
+        warning=plates["warning"].where(warned, None),
+    )
     data = {
-        f"{screen}/{row[PLATE]}": {
+        f"{screen} {row[PLATE]}": {
             name: _plain(row[name]) for name in COLUMNS if not is_missing(row[name])
         }
         for row in plates.to_dict("records")
@@ -92,19 +102,20 @@ def _bars(screen: str, results: Results) -> dict:
     kinds = flagged["artefact"].fillna(UNKNOWN).astype(str)
     counts = pd.crosstab(flagged[PLATE], kinds).reindex(results.plates[PLATE], fill_value=0)
     order = [*ARTEFACTS, *sorted(set(counts.columns) - {*ARTEFACTS, UNKNOWN}), UNKNOWN]
+    name = re.sub(r"\W", "_", screen)
     return GROUP | {
-        "id": "hcsqc_artefacts",
-        "section_name": "Artefacts",
+        "id": f"hcsqc_artefacts_{name}",
+        "section_name": f"Artefacts of {screen}",
         "description": "Flagged cells of each plate by their most likely artefact.",
         "plot_type": "bargraph",
         "pconfig": {
-            "id": "hcsqc_artefacts_bars",
-            "title": "hcsqc: flagged cells by artefact",
+            "id": f"hcsqc_artefacts_{name}_bars",
+            "title": f"hcsqc: flagged cells of {screen} by artefact",
             "ylab": "flagged cells",
         },
-        # Every kind, so that sections of all screens have the same.
+        # Every kind, so that those of all screens have the same colours.
         "data": {
-            f"{screen}/{plate}": {kind: int(row.get(kind, 0)) for kind in order}
+            f"{screen} {plate}": {kind: int(row.get(kind, 0)) for kind in order}
             for plate, row in counts.iterrows()
         },
     }
