@@ -35,6 +35,12 @@ def screen_labels(wildcards):
     ]
 
 
+def screen_fields(screen):
+    """Return the tables of fields of a screen's plates."""
+    plates = config["screens"][screen]["plates"]
+    return [plate_file("screens", screen, plate, "fields.parquet") for plate in plates]
+
+
 def plate_scores(screen):
     """Return the scores of a screen's plates."""
     plates = config["screens"][screen]["plates"]
@@ -51,6 +57,12 @@ def plate_scales(screen):
 def sampled_features(screen):
     """Return the features of some random crops of each of a screen's plates."""
     return [path.replace(".parquet", ".features.parquet") for path in plate_scores(screen)]
+
+
+def plate_pages(screen):
+    """Return the pages of a screen's plates; of a single plate the screen's page has everything."""
+    plates = config["screens"][screen]["plates"]
+    return [f"{STUDY}/qc/{screen}/report/{plate}.html" for plate in plates if len(plates) > 1]
 
 
 def filtered_tables(screen):

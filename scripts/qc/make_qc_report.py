@@ -1,5 +1,6 @@
 """Write the quality-control page of a screen, or of one of its plates: everything in one file."""
 
+import json
 from pathlib import Path
 
 import pandas as pd
@@ -11,13 +12,14 @@ from hcsqc.crops.shards import Shards
 from hcsqc.qc.field_view.images import FieldSource
 from hcsqc.qc.report.answers import Limits
 from hcsqc.qc.report.focus import FocusScale
+from hcsqc.qc.report.multiqc import multiqc_sections
 from hcsqc.qc.report.page import Screen, render_report
 from hcsqc.qc.report.results import read_results, read_truth
 
 
 def main() -> None:
     """Read the flags and the screen's results, write the page."""
-    parser = cli.parser(__doc__)
+    parser = cli.parser(__doc__, threads=True)
     parser.add_argument("--screen", required=True)
     parser.add_argument("--plate", help="of which to write the page; else that of the screen")
     parser.add_argument("--folder", type=Path, required=True, help="of the screen's tables")
@@ -27,10 +29,10 @@ def main() -> None:
     parser.add_argument("--detector", type=Path, required=True, help="detector.json")
     parser.add_argument("--truth", type=Path, help="what was planted into a simulated screen")
     parser.add_argument("--labels", type=Path, help="of the screen")
-    parser.add_argument("--fields", type=Path, nargs="*", default=[], help="for the thumbnails")
-    parser.add_argument("--images", type=Path, help="folder; may hold {plate}; for the thumbnails")
+    parser.add_argument("--fields", type=Path, nargs="*", default=[], help="for pictures of fields")
+    parser.add_argument("--images", type=Path, help="folder; may hold {plate}; for the same")
     parser.add_argument("--z-projection", help="max, mean or middle of a stack's planes")
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--multiqc", type=Path, nargs=2, help="table and bar graph, *_mqc.json")
     parser.add_argument("--output", type=Path, required=True)
     cli.add_settings(parser, FocusScale)
     cli.add_settings(parser, Limits)
@@ -39,9 +41,10 @@ def main() -> None:
 
 def report(args, record) -> None:
     """Render the page that the arguments describe."""
+    results = read_results(args.folder)
     screen = Screen(
         args.screen,
-        read_results(args.folder),
+        results,
         Shards(args.crops),
         args.composite,
         read_checked_json(args.detector),
@@ -56,6 +59,10 @@ def report(args, record) -> None:
     page = render_report(screen, args.plate)
     with atomic(args.output) as temporary:
         temporary.write_text(page, encoding="utf-8")
+    if args.multiqc:
+        for path, section in zip(args.multiqc, multiqc_sections(args.screen, results), strict=True):
+            with atomic(path) as temporary:
+                temporary.write_text(json.dumps(section, indent=1), encoding="utf-8")
     record.metrics = {"page_mb": len(page.encode()) / 1e6}
     print(f"report: {args.output} ({record.metrics['page_mb']:.1f} MB)")
 
