@@ -336,26 +336,20 @@ rule make_qc_report:
         runtime=minutes(60),
     params:
         folder=lambda wc: f"{STUDY}/qc/{wc.screen}",
-        images=lambda wc: flags(
-            {"images": image_folder(wc.screen)} | pick_given(screen_entry(wc), "z_projection")
-        ),
+        images=page_images,
         detector=lambda wc, input: str(Path(input.detector[0]).parent),
         composite=lambda wc: screen_entry(wc)["composite"],
-        focus=lambda wc: flags(
-            pick(QC, "focus_edge", "well_share", "drift_features", "drift_scores", "drift_gain")
-            | pick(settings.nucleus_size(config, wc.screen), "nucleus_diameter_px")
-            | {"pixel_um": screen_entry(wc).get("pixel_um", 0)}
-        ),
+        limits=page_limits,
         known=lambda wc, input: flags(
             ({"truth": input.planted} if input.planted else {})
             | ({"labels": input.labels[0]} if input.labels else {})
         ),
-        of=lambda wc, output: f"--multiqc {' '.join(map(shlex.quote, output.multiqc))}",
+        of=lambda wc, output: flags({"multiqc": output.multiqc}),
         code=code_digest("qc/make_qc_report.py"),
     shell:
         '"$HCSQC" --log {log:q} qc/make_qc_report.py --screen {wildcards.screen:q} --folder {params.folder:q}'
         " --crops {input.crops:q} --features {input.features:q} --composite {params.composite:q}"
-        " --detector {params.detector:q}/detector.json {params.focus} {params.known} {params.of}"
+        " --detector {params.detector:q}/detector.json {params.limits} {params.known} {params.of}"
         " --fields {input.fields:q} {params.images} --threads {threads}"
         " --output {output.page:q} --record {output.record:q}"
 
@@ -377,18 +371,12 @@ use rule make_qc_report as make_qc_plate_page with:
         f"{STUDY}/logs/qc/{{screen}}/report/{{plate}}.log",
     params:
         folder=lambda wc: f"{STUDY}/qc/{wc.screen}",
-        images=lambda wc: flags(
-            {"images": image_folder(wc.screen)} | pick_given(screen_entry(wc), "z_projection")
-        ),
+        images=page_images,
         detector=lambda wc, input: str(Path(input.detector[0]).parent),
         composite=lambda wc: screen_entry(wc)["composite"],
-        focus=lambda wc: flags(
-            pick(QC, "focus_edge", "well_share", "drift_features", "drift_scores", "drift_gain")
-            | pick(settings.nucleus_size(config, wc.screen), "nucleus_diameter_px")
-            | {"pixel_um": screen_entry(wc).get("pixel_um", 0)}
-        ),
+        limits=page_limits,
         known=lambda wc, input: flags({"labels": input.labels[0]} if input.labels else {}),
-        of=lambda wc: f"--plate {shlex.quote(wc.plate)}",
+        of=lambda wc: flags({"plate": wc.plate}),
         code=code_digest("qc/make_qc_report.py"),
 
 
