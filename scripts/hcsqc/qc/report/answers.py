@@ -179,9 +179,10 @@ def answer(results: Results, of_plates: dict[str, list[Light]], dropped: pd.Data
     failed = [plate for plate, own in of_plates.items() if worst(own) == FAIL]
     left_out = _listed(results, dropped)
     if not failed:
-        if len(dropped):
-            return {"level": LOOK, "text": f"Yes, once you leave out {left_out}."}
-        return {"level": PASS, "text": f"Yes, without {left_out}. Every check passes or is minor."}
+        if len(dropped) or flagged_elsewhere(results, dropped):
+            text = f"Yes, once you leave out {left_out}."
+            return {"level": LOOK if len(dropped) else PASS, "text": text}
+        return {"level": PASS, "text": "Yes: nothing is bad and no cell is flagged."}
     checks = list(
         dict.fromkeys(
             light.check for plate in failed for light in of_plates[plate] if light.level == FAIL

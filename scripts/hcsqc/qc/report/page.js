@@ -521,6 +521,8 @@ setUpScores();
 setUpFeatures();
 const asked = /^#well=(.+)$/.exec(location.hash);
 if (asked) {
-  const at = wells.well.indexOf(decodeURIComponent(asked[1]));
+  let name = asked[1];
+  try { name = decodeURIComponent(name); } catch { /* a link that nobody wrote */ }
+  const at = wells.well.indexOf(name);
   if (at >= 0) openWell(at);
 }

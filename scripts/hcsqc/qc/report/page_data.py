@@ -182,6 +182,8 @@ def map_of_features(paths: Sequence[Path], results: Results) -> dict | None:
     keys = [*KEYS, "Metadata_Site"]
     cells = results.cells[["crop_id", "score", "flagged", "artefact", *keys]]
     sample = sample.merge(cells, on="crop_id", how="inner", validate="one_to_one")
+    if len(crops) and not len(sample):
+        raise InputError(f"{paths[0]}: none of its crops is in cells.parquet; give this screen's")
     finite = np.isfinite(vectors[sample["vector"]]).all(axis=1)
     left_out = int((~finite).sum())
     sample = sample[finite]
