@@ -191,10 +191,12 @@ def answer(results: Results, of_plates: dict[str, list[Light]], dropped: pd.Data
     if len(of_plates) == 1:
         start = "Not before you have looked: this plate fails"
     elif len(failed) == len(of_plates):
-        start = f"Not before you have looked: all {len(failed)} plates fail"
+        every = "both plates" if len(failed) == 2 else f"all {len(failed)} plates"
+        start = f"Not before you have looked: {every} fail"
     else:
         good = len(of_plates) - len(failed)
-        start = f"In part: {good} of {len(of_plates)} plates can be used; the others fail"
+        others = "the other fails" if len(failed) == 1 else "the others fail"
+        start = f"In part: {good} of {len(of_plates)} plates can be used; {others}"
     return {
         "level": FAIL,
         "text": f"{start} on {_and(checks)}. If you keep the data, leave out {left_out}.",

@@ -210,7 +210,7 @@ def render_report(screen: Screen, plate: str | None = None) -> str:
 def _pictures(
     screen: Screen, results: Results, chosen: Sequence[dict], features: dict | None, own: bool
 ) -> Pictures:
-    """Return the pictures of a page: crops of its galleries and its map, and those of its fields."""
+    """Return the pictures of a page: crops of its galleries and map, and those of its fields."""
     of_galleries = [crop for gallery in chosen for crop in gallery["rows"]["crop_id"]]
     of_map = list(features["points"]["crop"]) if features and features["points"] else []
     walked = (

@@ -48,7 +48,8 @@ def _plain(value: object) -> object:
     if isinstance(value, int | np.integer):
         return int(value)
     if isinstance(value, float | np.floating):
-        return float(f"{value:.{DIGITS}g}") if np.isfinite(value) else None
+        rounded = float(f"{value:.{DIGITS}g}")
+        return rounded if np.isfinite(rounded) else None
     return str(value)
 
 
