@@ -144,7 +144,7 @@ def drops(results: Results) -> pd.DataFrame:
     drop is `well` or `field`; wells have no site. Those with most flagged cells come first.
     """
     keys = ["Metadata_Plate", "Metadata_Well"]
-    wells = results.wells[results.wells["bad"]].assign(drop="well", Metadata_Site=pd.NA)
+    wells = results.wells[results.wells["bad"]].assign(drop="well", Metadata_Site=None)
     fields = results.fields[results.fields["bad"]].assign(drop="field")
     whole = pd.MultiIndex.from_frame(wells[keys])
     fields = fields[~pd.MultiIndex.from_frame(fields[keys]).isin(whole)]

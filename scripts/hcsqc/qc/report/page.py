@@ -327,7 +327,7 @@ def _drop_rows(dropped: pd.DataFrame, results: Results, own: bool) -> list[dict]
         if not own:
             hash_ = f"#well={quote(row['Metadata_Well'], safe='')}"
             row["href"] = plate_page(row["Metadata_Plate"]) + hash_
-        row["treatment"] = statements.treatment(well)
+        row["treatment"] = statements.treatment(well.to_dict())
     return rows
 
 
@@ -350,10 +350,8 @@ def _edge_charts(results: Results, plates: pd.DataFrame, focus: FocusScale) -> l
         {
             "name": plate,
             "edges": edge_chart(
-                *(
-                    table.loc[table["Metadata_Plate"] == plate, "edge"]
-                    for table in (results.cells, results.fields)
-                ),
+                results.cells.loc[results.cells["Metadata_Plate"] == plate, "edge"],
+                results.fields.loc[results.fields["Metadata_Plate"] == plate, "edge"],
                 focus,
                 reach,
             ),

@@ -70,9 +70,10 @@ def measures(results: Results, brightness: pd.DataFrame | None = None) -> list[d
         ("nuclei", "nuclei found", wells["nuclei"], "", True),
         ("per_field", "nuclei per field", per_field, "", True),
     ]
-    for name in [] if brightness is None else brightness.columns:
-        values = pd.Series(brightness[name].reindex(index).to_numpy())
-        found.append((f"light {name}", f"intensity: {name}", values, "grey levels", False))
+    if brightness is not None:
+        for name in brightness.columns:
+            values = pd.Series(brightness[name].reindex(index).to_numpy())
+            found.append((f"light {name}", f"intensity: {name}", values, "grey levels", False))
     flagged = results.cells[results.cells["flagged"].astype("boolean").fillna(False).astype(bool)]
     kinds = set(flagged["artefact"].dropna())
     for kind in [*(kind for kind in ARTEFACTS if kind in kinds), *sorted(kinds - {*ARTEFACTS})]:
@@ -148,8 +149,8 @@ def score_data(cells: pd.DataFrame, threshold: Mapping, labels: pd.DataFrame | N
         known = labels[["crop_id", "label"]].merge(
             cells[["crop_id", "score"]].dropna(), on="crop_id", validate="one_to_one"
         )
-        for label, own in known.groupby("label"):
-            histograms[str(label)] = np.histogram(own["score"], edges)[0]
+        for label, of_label in known.groupby("label"):
+            histograms[str(label)] = np.histogram(of_label["score"], edges)[0]
     own = threshold.get("threshold")
     steps = [
         # All digits: the count must be that of the table of cells.
