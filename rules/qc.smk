@@ -324,7 +324,10 @@ rule make_qc_report:
         pages=lambda wc: plate_pages(wc.screen),
     output:
         page=f"{STUDY}/qc/{{screen}}/report.html",
-        multiqc=[f"{STUDY}/qc/{{screen}}/{name}_mqc.json" for name in ("plates", "artefacts")],
+        multiqc=[
+            f"{STUDY}/qc/{{screen}}/plates_mqc.json",
+            f"{STUDY}/qc/{{screen}}/artefacts_mqc.json",
+        ],
         record=f"{STUDY}/runs/qc/{{screen}}/report/run.json",
     log:
         f"{STUDY}/logs/qc/{{screen}}/report.log",

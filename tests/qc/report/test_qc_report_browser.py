@@ -183,6 +183,7 @@ def test_the_map_can_show_each_measure_and_another_plate(tab):
 def test_tables_sort_filter_and_download(tab, pages):
     page = tab("report/plate.html")
     page.locator("#wells summary").click()
+    page.wait_for_selector("#wells input[type=search]")
     table = page.locator("table[data-name=wells]")
     head = table.locator("th", has_text="Flag rate")
     head.click()

@@ -71,7 +71,7 @@ for (const button of document.querySelectorAll("[data-drops]")) {
 }
 
 // Tables: sort, filter, download.
-for (const table of document.querySelectorAll("table.data")) {
+function enhance(table) {
   const rows = table.tBodies[0].rows.length;
   const name = table.dataset.name;
   const made = new DataTable(table, {
@@ -90,6 +90,12 @@ for (const table of document.querySelectorAll("table.data")) {
   }});
   button.setAttribute("aria-label", "Download this table as CSV: " + name.replaceAll("_", " "));
   table.closest(".scroll").after(button);
+}
+for (const table of document.querySelectorAll("table.data")) {
+  const folded = table.closest("details:not([open])");
+  // Most readers open few of them, and each takes its time.
+  if (folded) folded.addEventListener("toggle", () => enhance(table), {once: true});
+  else enhance(table);
 }
 
 // Crops: tiles of the sheets.
