@@ -190,7 +190,8 @@ def test_tables_sort_filter_and_download(tab, pages):
     rates = lambda: [  # noqa: E731
         float(text.rstrip("%")) for text in table.locator("tbody td:nth-child(3)").all_inner_texts()
     ]
-    assert rates() == sorted(rates()) and head.get_attribute("aria-sort") == "ascending"
+    page.wait_for_selector("table[data-name=wells] th[aria-sort=ascending]")
+    assert rates() == sorted(rates())
     head.click()
     page.wait_for_selector("table[data-name=wells] th[aria-sort=descending]")
     assert rates() == sorted(rates(), reverse=True) and len(rates()) == len(WELLS)
