@@ -306,7 +306,7 @@ function outlinesOf(row) {
 const fieldWords = (row) => {
   const kinds = ["empty", "out_of_focus", "saturated"].filter((name) => fields[name][row]).map((name) => name.replaceAll("_", " "));
   return `Site ${fields.site[row]}: ${plural(fields.nuclei[row], "nucleus", "nuclei")}, ${number(fields.flagged[row])} flagged` +
-    (fields.bad[row] ? `; ✕ bad (${kinds.join(", ") || fields.reason[row] || "flagged cells"})` : "");
+    (fields.bad[row] ? `; ✕ bad (${kinds.join(", ") || "flagged cells"})` : "");
 };
 function fieldPicture(row, large) {
   const picture = data.pictures[row];
@@ -344,7 +344,7 @@ function openField(row) {
       onfocus: () => mark(one.place, true), onblur: () => mark(one.place, false)});
     if (one.at === null) {
       const kind = data.kinds[one.nucleus.kind - 2];
-      item.append(cutOut(row, one.nucleus), make("span", {class: "words", text: `${one.score.toFixed(2)} ✕ flagged` + (kind ? ": " + kind : "") + " (cut from the picture above)"}));
+      item.append(cutOut(row, one.nucleus), make("span", {class: "words", text: `${one.score.toFixed(2)} ✕ flagged` + (kind ? ": " + kind : "") + " (from the picture)"}));
     } else {
       item.append(tile(one.at));
       const channels = channelTile(one.at, 1.5 / data.channels.length);

@@ -192,7 +192,7 @@ def next_steps(results: Results, simulated: bool) -> list[str]:
         carried = [float(share) for share, more in stricter.items() if more == 0]
         if carried:
             steps.append(
-                f"These labels would carry a stricter promise: {_short_percent(min(carried))} of "
+                f"These labels would support a stricter promise: {_short_percent(min(carried))} of "
                 f"good cells lost (qc.good_cells_lost: {min(carried):g})."
             )
         if wanted:
