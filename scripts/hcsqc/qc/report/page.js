@@ -107,7 +107,8 @@ crops.id.forEach((_, at) => {
   if (!cropsOfField.has(key)) cropsOfField.set(key, []);
   cropsOfField.get(key).push(at);
 });
-function tile(at, zoom = 1.5) {
+const TILE_ZOOM = 96 / crops.tile;
+function tile(at, zoom = TILE_ZOOM) {
   const [sheet, left, top] = crops.at[at];
   return make("span", {class: "tile s" + sheet, role: "img", "aria-label": cropName(at),
     style: `background-position:-${left}px -${top}px;zoom:${zoom}`});
@@ -347,7 +348,7 @@ function openField(row) {
       item.append(cutOut(row, one.nucleus), make("span", {class: "words", text: `${one.score.toFixed(2)} ✕ flagged` + (kind ? ": " + kind : "") + " (from the picture)"}));
     } else {
       item.append(tile(one.at));
-      const channels = channelTile(one.at, 1.5 / data.channels.length);
+      const channels = channelTile(one.at, TILE_ZOOM / data.channels.length);
       if (channels) item.append(channels);
       const kind = crops.artefact[one.at];
       item.append(make("span", {class: "words", text: one.score.toFixed(3) + (crops.flagged[one.at] ? " ✕ flagged" + (kind ? ": " + kind : "") : " passed")}));
@@ -474,7 +475,7 @@ function setUpFeatures() {
       points.score[at] === null ? "not scored" : `score ${points.score[at].toFixed(3)}`,
       points.flagged[at] === null ? "" : points.flagged[at] ? "◆ flagged" + (points.artefact[at] ? ": " + points.artefact[at] : "") : "○ passed"].filter(Boolean);
     const parts = [];
-    if (crop !== undefined) parts.push(tile(crop, 2));
+    if (crop !== undefined) parts.push(tile(crop, 1.4 * TILE_ZOOM));
     $("point").replaceChildren(...parts, make("span", {text: words.join("; ")}), make("small", {text: points.crop[at]}));
   };
   const filter = () => {
