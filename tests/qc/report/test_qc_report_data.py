@@ -2,6 +2,7 @@
 
 import io
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -13,11 +14,19 @@ from hcsqc.core.errors import InputError
 from hcsqc.crops.shards import Shards
 from hcsqc.qc.report import answers, page_data
 from hcsqc.qc.report.answers import FAIL, LOOK, PASS, UNKNOWN, drops, drops_csv, lights
-from hcsqc.qc.report.page import plate_page
+from hcsqc.qc.report.page import plate_page, render_report
 from hcsqc.qc.report.page_data import as_script, measures, score_data
 from hcsqc.qc.report.results import of_plate, read_results
 from hcsqc.qc.thresholds import choose_threshold, promises_at
-from tests.qc.report.made_screen import LIMITS, PROMISE, data_of, make_folder, remake, render
+from tests.qc.report.made_screen import (
+    LIMITS,
+    PROMISE,
+    data_of,
+    described,
+    make_folder,
+    remake,
+    render,
+)
 
 
 def levels(folder, plate="p1", **limits) -> dict[str, str]:
@@ -251,3 +260,21 @@ def test_no_value_ends_the_script_element_or_breaks_the_json(values):
             assert back[key] == pytest.approx(value, rel=1e-3) if known else back[key] is None
         else:
             assert back[key] == value
+
+
+def test_a_plate_on_which_no_nucleus_was_found_has_a_page(screen):
+    results = read_results(screen["folder"])
+    gone = {
+        name: getattr(results, name)
+        .query("Metadata_Plate == 'p1'")
+        .assign(nuclei=0, scored=0, flagged=0, flagged_share=np.nan, low=np.nan, high=np.nan)
+        for name in ("fields", "wells", "plates")
+    }
+    gone["fields"] = gone["fields"].assign(edge=np.nan, empty=True, bad=True)
+    gone["wells"] = gone["wells"].assign(focus=np.nan, artefact=None)
+    empty = replace(results, cells=results.cells.head(0), **gone)
+    page = render_report(replace(described(screen["folder"], screen["shards"]), results=empty))
+    assert "No: no cell was scored." in page and "Nothing was scored." in page
+    found = data_of(page)
+    assert found["crops"]["id"] == [] and found["scores"]["scored"] == 0
+    assert found["measures"][0]["key"] == "nuclei"

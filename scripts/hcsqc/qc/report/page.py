@@ -47,7 +47,7 @@ TEMPLATE, STYLE, SCRIPT, TABLES = (Path(__file__).with_name(name) for name in DA
 
 SIMULATED = "simulated artefacts"  # what detector.json says it was trained on without labels
 # Pictures of a page, in bytes of it; all else takes well below a megabyte.
-FIELD_BYTES, CROP_BYTES = 7_500_000, 1_800_000
+FIELD_BYTES, CROP_BYTES = 7_000_000, 2_300_000
 FLAGGED_CROPS, BORDERLINE_CROPS, PASSED_CROPS, WITH_CHANNELS = 2500, 40, 800, 500
 TILE_SHOWN_PX = 96
 MOST_ROWS = 2000  # of a table; its CSV has all
