@@ -261,3 +261,13 @@ def test_links_of_the_page_lead_somewhere_and_print_shows_the_details(tab):
     page.evaluate("window.dispatchEvent(new Event('beforeprint'))")
     assert page.evaluate("[...document.querySelectorAll('details')].every(d => d.open)")
     assert not page.locator("#sections").is_visible()
+
+
+@in_browser
+def test_every_table_of_the_page_sorts_and_downloads(tab):
+    page = tab("report.html")
+    page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
+    tables = page.locator("table").count()
+    page.wait_for_function(f"document.querySelectorAll('table.dataTable').length === {tables}")
+    assert page.locator("button", has_text="Download CSV").count() == tables > 6
+    assert page.locator("th.dt-orderable-asc").count() == page.locator("thead th").count()
