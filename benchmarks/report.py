@@ -68,6 +68,8 @@ def render(made: MadePlate, plates: list[str], page: Path, threads: int) -> floa
     words += ["--fields", *map(made.fields, plates), "--images", made.images]
     words += ["--detector", made.detector, "--focus-edge", config["focus_edge"]]
     words += ["--nucleus-diameter-px", NUCLEUS_PX, "--pixel-um", 1.3]
+    for name in ("well_share", "drift_features", "drift_scores", "drift_gain"):
+        words += [f"--{name.replace('_', '-')}", config[name]]
     words += ["--threads", threads, "--output", page, "--record", made.folder / "run.json"]
     command = [sys.executable, ROOT / "scripts/qc/make_qc_report.py", *words]
     began = time.perf_counter()

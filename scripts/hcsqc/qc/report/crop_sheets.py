@@ -128,9 +128,9 @@ def _kept(count: int, room: int, spent: int) -> int:
 
 def _level(shards, names, detailed, composite_channels, budget_bytes: int) -> int:
     """Return the first place in LADDER at which all crops fit, by some of them."""
-    some = [names[i] for i in np.unique(np.linspace(0, len(names) - 1, CROPS_AT_ONCE).astype(int))]
     if not names:
         return 0
+    some = [names[i] for i in np.unique(np.linspace(0, len(names) - 1, CROPS_AT_ONCE).astype(int))]
     colour, grey = _read(shards, some, set(some), composite_channels, LADDER[0][0], quiet=True)
     for level, (tile, quality) in enumerate(LADDER):
         if level and tile > shards.format.size_px + 8:

@@ -286,6 +286,8 @@ def smaller(picture: FieldPicture, level: int) -> FieldPicture:
     """Return a picture as one of a place in LADDER below its own."""
     content = np.frombuffer(base64.b64decode(picture.uri.split(",", 1)[1]), np.uint8)
     image = cv2.imdecode(content, cv2.IMREAD_UNCHANGED)
+    if image is None:
+        raise RuntimeError("OpenCV cannot read WebP")
     shrink = min(1.0, LADDER[level][0] / max(picture.width, picture.height))
     size = max(1, round(picture.width * shrink)), max(1, round(picture.height * shrink))
     image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
