@@ -6,7 +6,7 @@ import pandas as pd
 
 from hcsqc.qc.report.multiqc import multiqc_sections
 from hcsqc.qc.report.results import read_results
-from tests.qc.test_qc_report import WELLS, make_cells, make_folder
+from tests.qc.report.made_screen import WELLS, make_cells, make_folder
 
 
 def sections(folder, screen="sim", **changes):
