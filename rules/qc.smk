@@ -183,10 +183,7 @@ rule flag_screen:
         scores=lambda wc: plate_scores(wc.screen),
         nuclei=lambda wc: crop_files(wc.screen, "nuclei.parquet"),
         summaries=lambda wc: crop_files(wc.screen, "summary.parquet"),
-        fields=lambda wc: [
-            plate_file("screens", wc.screen, plate, "fields.parquet")
-            for plate in screen_entry(wc)["plates"]
-        ],
+        fields=lambda wc: screen_fields(wc.screen),
         scales=lambda wc: plate_scales(wc.screen),
     output:
         cells=f"{STUDY}/qc/{{screen}}/cells.parquet",
@@ -241,10 +238,7 @@ rule write_label_page:
         # Without any detector crops are chosen at random.
         scores=lambda wc: plate_scores(wc.screen) if HAS_DETECTOR else [],
         features=lambda wc: sampled_features(wc.screen) if HAS_DETECTOR else [],
-        fields=lambda wc: [
-            plate_file("screens", wc.screen, plate, "fields.parquet")
-            for plate in screen_entry(wc)["plates"]
-        ],
+        fields=lambda wc: screen_fields(wc.screen),
     output:
         page=f"{STUDY}/qc/{{screen}}/label_page.html",
         record=f"{STUDY}/runs/qc/{{screen}}/label_page/run.json",
@@ -337,44 +331,76 @@ rule filter_load_data:
 
 
 rule make_qc_report:
-    """Write a screen's quality-control report: one HTML file with everything in it."""
+    """Write a screen's quality-control page; where it has several plates, an index of their pages."""
     input:
         detector=DETECTOR_FILES,
         tables=rules.flag_screen.output[:-1],
         threshold=f"{STUDY}/qc/{{screen}}/threshold.json",
         crops=lambda wc: crop_files(wc.screen, "parquet"),
         features=lambda wc: sampled_features(wc.screen),
+        fields=lambda wc: screen_fields(wc.screen),
         labels=screen_labels,
         planted=lambda wc: (f"{STUDY}/qc/{wc.screen}/planted.csv" if wc.screen in SIMULATED else []),
+        pages=lambda wc: plate_pages(wc.screen),
     output:
         page=f"{STUDY}/qc/{{screen}}/report.html",
+        multiqc=[
+            f"{STUDY}/qc/{{screen}}/plates_mqc.json",
+            f"{STUDY}/qc/{{screen}}/artefacts_mqc.json",
+        ],
         record=f"{STUDY}/runs/qc/{{screen}}/report/run.json",
     log:
         f"{STUDY}/logs/qc/{{screen}}/report.log",
     conda:
         "../envs/core.yaml"
+    threads: 4
     resources:
         mem_mb=growing(8000),
         runtime=minutes(60),
     params:
-        folder=lambda wc, output: str(Path(output.page).parent),
+        folder=lambda wc: f"{STUDY}/qc/{wc.screen}",
+        images=page_images,
         detector=lambda wc, input: str(Path(input.detector[0]).parent),
         composite=lambda wc: screen_entry(wc)["composite"],
-        focus=lambda wc: flags(
-            pick(QC, "focus_edge")
-            | pick(settings.nucleus_size(config, wc.screen), "nucleus_diameter_px")
-            | {"pixel_um": screen_entry(wc).get("pixel_um", 0)}
-        ),
+        limits=page_limits,
         known=lambda wc, input: flags(
             ({"truth": input.planted} if input.planted else {})
             | ({"labels": input.labels[0]} if input.labels else {})
         ),
+        of=lambda wc, output: flags({"multiqc": output.multiqc}),
         code=code_digest("qc/make_qc_report.py"),
     shell:
         '"$HCSQC" --log {log:q} qc/make_qc_report.py --screen {wildcards.screen:q} --folder {params.folder:q}'
         " --crops {input.crops:q} --features {input.features:q} --composite {params.composite:q}"
-        " --detector {params.detector:q}/detector.json {params.focus} {params.known}"
+        " --detector {params.detector:q}/detector.json {params.limits} {params.known} {params.of}"
+        " --fields {input.fields:q} {params.images} --threads {threads}"
         " --output {output.page:q} --record {output.record:q}"
+
+
+use rule make_qc_report as make_qc_plate_page with:
+    input:
+        detector=DETECTOR_FILES,
+        tables=rules.flag_screen.output[:-1],
+        threshold=f"{STUDY}/qc/{{screen}}/threshold.json",
+        crops=f"{STUDY}/crops/{{screen}}/{{plate}}.parquet",
+        features=f"{STUDY}/qc/{{screen}}/scores/{{plate}}.features.parquet",
+        fields=lambda wc: plate_file("screens", wc.screen, wc.plate, "fields.parquet"),
+        labels=screen_labels,
+        planted=[],
+    output:
+        page=f"{STUDY}/qc/{{screen}}/report/{{plate}}.html",
+        record=f"{STUDY}/runs/qc/{{screen}}/report_plate/{{plate}}/run.json",
+    log:
+        f"{STUDY}/logs/qc/{{screen}}/report/{{plate}}.log",
+    params:
+        folder=lambda wc: f"{STUDY}/qc/{wc.screen}",
+        images=page_images,
+        detector=lambda wc, input: str(Path(input.detector[0]).parent),
+        composite=lambda wc: screen_entry(wc)["composite"],
+        limits=page_limits,
+        known=lambda wc, input: flags({"labels": input.labels[0]} if input.labels else {}),
+        of=lambda wc: flags({"plate": wc.plate}),
+        code=code_digest("qc/make_qc_report.py"),
 
 
 rule track_qc:
@@ -382,6 +408,7 @@ rule track_qc:
     input:
         records=[f"{STUDY}/runs/qc/{screen}/report/run.json" for screen in QC_SCREENS],
         model=[] if QC["detector"] else f"{STUDY}/qc/model",
+        pages=[plate_pages(screen) for screen in QC_SCREENS],
         tables=[filtered_tables(screen) for screen in QC_SCREENS],
     output:
         receipt=f"{STUDY}/qc/mlflow.receipt.json",

@@ -35,6 +35,12 @@ def screen_labels(wildcards):
     ]
 
 
+def screen_fields(screen):
+    """Return the tables of fields of a screen's plates."""
+    plates = config["screens"][screen]["plates"]
+    return [plate_file("screens", screen, plate, "fields.parquet") for plate in plates]
+
+
 def plate_scores(screen):
     """Return the scores of a screen's plates."""
     plates = config["screens"][screen]["plates"]
@@ -51,6 +57,29 @@ def plate_scales(screen):
 def sampled_features(screen):
     """Return the features of some random crops of each of a screen's plates."""
     return [path.replace(".parquet", ".features.parquet") for path in plate_scores(screen)]
+
+
+def plate_pages(screen):
+    """Return the pages of a screen's plates; of a single plate the screen's page has everything."""
+    plates = config["screens"][screen]["plates"]
+    return [f"{STUDY}/qc/{screen}/report/{plate}.html" for plate in plates if len(plates) > 1]
+
+
+def page_images(wildcards):
+    """Return the flags that say where the images of a screen's fields are."""
+    given = pick_given(screen_entry(wildcards), "z_projection")
+    return flags({"images": image_folder(wildcards.screen)} | given)
+
+
+def page_limits(wildcards):
+    """Return the flags that say when a plate fails a check, and how long its edges are."""
+    return flags(
+        pick(
+            config["qc"], "focus_edge", "well_share", "drift_features", "drift_scores", "drift_gain"
+        )
+        | pick(settings.nucleus_size(config, wildcards.screen), "nucleus_diameter_px")
+        | {"pixel_um": screen_entry(wildcards).get("pixel_um", 0)}
+    )
 
 
 def filtered_tables(screen):

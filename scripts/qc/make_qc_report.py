@@ -1,20 +1,27 @@
-"""Write the quality-control report of one screen: one HTML file with everything in it."""
+"""Write the quality-control page of a screen, or of one of its plates: everything in one file."""
 
+import json
 from pathlib import Path
+
+import pandas as pd
 
 from hcsqc.core import cli
 from hcsqc.core.files import atomic, read_checked_json
 from hcsqc.core.schema import read_table
 from hcsqc.crops.shards import Shards
+from hcsqc.qc.field_view.images import FieldSource
+from hcsqc.qc.report.answers import Limits
 from hcsqc.qc.report.focus import FocusScale
-from hcsqc.qc.report.page import render_report
+from hcsqc.qc.report.multiqc import multiqc_sections
+from hcsqc.qc.report.page import Screen, render_report
 from hcsqc.qc.report.results import read_results, read_truth
 
 
 def main() -> None:
     """Read the flags and the screen's results, write the page."""
-    parser = cli.parser(__doc__)
+    parser = cli.parser(__doc__, threads=True)
     parser.add_argument("--screen", required=True)
+    parser.add_argument("--plate", help="of which to write the page; else that of the screen")
     parser.add_argument("--folder", type=Path, required=True, help="of the screen's tables")
     parser.add_argument("--crops", type=Path, nargs="+", required=True, help="shards")
     parser.add_argument("--features", type=Path, nargs="*", default=[], help="of a random sample")
@@ -22,27 +29,50 @@ def main() -> None:
     parser.add_argument("--detector", type=Path, required=True, help="detector.json")
     parser.add_argument("--truth", type=Path, help="what was planted into a simulated screen")
     parser.add_argument("--labels", type=Path, help="of the screen")
+    parser.add_argument("--fields", type=Path, nargs="*", default=[], help="for pictures of fields")
+    parser.add_argument("--images", type=Path, help="folder; may hold {plate}; for the same")
+    parser.add_argument("--z-projection", help="max, mean or middle of a stack's planes")
+    parser.add_argument("--multiqc", type=Path, nargs=2, help="table and bar graph, *_mqc.json")
     parser.add_argument("--output", type=Path, required=True)
     cli.add_settings(parser, FocusScale)
+    cli.add_settings(parser, Limits)
     cli.run(report, parser.parse_args())
 
 
 def report(args, record) -> None:
-    """Render the screen that the arguments describe."""
-    page = render_report(
+    """Render the page that the arguments describe."""
+    results = read_results(args.folder)
+    screen = Screen(
         args.screen,
-        read_results(args.folder),
+        results,
         Shards(args.crops),
         args.composite,
         read_checked_json(args.detector),
         cli.settings_from(args, FocusScale),
+        cli.settings_from(args, Limits),
         args.features,
         read_truth(args.truth) if args.truth else None,
         read_table(args.labels, "labels") if args.labels else None,
+        field_source(args),
+        args.threads,
     )
+    page = render_report(screen, args.plate)
     with atomic(args.output) as temporary:
         temporary.write_text(page, encoding="utf-8")
-    print(f"report: {args.output} ({len(page.encode()) / 1e6:.1f} MB)")
+    if args.multiqc:
+        for path, section in zip(args.multiqc, multiqc_sections(args.screen, results), strict=True):
+            with atomic(path) as temporary:
+                temporary.write_text(json.dumps(section, indent=1), encoding="utf-8")
+    record.metrics = {"page_mb": len(page.encode()) / 1e6}
+    print(f"report: {args.output} ({record.metrics['page_mb']:.1f} MB)")
+
+
+def field_source(args) -> FieldSource | None:
+    """Return where the images of the fields are, if fields and images are given."""
+    if not args.fields or args.images is None:
+        return None
+    fields = pd.concat([read_table(path, "fields") for path in args.fields], ignore_index=True)
+    return FieldSource(fields, args.images, args.z_projection)
 
 
 if __name__ == "__main__":

@@ -102,6 +102,7 @@ def test_a_stricter_promise_sets_thresholds_and_flags_again_and_scores_nothing(f
     assert done.returncode == 0, done.stdout
     jobs = re.findall(r"^(\w+) +\d+$", done.stdout.split("Job stats:")[1], re.MULTILINE)
     again = {"set_threshold", "flag_screen", "check_planted", "make_qc_report", "track_qc", "qc"}
+    again.add("make_qc_plate_page")
     assert set(jobs) - {"total"} == again
 
 

@@ -95,7 +95,7 @@ def test_flags_stay_where_the_threshold_is_set_or_nothing_was_flagged(tmp_path, 
 
 def test_all_that_is_made_with_a_threshold_is_put_aside():
     written = set()
-    for rule in (ROOT / "rules/qc.smk").read_text().split("\nrule "):
+    for rule in re.split(r"\n(?:use )?rule ", (ROOT / "rules/qc.smk").read_text()):
         inputs = rule.split("output:")[0]
         outputs = re.search(r"output:\n(.*?)\n    \w+:", rule, re.DOTALL)
         if outputs and re.search(r"threshold\.json|cells\.parquet|fields\.csv", inputs):

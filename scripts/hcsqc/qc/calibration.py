@@ -15,9 +15,10 @@ from hcsqc.qc.prevalence import (
     prevalence,
     prevalence_of_flags,
 )
-from hcsqc.qc.thresholds import Threshold, choose_threshold
+from hcsqc.qc.thresholds import Threshold, choose_threshold, promises_at
 
 UNPROVEN = "No promise: "
+GRID = 100  # other thresholds at equal distances, and as many at equal numbers of cells
 
 
 def check_labels_of(about: dict) -> None:
@@ -157,7 +158,40 @@ def calibrate(
         "precision": _precision(common, found),
         "training_share": training_share,
         "assumed_prevalence": _known(assumed),
+        "others": other_thresholds(own, targets, wells, scores, found, proven=not unproven),
     }
+
+
+def other_thresholds(
+    labels: np.ndarray,
+    targets: np.ndarray,
+    wells: np.ndarray,
+    scores: np.ndarray,
+    found: Threshold,
+    proven: bool,
+) -> list[dict]:
+    """Return what other thresholds than the one `found` would do, from low to high.
+
+    `labels` are the held-out scores of the labels, `targets` 1 where abnormal, `scores` those of
+    all cells. Each has its threshold; promise, the smallest good_cells_lost that gives it or a
+    lower one; exceeding, the share of normal labels above it; and recall, that of abnormal labels.
+    Without a proof (`proven`) nothing is promised.
+    """
+    known = scores[np.isfinite(scores)]
+    spread = np.quantile(known, np.linspace(0, 1, GRID + 1)) if len(known) else []
+    grid = np.unique(np.round([*np.linspace(0, 1, GRID + 1), *spread], 4))
+    grid = np.unique([*grid, found.threshold])
+    promised = promises_at(labels, targets, wells, grid, found.confidence)
+    normal, abnormal = labels[targets == 0], labels[targets == 1]
+    return [
+        {
+            "threshold": float(level),
+            "promise": _known(float(share)) if proven else None,
+            "exceeding": float((normal > level).mean()) if len(normal) else None,
+            "recall": float((abnormal > level).mean()) if len(abnormal) else None,
+        }
+        for level, share in zip(grid, promised, strict=True)
+    ]
 
 
 def _unproven_threshold(scores, targets, wells, good_cells_lost, confidence) -> Threshold:

@@ -13,6 +13,9 @@ FOLDER, NOTE = "outdated", "why.txt"
 # it helps.
 MADE_OF_THRESHOLD = (
     "report.html",
+    "report",
+    "plates_mqc.json",
+    "artefacts_mqc.json",
     "cells.parquet",
     "fields.csv",
     "wells.csv",

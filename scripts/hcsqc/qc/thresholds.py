@@ -30,6 +30,7 @@ from hcsqc.qc.prevalence import (
 STRICTER = (0.05, 0.02, 0.01)
 HIGHEST = 0.1  # share of the normal labels
 STEP = 0.001  # of the share that labels support
+LARGEST_PROMISE = 0.5  # of good cells lost: beyond it nothing is worth a promise
 
 
 @dataclass(frozen=True)
@@ -127,6 +128,33 @@ def choose_threshold(
             if share < good_cells_lost
         },
     )
+
+
+def promises_at(
+    scores: np.ndarray,
+    labels: np.ndarray,
+    wells: np.ndarray,
+    thresholds: np.ndarray,
+    confidence: float,
+) -> np.ndarray:
+    """Return for each threshold the smallest good_cells_lost that may be promised there.
+
+    Labels are those of `choose_threshold`, which returns no higher threshold for that share. nan
+    where the share would be above LARGEST_PROMISE, or where the labels tell nothing of other wells.
+    """
+    scores, labels, wells = np.asarray(scores, float), np.asarray(labels), np.asarray(wells)
+    thresholds = np.asarray(thresholds, float)
+    normal = labels != ABNORMAL
+    n, n_wells = int(normal.sum()), len(np.unique(wells[normal]))
+    if n_wells < 2:
+        return np.full(len(thresholds), np.nan)
+    tail = 1 - confidence
+    values, counts, effects = _steps(scores[normal], wells[normal], LARGEST_PROMISE)
+    sizes = effective_size(n, effects, n_wells, tail)
+    bounds = np.maximum.accumulate(exact_bounds(counts * sizes / n, sizes, tail)[1])
+    bounds = np.where(bounds <= LARGEST_PROMISE, bounds, np.nan)
+    # The first step, from strict to loose, that is no higher than the threshold.
+    return np.append(bounds, np.nan)[np.searchsorted(-values, -thresholds)]
 
 
 def labels_needed(share: float, confidence: float, design_effect: float, per_well: float) -> int:

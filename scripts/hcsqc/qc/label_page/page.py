@@ -15,19 +15,19 @@ import cv2
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from hcsqc.analyses.label_selection import DIVERSE, RANDOM, UNCERTAIN, choose
 from hcsqc.core.errors import InputError
 from hcsqc.core.files import text_digest
 from hcsqc.core.html import render
-from hcsqc.core.ids import plate_of, split_field_id
+from hcsqc.core.ids import split_field_id
 from hcsqc.core.parquet import read_parquet
 from hcsqc.core.schema import ARTEFACTS
-from hcsqc.crops.shards import Shards, composite, read_format
+from hcsqc.crops.shards import Shards, composite
 from hcsqc.labels.match import FILE_COLUMNS
+from hcsqc.qc.field_view.images import coloured, scale_tables
 from hcsqc.screens.images.read import UnreadableField, read_field
-from hcsqc.screens.scale import apply_scale, lookup_tables
+from hcsqc.screens.scale import apply_scale
 
 DATA_FILES = ("page.html",)
 TEMPLATE = Path(__file__).with_name(DATA_FILES[0])
@@ -224,7 +224,7 @@ def context_pictures(
     places = _places(shards.format.channels, channels)
     about = shards.index.iloc[shards.rows_of(chosen["crop_id"])].reset_index(drop=True)
     fields = source.fields.set_index("field_id")
-    tables = _scales(shards.paths, channels)
+    tables = scale_tables(shards.paths, channels)
     pictures: list[bytes | None] = [None] * len(about)
     for field_id, crops in about.groupby("field_id"):
         if field_id not in fields.index:
@@ -263,35 +263,14 @@ def cut_context(pixels: np.ndarray, x_px: int, y_px: int, window_px: float) -> n
     return context
 
 
-def _scales(paths: Sequence[str], channels: Sequence[str]) -> dict[str, np.ndarray]:
-    """Return, by plate, the lookup tables to uint8 of some channels."""
-    tables = {}
-    for path in paths:
-        shard = pq.ParquetFile(path)
-        if not shard.metadata.num_rows:
-            continue
-        scale = read_format(path).scale
-        rows = pd.DataFrame(
-            [scale[name] for name in channels], columns=["low", "high", "top", "knee"]
-        )
-        field_id = shard.read_row_group(0, columns=["field_id"])["field_id"][0].as_py()
-        tables[plate_of(field_id)] = lookup_tables(rows, rows["knee"].iloc[0], "uint8")
-    return tables
-
-
 def _jpeg(pixels: np.ndarray) -> bytes:
     """Return C x H x W of uint8 as JPEG, coloured as the page colours a composite."""
-    if len(pixels) > 1:
-        colours = np.zeros((3, *pixels.shape[1:]), np.uint8)
-        colours[: min(3, len(pixels))] = pixels[:3]
-        image = colours[::-1].transpose(1, 2, 0)  # OpenCV's order is blue, green, red
-    else:
-        image = pixels[0]
+    image = coloured(pixels)
     if len(image) > CONTEXT_PX:
         image = cv2.resize(image, (CONTEXT_PX, CONTEXT_PX), interpolation=cv2.INTER_AREA)
     sharp_colours = cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444
     quality = cv2.IMWRITE_JPEG_QUALITY, CONTEXT_QUALITY
-    _, content = cv2.imencode(".jpg", np.ascontiguousarray(image), [*quality, *sharp_colours])
+    _, content = cv2.imencode(".jpg", image, [*quality, *sharp_colours])
     return content.tobytes()
 
 

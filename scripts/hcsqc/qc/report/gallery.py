@@ -1,15 +1,12 @@
-"""Crops to look at: which ones, and as PNG."""
+"""Crops to look at: which ones."""
 
-from collections.abc import Sequence
-
-import cv2
 import numpy as np
 import pandas as pd
 
 from hcsqc.core.schema import ARTEFACTS
-from hcsqc.crops.shards import Shards
+from hcsqc.qc.report.results import Results
 
-LARGEST_SIDE_PX = 96
+PER_ARTEFACT, PER_SIDE, PER_COMPOUND, MOST_COMPOUNDS = 8, 8, 6, 10  # crops
 PER_WELL = 2  # crops of one well that are shown before those of others
 UNKNOWN = "of no known kind"
 
@@ -73,44 +70,30 @@ def _first(rows: pd.DataFrame, count: int, highest: bool) -> pd.DataFrame:
     )
 
 
-def crop_pictures(
-    shards: Shards, crop_ids: Sequence[str], composite: Sequence[str]
-) -> dict[str, bytes]:
-    """Return crop_id -> PNG of the crop: see `picture`.
+def galleries(results: Results) -> list[dict]:
+    """Return kind, title, rows of cells (a table) and total, or the treatment, of each gallery.
 
-    Raises InputError for a crop that is not in the shards, or an unknown channel.
+    Kinds are `artefact`, `borderline` (first just flagged, then just passed) and `compound`: those
+    that are warned of, the highest flag rate first, of which MOST_COMPOUNDS have crops.
     """
-    names = list(dict.fromkeys(crop_ids))
-    if not names:
-        return {}
-    crops = shards.read_composite(shards.rows_of(names), composite)
-    pictures = {}
-    for name, crop in zip(names, crops, strict=True):
-        done, encoded = cv2.imencode(
-            ".png", picture(crop)[:, :, ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 9]
+    cells = results.cells
+    totals = cells.loc[_flagged(cells), "artefact"].fillna(UNKNOWN).astype(str).value_counts()
+    found: list[dict] = [
+        {"kind": "artefact", "title": kind, "rows": rows, "total": int(totals[kind])}
+        for kind, rows in worst_of_each_artefact(cells, PER_ARTEFACT).items()
+    ]
+    for title, rows in zip(
+        ("just flagged", "just passed"), borderline(cells, PER_SIDE), strict=True
+    ):
+        found.append({"kind": "borderline", "title": title, "rows": rows})
+    warned = results.compounds[results.compounds["warned"]].sort_values(
+        "flagged_share", ascending=False, na_position="last", kind="stable"
+    )
+    for place, (_, row) in enumerate(warned.iterrows()):
+        rows = cells.head(0)
+        if place < MOST_COMPOUNDS:
+            rows = worst_of_treatment(cells, results.fields, row, PER_COMPOUND)
+        found.append(
+            {"kind": "compound", "title": row["compound"], "rows": rows, "row": row.to_dict()}
         )
-        if not done:
-            raise RuntimeError(f"{name}: cannot be encoded as PNG")
-        pictures[name] = encoded.tobytes()
-    return pictures
-
-
-def picture(crop: np.ndarray) -> np.ndarray:
-    """Return a C x H x W uint8 crop as height x width x 3: red, green and blue.
-
-    The first three channels are red, green and blue, two are red and green, a single one is grey.
-    Where there are several, each stands below in grey, so that nothing hangs on colour vision.
-    """
-    channels, height, width = crop.shape
-    shrink = min(1.0, LARGEST_SIDE_PX / max(height, width))
-    size = max(1, round(width * shrink)), max(1, round(height * shrink))
-    large = [cv2.resize(channel, size, interpolation=cv2.INTER_AREA) for channel in crop]
-    if channels == 1:
-        return np.repeat(large[0][:, :, None], 3, axis=2)
-    colours = [*large[:3], np.zeros_like(large[0])][:3]
-    small = max(1, size[0] // channels), max(1, size[1] // channels)
-    strip = np.full((small[1] + 1, size[0]), 255, np.uint8)
-    for place, channel in enumerate(crop):
-        left = place * small[0]
-        strip[1:, left : left + small[0]] = cv2.resize(channel, small, interpolation=cv2.INTER_AREA)
-    return np.concatenate([np.stack(colours, axis=2), np.repeat(strip[:, :, None], 3, 2)])
+    return found

@@ -1,314 +1,386 @@
-"""The quality-control report of a screen: one page to look at, with every picture inside."""
+"""The quality-control page of a screen or a plate: one file to walk through, everything inside."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import quote
 
-import numpy as np
 import pandas as pd
+from markupsafe import Markup
 
 from hcsqc.core.html import render
+from hcsqc.core.ids import within_field
+from hcsqc.core.schema import ARTEFACTS
 from hcsqc.crops.shards import Shards
-from hcsqc.qc.report import pictures as pictures
-from hcsqc.qc.report.focus import FocusScale
-from hcsqc.qc.report.gallery import crop_pictures
+from hcsqc.qc.field_view.images import FieldSource
+from hcsqc.qc.report import statements
+from hcsqc.qc.report.answers import (
+    CHECKS,
+    Limits,
+    answer,
+    drops,
+    drops_csv,
+    flagged_elsewhere,
+    lights,
+)
+from hcsqc.qc.report.crop_sheets import CropSheets, choose_crops, crop_sheets
+from hcsqc.qc.report.focus import FocusScale, edge_chart, edge_reach
+from hcsqc.qc.report.gallery import galleries
+from hcsqc.qc.report.page_data import (
+    KEYS,
+    as_script,
+    brightness_of_wells,
+    fields_data,
+    map_of_features,
+    measures,
+    score_data,
+    wells_data,
+)
 from hcsqc.qc.report.plate_maps import plate_shape
-from hcsqc.qc.report.results import Results, cell_counts
+from hcsqc.qc.report.rates import charts
+from hcsqc.qc.report.results import Results, of_plate
+from hcsqc.qc.report.thumbnails import FieldPictures, field_pictures, pack_outlines
 from hcsqc.qc.report.words import counted, is_missing, number, percent
 
-DATA_FILES = ("page.html",)
-TEMPLATE = Path(__file__).with_name(DATA_FILES[0])
+DATA_FILES = ("page.html", "page.css", "page.js", "datatables.min.js")
+TEMPLATE, STYLE, SCRIPT, TABLES = (Path(__file__).with_name(name) for name in DATA_FILES)
 
 SIMULATED = "simulated artefacts"  # what detector.json says it was trained on without labels
+# Pictures of a page, in bytes of it; all else takes well below a megabyte.
+FIELD_BYTES, CROP_BYTES = 7_000_000, 2_300_000
+FLAGGED_CROPS, BORDERLINE_CROPS, PASSED_CROPS, WITH_CHANNELS = 2500, 40, 800, 500
+TILE_SHOWN_PX = 96
+MOST_ROWS = 2000  # of a table; its CSV has all
+MOST_EDGE_CHARTS = 24
+SEED = 0
 
-# A threshold that flags less than this share of the cells that are abnormal misses most of them.
-SHORTFALL = 0.5
-OPEN_PLATES = 4  # whose maps are seen at once
-OPEN_ROWS = 10  # of them that are seen at once
 
+@dataclass(frozen=True)
+class Screen:
+    """What the pages of a screen are made from.
 
-def render_report(
-    screen: str,
-    results: Results,
-    shards: Shards,
-    composite: Sequence[str],
-    detector: Mapping,
-    focus: FocusScale,
-    features: Sequence[Path] = (),
-    truth: pd.DataFrame | None = None,
-    labels: pd.DataFrame | None = None,
-) -> str:
-    """Return the report as one HTML page with its pictures inside; all text is escaped.
-
-    `shards` hold the crops of all scored cells, of which `composite` are shown; `detector` is
-    what detector.json says; `focus` says which edges are blurred and how long they are; `features`
-    are tables of vectors of some of the crops; `labels` is a table of labels.
-    Raises InputError for crops or channels that are not in the shards.
+    `shards` hold the crops of all scored cells, of which `composite` are shown; `detector` is what
+    detector.json says; `features` are tables of vectors of some crops; `truth` is what was planted
+    and `labels` a table of labels, if there are any; `source` says where the images are.
     """
-    cells, threshold = results.cells, results.threshold
-    shape = plate_shape(results.wells["Metadata_Well"])
-    chosen = pictures.galleries(results)
-    crops = crop_pictures(
-        shards,
-        [crop for gallery in chosen for rows in gallery["rows"] for crop in rows["crop_id"]],
-        composite,
-    )
+
+    name: str
+    results: Results
+    shards: Shards
+    composite: Sequence[str]
+    detector: Mapping
+    focus: FocusScale
+    limits: Limits
+    features: Sequence[Path] = ()
+    truth: pd.DataFrame | None = None
+    labels: pd.DataFrame | None = None
+    source: FieldSource | None = None
+    threads: int = 1
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Field thumbnails and crop sheets of a page."""
+
+    fields: FieldPictures = field(default_factory=FieldPictures)
+    crops: CropSheets = field(default_factory=lambda: CropSheets(48, [], {}, (), [], {}))
+
+
+def has_plate_pages(results: Results) -> bool:
+    """Return whether the plates of a screen have pages of their own, and the screen an index."""
+    return len(results.plates) > 1
+
+
+def plate_page(plate: str) -> str:
+    """Return where the page of a plate lies, seen from that of its screen, as a link."""
+    return f"report/{quote(plate, safe='')}.html"
+
+
+def render_report(screen: Screen, plate: str | None = None) -> str:
+    """Return the page of a screen, or of one of its plates, as HTML with everything inside.
+
+    All text is escaped. A screen of one plate has its fields and crops in its page; the page of one
+    of several plates has those of the plate, and that of the screen leads to them.
+    Raises InputError for an unknown plate, and for crops or channels that are not in the shards.
+    """
+    results = screen.results if plate is None else of_plate(screen.results, plate)
+    own = plate is not None or not has_plate_pages(results)
+    chosen = galleries(results)
+    features = map_of_features(screen.features, results)
+    pictures = _pictures(screen, results, chosen, features, own)
+    cells = results.cells.set_index("crop_id")
     for gallery in chosen:
-        gallery["rows"] = [pictures.shown_crops(rows, crops) for rows in gallery["rows"]]
-    simulated = str(detector.get("trained_on", "")).strip().lower() == SIMULATED
-    bad_fields = results.fields[results.fields["bad"]]
-    bad_wells = results.wells[results.wells["bad"]].sort_values(
-        "flagged_share", ascending=False, na_position="last", kind="stable"
-    )
-    plates = pictures.worst_plates(results.plates)
+        gallery["crops"] = _shown_crops(gallery["rows"], pictures.crops)
+    threshold = screen.results.threshold
+    simulated = str(screen.detector.get("trained_on", "")).strip().lower() == SIMULATED
+    of_plates = lights(results, screen.limits, screen.focus.focus_edge)
+    dropped = drops(results)
+    kinds = [kind for kind in ARTEFACTS if (results.cells["artefact"] == kind).any()]
+    shape = plate_shape(results.wells["Metadata_Well"])
     edges = results.fields.groupby("Metadata_Plate")["edge"].median()
+    plates = _worst_plates(results.plates, of_plates)
     plates = plates.assign(edge=plates["Metadata_Plate"].map(edges))
+    brightness = None
+    if own and results.cells["score"].notna().any():
+        brightness = brightness_of_wells(screen.shards, results.cells, screen.composite)
+    scores = score_data(results.cells, threshold, screen.labels)
+    data = {
+        "file": f"{screen.name}_{plate}" if plate else screen.name,
+        "drops": drops_csv(dropped),
+        "channels": pictures.crops.channels,
+        "shape": shape,
+        "plates": [
+            {"name": name, "page": None if own else plate_page(name)}
+            for name in results.plates["Metadata_Plate"]
+        ],
+        "first": _position(results.plates, plates),
+        "measures": measures(results, brightness),
+        "wells": wells_data(results),
+        "fields": fields_data(results) if own else {"at": []},
+        "kinds": kinds,
+        "crops": _crops_data(pictures.crops, cells, results, kinds),
+        "pictures": _pictures_data(pictures, results, kinds) if own else [],
+        "pictures_note": pictures.fields.note,
+        "scores": scores,
+        "features": features,
+    }
     return render(
         TEMPLATE,
         filters={"percent": percent, "number": number, "count": counted},
-        screen=screen,
+        css=Markup(STYLE.read_text(encoding="utf-8")),
+        script=Markup(SCRIPT.read_text(encoding="utf-8")),
+        datatables=Markup(TABLES.read_text(encoding="utf-8")),
+        sheets_css=_sheets_css(pictures.crops),
+        data=as_script(data),
+        screen=screen.name,
+        plate=plate,
+        whole=plate is None,
+        own=own,
         is_missing=is_missing,
-        composite=composite,
+        composite=screen.composite,
+        channels=pictures.crops.channels,
+        tile_px=pictures.crops.tile_px,
+        zoom=TILE_SHOWN_PX / pictures.crops.tile_px,
+        answer=answer(results, of_plates, dropped),
+        checks=CHECKS,
+        lights=[
+            {
+                "plate": name,
+                "page": None if own else plate_page(name),
+                "lights": of_plates[name],
+            }
+            for name in plates["Metadata_Plate"]
+        ],
         simulated=simulated,
-        headline=headline(results),
-        promise=promise(threshold),
-        shortfall=shortfall(threshold),
+        headline=statements.headline(results),
+        promise=statements.promise(threshold),
+        shortfall=statements.shortfall(threshold),
         threshold=threshold,
-        estimates=estimates(threshold),
-        truth=[] if truth is None else truth.to_dict("records"),
-        detector=definition_list({k: v for k, v in detector.items() if k != "candidates"}),
-        candidates=detector.get("candidates") or [],
-        warnings=pictures.records(results.plates[results.plates["warning"].fillna("").ne("")]),
-        maps=pictures.plate_maps(results, plates, shape, focus),
+        estimates=statements.estimates(threshold),
+        truth=[] if screen.truth is None or plate else screen.truth.to_dict("records"),
+        detector=statements.definition_list(
+            {key: value for key, value in screen.detector.items() if key != "candidates"}
+        ),
+        candidates=screen.detector.get("candidates") or [],
+        warnings=_records(results.plates[results.plates["warning"].fillna("").ne("")]),
+        drops=_drop_rows(dropped.head(MOST_ROWS), results, own),
+        drops_total=len(dropped),
+        drops_text=_drops_text(results, dropped),
+        has_wells=len(results.wells) > 0,
         shape=shape,
-        open_plates=OPEN_PLATES,
-        plates=pictures.records(plates),
-        not_drawn=[str(name) for name in plates["Metadata_Plate"].iloc[pictures.MOST_PLATES :]],
-        bad_wells=pictures.records(bad_wells.head(pictures.MOST_ROWS)),
-        bad_wells_total=len(bad_wells),
-        bad_fields=pictures.records(bad_fields.head(pictures.MOST_ROWS)),
-        bad_fields_total=len(bad_fields),
-        field_kinds=field_kinds(results.fields),
-        corrected=corrected_plates(results.corrections),
-        drift_known=str(detector.get("screen", "the detector")),
-        most_rows=pictures.MOST_ROWS,
-        open_rows=OPEN_ROWS,
+        pictures_note=pictures.fields.note,
+        scored=scores["scored"],
+        not_scored=statements.not_scored(results.cells),
+        features=features,
+        plates=_records(plates),
+        wells_table=_records(results.wells) if own else [],
+        charts=charts(results, shape),
+        edge_charts=_edge_charts(results, plates, screen.focus),
         worst=[gallery for gallery in chosen if gallery["kind"] == "artefact"],
         border=[gallery for gallery in chosen if gallery["kind"] == "borderline"],
         compounds=[gallery for gallery in chosen if gallery["kind"] == "compound"],
-        most_compounds=pictures.MOST_COMPOUNDS,
         compounds_total=int(results.compounds["warned"].sum()),
         compounds_tested=len(results.compounds),
-        drift=pictures.drift(results),
-        edge=pictures.edge_effect(results.wells, shape),
-        histogram=pictures.score_histogram(cells, threshold, labels),
-        map_of_features=pictures.map_of_features(features, results),
-        not_scored=not_scored(cells),
-        steps=next_steps(results, simulated),
+        corrected=statements.corrected_plates(results.corrections),
+        drift_known=str(screen.detector.get("screen", "the detector")),
+        steps=statements.next_steps(results, simulated),
     )
 
 
-def headline(results: Results) -> list[dict]:
-    """Return the numbers at the top: what, how many, of how many, and whether it is bad."""
-    counts = cell_counts(results.cells)
-    found, scored, flagged = counts["nuclei"], counts["scored"], counts["flagged"]
-    share = flagged / scored if scored else None
-    tiles = [
-        {
-            "name": "cells flagged",
-            "value": f"{flagged:,}",
-            "detail": f"{percent(share)} of {scored:,} scored; {found:,} nuclei found",
-            "bad": False,
-        }
-    ]
-    for name, table, bad in (
-        ("bad fields", results.fields, results.fields["bad"]),
-        ("bad wells", results.wells, results.wells["bad"]),
-        ("plates with a warning", results.plates, results.plates["warning"].fillna("").ne("")),
-    ):
-        tiles.append(
+def _pictures(
+    screen: Screen, results: Results, chosen: Sequence[dict], features: dict | None, own: bool
+) -> Pictures:
+    """Return the pictures of a page: crops of its galleries and map, and those of its fields."""
+    of_galleries = [crop for gallery in chosen for crop in gallery["rows"]["crop_id"]]
+    of_map = list(features["points"]["crop"]) if features and features["points"] else []
+    walked = (
+        choose_crops(results.cells, FLAGGED_CROPS, BORDERLINE_CROPS, PASSED_CROPS, SEED)
+        if own
+        else pd.DataFrame({"crop_id": [], "why": []}, dtype=object)
+    )
+    names = [*of_galleries, *of_map, *walked["crop_id"]]
+    several = len(screen.shards.format.channels) > 1
+    detailed = [*of_galleries, *walked["crop_id"]][:WITH_CHANNELS] if several else []
+    crops = crop_sheets(screen.shards, names, screen.composite, CROP_BYTES, detailed)
+    fields = FieldPictures()
+    if own:
+        # The outlines of the other cells would take more bytes than small pictures do.
+        flagged = results.cells["flagged"].astype("boolean").fillna(False).astype(bool)
+        outlined = flagged | results.cells["crop_id"].isin(crops.positions)
+        fields = field_pictures(
+            results.fields,
+            results.cells[outlined],
+            screen.source,
+            screen.shards,
+            screen.composite,
+            FIELD_BYTES,
+            SEED,
+            screen.threads,
+        )
+    return Pictures(fields, crops)
+
+
+def _sheets_css(sheets: CropSheets) -> Markup:
+    side = sheets.tile_px
+    rules = [f".tile {{ width: {side}px; height: {side}px; }}"]
+    for letter, uris in (("s", sheets.sheets), ("c", sheets.channel_sheets)):
+        rules += [
+            f".{letter}{place} {{ background-image: url({uri}); }}"
+            for place, uri in enumerate(uris)
+        ]
+    return Markup("\n".join(rules))
+
+
+def _crops_data(
+    sheets: CropSheets, cells: pd.DataFrame, results: Results, kinds: Sequence[str]
+) -> dict:
+    """Return the columns of the crops that have a tile; `well` is the row in `wells_data`."""
+    rows = cells.loc[list(sheets.positions)]
+    at = pd.MultiIndex.from_frame(results.wells[KEYS]).get_indexer(
+        pd.MultiIndex.from_frame(rows[KEYS])
+    )
+    return {
+        "tile": sheets.tile_px,
+        "id": list(sheets.positions),
+        "at": list(sheets.positions.values()),
+        "channels": [sheets.channel_positions.get(name) for name in sheets.positions],
+        "well": at,
+        "site": rows["Metadata_Site"].astype(int),
+        "score": rows["score"],
+        "flagged": rows["flagged"].astype("boolean").fillna(False).astype(bool),
+        "artefact": rows["artefact"].astype(object).where(rows["artefact"].notna(), None),
+    }
+
+
+def _pictures_data(pictures: Pictures, results: Results, kinds: Sequence[str]) -> list:
+    """Return for each row of fields its thumbnail, outlines and crops; None where it has none."""
+    numbers = {name: place for place, name in enumerate(pictures.crops.positions)}
+    places = results.fields[[*KEYS, "Metadata_Site"]].itertuples(index=False)
+    found: list[dict | None] = []
+    for plate, well, site in places:
+        picture = pictures.fields.pictures.get((plate, well, int(site)))
+        if picture is None:
+            found.append(None)
+            continue
+        crops = picture.outlines["crop_id"]
+        found.append(
             {
-                "name": name,
-                "value": f"{int(bad.sum()):,}",
-                "detail": f"of {len(table):,}",
-                "bad": bool(bad.any()),
+                "src": picture.uri,
+                "width": picture.width,
+                "height": picture.height,
+                "nuclei": pack_outlines(picture, kinds),
+                "crops": {
+                    place: numbers[crop] for place, crop in enumerate(crops) if crop in numbers
+                },
             }
         )
-    return tiles
-
-
-def promise(threshold: Mapping) -> str:
-    """Return in one sentence what the threshold promises of normal cells, or that it does not."""
-    level = number(threshold.get("threshold"))
-    if not threshold.get("promise"):
-        why = str(threshold.get("note") or "").removeprefix("No promise: ").rstrip(".")
-        why = why or "there are no random labels of this screen to hold it to"
-        return f"No promise is made for the threshold of {level}: {why}."
-    asked = _short_percent(threshold.get("promised"))
-    sure = _short_percent(threshold.get("confidence"))
-    labels = (
-        f"{counted(threshold.get('n_normal') or 0, 'normal label')} in "
-        f"{counted(threshold.get('wells') or 0, 'well')}"
-    )
-    text = (
-        f"At most {asked} of this screen's normal cells are flagged at the threshold of {level}, "
-        f"with {sure} confidence: {labels} bound the share at {percent(threshold.get('bound'))}"
-    )
-    if not is_missing(threshold.get("supported")):
-        text += f", and could promise {_short_percent(threshold['supported'])} at the strictest"
-    return text + "."
-
-
-def shortfall(threshold: Mapping) -> str:
-    """Return in a sentence that the threshold flags far fewer cells than are abnormal, or nothing.
-
-    That is less than half of the estimated share, and less than its interval.
-    """
-    flagged, common = threshold.get("flagged_share"), threshold.get("prevalence")
-    if flagged is None or is_missing(flagged) or not common or is_missing(common[0]):
-        return ""
-    if flagged >= SHORTFALL * common[0] or flagged >= common[1]:
-        return ""
-    found = "no cell" if flagged == 0 else f"{percent(flagged)} of the cells"
-    return (
-        f"The threshold flags {found}, but by the random labels {percent(common[0])} are abnormal "
-        f"({percent(common[1])} to {percent(common[2])}): most of the abnormal cells are missed. "
-        "Label more crops, in more wells, or name another encoder in qc.encoder."
-    )
-
-
-def _short_percent(share: float | None) -> str:
-    return "–" if share is None or is_missing(share) else f"{100 * share:.3g}%"
-
-
-def estimates(threshold: Mapping) -> list[dict]:
-    """Return what is estimated of the screen, with intervals; nothing where it is not known."""
-    names = {
-        "recall": "of abnormal cells are flagged"
-        if threshold.get("promise")
-        else "of the abnormal crops that the threshold was set on are flagged",
-        "prevalence": "of the screen's cells are abnormal",
-        "precision": "of flagged cells are abnormal",
-    }
-    found = []
-    for key, name in names.items():
-        value = threshold.get(key)
-        if value is not None and not is_missing(value[0]):
-            interval = (
-                ""
-                if is_missing(value[1]) or is_missing(value[2])
-                else f"{percent(value[1])} to {percent(value[2])}"
-            )
-            found.append({"name": name, "value": percent(value[0]), "interval": interval})
     return found
 
 
-def definition_list(items: Mapping) -> list[tuple[str, str]]:
-    """Return the items of a JSON object as name and text, whatever they are, in their order."""
-    return [(str(key).replace("_", " "), _as_text(value)) for key, value in items.items()]
+def _shown_crops(rows: pd.DataFrame, sheets: CropSheets) -> list[dict]:
+    """Return what the page says of each crop of a gallery, and where its tile lies."""
+    columns = ["crop_id", "Metadata_Plate", "Metadata_Well", "Metadata_Site", "score", "artefact"]
+    found = []
+    for crop, plate, well, site, score, artefact in rows[columns].itertuples(index=False):
+        kind = "" if is_missing(artefact) else artefact
+        found.append(
+            {
+                "crop_id": crop,
+                "name": f"Crop {crop}, score {score:.3f}" + (f", {kind}" if kind else ""),
+                "at": sheets.positions.get(crop),
+                "channels": sheets.channel_positions.get(crop),
+                "place": f"{plate} {well} s{site}",
+                "cell": within_field(crop),
+                "score": f"{score:.3f}",
+                "artefact": kind,
+            }
+        )
+    return found
 
 
-def _as_text(value: object) -> str:
-    if isinstance(value, Mapping):
-        return "; ".join(f"{key}: {_as_text(inner)}" for key, inner in value.items()) or "none"
-    if isinstance(value, list | tuple) and any(isinstance(inner, list | tuple) for inner in value):
-        return "; ".join(_as_text(inner) for inner in value)
-    if isinstance(value, list | tuple):
-        return ", ".join(_as_text(inner) for inner in value) or "none"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return number(value)
+def _drop_rows(dropped: pd.DataFrame, results: Results, own: bool) -> list[dict]:
+    """Return the rows of the table of drops, each with a link to its well."""
+    index = pd.MultiIndex.from_frame(results.wells[KEYS])
+    at = index.get_indexer(pd.MultiIndex.from_frame(dropped[KEYS]))
+    rows = _records(dropped)
+    for row, place in zip(rows, at.tolist(), strict=True):
+        well = results.wells.iloc[place]
+        row["at"] = place if own else None
+        row["href"] = "#why"
+        if not own:
+            hash_ = f"#well={quote(row['Metadata_Well'], safe='')}"
+            row["href"] = plate_page(row["Metadata_Plate"]) + hash_
+        row["treatment"] = statements.treatment(well.to_dict())
+    return rows
 
 
-def corrected_plates(corrections: pd.DataFrame) -> dict:
-    """Return the channels, and for each plate how its light was corrected in each, as text."""
-    channels = list(dict.fromkeys(corrections["channel"]))
-    told = [
-        f"×{row.gain:.2f}, {row.offset:+.0f}" if not is_missing(row.gain) else "not known"
-        for row in corrections.itertuples()
-    ]
-    table = corrections.assign(told=told).pivot(
-        index="Metadata_Plate", columns="channel", values="told"
-    )
-    rows = [(plate, list(row)) for plate, row in table[channels].fillna("–").iterrows()]
-    far = np.abs(np.log(corrections["gain"])).groupby(corrections["Metadata_Plate"]).max()
-    rows.sort(key=lambda row: -np.nan_to_num(far[row[0]], nan=np.inf))
-    return {"channels": channels, "rows": rows}
+def _drops_text(results: Results, dropped: pd.DataFrame) -> str:
+    cells = flagged_elsewhere(results, dropped)
+    where = "outside of these wells and fields" if len(dropped) else "in all"
+    told = f"{counted(cells, 'cell is', 'cells are')} flagged {where}."
+    if not len(dropped):
+        return told
+    wells, fields = (int((dropped["drop"] == what).sum()) for what in ("well", "field"))
+    listed = [counted(wells, "bad well")] if wells else []
+    if fields:
+        listed.append(counted(fields, "bad field") + (" of other wells" if wells else ""))
+    return f"The list holds {' and '.join(listed)}. {told[0].upper()}{told[1:]}"
 
 
-def field_kinds(fields: pd.DataFrame) -> list[dict]:
-    """Return how many fields are empty, out of focus and saturated."""
+def _edge_charts(results: Results, plates: pd.DataFrame, focus: FocusScale) -> list[dict]:
+    reach = edge_reach(results.fields["edge"], focus)
     return [
-        {"name": column.replace("_", " "), "value": int(fields[column].sum())}
-        for column in ("empty", "out_of_focus", "saturated")
+        {
+            "name": plate,
+            "edges": edge_chart(
+                results.cells.loc[results.cells["Metadata_Plate"] == plate, "edge"],
+                results.fields.loc[results.fields["Metadata_Plate"] == plate, "edge"],
+                focus,
+                reach,
+            ),
+        }
+        for plate in plates["Metadata_Plate"].head(MOST_EDGE_CHARTS)
     ]
 
 
-def not_scored(cells: pd.DataFrame) -> dict[str, int]:
-    """Return reason -> number of cells that were found but not scored, most common first."""
-    reasons = cells.loc[cells["score"].isna(), "reason"].fillna("no reason given")
-    return {str(reason): int(count) for reason, count in reasons.value_counts().items()}
-
-
-def next_steps(results: Results, simulated: bool) -> list[str]:
-    """Return what to do next, most urgent first."""
-    threshold = results.threshold
-    counts = cell_counts(results.cells)
-    if not counts["scored"]:
-        return ["Nothing was scored: look at why, under “Not scored”, before anything else."]
-    steps = []
-    if simulated:
-        steps.append(
-            "Look through the galleries above: are these the artefacts that you want to be rid of?"
-        )
-    if not threshold.get("promise"):
-        steps.append(
-            "Label random crops of this screen, normal and abnormal, and make the flags again: "
-            "without them nothing is promised."
-        )
-    warned = int(results.plates["warning"].fillna("").ne("").sum())
-    if warned:
-        steps.append(
-            f"Look at {counted(warned, 'plate')} with a warning: labels of other plates may "
-            "not hold there. Label some of theirs."
-        )
-    wells, fields = int(results.wells["bad"].sum()), int(results.fields["bad"].sum())
-    if wells or fields:
-        steps.append(
-            f"Look at the images of {counted(wells, 'bad well')} and "
-            f"{counted(fields, 'bad field')}, and leave them out or image them again: column bad "
-            "of wells.csv and fields.csv."
-        )
-    compounds = int(results.compounds["warned"].sum())
-    if compounds:
-        steps.append(
-            f"Decide for {counted(compounds, 'warned treatment')} whether its flagged cells are "
-            "artefacts (a compound that glows or precipitates) or the phenotype itself: do not "
-            "drop a phenotype as an artefact."
-        )
-    stricter = threshold.get("more_for_stricter") or {}
-    if threshold.get("promise") and stricter:
-        wanted = "; ".join(
-            f"{_short_percent(float(share))} takes {counted(more, 'more normal label')}"
-            for share, more in stricter.items()
-            if not is_missing(more) and more > 0
-        )
-        carried = [float(share) for share, more in stricter.items() if more == 0]
-        if carried:
-            steps.append(
-                f"These labels would carry a stricter promise: {_short_percent(min(carried))} of "
-                f"good cells lost (qc.good_cells_lost: {min(carried):g})."
-            )
-        if wanted:
-            steps.append(
-                f"For a stricter promise, label more random crops, in more wells: {wanted}."
-            )
-    if counts["flagged"]:
-        steps.append(
-            "Look at the borderline crops: if many on the wrong side are plain to you, label them "
-            "and train again."
-        )
-    steps.append(
-        "Leave flagged cells out: join cells.parquet to your profiles by plate, well, site and "
-        "nucleus centre, and keep the rows that are not flagged."
+def _worst_plates(plates: pd.DataFrame, of_plates: Mapping) -> pd.DataFrame:
+    """Return plates: those that fail most checks first, then those with most bad wells."""
+    ranks = plates["Metadata_Plate"].map(
+        lambda plate: sorted((light.rank for light in of_plates[plate]), reverse=True)
     )
-    return steps
+    keyed = plates.assign(rank=ranks.map(tuple))
+    keys = ["rank", "bad_wells", "flagged_share"]
+    keyed = keyed.sort_values(keys, ascending=False, na_position="last", kind="stable")
+    return keyed.drop(columns="rank")
+
+
+def _position(plates: pd.DataFrame, ordered: pd.DataFrame) -> int:
+    """Return the place of the first of `ordered` plates among `plates`."""
+    if not len(plates):
+        return 0
+    return list(plates["Metadata_Plate"]).index(ordered["Metadata_Plate"].iloc[0])
+
+
+def _records(table: pd.DataFrame) -> list[dict]:
+    """Return the rows of a table; None is what is missing."""
+    return table.astype(object).where(table.notna(), None).to_dict("records")

@@ -58,6 +58,24 @@ def read_results(folder: Path) -> Results:
     return Results(cells=cells, **tables, threshold=read_checked_json(folder / "threshold.json"))
 
 
+def of_plate(results: Results, plate: str) -> Results:
+    """Return the results of one plate; compounds are of the whole screen, so there are none.
+
+    Raises InputError if there is no such plate.
+    """
+    if plate not in set(results.plates["Metadata_Plate"]):
+        raise InputError(
+            f"plates.csv: there is no plate {plate}; make all tables of the screen anew"
+        )
+    tables = {
+        name: getattr(results, name)[lambda table: table["Metadata_Plate"] == plate].reset_index(
+            drop=True
+        )
+        for name in ("cells", "fields", "wells", "plates", "corrections")
+    }
+    return Results(**tables, compounds=results.compounds.head(0), threshold=results.threshold)
+
+
 def _read_csv(path: Path, columns: str) -> pd.DataFrame:
     try:
         # Plates may be called 0042 or NA: no text is guessed to be a number or missing.

@@ -1,0 +1,91 @@
+"""The image of a field as its crops show it: the same channels, colours and brightness."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+
+from hcsqc.core.ids import plate_of, screen_and_plate
+from hcsqc.crops.shards import ShardFormat, read_format
+from hcsqc.screens.images.read import UnreadableField, read_field
+from hcsqc.screens.scale import apply_scale, lookup_tables
+
+
+@dataclass(frozen=True)
+class FieldSource:
+    """Where the images of a screen's fields are."""
+
+    fields: pd.DataFrame  # the `fields` tables of all plates
+    images: Path  # folder; may hold {plate}
+    z_projection: str | None = None
+
+    def folder(self, plate: str) -> Path:
+        """Return the folder of a plate's images."""
+        return Path(str(self.images).replace("{plate}", plate))
+
+
+def scale_tables(paths: Sequence[str | Path], channels: Sequence[str]) -> dict[str, np.ndarray]:
+    """Return, by plate, the tables that turn grey levels into those of crops, as uint8.
+
+    `paths` are the shards of the plates. Each value is len(channels) x 65536: see `lookup_tables`.
+    """
+    tables = {}
+    for path in paths:
+        shard = pq.ParquetFile(path)
+        plate = screen_and_plate(Path(path))[1]
+        if shard.metadata.num_rows:
+            crop = shard.read_row_group(0, columns=["field_id"])["field_id"][0].as_py()
+            plate = plate_of(crop)
+        scale = read_format(path).scale
+        if any(name not in scale for name in channels):
+            continue
+        rows = pd.DataFrame(
+            [scale[name] for name in channels], columns=["low", "high", "top", "knee"]
+        )
+        tables[plate] = lookup_tables(rows, rows["knee"].iloc[0], "uint8")
+    return tables
+
+
+def read_scaled(
+    source: FieldSource,
+    field: Mapping,
+    shard_format: ShardFormat,
+    channels: Sequence[str],
+    tables: Mapping[str, np.ndarray],
+) -> np.ndarray:
+    """Return some channels of a field as C x H x W of uint8, as bright as its crops.
+
+    `field` is a row of the `fields` table, `tables` are those of `scale_tables` for these
+    channels. Uneven light is not corrected. Raises UnreadableField where the image is gone, damaged
+    or of a plate without a scale, and InputError on errors of the machine that stay.
+    """
+    if field["plate"] not in tables:
+        raise UnreadableField(f"plate {field['plate']}: has no shard of crops")
+    planes = read_field(
+        source.folder(field["plate"]),
+        field["image_path"],
+        field["image_page"],
+        source.z_projection,
+        shard_format.channels,
+        [shard_format.channels.index(name) for name in channels],
+    ).planes
+    if len({plane.shape for plane in planes}) > 1:
+        raise UnreadableField(f"{field['image_path'][0]}: its channels differ in size")
+    return apply_scale(planes, tables[field["plate"]])
+
+
+def coloured(pixels: np.ndarray) -> np.ndarray:
+    """Return C x H x W of uint8 as the pages colour a composite, for OpenCV.
+
+    The first three channels are red, green and blue, two are red and green: H x W x 3 in OpenCV's
+    order, blue first. A single channel is grey: H x W.
+    """
+    if len(pixels) == 1:
+        return np.ascontiguousarray(pixels[0])
+    colours = np.zeros((*pixels.shape[1:], 3), np.uint8)
+    for place, channel in enumerate(pixels[:3]):
+        colours[:, :, 2 - place] = channel
+    return colours
