@@ -17,7 +17,7 @@ from hcsqc.crops.shards import Shards
 COLUMNS = ["kind", "first", "second", "likeness", "first_label", "second_label"]
 IMAGE, CROP, NEAR = ("image", "crop", "near-duplicate crop")
 SIDE = 16  # of the small pictures that are compared, pixels
-LIKENESS = 0.98  # correlation of two small pictures, from which on crops are near-duplicates
+LIKENESS = 0.97  # correlation of two small pictures, from which on crops are near-duplicates
 AT_ONCE = 1000  # crops compared with all others at a time
 
 
