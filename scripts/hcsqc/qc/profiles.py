@@ -65,9 +65,10 @@ def match_cells(profiles: pd.DataFrame, cells: pd.DataFrame, match_px: float) ->
     profiles have a column of `IDS`, it alone decides. Raises InputError if a column is missing, or
     if no profile is of a field (or has an id) of `cells`.
     """
-    check_columns(cells, ["crop_id", *PLACE, *CENTRE, *JOINED], "cells")
+    check_columns(cells, [*PLACE, *CENTRE, *JOINED], "cells")
     for name in IDS:
         if name in profiles:
+            check_columns(cells, ["crop_id"], "cells")
             return _match_ids(profiles[name], cells["crop_id"], name)
     centre = centre_columns(list(profiles.columns)) or CENTRE
     check_columns(profiles, centre, "profiles")
