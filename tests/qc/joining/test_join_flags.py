@@ -135,7 +135,9 @@ def test_cellprofilers_csv_is_kept_to_the_letter_with_the_flags_of_its_cells(
     assert "spelling: plate, well, site '0042 b2 1' of the profiles is '0042 B02 1'" in told or (
         "spelling: plate, well, site '0042 B03 1' of the profiles is '0042 B03 1'" in told
     )
-    assert "2 joined cells were not scored" in told and "7 of 18 are flagged" in told
+    assert (
+        "joined, but not scored (cells.parquet says why): 2" in told and "flagged: 7 of 18" in told
+    )
 
 
 def test_cytotables_parquet_keeps_its_types_and_metadata(tmp_path, capsys):
@@ -175,7 +177,7 @@ def test_pycytominers_single_cells_are_joined_by_id_where_they_have_one(flags, t
     np.testing.assert_array_equal(found["hcsqc_score"][1:], cells["score"][::-1][1:])
     told = capsys.readouterr().out
     assert "19 of 20 rows joined, 1 not" in told
-    assert "not joined: 1 rows whose id is not in cells.parquet; first row 1, '0042 B03'" in told
+    assert "not joined, whose id is not in cells.parquet: 1, first row 1, '0042 B03'" in told
 
 
 def test_rows_that_are_not_joined_are_counted_by_reason_with_an_example(flags, tmp_path, capsys):
@@ -188,10 +190,10 @@ def test_rows_that_are_not_joined_are_counted_by_reason_with_an_example(flags, t
     run(tmp_path / "p.csv", "--flags", flags)
     told = capsys.readouterr().out
     assert "single cells: 17 of 21 rows joined, 4 not" in told
-    assert "not joined: 1 rows of a field that is not in cells.parquet; first row 4, '42 " in told
-    assert "not joined: 1 rows without a centre; first row 9, " in told
-    assert "not joined: 2 rows without a nucleus within 5 px; first row 6, " in told
-    assert "2 rows share their cell with another row" in told
+    assert "not joined, of a field that is not in cells.parquet: 1, first row 4, '42 " in told
+    assert "not joined, without a centre: 1, first row 9, " in told
+    assert "not joined, without a nucleus within 5 px: 2, first row 6, " in told
+    assert "rows that share their cell with another: 2; they may be repeated" in told
     found = pd.read_csv(tmp_path / "p_flagged.csv")
     assert found.loc[[3, 5, 6, 8], "hcsqc_score"].isna().all()
     assert found["hcsqc_score"].iloc[-1] == found["hcsqc_score"].iloc[0]
@@ -268,8 +270,8 @@ def test_pycytominers_wells_get_counts_share_and_whether_they_are_bad(
     assert found[COUNTS].iloc[1].tolist() == pytest.approx([10, 9, 2, 2 / 9, False])
     assert found[COUNTS].iloc[2].isna().all()
     told = capsys.readouterr().out
-    assert "wells: 2 of 3 rows joined, 1 not" in told and "1 of 2 are of a bad well" in told
-    assert "not joined: 1 rows of a well that is not in wells.csv; first row 3, '0042 C1'" in told
+    assert "wells: 2 of 3 rows joined, 1 not" in told and "of bad wells: 1 of 2" in told
+    assert "not joined, of a well that is not in wells.csv: 1, first row 3, '0042 C1'" in told
     assert "spelling: plate, well '0042 B03' of the profiles is '0042 B03' of wells.csv" in told
 
 
@@ -285,7 +287,7 @@ def test_repeated_wells_are_told(capsys):
     wells = made_wells(made_cells())
     twice = wells[PLACE[:2]].iloc[[0, 0, 1]]
     told = join_wells(twice, wells, None).told
-    assert "2 rows share their well with another row: rows may be repeated" in told
+    assert "rows that share their well with another: 2; they may be repeated" in told
 
 
 def test_plates_that_look_like_formulas_or_nothing_are_read(tmp_path):
@@ -306,13 +308,13 @@ def test_wells_with_too_few_good_cells_are_marked_and_counted(flags, tmp_path, c
     # Of B02 nine are scored and two flagged, of B03 five.
     few = found.groupby("Metadata_Well")["hcsqc_few_cells"].unique()
     assert few["b2"].tolist() == [False] and few["B03"].tolist() == [True]
-    assert "1 of 2 wells have fewer than 5 cells left: 0042 B03 (4)" in capsys.readouterr().out
+    assert "wells with fewer than 5 cells left: 1 of 2, 0042 B03 (4)" in capsys.readouterr().out
     wells = pd.DataFrame({"Metadata_Plate": PLATE, "Metadata_Well": ["B02", "B03", "C01"]})
     wells.to_csv(tmp_path / "w.csv", index=False)
     run(tmp_path / "w.csv", "--flags", flags, "--min-cells", 5)
     found = pd.read_csv(tmp_path / "w_flagged.csv")["hcsqc_few_cells"].astype("boolean")
     assert found.tolist()[:2] == [False, True] and found.isna()[2]
-    assert "1 of 2 wells have fewer than 5 cells left: 0042 B03 (4)" in capsys.readouterr().out
+    assert "wells with fewer than 5 cells left: 1 of 2, 0042 B03 (4)" in capsys.readouterr().out
 
 
 def test_wells_of_profiles_are_one_well_however_they_are_spelt():
@@ -322,7 +324,7 @@ def test_wells_of_profiles_are_one_well_however_they_are_spelt():
         profiles["Metadata_Well"][::2].str.replace("B03", "b3").str.replace("b2", " B002")
     )
     found = join_cells(profiles, cells, 5, 7)
-    assert found.told[-1].startswith("1 of 2 wells have fewer than 7 cells left")
+    assert found.told[-1].startswith("wells with fewer than 7 cells left: 1 of 2")
 
 
 @pytest.mark.parametrize(
@@ -400,6 +402,13 @@ def test_missing_files_are_named(flags, tmp_path):
     (flags / "wells.csv").unlink()
     pd.DataFrame({"Metadata_Plate": ["1"], "Metadata_Well": ["A1"]}).to_csv(given[0], index=False)
     assert "wells.csv: no such file; flags of wells lie beside cells.parquet" in refusal(*given)
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_a_table_without_rows_is_refused(flags, tmp_path, ending):
+    path, none = tmp_path / f"p.{ending}", profiles_of(made_cells()).iloc[:0]
+    (none.to_csv if ending == "csv" else none.to_parquet)(path, index=False)
+    assert "has no row with Metadata_Plate, Metadata_Well" in refusal(path, "--flags", flags)
 
 
 def test_the_command_runs_by_itself(flags, tmp_path):

@@ -118,11 +118,13 @@ def join_cells(
     told += _not_joined(profiles, found, match_px)
     repeated = pd.Series(found.cell[joined]).duplicated(keep=False).sum()
     if repeated:
-        told.append(f"{repeated} rows share their cell with another row: rows may be repeated")
+        told.append(f"rows that share their cell with another: {repeated}; they may be repeated")
     unscored = int((flags["flagged"].isna().to_numpy() & joined).sum())
     if unscored:
-        told.append(f"{unscored} joined cells were not scored (cells.parquet says why): no flag")
-    told.append(f"{int(flags['flagged'].sum())} of {int(flags['flagged'].count())} are flagged")
+        told.append(
+            f"joined, but not scored (cells.parquet says why): {unscored}, which have no flag"
+        )
+    told.append(f"flagged: {int(flags['flagged'].sum())} of {int(flags['flagged'].count())}")
     if min_cells is None:
         return Joined(flags, told)
     wells = _wells_as_read(profiles)
@@ -162,14 +164,14 @@ def join_wells(profiles: pd.DataFrame, wells: pd.DataFrame, min_cells: int | Non
     if not joined.all():
         first = int(np.argmin(joined))
         told.append(
-            f"not joined: {int((~joined).sum())} rows of a well that is not in wells.csv; first "
-            f"row {profiles.index[first] + 1}, '{_text(as_given.iloc[first])}'"
+            f"not joined, of a well that is not in wells.csv: {int((~joined).sum())}, first row "
+            f"{profiles.index[first] + 1}, '{_text(as_given.iloc[first])}'"
         )
     repeated = int(given[joined].duplicated(keep=False).sum())
     if repeated:
-        told.append(f"{repeated} rows share their well with another row: rows may be repeated")
+        told.append(f"rows that share their well with another: {repeated}; they may be repeated")
     bad = flags[joined]["bad"].fillna(False).astype(bool)
-    told.append(f"{int(bad.sum())} of {int(joined.sum())} are of a bad well")
+    told.append(f"of bad wells: {int(bad.sum())} of {int(joined.sum())}")
     if min_cells is None:
         return Joined(flags, told)
     left = (flags["scored"] - flags["flagged_cells"]).fillna(0).astype(int)
@@ -226,8 +228,8 @@ def _not_joined(profiles: pd.DataFrame, found: Matches, match_px: float) -> list
             first = int(np.argmax(rows))
             place = _text(places_as_given(profiles, keys).iloc[first])
             told.append(
-                f"not joined: {int(rows.sum())} rows {why}; first row "
-                f"{profiles.index[first] + 1}, '{place}'"
+                f"not joined, {why}: {int(rows.sum())}, first row {profiles.index[first] + 1}, "
+                f"'{place}'"
             )
     return told
 
@@ -253,8 +255,8 @@ def _nothing_near(
 
 def _few(per_well: pd.DataFrame, min_cells: int) -> list[str]:
     few = per_well[per_well["left"] < min_cells]
-    told = f"{len(few)} of {len(per_well)} wells have fewer than {min_cells} cells left"
+    told = f"wells with fewer than {min_cells} cells left: {len(few)} of {len(per_well)}"
     if len(few):
         names = [f"{_text(row[_WELL])} ({row['left']})" for _, row in few.iterrows()]
-        told += f": {first_few(names)}"
+        told += f", {first_few(names)}"
     return [told]

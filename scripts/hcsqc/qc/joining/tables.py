@@ -37,8 +37,14 @@ def names_of(path: Path) -> list[str]:
 
 
 def read_columns(path: Path, names: list[str]) -> pd.DataFrame:
-    """Return some columns, each row under its number from 0; blank rows are left out."""
-    return read_rows(path, KIND, names, leave_out_beyond=True)
+    """Return some columns, each row under its number from 0; blank rows are left out.
+
+    Raises InputError if there is no other row.
+    """
+    rows = read_rows(path, KIND, names, leave_out_beyond=True)
+    if rows.empty:
+        raise InputError(f"{path}: has no row with {', '.join(names)}; give a table of profiles")
+    return rows
 
 
 def output_of(path: Path, given: Path | None) -> Path:
