@@ -24,8 +24,8 @@ CHANNELS, SIDE, WELLS, PER_WELL = ("w1", "w4", "w5"), 32, 12, 5
 PLATE = "=1"
 SCALING = Scaling(scale_background=0.5, scale_cells=2.0, scale_knee=0.9)
 HEADER = "plate,well,site,x_px,y_px,label,artefact,annotator,selection"
-WRONG = (7, 31)  # crops whose label is of the other class
-TWICE = (2, 3)  # crops that two annotators call differently
+WRONG = (7, 15)  # crops whose label is of the other class
+TWICE = (2, 3)  # normal crops that the second annotator calls abnormal, which counts
 
 
 @pytest.fixture(scope="module")
@@ -104,11 +104,11 @@ def study(tmp_path_factory):
     return SimpleNamespace(folder=folder, files=files, crops=rows["crop_id"].tolist())
 
 
-def settled(folder, files) -> pd.DataFrame:
-    """Return the labels of files, those of crops that are called differently dropped."""
+def settled(folder, files, conflicts="abnormal") -> pd.DataFrame:
+    """Return the labels of files, by default abnormal where the annotators differ."""
     rows = pd.concat([read_label_file(path) for path in files], ignore_index=True)
     placed, _ = place_labels(rows, read_nuclei([folder / "p.nuclei.parquet"]), 5)
-    return settle(placed, "drop")
+    return settle(placed, conflicts)
 
 
 def find(study, folder, files, monkeypatch, capsys=None):
@@ -154,9 +154,9 @@ def test_wrong_labels_come_first_and_everything_that_is_there_twice_is_listed(
 ):
     folder = find(study, tmp_path, study.files, monkeypatch)
     ranking = pd.read_csv(folder / "ranking.csv")
-    assert len(ranking) == 58 and ranking["self_confidence"].is_monotonic_increasing
-    places = {(row.x_px, row.y_px) for row in ranking.head(2).itertuples()}
-    assert places == {(100 + number, 20 * number + 20) for number in WRONG}
+    assert len(ranking) == 60 and ranking["self_confidence"].is_monotonic_increasing
+    places = {(row.x_px, row.y_px) for row in ranking.head(4).itertuples()}
+    assert places == {(100 + number, 20 * number + 20) for number in (*WRONG, *TWICE)}
     assert not ranking["reviewed"].any()
     again = pd.read_csv(folder / "duplicates.csv")
     assert again[["kind", "first", "second"]].to_numpy().tolist() == [
@@ -164,17 +164,23 @@ def test_wrong_labels_come_first_and_everything_that_is_there_twice_is_listed(
         ["crop", study.crops[10], study.crops[50]],
     ]
     content = content_of(folder / "page.html")
-    assert [given["label"] for given in content["review"]["given"][:2]] != []
+    given = [(one["label"], one["annotator"]) for one in content["review"]["given"][:4]]
+    assert sorted(given) == [
+        ("abnormal", "ann"),
+        ("abnormal", "bob"),
+        ("abnormal", "bob"),
+        ("normal", "ann"),
+    ]
     assert len(content["crops"]) == 20 and len(content["review"]["rows"]) == 66
     record = json.loads((folder / "run/run.json").read_text())
     assert record["metrics"]["labels_shown"] == 20
     assert record["metrics"]["duplicates_image"] == record["metrics"]["duplicates_crop"] == 1
-    assert "20 of 58 labels to check, 0 checked before" in capsys.readouterr().out
+    assert "20 of 60 labels to check, 0 checked before" in capsys.readouterr().out
 
 
 def test_labels_of_a_truth_make_a_file_of_their_own(study, tmp_path, monkeypatch):
     rows = content_of(find(study, tmp_path, [], monkeypatch) / "page.html")["review"]["rows"]
-    assert len(rows) == 58 and {row["annotator"] for row in rows} == {"ann"}
+    assert len(rows) == 60 and {row["annotator"] for row in rows} == {"ann", "bob"}
     first = next(row for row in rows if row["y_px"] == 20)
     assert (first["plate"], first["well"], first["x_px"]) == (PLATE, "B01", 100)
     assert first["artefact"] == "" and first["reviewed_by"] == ""
@@ -243,54 +249,50 @@ def test_keys_confirm_and_correct_and_the_file_replaces_the_old_ones(
     content = content_of(tmp_path / "page.html")
     given = content["review"]["given"]
     told = page.inner_text("#given")
-    assert f"Labelled {given[0]['label']}" in told and "by ann" in told
+    assert f"Labelled {given[0]['label']}" in told and f"by {given[0]['annotator']}." in told
     assert f"abnormal with probability {given[0]['score']:.3f}" in told
     enter_name(page)
-    # Both wrong ones are flipped, the third kept, the fourth skipped, the fifth is another kind.
-    press(page, ["f", "f", "k", "s", "6"])
-    page.wait_for_selector("body[data-shown='5']")
+    # The wrong ones are flipped; of those that were called differently one is kept, one flipped.
+    shown = [crop_of(study, crop) for crop in content["crops"][:6]]
+    wrong, kept, turned = ([study.crops[n] for n in part] for part in (WRONG, TWICE[:1], TWICE[1:]))
+    press(page, ["k" if crop in kept else "f" for crop in shown[:4]] + ["s", "6"])
+    page.wait_for_selector("body[data-shown='6']")
     assert (
-        page.inner_text("#counts") == "4 of 20 checked (20%): 1 confirmed, 3 corrected; 1 skipped"
+        page.inner_text("#counts") == "5 of 20 checked (25%): 1 confirmed, 4 corrected; 1 skipped"
     )
     page.reload()
-    page.wait_for_selector("body[data-shown='5']")
+    page.wait_for_selector("body[data-shown='6']")
     assert download(page, tmp_path / "new.csv") == "s_checked_Eve.csv"
-    rows = read_label_file(tmp_path / "new.csv")
     old = settled(study.folder, study.files).set_index("crop_id")
-    new = settled(study.folder, [tmp_path / "new.csv"]).set_index("crop_id")
-    assert new.index.equals(old.index)
-    shown = [next_crop(study, crop) for crop in content["crops"][:5]]
+    # Nothing is disputed any more.
+    new = settled(study.folder, [tmp_path / "new.csv"], "error").set_index("crop_id")
     other = {"normal": "abnormal", "abnormal": "normal"}
     expected = old["label"].copy()
-    for crop in shown[:2]:
+    for crop in (*wrong, *turned):
         expected[crop] = other[expected[crop]]
-    expected[shown[4]] = "abnormal"
-    assert new["label"].equals(expected)
-    assert new["artefact"][shown[4]] == "empty"
-    unchanged = new.index.difference([*shown[:2], shown[4]])
-    assert (
-        new.loc[unchanged, "artefact"].fillna("").equals(old.loc[unchanged, "artefact"].fillna(""))
-    )
-    # A wrong label had two rows, one of a random crop; the correction is one, and still random.
-    assert len(rows) == 66 - 2 - sum(crop == study.crops[0] for crop in (shown[4],))
-    assert set(new.loc[shown[:2], "annotator"]) == {"Eve"}
-    assert set(new.loc[shown[:2], "selection"]) == {"random"}
-    assert (rows["reviewed_by"] == "Eve").sum() >= 4
-    # Labels without a crop, and those of disputed crops, are still there.
-    assert (rows["well"] == "H12").sum() == 1
-    assert (rows["artefact"] == "dead").sum() == len(TWICE)
-    # Checked labels do not come again; all others do.
+    expected[shown[5]] = "abnormal"
+    pd.testing.assert_series_equal(new["label"], expected)
+    assert new["artefact"][shown[5]] == "empty" and new["artefact"][kept[0]] == "dead"
+    corrected = [*wrong, *turned, shown[5]]
+    same = new.index.difference(corrected)
+    assert new.loc[same, "artefact"].fillna("").equals(old.loc[same, "artefact"].fillna(""))
+    assert new.loc[same, "annotator"].equals(old.loc[same, "annotator"])
+    assert set(new.loc[corrected, "annotator"]) == {"Eve"}
+    # A crop that was chosen at random by anyone stays a random one.
+    assert set(new.loc[corrected, "selection"]) == {"random"}
+    # Of each of the first four one row is left, of two.
+    rows = read_label_file(tmp_path / "new.csv")
+    assert len(rows) == 66 - 4 - (shown[5] == study.crops[0])
+    assert (rows["reviewed_by"] == "Eve").sum() == 5
+    assert (rows["well"] == "H12").sum() == 1  # a label without a crop
+    # Checked labels do not come again; one that was skipped does.
     (tmp_path / "again").mkdir()
     again = find(study, tmp_path / "again", [tmp_path / "new.csv"], monkeypatch)
-    places = {(crop["x_px"], crop["y_px"]) for crop in content_of(again / "page.html")["crops"]}
-    for number in (0, 1, 2, 4):
-        crop = content["crops"][number]
-        assert (crop["x_px"], crop["y_px"]) not in places
-    skipped = content["crops"][3]
-    assert (skipped["x_px"], skipped["y_px"]) in places
+    places = [crop_of(study, crop) for crop in content_of(again / "page.html")["crops"]]
+    assert not set(places) & {*shown[:4], shown[5]} and shown[4] in places
 
 
-def next_crop(study, crop) -> str:
+def crop_of(study, crop) -> str:
     """Return the crop_id of a crop of the page."""
     ending = f"x{crop['x_px']:04d}y{crop['y_px']:04d}"
     return next(name for name in study.crops if name.endswith(ending))
@@ -299,7 +301,9 @@ def next_crop(study, crop) -> str:
 @in_browser
 def test_a_confirmed_label_keeps_its_rows_and_says_who_confirmed_it(page, study, tmp_path):
     enter_name(page, "=Eve")
-    press(page, ["k"])
+    crops = [crop_of(study, crop) for crop in content_of(tmp_path / "page.html")["crops"]]
+    wrong = min(crops.index(study.crops[number]) for number in WRONG)
+    press(page, [*["ArrowRight"] * wrong, "k"])
     download(page, tmp_path / "new.csv")
     rows, before = (
         pd.concat([read_label_file(path) for path in paths], ignore_index=True)
