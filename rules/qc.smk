@@ -40,6 +40,17 @@ rule label_pages:
     localrule: True
 
 
+rule suspicious_labels:
+    """A page per labelled screen, to check the labels that held-out models contradict most."""
+    input:
+        [
+            f"{STUDY}/qc/{screen}/suspicious_labels/page.html"
+            for screen in QC_SCREENS
+            if has_labels(screen)
+        ],
+    localrule: True
+
+
 rule fit_detector:
     """Make the detector from all labels: the best encoder, or the one that the config names."""
     input:
@@ -272,6 +283,60 @@ rule write_label_page:
         " --fields {input.fields:q} {params.images} --window-px {params.window} {params.counts}"
         " --seed 0"
         " --output {output.page:q} --record {output.record:q}"
+
+
+rule find_suspicious_labels:
+    """Rank a screen's labels by how far held-out models contradict them; write the page to check."""
+    input:
+        detector=DETECTOR_FILES,
+        crops=lambda wc: crop_files(wc.screen, "parquet"),
+        nuclei=lambda wc: crop_files(wc.screen, "nuclei.parquet"),
+        summaries=lambda wc: crop_files(wc.screen, "summary.parquet"),
+        labels=f"{STUDY}/labels/{{screen}}.parquet",
+        random=f"{STUDY}/labels/{{screen}}.random.parquet",
+        files=label_files,
+        fields=lambda wc: [
+            plate_file("screens", wc.screen, plate, "fields.parquet")
+            for plate in screen_entry(wc)["plates"]
+        ],
+    output:
+        page=f"{STUDY}/qc/{{screen}}/suspicious_labels/page.html",
+        ranking=f"{STUDY}/qc/{{screen}}/suspicious_labels/ranking.csv",
+        duplicates=f"{STUDY}/qc/{{screen}}/suspicious_labels/duplicates.csv",
+        record=f"{STUDY}/runs/qc/{{screen}}/suspicious_labels/run.json",
+    log:
+        f"{STUDY}/logs/qc/{{screen}}/suspicious_labels.log",
+    conda:
+        "../envs/torch.yaml"
+    threads: 4
+    resources:
+        mem_mb=growing(4000),
+        runtime=minutes(60),
+    params:
+        folder=lambda wc, input: str(Path(input.detector[0]).parent),
+        images=lambda wc: flags(
+            {"images": image_folder(wc.screen)} | pick_given(screen_entry(wc), "z_projection")
+        ),
+        window=lambda wc: (
+            config["crops"]["window_px"] / settings.crop_px_per_px(config, wc.screen)
+        ),
+        window_um=flags({"window_um": config["crops"]["window_um"] or 0}),
+        composite=lambda wc: screen_entry(wc)["composite"],
+        match=config["labels"]["match_px"],
+        settings=flags(pick(config["features"], "batch_size", "precision") | SCALING),
+        probe=DIAGNOSTIC_PROBE,
+        judged=judged_at(),
+        code=code_digest("qc/find_suspicious_labels.py"),
+    shell:
+        '"$HCSQC" --log {log:q} qc/find_suspicious_labels.py --screen {wildcards.screen:q}'
+        " --detector {params.folder:q} --crops {input.crops:q} --nuclei {input.nuclei:q}"
+        " --summaries {input.summaries:q} --labels {input.labels:q} --random-labels {input.random:q}"
+        " --label-files {input.files:q} --match-px {params.match} --composite {params.composite:q}"
+        " --fields {input.fields:q} {params.images} --window-px {params.window}"
+        " {params.window_um} {params.settings} {params.probe} --judged-at {params.judged}"
+        " --threads {threads}"
+        " --output {output.page:q} --ranking {output.ranking:q} --duplicates {output.duplicates:q}"
+        " --record {output.record:q}"
 
 
 rule check_planted:

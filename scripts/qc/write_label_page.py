@@ -2,21 +2,17 @@
 
 from pathlib import Path
 
-import pandas as pd
-
 from hcsqc.core import cli
-from hcsqc.core.errors import InputError
 from hcsqc.core.files import atomic
-from hcsqc.core.schema import read_table
 from hcsqc.crops.shards import Shards
 from hcsqc.qc.label_page.inputs import (
     check_places,
+    context_source,
     contexts,
     labelled_crops,
     read_scores,
 )
 from hcsqc.qc.label_page.page import (
-    ContextSource,
     Counts,
     choose_crops,
     page_crops,
@@ -56,7 +52,8 @@ def write_page(args, record) -> None:
         read_scores(args.scores) if args.scores else None,
         args.features,
     )
-    pictures = contexts(shards, chosen, args.composite, context_source(args))
+    source = context_source(args.fields, args.images, args.window_px, args.z_projection)
+    pictures = contexts(shards, chosen, args.composite, source)
     page = render_label_page(
         args.screen,
         shards.format.channels,
@@ -72,19 +69,6 @@ def write_page(args, record) -> None:
     record.metrics |= {"page_mb": len(page) / 1e6}
     told = ", ".join(f"{count} {way}" for way, count in counts.items())
     print(f"{args.output}: {len(chosen)} crops ({told}), {len(page) / 1e6:.1f} MB")
-
-
-def context_source(args) -> ContextSource | None:
-    """Return where the images around crops come from, if fields and images are given.
-
-    Raises InputError if the size of a crop is not.
-    """
-    if not args.fields or args.images is None:
-        return None
-    if args.window_px is None:
-        raise InputError("the context of crops needs --window-px, their side in source pixels")
-    fields = pd.concat([read_table(path, "fields") for path in args.fields], ignore_index=True)
-    return ContextSource(fields, args.images, args.window_px, args.z_projection)
 
 
 if __name__ == "__main__":

@@ -23,9 +23,9 @@ SCREENS = ("tiny022", "tiny021")
 
 @pytest.fixture(scope="session")
 def flagged(tiny, studies) -> Project:
-    """The tiny study with quality control of both screens and their pages to label."""
+    """The tiny study with quality control of both screens, their pages to label and to check."""
     project = Project(studies / "flagged", of=tiny)
-    done = project.run("qc", "label_pages", *STUDY)
+    done = project.run("qc", "label_pages", "suspicious_labels", *STUDY)
     assert done.returncode == 0, done.stdout[-5000:]
     return project
 
@@ -104,6 +104,21 @@ def test_a_stricter_promise_sets_thresholds_and_flags_again_and_scores_nothing(f
     again = {"set_threshold", "flag_screen", "check_planted", "make_qc_report", "track_qc", "qc"}
     again.add("make_qc_plate_page")
     assert set(jobs) - {"total"} == again
+
+
+@pytest.mark.parametrize("screen", SCREENS)
+def test_every_label_is_ranked_by_how_far_held_out_models_contradict_it(flagged, screen):
+    folder = results(flagged) / "qc" / screen / "suspicious_labels"
+    tables = [f"labels/{screen}.parquet", f"labels/{screen}.random.parquet"]
+    labels = pd.concat([read_table(results(flagged) / name, "labels") for name in tables])
+    ranking = pd.read_csv(folder / "ranking.csv")
+    assert len(ranking) == labels["crop_id"].nunique()
+    assert ranking["self_confidence"].dropna().is_monotonic_increasing
+    # The labels of a truth are right: most of them are not contradicted.
+    assert (ranking["self_confidence"] > 0.5).mean() > 0.6
+    assert len(pd.read_csv(folder / "duplicates.csv").columns) == 6
+    page = (folder / "page.html").read_text()
+    assert f"Check the labels of {screen}" in page and '"reviewed_by"' in page
 
 
 @pytest.mark.long

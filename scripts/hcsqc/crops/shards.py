@@ -258,6 +258,11 @@ class Shards:
             ignore_index=True,
         )
 
+    @property
+    def digests(self) -> np.ndarray:
+        """The digest of each crop's pixels, as uint64, in the order of the row numbers."""
+        return self._digest
+
     def read(self, rows: Sequence[int] | np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
         """Return the crops at `rows` as n x C x H x W of the shard's type.
 

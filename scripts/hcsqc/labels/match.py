@@ -27,6 +27,7 @@ FILE_COLUMNS = (
     "annotator",
     "selection",
 )
+REVIEWED = "reviewed_by"  # who confirmed or corrected a label; not every label file has the column
 MOST_BLURRED = 0.5  # of a screen's crops, beyond which none is left out for its focus
 NOT_CROPPED = "the nucleus was not cropped"
 # What to do with one crop labelled both normal and abnormal.
@@ -37,9 +38,9 @@ def read_label_file(path: Path) -> pd.DataFrame:
     """Read one CSV of labels, with or without a byte-order mark.
 
     A plate, well or annotator that a spreadsheet program would take for a formula may have an
-    apostrophe before it, which is left out. Raises InputError for what such a program saves
-    otherwise (UTF-16, semicolons, decimal commas), a missing column, an unknown class or a value
-    that is no number, naming the file and the line.
+    apostrophe before it, which is left out. The column `REVIEWED` is empty where the file has none.
+    Raises InputError for what such a program saves otherwise (UTF-16, semicolons, decimal commas),
+    a missing column, an unknown class or a value that is no number, naming the file and the line.
     """
     text = _read_text(path)
     try:
@@ -49,14 +50,14 @@ def read_label_file(path: Path) -> pd.DataFrame:
             dtype=str,
             keep_default_na=False,
             index_col=False,
-            usecols=FILE_COLUMNS,
+            usecols=lambda name: name in (*FILE_COLUMNS, REVIEWED),
             skip_blank_lines=False,
         )
     except (pd.errors.EmptyDataError, pd.errors.ParserError, csv.Error) as error:
         raise InputError(f"{path}: cannot be read as CSV ({error}); {SAVE_AS}") from error
-    rows = rows[list(FILE_COLUMNS)].fillna("")
+    rows = rows.reindex(columns=[*FILE_COLUMNS, REVIEWED], fill_value="").fillna("")
     rows = rows[rows.apply(lambda cells: cells.str.strip() != "").any(axis=1)].copy()
-    for name in ("plate", "well", "annotator"):
+    for name in ("plate", "well", "annotator", REVIEWED):
         rows[name] = as_written(rows[name])
     for name in ("site", "x_px", "y_px"):
         numbers = pd.to_numeric(rows[name], errors="coerce")

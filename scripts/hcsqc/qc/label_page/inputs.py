@@ -50,6 +50,21 @@ def read_scores(paths: Sequence[Path]) -> pd.Series:
     return pd.concat(tables).set_index("crop_id")["score"]
 
 
+def context_source(
+    fields: Sequence[Path], images: Path | None, window_px: float | None, z_projection: str | None
+) -> ContextSource | None:
+    """Return where the images around crops come from, if fields and images are given.
+
+    `fields` are paths of these tables. Raises InputError if the size of a crop is not given.
+    """
+    if not fields or images is None:
+        return None
+    if window_px is None:
+        raise InputError("the context of crops needs --window-px, their side in source pixels")
+    tables = pd.concat([read_table(path, "fields") for path in fields], ignore_index=True)
+    return ContextSource(tables, images, window_px, z_projection)
+
+
 def contexts(
     shards: Shards, chosen: pd.DataFrame, composite: Sequence[str], source: ContextSource | None
 ) -> list[bytes | None]:

@@ -26,6 +26,8 @@ from hcsqc.core.schema import ARTEFACTS
 from hcsqc.crops.shards import Shards, composite
 from hcsqc.labels.match import FILE_COLUMNS
 from hcsqc.qc.field_view.images import coloured, scale_tables
+from hcsqc.qc.label_page.review import COLUMNS as REVIEW_COLUMNS
+from hcsqc.qc.label_page.review import Review
 from hcsqc.screens.images.read import UnreadableField, read_field
 from hcsqc.screens.scale import apply_scale
 
@@ -37,6 +39,7 @@ DIVERSE_POOL = 5000
 CONTEXT_WINDOWS = 3  # side of the context, in windows
 CONTEXT_PX = 256  # at most; larger ones are shrunken
 CONTEXT_QUALITY = 85  # of JPEG
+MOST_DUPLICATES = 200  # rows shown; the CSV beside the page has all
 ABOUT = {
     "blur": "out of focus",
     "saturation": "so bright that detail is lost",
@@ -284,17 +287,20 @@ def render_label_page(
     chosen_channels: Sequence[str],
     size_px: int,
     crops: Sequence[dict],
+    review: Review | None = None,
 ) -> str:
     """Return the page as HTML; `crops` are those of `page_crops`, in the order to be shown.
 
-    All names are escaped. Labels are kept in the browser under the screen and a digest of the list
-    of crops: another list begins again. Raises InputError for a channel that crops do not have.
+    With `review` it is the page on which labels are confirmed or corrected. All names are escaped.
+    Labels are kept in the browser under the screen and a digest of the list of crops: another list
+    begins anew. Raises InputError for a channel that crops do not have.
     """
     names = [f"{c['plate']}/{c['well']}/{c['site']}/{c['x_px']}/{c['y_px']}" for c in crops]
     content = {
         "screen": screen,
-        "digest": text_digest(json.dumps(names))[:16],
-        "columns": FILE_COLUMNS,
+        "digest": text_digest(json.dumps([names, review.given] if review else names))[:16],
+        "columns": REVIEW_COLUMNS if review else FILE_COLUMNS,
+        "review": review and {"given": review.given, "rows": review.rows},
         "channels": channels,
         "composite": _places(channels, chosen_channels)[:3],
         "size": size_px,
@@ -311,6 +317,8 @@ def render_label_page(
         count=len(crops),
         has_context=any(crop["context"] for crop in crops),
         context_windows=CONTEXT_WINDOWS,
+        review=review,
+        duplicates=review.duplicates.head(MOST_DUPLICATES).to_dict("records") if review else [],
     )
 
 

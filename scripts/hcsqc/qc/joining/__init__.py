@@ -1,0 +1,1 @@
+"""Flags written into other programs' tables of profiles."""
