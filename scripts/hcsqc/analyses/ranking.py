@@ -118,8 +118,7 @@ def rank(pairs: pd.DataFrame, scores: pd.DataFrame, replicates: pd.DataFrame) ->
     all that may be, and `worse` for the rest. `best` and
     `not_distinguished` say the same as booleans: the encoder is the one best, and the encoder is
     among those that may be the best. draws is their number; where they are fewer than 5 the verdict
-    is "no verdict: 1 draw", nobody is best, all are not distinguished, and nobody's p is to be
-    believed.
+    is "no verdict: 1 draw", no encoder is best, none is distinguished, and no p is reliable.
     """
     means = scores.groupby([*CELL, "encoder"])["value"].mean()
     keys = [*CELL, "replicate", "encoder"]

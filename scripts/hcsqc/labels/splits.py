@@ -47,7 +47,7 @@ def split_labels(
     class are exact, and artefacts and fields are tested evenly. Where the labels are too few for
     that and for the `smallest` budget, cross-validation: in five draws each evaluation well is
     tested once, with all its random-chosen labels.
-    Raises InputError if the labels do not carry that either.
+    Raises InputError if the labels do not suffice for that either.
     """
     labels = labels.sort_values("crop_id", ignore_index=True)
     labels["place"] = labels["plate"] + "/" + labels["well"]

@@ -1,4 +1,4 @@
-"""Lines that stay and, in a terminal, lines below them that are drawn anew."""
+"""Lines that stay and, in a terminal, lines below them that are redrawn."""
 
 import os
 import shutil

@@ -136,7 +136,7 @@ class StageLines(logging.Handler):
                 self._told = self._done
 
     def close(self) -> None:
-        """Say what has come of it and where to look."""
+        """Say how it ended and where to look."""
         with self._alone():
             if not self._is_over:
                 self._is_over = True

@@ -67,7 +67,7 @@ def same_crops(shards: Shards) -> pd.DataFrame:
 def near_duplicates(
     shards: Shards, crop_ids: Sequence[str] | pd.Index, composite: Sequence[str]
 ) -> pd.DataFrame:
-    """Return pairs of crops that look nearly the same, but for those with the same pixels.
+    """Return pairs of crops that look nearly the same, except for those with the same pixels.
 
     The composite, shrunken to `SIDE` x `SIDE` pixels, correlates by at least `LIKENESS` in the mean
     over channels. Moves of a pixel, noise, compression and other light hardly change that.

@@ -293,7 +293,7 @@ def render_label_page(
 
     With `review` it is the page on which labels are confirmed or corrected. All names are escaped.
     Labels are kept in the browser under the screen and a digest of the list of crops: another list
-    begins anew. Raises InputError for a channel that crops do not have.
+    begins again. Raises InputError for a channel that crops do not have.
     """
     names = [f"{c['plate']}/{c['well']}/{c['site']}/{c['x_px']}/{c['y_px']}" for c in crops]
     content = {

@@ -186,7 +186,7 @@ function drawMap() {
       const [low, high] = own ? own.ends : [0, 1];
       const share = value === null ? null : (value - low) / (high - low);
       const button = make("button", {type: "button", class: "well", tabindex: -1, "aria-label": wellText(at),
-        "data-at": at, style: share === null ? "" : `background-color:${colour(share)};color:${share > 0.55 ? "#000" : "#fff"}`});
+        "data-at": at, style: share === null ? "" : "background-color:" + colour(share) + ";color:" + (share > 0.55 ? "#000" : "#fff")});
       if (share === null) button.classList.add("none");
       if (wells.bad[at]) button.classList.add("bad");
       const inside = columns > 12 || value === null ? "" :

@@ -65,7 +65,7 @@ def of_plate(results: Results, plate: str) -> Results:
     """
     if plate not in set(results.plates["Metadata_Plate"]):
         raise InputError(
-            f"plates.csv: there is no plate {plate}; make all tables of the screen anew"
+            f"plates.csv: there is no plate {plate}; make all tables of the screen again"
         )
     tables = {
         name: getattr(results, name)[lambda table: table["Metadata_Plate"] == plate].reset_index(
