@@ -186,8 +186,10 @@ function drawMap() {
       const [low, high] = own ? own.ends : [0, 1];
       const share = value === null ? null : (value - low) / (high - low);
       const button = make("button", {type: "button", class: "well", tabindex: -1, "aria-label": wellText(at),
-        "data-at": at, style: share === null ? "" : "background-color:" + colour(share) + ";color:" + (share > 0.55 ? "#000" : "#fff")});
+        "data-at": at});
       if (share === null) button.classList.add("none");
+      else button.style.backgroundColor = colour(share);
+      if (share > 0.55) button.classList.add("light");
       if (wells.bad[at]) button.classList.add("bad");
       const inside = columns > 12 || value === null ? "" :
         own.unit === "share" ? (100 * value).toFixed(value < 0.1 ? 1 : 0) : number(Number(value.toPrecision(3)));
