@@ -379,7 +379,7 @@ def test_the_figure_of_the_diagnosis_shows_values_and_references(tmp_path, drawn
     plot_diagnosis(table, tmp_path / "diagnosis.png")
     assert plt.imread(tmp_path / "diagnosis.png").std() > 0.01
     first, second = drawn[0].axes
-    assert [axis.get_title() for axis in (first, second)] == ["e, b", "f, b"]
+    assert [axis.get_title() for axis in (first, second)] == ["e\nb", "f\nb"]
     names = [tick.get_text() for tick in first.get_yticklabels()]
     assert names == [SAME_SCREEN, AS_IT_IS, *gains, MATCHED_PIXEL_SIZE]
     by_label = {line.get_label(): line for line in first.lines}
@@ -402,8 +402,7 @@ def test_score_histograms_add_up_to_all_crops_of_a_label(tmp_path, drawn):
     plot_score_histograms(pd.DataFrame(rows), ["a", "b"], tmp_path / "scores.png")
     assert plt.imread(tmp_path / "scores.png").std() > 0.01
     axes = drawn[0].axes
-    assert [axis.get_title() for axis in axes] == ["a", "b", "", ""]
-    assert [axis.get_ylabel() for axis in axes] == ["e", "", "f", ""]
+    assert [axis.get_title() for axis in axes] == ["e\na", "e\nb", "f\na", "f\nb"]
     for axis in axes:
         assert [patch.get_hatch() for patch in axis.patches] == [None, "////"]
         for patch in axis.patches:

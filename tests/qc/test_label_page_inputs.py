@@ -36,7 +36,7 @@ def test_many_labels_that_are_not_random_are_warned_of(tmp_path, capsys, picked,
 
 
 def test_scores_of_another_table_are_refused(tmp_path):
-    with pytest.raises(InputError, match="l.parquet: is no 'crop_scores' table"):
+    with pytest.raises(InputError, match="l.parquet: is not a 'crop_scores' table"):
         read_scores([labels_file(tmp_path / "l.parquet", "random")])
 
 

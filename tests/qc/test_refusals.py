@@ -107,6 +107,7 @@ def test_labels_too_few_for_draws_name_the_way_without_draws(tmp_path, monkeypat
     labels = made_labels(30, 4, 3)
     write_table(labels.drop(columns=["random", "score"]), tmp_path / "labels.parquet", "labels")
     words = f"--labels {tmp_path}/labels.parquet --evaluation-wells B02 B03 B04 --smallest 25"
+    words += f" --largest 25 --composition {tmp_path}/c.csv"
     words += f" --test-crops 60 --draws 5 --output {tmp_path}/s.parquet --record {tmp_path}/r.json"
     monkeypatch.setattr(sys, "argv", [split_labels.__file__, *words.split()])
     with pytest.raises(SystemExit):

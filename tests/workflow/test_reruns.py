@@ -188,7 +188,7 @@ CHANGES = [
         {"probe": 4 * 2, "score_predictions": 4, "save_config": 1} | AFTER_OTHERS,
     ),
     Change(
-        "one more budget",
+        "one more budget, neither the smallest nor the largest",
         config(study={"budgets": [20, 14, 10]}),
         {"probe": 4 * 2},
         never=("split_labels", "extract_features", "finetune", "pretrain", "score_epochs"),

@@ -8,6 +8,7 @@ _PLACES = {
     "qc/*/report.html": "quality control of {screen}, its tables beside it",
     "qc/*/fields.csv": "flags of fields of {screen}, of wells and plates beside it",
     "qc/*/label_page.html": "crops of {screen}, to label",
+    "qc/*/suspicious_labels/page.html": "labels of {screen}, to check",
 }
 # More screens than these are named by their pattern.
 _MOST_SCREENS = 4
@@ -23,7 +24,9 @@ def where_to_look(study: Path | None) -> list[str]:
         if len(paths) > _MOST_SCREENS:
             found.append((str(study / pattern), words.format(screen=f"{len(paths)} screens")))
         else:
-            found += [(str(path), words.format(screen=path.parent.name)) for path in paths]
+            found += [
+                (str(path), words.format(screen=path.relative_to(study).parts[1])) for path in paths
+            ]
     if not found:
         return []
     width = max(len(path) for path, _ in found)

@@ -41,17 +41,19 @@ STAGES = {
     "shift between screens": ("embed_shift_variants", "diagnose_shift", "report_shift"),
     "report": (
         "make_tables",
+        "recommend",
         "plot_crops",
         "plot_scores",
         "plot_epochs",
         "make_audit",
         "make_report",
     ),
-    "detector": ("fit_detector",),
+    "detector": ("fit_detector", "package_detector"),
     "scores of cells": ("score_plate",),
     "flags": ("set_threshold", "flag_screen", "check_planted", "filter_load_data"),
     "pages to label": ("write_label_page",),
-    "quality-control pages": ("make_qc_report",),
+    "suspicious labels": ("find_suspicious_labels",),
+    "quality-control pages": ("make_qc_report", "make_qc_plate_page"),
     "runs in MLflow": ("track_runs", "track_qc"),
 }
 # They only name what is to be made.
@@ -65,9 +67,10 @@ TARGETS = (
     "tables",
     "qc",
     "label_pages",
+    "suspicious_labels",
 )
 # Whose end is when there is something to look at.
-SHOWN = ("report", "flags", "pages to label", "quality-control pages")
+SHOWN = ("report", "flags", "pages to label", "suspicious labels", "quality-control pages")
 
 _STAGE = {rule: stage for stage, rules in STAGES.items() for rule in rules}
 

@@ -219,7 +219,7 @@ def test_another_screens_cells_are_an_error_that_shows_both_spellings(flags, tmp
     profiles.to_csv(tmp_path / "p.csv", index=False)
     told = refusal(tmp_path / "p.csv", "--flags", flags)
     assert "the first is of plate, well, site 42 b2 1, that of cells of 0042 B02 1" in told
-    assert "'42' is '0042' without the zeros at its start" in told
+    assert "'42' is '0042' without its leading zeros" in told
 
 
 spaces = st.sampled_from(["", " ", "  "])
@@ -280,7 +280,7 @@ def test_wells_of_another_screen_are_an_error_that_shows_both_spellings(flags, t
     wells.to_parquet(tmp_path / "w.parquet")
     told = refusal(tmp_path / "w.parquet", "--flags", flags)
     assert "the first is of plate, well '42 B02', that of wells.csv of '0042 B02'" in told
-    assert "without the zeros at its start" in told
+    assert "without its leading zeros" in told
 
 
 def test_repeated_wells_are_told(capsys):
