@@ -8,7 +8,11 @@ from tests.conftest import ROOT
 RULES = {
     rule
     for path in (ROOT / "Snakefile", *(ROOT / "rules").rglob("*.smk"))
-    for rule in re.findall(r"^(?:rule|checkpoint) (\w+):", path.read_text(), re.MULTILINE)
+    for rule in re.findall(
+        r"^(?:(?:rule|checkpoint)|use rule \w+ as) (\w+)(?::| with:)",
+        path.read_text(),
+        re.MULTILINE,
+    )
 }
 
 
