@@ -544,7 +544,7 @@ def test_links_open_what_is_folded_and_paper_shows_everything(width, tmp_path, c
     for name, question in SECTIONS.items():
         assert not opened.evaluate(is_open, name)
         opened.click(f"nav >> text={question}")
-        assert opened.evaluate(is_open, name)
+        opened.wait_for_function(is_open, arg=name, timeout=10_000)
     opened.goto(f"{file.as_uri()}#table-2")
     opened.reload()
     assert opened.is_visible("#table-2") and not opened.evaluate(is_open, "screens")
