@@ -122,6 +122,7 @@ RUN_ELSEWHERE = {
     "qc/flag_screen.py": "test_qc_workflow.py",
     "qc/join_flags.py": "test_join_flags.py",
     "qc/make_qc_report.py": "test_qc_workflow.py",
+    "qc/open_field.py": "test_field_view.py",
     "qc/package_detector.py": "test_qc_workflow.py",
     "qc/score_plate.py": "test_qc_workflow.py",
     "qc/set_threshold.py": "test_qc_workflow.py",
