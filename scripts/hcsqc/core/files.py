@@ -108,7 +108,7 @@ def read_checked_json(path: str | Path) -> dict:
     One without a digest, of another version or program, is taken as it is. Raises InputError if
     it cannot be read, Damaged if it is not what was written.
     """
-    again = "delete it and run again, which makes it again"
+    again = "delete it and run again, which remakes it"
     try:
         value = json.loads(Path(path).read_bytes())
     except FileNotFoundError as error:
@@ -149,7 +149,7 @@ def check_sha256(path: str | Path, expected: object, source: str | Path) -> None
     if found != expected:
         raise Damaged(
             f"{path}: is damaged, or not the file that {source} describes (its SHA-256 is another "
-            "one); delete both and run again, which makes them again, or copy both again"
+            "one); delete both and run again, which remakes them, or copy both again"
         )
 
 

@@ -106,7 +106,7 @@ def read_parquet(
 
 def damage(path: str | Path, why: str) -> Damaged:
     """Return the error that names a damaged file and says what to do."""
-    return Damaged(f"{path}: is damaged ({why}); delete it and run again, which makes it again")
+    return Damaged(f"{path}: is damaged ({why}); delete it and run again, which remakes it")
 
 
 def _read_seal(path: str | Path) -> tuple[bytes | None, bytes]:

@@ -374,6 +374,14 @@ def test_a_failure_leaves_nothing_behind(flags, tmp_path, monkeypatch):
     assert sorted(tmp_path.rglob("*")) == before
 
 
+def test_wells_whose_profiles_hold_mean_centres_are_wells():
+    cells = profiles_of(made_cells()).assign(Nuclei_Number_Object_Number=1)
+    features = [*CENTRE, "Nuclei_Number_Object_Number"]
+    wells = aggregate(cells, strata=PLACE[:2], features=features)
+    assert set(features) < set(wells)
+    assert not is_of_cells(list(wells)) and is_of_cells([*PLACE, *CENTRE])
+
+
 # What cannot be joined
 
 
@@ -383,7 +391,7 @@ def test_a_failure_leaves_nothing_behind(flags, tmp_path, monkeypatch):
         (["ObjectNumber", *PLACE], "have a row per cell (ObjectNumber), but no centre"),
         (["Metadata_Cells_Number_Object_Number", *PLACE], "but no centre of its nucleus; keep"),
         ([*PLACE[1:], *CENTRE], "'Metadata_Plate' is missing; a table of cells needs"),
-        ([*PLACE[:2], *CENTRE], "'Metadata_Site' is missing"),
+        (["ObjectNumber", *PLACE[:2], *CENTRE], "'Metadata_Site' is missing"),
         (["Metadata_Plate"], "'Metadata_Well' is missing; a table of wells needs Metadata_Plate"),
     ],
 )

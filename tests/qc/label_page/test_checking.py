@@ -344,3 +344,19 @@ def test_duplicates_are_listed_with_their_places_at_every_width(page, study):
     for width in (500, 900, 1400):
         page.set_viewport_size({"width": width, "height": 900})
         assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+@in_browser
+def test_where_all_is_checked_the_page_says_so_and_keys_do_nothing(page, tmp_path):
+    path = tmp_path / "page.html"
+    content = content_of(path)
+    assert content["crops"]
+    before, rest = path.read_text(encoding="utf-8").split('id="content">')
+    content["crops"], content["review"]["given"] = [], []
+    after = rest[rest.index("</script>") :]
+    path.write_text(f'{before}id="content">{json.dumps(content)}{after}', encoding="utf-8")
+    page.reload()
+    assert "There is nothing to check" in page.inner_text("body")
+    for key in ("k", "f", "n", "u", "ArrowRight", "+"):
+        page.keyboard.press(key)
+    assert "There is nothing to check" in page.inner_text("body")

@@ -146,6 +146,9 @@ def test_a_folder_that_is_no_study_is_told(tmp_path):
         read_study(tmp_path, open_field.DEFAULTS)
     with pytest.raises(InputError, match="is no study"):
         read_study(tmp_path / "gone.yaml", open_field.DEFAULTS)
+    (tmp_path / "list.yaml").write_text("- a\n")
+    with pytest.raises(InputError, match="is no study .it is not a mapping"):
+        read_study(tmp_path / "list.yaml", open_field.DEFAULTS)
 
 
 def test_the_command_opens_the_field(study, monkeypatch, capsys):

@@ -262,9 +262,6 @@ def test_the_map_of_features_keeps_the_largest_spread():
     assert project(np.arange(4.0)[:, None])[0].shape == (4, 2)
 
 
-# Crops.
-
-
 # What it copes with.
 
 

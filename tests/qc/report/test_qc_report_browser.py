@@ -222,7 +222,7 @@ def test_the_slider_says_what_another_threshold_flags_and_promises(tab, pages):
     text = said.inner_text()
     count = int((scores > 0.5).sum())
     assert f"Threshold 0.5: {count:,} of {len(scores):,} cells flagged" in text
-    assert "at most 12.3% of good cells are lost, with 95% confidence" in text
+    assert "at most 12.4% of good cells are lost, with 95% confidence" in text
     assert "set qc.good_cells_lost: 0.124" in text
     page.keyboard.press("Home")
     assert "No promise: more than half of the good cells" in said.inner_text()

@@ -3,6 +3,7 @@
 import io
 import json
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -74,6 +75,19 @@ def test_flagged_cells_or_bad_wells_fail_a_plate(screen, tmp_path, share, bad, l
         plates=lambda table: table.assign(flagged_share=share, bad_wells=bad),
     )
     assert levels(folder)["cells flagged"] == level
+
+
+def test_fields_that_are_bad_for_any_reason_fail_a_plate(screen, tmp_path):
+    few = remake(screen, tmp_path, plates=partial(with_bad_fields, share=0.25))
+    assert levels(few)["cells flagged"] == PASS
+    many = remake(screen, tmp_path, plates=partial(with_bad_fields, share=0.3))
+    assert levels(many)["cells flagged"] == FAIL
+
+
+def with_bad_fields(table, share):
+    """Return plates.csv of which that share of the fields is bad, and no well."""
+    table = table.assign(flagged_share=0.05, bad_wells=0)
+    return table.assign(bad_fields=(share * table["fields"]).round().astype(int))
 
 
 @pytest.mark.parametrize(

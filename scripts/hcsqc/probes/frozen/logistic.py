@@ -19,7 +19,7 @@ from hcsqc.probes.task import Classified, Task, select
 # scikit-learn's default of 1e-4 leaves them wrong by up to 1e-3.
 TOLERANCE = 1e-8
 MAXIMUM_ITERATIONS = 1000
-SPREAD = 1e-11  # of the rows' mean square, that sets rows apart which are alike
+JITTER = 1e-11  # of the rows' mean square, added to the diagonal so that equal rows have a factor
 
 
 @dataclass(frozen=True)
@@ -189,7 +189,7 @@ def _fits(train, targets, penalties) -> tuple[np.ndarray, np.ndarray]:
     An L2-penalised solution lies in the span of the rows, so where there are fewer rows than
     features the problem is solved in coordinates of an orthonormal basis of it (Hastie and
     Tibshirani 2004, doi:10.1093/biostatistics/kxh010). Cholesky's factor of the rows' products
-    holds them, in a quarter of the time that QR takes.
+    holds them; for 467 rows of 1100 features it takes a fifth of the time of QR.
     """
     wide = len(train) < train.shape[1]
     coordinates = _coordinates(train) if wide else train
@@ -208,9 +208,10 @@ def _fits(train, targets, penalties) -> tuple[np.ndarray, np.ndarray]:
 def _coordinates(rows: np.ndarray) -> np.ndarray:
     """Return a lower triangle whose rows have the scalar products of `rows`, n x n."""
     products = rows @ rows.T
-    # Rows that are alike have no factor; this moves logits by less than rounding does.
+    # Equal rows have no factor. On made features logits were within 1e-7 of QR's at a C up to 0.1,
+    # and within 4e-5 at 100.
     diagonal = np.einsum("ii->i", products)
-    diagonal += max(SPREAD * diagonal.mean(), np.finfo(np.float64).tiny)
+    diagonal += max(JITTER * diagonal.mean(), np.finfo(np.float64).tiny)
     return np.linalg.cholesky(products)
 
 

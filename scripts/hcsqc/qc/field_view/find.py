@@ -46,7 +46,10 @@ def read_study(path: Path, defaults: Path) -> tuple[dict, Path]:
             found = json.loads(kept.read_text(encoding="utf-8"))
             return found.get("config", found), path
         config = yaml.safe_load(defaults.read_text(encoding="utf-8"))
-        config = _merged(config, yaml.safe_load(path.read_text(encoding="utf-8")) or {})
+        given = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        if not isinstance(given, Mapping):
+            raise ValueError("it is not a mapping")
+        config = _merged(config, given)
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise InputError(
             f"{path}: is no study ({in_one_line(error)}); give its YAML file or results/<study>"

@@ -24,7 +24,8 @@ from hcsqc.qc.profiles import (
 )
 from hcsqc.screens.layouts.base import first_few
 
-_OF_OBJECT = re.compile(r"(^|_)Object_?Number$")
+# Nuclei_Number_Object_Number of a profile of wells is a mean, like any feature.
+_OF_OBJECT = re.compile(r"^(Metadata_.*)?Object_?Number$")
 _WELL = PLACE[:2]
 _COUNTS = {
     "nuclei": "nuclei",
@@ -46,11 +47,14 @@ class Joined:
 def is_of_cells(names: list[str]) -> bool:
     """Return whether a table with these columns has a row per cell rather than per well.
 
-    Raises InputError if it has, but nothing to find the cells by.
+    A profile of wells may hold mean centres, but it has no site and no number of an object. Raises
+    InputError if there is a row per cell, but nothing to find the cells by.
     """
-    if centre_columns(names) or any(name in names for name in IDS):
+    if any(name in names for name in IDS):
         return True
     number = next((name for name in names if _OF_OBJECT.search(name)), None)
+    if centre_columns(names):
+        return bool(number) or place_columns(names, PLACE[2:])[0] in names
     if number:
         raise InputError(
             f"profiles: have a row per cell ({number}), but no centre of its nucleus; keep "

@@ -80,6 +80,9 @@ def _flagged(row: dict, limits: Limits) -> Light:
         return Light(check, FAIL, "no cell was scored")
     bad, wells = int(row["bad_wells"]), int(row["wells"])
     text = f"{percent(row['flagged_share'])} of the cells; {bad:,} of {counted(wells, 'well')} bad"
+    bad_fields, fields = int(row["bad_fields"]), int(row["fields"])
+    if bad_fields > MANY * fields:  # also those that could not be read
+        return Light(check, FAIL, f"{text}; {bad_fields:,} of {counted(fields, 'field')} bad")
     if row["flagged_share"] >= limits.well_share or bad > MANY * wells:
         return Light(check, FAIL, text)
     return Light(check, LOOK if bad else PASS, text)

@@ -289,7 +289,7 @@ function openWell(at, site) {
     fields.at.forEach((well, row) => { if (well === at) list.append(fieldButton(row)); });
     panel.append(list, make("div", {id: "field", "aria-live": "polite"}));
   }
-  history.replaceState(null, "", "#well=" + encodeURIComponent(wells.well[at]));
+  if (!one.page) history.replaceState(null, "", "#well=" + encodeURIComponent(wells.well[at]));
   panel.scrollIntoView({block: "nearest", behavior: "auto"});
   if (site !== undefined) {
     const row = fields.at.findIndex((well, place) => well === at && fields.site[place] === site);
@@ -419,13 +419,16 @@ function setUpScores() {
     for (const name of ["x1", "x2"]) moved.setAttribute(name, at);
     shade.setAttribute("x", at);
     shade.setAttribute("width", 50 + width - at);
-    const same = step.threshold === own.threshold;
+    const same = Number(slider.value) === own.own;
     const count = `Threshold ${number(step.threshold)}${same ? " (this report’s)" : ""}: ${number(step.flagged)} of ${number(own.scored)} cells flagged, ${percent(step.flagged / own.scored)}.`;
     let promise;
     if (!own.promise) promise = "No promise: " + (own.why_not || "there are no random labels of this screen to hold it to") + ".";
     else if (step.promise === null) promise = "No promise: more than half of the good cells could be lost, or the labels do not say.";
-    else promise = `Promise: at most ${percent(step.promise)} of good cells are lost, with ${Math.round(100 * own.confidence)}% confidence.` +
-      (same ? "" : ` To get it, set qc.good_cells_lost: ${(Math.ceil(step.promise * 1000 - 1e-9) / 1000)} and run again.`);
+    else {
+      const share = Math.ceil(step.promise * 1000 - 1e-9) / 1000; // never less than what holds
+      promise = `Promise: at most ${percent(share)} of good cells are lost, with ${Math.round(100 * own.confidence)}% confidence.` +
+        (same ? "" : ` To get it, set qc.good_cells_lost: ${share} and run again.`);
+    }
     const labels = [step.recall === null ? "" : `${percent(step.recall)} of the abnormal`, step.exceeding === null ? "" : `${percent(step.exceeding)} of the normal`].filter(Boolean);
     $("slider-said").replaceChildren(make("strong", {text: count}), " " + promise + (labels.length ? ` Of the labels, ${labels.join(" and ")} would be flagged.` : ""));
     slider.setAttribute("aria-valuetext", count);

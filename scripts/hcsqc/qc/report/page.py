@@ -138,7 +138,7 @@ def render_report(screen: Screen, plate: str | None = None) -> str:
         "wells": wells_data(results),
         "fields": fields_data(results) if own else {"at": []},
         "kinds": kinds,
-        "crops": _crops_data(pictures.crops, cells, results, kinds),
+        "crops": _crops_data(pictures.crops, cells, results),
         "pictures": _pictures_data(pictures, results, kinds) if own else [],
         "pictures_note": pictures.fields.note,
         "scores": scores,
@@ -251,9 +251,7 @@ def _sheets_css(sheets: CropSheets) -> Markup:
     return Markup("\n".join(rules))
 
 
-def _crops_data(
-    sheets: CropSheets, cells: pd.DataFrame, results: Results, kinds: Sequence[str]
-) -> dict:
+def _crops_data(sheets: CropSheets, cells: pd.DataFrame, results: Results) -> dict:
     """Return the columns of the crops that have a tile; `well` is the row in `wells_data`."""
     rows = cells.loc[list(sheets.positions)]
     at = pd.MultiIndex.from_frame(results.wells[KEYS]).get_indexer(

@@ -1,4 +1,4 @@
-"""Maps of a plate: a square per well in the colour of a number; bad ones crossed, empty hatched."""
+"""Maps of a plate: where its wells lie, how large it is, and the ends of a map's colours."""
 
 import re
 from collections.abc import Iterable
