@@ -20,7 +20,6 @@ wells and draws, and Holm's correction over all pairs.
 """
 
 from functools import partial
-from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
@@ -31,7 +30,7 @@ from threadpoolctl import threadpool_limits
 from benchmarks import common
 from hcsqc.analyses.differences import difference_variances
 from hcsqc.analyses.ranking import ALPHA, best_p, holm
-from hcsqc.labels.splits import split_labels, training_crops
+from hcsqc.labels.splits import split_labels, training_crops, training_overlaps
 from hcsqc.probes.resampling import interval, p_value
 
 TEST_CROPS = 130
@@ -155,9 +154,8 @@ def geometry(rng: np.random.Generator, wells: int, draws: int, budget: int) -> G
     test = [
         place.get_indexer(tested.loc[tested["draw"] == draw, "crop_id"]) for draw in range(draws)
     ]
-    shared = [len(set(one) & set(two)) / budget for one, two in combinations(train, 2)]
     well = np.repeat(np.arange(2 * wells), LABELS_PER_WELL)
-    overlap = float(np.mean(shared))
+    overlap = training_overlaps(splits, [budget])[budget]
     return Geometry(labels["kind"].to_numpy(), well, train, test, wells, overlap)
 
 

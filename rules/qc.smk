@@ -261,9 +261,7 @@ rule write_label_page:
         mem_mb=growing(4000),
         runtime=minutes(30),
     params:
-        images=lambda wc: flags(
-            {"images": image_folder(wc.screen)} | pick_given(screen_entry(wc), "z_projection")
-        ),
+        images=page_images,
         window=lambda wc: (
             config["crops"]["window_px"] / settings.crop_px_per_px(config, wc.screen)
         ),
@@ -295,10 +293,7 @@ rule find_suspicious_labels:
         labels=f"{STUDY}/labels/{{screen}}.parquet",
         random=f"{STUDY}/labels/{{screen}}.random.parquet",
         files=label_files,
-        fields=lambda wc: [
-            plate_file("screens", wc.screen, plate, "fields.parquet")
-            for plate in screen_entry(wc)["plates"]
-        ],
+        fields=lambda wc: screen_fields(wc.screen),
     output:
         page=f"{STUDY}/qc/{{screen}}/suspicious_labels/page.html",
         ranking=f"{STUDY}/qc/{{screen}}/suspicious_labels/ranking.csv",
@@ -314,9 +309,7 @@ rule find_suspicious_labels:
         runtime=minutes(60),
     params:
         folder=lambda wc, input: str(Path(input.detector[0]).parent),
-        images=lambda wc: flags(
-            {"images": image_folder(wc.screen)} | pick_given(screen_entry(wc), "z_projection")
-        ),
+        images=page_images,
         window=lambda wc: (
             config["crops"]["window_px"] / settings.crop_px_per_px(config, wc.screen)
         ),

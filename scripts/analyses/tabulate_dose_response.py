@@ -16,7 +16,7 @@ PATHS = "{encoder}/seed{n}/{probe}/budget{n}.parquet files; the largest budget c
 
 
 def main() -> None:
-    """Read the flags, predictions and labels; write the table, the sentences and the figure."""
+    """Read the flags, predictions and labels; write the table and the figure."""
     parser = cli.parser(__doc__)
     parser.add_argument("--predictions", type=Path, nargs="+", required=True, help=PATHS)
     parser.add_argument("--labels", type=Path, nargs="+", required=True, help="of every screen")

@@ -211,10 +211,10 @@ def test_what_cannot_be_fine_tuned_is_compared_where_both_were_run():
 @pytest.mark.parametrize(
     ("low", "high", "p", "outcome"),
     [
-        (0.001, 0.2, 0.01, "drop"),
-        (-0.01, 0.2, 0.04, "drop"),
-        (-0.01, 0.0099, 0.5, "no drop"),
-        (-0.2, -0.1, 1.0, "no drop"),
+        (0.001, 0.2, 0.01, "above"),
+        (-0.01, 0.2, 0.04, "above"),
+        (-0.01, 0.0099, 0.5, "below"),
+        (-0.2, -0.1, 1.0, "below"),
         (0.0, 0.01, 0.06, "not distinguished"),
         (float("nan"), float("nan"), 0.5, "not distinguished"),
     ],

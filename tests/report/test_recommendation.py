@@ -117,7 +117,7 @@ def test_where_the_highest_is_the_cheapest_too_the_sentence_says_so():
     found, text = said(ranking({"image_quality": 0.93, "vgg16": 0.91}))
     assert found.encoder == "image_quality"
     assert text[1] == (
-        "These labels cannot distinguish it from ImageNet VGG16; none of them is cheaper."
+        "These labels cannot distinguish it from ImageNet VGG16; none of them is much cheaper."
     )
 
 
@@ -141,7 +141,12 @@ def test_times_that_are_alike_decide_nothing():
 def test_a_control_is_never_recommended_while_another_is_as_good_and_the_sentence_names_it():
     found, text = said(ranking({"vgg16": 0.93, "random_resnet18": 0.9}))
     assert found.encoder == "vgg16"
-    assert "a control is among them (random ResNet18), so these labels do not show" in text[1]
+    assert text[1] == (
+        "These labels cannot distinguish it from random ResNet18; a control is among them (random "
+        "ResNet18), so these labels do not show that the encoder matters."
+    )
+    _, text = said(ranking({"vgg16": 0.93, "resnet18": 0.92, "random_resnet18": 0.9}))
+    assert "(93%); leaving controls aside, it is the cheapest of them; a control is" in text[1]
 
 
 def test_a_single_encoder_is_recommended_and_said_to_be_alone():

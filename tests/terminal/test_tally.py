@@ -9,6 +9,16 @@ from hypothesis import strategies as st
 from hcsqc.terminal.tally import Tally, duration, time_left
 
 
+def two_done(**jobs: int) -> Tally:
+    """Return a tally of which two probes took 10 s each, until 30 s, when the third began."""
+    tally = Tally(Counter(jobs))
+    for job in (1, 2):
+        tally.start(job, "probe", 10.0 * job)
+        tally.finish(job, 10.0 * job + 10)
+    tally.start(3, "probe", 30.0)
+    return tally
+
+
 def test_nothing_is_said_before_two_jobs_have_ended():
     tally = Tally(Counter(probe=10))
     assert tally.seconds_left(0.0) is None
@@ -24,11 +34,7 @@ def test_nothing_is_said_before_two_jobs_have_ended():
 
 
 def test_nothing_is_said_of_a_stage_with_a_rule_of_which_no_job_has_ended():
-    tally = Tally(Counter(probe=3, finetune=1))
-    for job in (1, 2):
-        tally.start(job, "probe", 10.0 * job)
-        tally.finish(job, 10.0 * job + 10)
-    tally.start(3, "probe", 30.0)
+    tally = two_done(probe=3, finetune=1)
     assert tally.seconds_left(31.0) is None
 
 
@@ -65,20 +71,12 @@ def test_a_stage_that_waits_for_another_is_not_slower_for_it():
 
 
 def test_a_job_that_outlasts_all_others_ends_the_estimate():
-    tally = Tally(Counter(probe=3))
-    for job in (1, 2):
-        tally.start(job, "probe", 10.0 * job)
-        tally.finish(job, 10.0 * job + 10)
-    tally.start(3, "probe", 30.0)
+    tally = two_done(probe=3)
     assert tally.seconds_left(45.0) is None
 
 
 def test_a_failed_job_is_not_waited_for_unless_it_starts_again():
-    tally = Tally(Counter(probe=4))
-    for job in (1, 2):
-        tally.start(job, "probe", 10.0 * job)
-        tally.finish(job, 10.0 * job + 10)
-    tally.start(3, "probe", 30.0)
+    tally = two_done(probe=4)
     tally.fail(3, 35.0)
     tally.start(4, "probe", 35.0)
     assert (tally.done, len(tally.failed)) == (2, 1)

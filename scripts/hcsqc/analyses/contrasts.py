@@ -97,7 +97,10 @@ class PairedScores:
         left_out = np.stack([self.left_out[key] for key in keys])
         without = np.where(np.isinf(left_out), values[:, None], left_out)
         tested = ~np.isinf(left_out).all(axis=0)
-        return _defined(values), np.where(tested, _defined(without), np.inf)
+        # A setting that has no score without a well: the others' mean would be another quantity.
+        lost = (np.isnan(left_out) & ~np.isnan(values)[:, None]).any(axis=0)
+        changed = np.where(lost, np.nan, _defined(without))
+        return _defined(values), np.where(tested, changed, np.inf)
 
 
 def _defined(values: np.ndarray) -> np.ndarray:

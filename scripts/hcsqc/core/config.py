@@ -176,7 +176,7 @@ def built_encoders(config: Mapping) -> list[str]:
 
 
 def named_networks(config: Mapping) -> list[str]:
-    """Return the your own network, `module:function`, of all encoders, chosen or not."""
+    """Return your own networks, `module:function`, of all encoders, chosen or not."""
     entries = config["encoders"].values()
     return sorted({entry["module"] for entry in entries if "module" in entry})
 

@@ -11,6 +11,7 @@ from hcsqc.core.config import describe_data, shuffles_labels
 from hcsqc.core.html import render
 from hcsqc.core.schema import ARTEFACTS
 from hcsqc.figures.words import KIND_WORDS, Words, study_words
+from hcsqc.labels.test_sets import kinds
 from hcsqc.probes.draws import FEWEST_DRAWS_OF_A_MEAN, few_draws
 from hcsqc.probes.metrics import TABLE_METRICS
 from hcsqc.report.costs import duration
@@ -314,8 +315,7 @@ def against_control(table: pd.DataFrame, probes: Mapping[str, Mapping]) -> list[
 
 def label_counts(labels: pd.DataFrame) -> dict[str, int]:
     """Return how many labelled crops there are: normal, then by artefact."""
-    kinds = labels["artefact"].fillna("abnormal").where(labels["label"] == "abnormal", "normal")
-    counts = kinds.value_counts()
+    counts = kinds(labels).value_counts()
     order = ["normal", *ARTEFACTS, "abnormal"]
     return {kind: int(counts[kind]) for kind in order if kind in counts}
 

@@ -26,9 +26,9 @@ ABOVE_RULE = (
     "Holm's method over the claim's differences; else undecided."
 )
 DROP_RULE = (
-    "Supported if every drop is above zero with one-sided p < 0.05; not supported if the 95% "
-    f"interval of one reaches zero and lies below {100 * SMALLEST_DROP:.0f} point (one crop of "
-    "130 is 0.8); else undecided."
+    "Supported if every drop is above zero with one-sided p < 0.05; not supported if one has "
+    f"p >= 0.05 and a 95% interval below {100 * SMALLEST_DROP:.0f} point (one crop of 130 is "
+    "0.8); else undecided."
 )
 
 
@@ -240,16 +240,13 @@ def _drops(
             [(encoder, most) for most, _ in ends], [(encoder, fewest) for _, fewest in ends]
         )
         row = {"encoder": encoder, "other": "itself with fewest labels"} | contrast._asdict()
-        none = drop_outcome(contrast) == "no drop"
-        found.append(row | {"outcome": _outcome(contrast.p < ALPHA, none)})
+        found.append(row | {"outcome": drop_outcome(contrast)})
     return found, absent
 
 
 def drop_outcome(drop: Contrast) -> str:
-    """Return `drop`, `no drop` or `not distinguished` of a drop, in fractions."""
-    if drop.p < ALPHA:
-        return "drop"
-    return "no drop" if drop.high < SMALLEST_DROP else "not distinguished"
+    """Return `above`, `below` or `not distinguished` of a drop, in fractions: see `DROP_RULE`."""
+    return _outcome(drop.p < ALPHA, drop.high < SMALLEST_DROP)
 
 
 def _outcome(above: bool, below: bool) -> str:

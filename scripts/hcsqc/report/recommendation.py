@@ -197,7 +197,12 @@ def _what_is_alike(found: Recommendation, words: Words) -> str:
     if not len(others):
         return "It is the only encoder of this study, so nothing is known of any other."
     if not found.judged:
-        return f"It cannot be distinguished from the other {_count(len(others), 'encoder')}."
+        named = (
+            f"the other {len(others)} encoders"
+            if len(others) > 1
+            else words.encoder(others["encoder"].iloc[0])
+        )
+        return f"It cannot be distinguished from {named}."
     if not found.options["not_distinguished"].sum() > 1:
         return (
             "It finds more than each of the other encoders."
@@ -210,14 +215,19 @@ def _what_is_alike(found: Recommendation, words: Words) -> str:
     named += [f"{rest} more"] if rest else []
     text = f"These labels cannot distinguish it from {joined(named)}"
     highest = found.options.iloc[0]
-    if not alike["seconds"].notna().any():
-        text += "; without costs on record, the one that found the most is recommended"
-    elif highest["recommended"]:
-        text += "; none of them is cheaper"
-    else:
-        top = "which" if len(alike) == 1 else f"of which {words.encoder(highest['encoder'])}"
-        text += f", {top} found the most ({percent(highest['mean'])}); it is the cheapest of them"
     controls = [words.encoder(name) for name in alike.loc[alike["kind"] == "control", "encoder"]]
+    aside = "leaving controls aside, " if controls else ""
+    if not highest["recommended"]:
+        top = "which" if len(alike) == 1 else f"of which {words.encoder(highest['encoder'])}"
+        text += f", {top} found the most ({percent(highest['mean'])})"
+    if len(controls) < len(alike):  # else nothing but controls is as good
+        known = found.options.loc[found.options["not_distinguished"], "seconds"].notna().any()
+        if highest["recommended"] and not known:
+            text += "; without costs on record, the one that found the most is recommended"
+        elif highest["recommended"]:
+            text += f"; {aside}none of them is much cheaper"
+        else:
+            text += f"; {aside}it is the cheapest of them"
     if controls:
         text += (
             f"; a control is among them ({joined(controls)}), so these labels do not show that "
@@ -231,7 +241,7 @@ def _what_it_costs(found: Recommendation) -> str:
     half = found.budget // 2
     parts = [f"{found.budget} labels ({found.budget - half} good cells and {half} aberrant ones)"]
     if pd.notna(row["seconds"]):
-        features = _count(int(row["features"]), "feature") if pd.notna(row["features"]) else "its"
+        features = _count(int(row["features"]), "feature")
         parts.append(
             f"{duration(row['seconds'])} per {CELLS:,} cells for {features} on {row['device']}"
         )
