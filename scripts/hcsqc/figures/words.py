@@ -140,7 +140,7 @@ def probe_words(config: Mapping, name: str) -> str:
     """Return a probe of the config in words: `logistic regression`."""
     words = PROBE_KIND_WORDS[config["probes"][name]["kind"]]
     if name.endswith("_paper"):
-        words += ", the paper's settings"
+        words = f"the paper's {words}"
     return words + (", shuffled labels (control)" if shuffles_labels(config, name) else "")
 
 
