@@ -4,8 +4,9 @@ import math
 from dataclasses import dataclass
 
 # Rough shares of what whole runs took on two cores of a server without a GPU: the eight fields of
-# examples/bbbc022 57 s, twelve 60 s. Seconds to start and join the jobs, and processor seconds for
-# each field, crop, degraded copy of a crop and label of the detector. No large screen was timed.
+# examples/bbbc022 57 s, twelve 50 to 60 s. Seconds to start and join the jobs, and processor
+# seconds for each field, crop, degraded copy of a crop and label of the detector. No large screen
+# was timed.
 START_S, FIELD_S, CROP_S, COPY_S, LABEL_S = 25.0, 0.5, 0.03, 0.004, 0.03
 
 
