@@ -28,6 +28,7 @@ from hcsqc.pretraining import loop as pretraining
 from hcsqc.pretraining.loop import pretrain
 from hcsqc.pretraining.methods import METHODS
 from hcsqc.pretraining.optimizers import learning_rate_at
+from hcsqc.report.tables import PAPER_METHODS
 
 STEPS, EPOCHS = 200, 4
 SMOOTHED = 10  # steps, for the comparison
@@ -37,7 +38,7 @@ PLAIN, NOISE = "plain float32", "plain float32, another seed"
 def main() -> None:
     """Read the flags, train each way, print how far apart the losses are, draw them."""
     parser = common.parser(__doc__, rounds=False)
-    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+    parser.add_argument("--methods", nargs="+", choices=PAPER_METHODS, default=list(PAPER_METHODS))
     parser.add_argument("--precisions", nargs="+", default=["float32"], help="float32 bfloat16")
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--input-px", type=int, default=32)
@@ -75,7 +76,9 @@ def plain(crops: Crops, run: Run, seed: int) -> np.ndarray:
     torch.manual_seed(seed)
     backbone = build_backbone(settings.architecture, len(CHANNELS))
     width = feature_width(backbone, spec)
-    method = METHODS[settings.method].Method(width, run.recipe.method_settings, len(crops))
+    method = METHODS[settings.method].Method(
+        backbone, width, run.recipe.method_settings, len(crops)
+    )
     method.to(place).train()
     backbone.to(place).train()
     optimizer = torch.optim.SGD(
@@ -97,8 +100,8 @@ def plain(crops: Crops, run: Run, seed: int) -> np.ndarray:
         warmup = settings.warmup_epochs * epoch_steps
         for group in optimizer.param_groups:
             group["lr"] = learning_rate_at(step, STEPS, warmup, settings.peak_rate)
-        features = [backbone(view) for view in views]
-        loss = method.loss(*features, torch.from_numpy(rows).to(place), epoch)
+        features = method.features(backbone, *views)
+        loss = method.loss(features, torch.from_numpy(rows).to(place), epoch)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -41,7 +41,9 @@ from hcsqc.pretraining import loop as pretraining
 from hcsqc.pretraining.loop import pretrain
 from hcsqc.pretraining.methods import METHODS
 from hcsqc.pretraining.methods.base import SelfSupervised
+from hcsqc.pretraining.methods.momentum import MomentumMethod
 from hcsqc.pretraining.settings import PretrainingSettings, Recipe
+from hcsqc.report.tables import PAPER_METHODS
 
 mend_torchvision()
 from torchvision.transforms import v2  # noqa: E402
@@ -84,7 +86,7 @@ def main() -> None:
 def read_flags() -> argparse.Namespace:
     """Return the flags, with the defaults of the device."""
     parser = common.parser(__doc__)
-    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(PAPER_METHODS))
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--precision", choices=("auto", "float32", "bfloat16"), default="auto")
     parser.add_argument("--batch", type=int, help="128 on a GPU, 32 on a CPU")
@@ -125,17 +127,20 @@ class Run(NamedTuple):
 
 
 def run_of(method: str, args: argparse.Namespace, precision: str) -> Run:
-    """Return the config's preset `paper`, with epochs as long as steps and prototypes need."""
+    """Return the config's preset `paper`, with epochs as long as steps and clusters need."""
     preset = yaml.safe_load((ROOT / "config.yaml").read_text())["presets"]["paper"]
     values = preset["common"] | preset[method]
     values |= {"method": method, "input_px": args.input_px, "batch_size": args.batch}
     values |= {"precision": precision, "epochs": 2, "snapshots": 0, "checkpoint_minutes": math.inf}
+    warm_up = max(1, args.steps // 10)
+    clusters = values["prototypes"] if method == "deepcluster_v2" else 0  # no more than crops
+    steps = max(warm_up + args.steps, math.ceil(clusters / args.batch))
+    if method == "moco_v2_plus":  # its queue is no longer than an epoch
+        values["queue_size"] = min(values["queue_size"], steps * args.batch)
     settings = [
         kind(**{field.name: values[field.name] for field in dataclasses.fields(kind)})
         for kind in (PretrainingSettings, ViewSettings, METHODS[method].Settings)
     ]
-    warm_up = max(1, args.steps // 10)
-    steps = max(warm_up + args.steps, math.ceil(values.get("prototypes", 0) / args.batch))
     return Run(Recipe(*settings, seed=0), warm_up, steps * args.batch)
 
 
@@ -200,11 +205,12 @@ def baseline_rate(pictures: list[Path], run: Run, args, place) -> float:
             break
         rows, view_1, view_2 = (values.to(place, non_blocking=True) for values in batch)
         with torch.autocast(place.type, torch.float16, enabled=on_gpu):
-            loss = method.loss(backbone(view_1), backbone(view_2), rows, 1)
+            loss = method.loss(method.features(backbone, view_1, view_2), rows, 1)
         optimizer.zero_grad()
         scaler.scale(loss).backward()
         scaler.step(optimizer)
         scaler.update()
+        method.after_step(backbone, step, steps)
         loss.item()  # as a logger does
     return args.steps * args.batch / (time.perf_counter() - began)
 
@@ -215,10 +221,13 @@ def build(run: Run, place: torch.device) -> tuple[nn.Module, SelfSupervised, SGD
     with place:
         backbone = build_backbone(settings.architecture, len(CHANNELS))
         width = feature_width(backbone, imagenet_input(settings.input_px, len(CHANNELS)))
-        method = METHODS[settings.method].Method(width, run.recipe.method_settings, run.crops)
+        method = METHODS[settings.method].Method(
+            backbone, width, run.recipe.method_settings, run.crops
+        )
+        seen = 4 if isinstance(method, MomentumMethod) else 2
         with torch.no_grad():
             for rows in torch.arange(run.crops).split(settings.batch_size):
-                method.loss(*torch.randn(2, len(rows), width), rows, 0)
+                method.loss(torch.randn(seen, len(rows), width), rows, 0)
         method.start_epoch(1)
     optimizer = SGD(
         [*backbone.parameters(), *method.parameters()],
@@ -240,11 +249,12 @@ def limit(run: Run, place, rates: dict[torch.dtype, float], bandwidth: float) ->
 
     def step() -> None:  # as in `PretrainingRun.training_step`
         with torch.autocast(place.type, torch.bfloat16, enabled=settings.precision == "bfloat16"):
-            features_1, features_2 = backbone(view), backbone(view)
-        loss = method.loss(features_1.float(), features_2.float(), rows, 1)
+            seen = method.features(backbone, view, view)
+        loss = method.loss([features.float() for features in seen], rows, 1)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
+        method.after_step(backbone, 0, 1)
 
     step()  # the optimizer's first makes its buffers
     with Roofline(rates, bandwidth) as roofline:

@@ -52,6 +52,36 @@ SETTINGS = {
         "prototypes": 6,
         "kmeans_iterations": 4,
     },
+    "byol": {
+        "projector_hidden": 20,
+        "projector_output": 8,
+        "predictor_hidden": 10,
+        "tau_start": 0.9,
+        "tau_end": 1.0,
+    },
+    "moco_v2_plus": {
+        "projector_hidden": 20,
+        "projector_output": 8,
+        "temperature": 0.2,
+        "queue_size": 40,
+        "tau_start": 0.9,
+        "tau_end": 0.99,
+    },
+    "simsiam": {"projector_hidden": 20, "projector_output": 8, "predictor_hidden": 4},
+    "dino": {
+        "projector_hidden": 20,
+        "projector_output": 8,
+        "prototypes": 6,
+        "prototypes_frozen_epochs": 1,
+        "student_temperature": 0.1,
+        "teacher_temperature_start": 0.04,
+        "teacher_temperature": 0.07,
+        "teacher_warmup_epochs": 2,
+        "centre_momentum": 0.9,
+        "gradient_limit": 0.01,
+        "tau_start": 0.9,
+        "tau_end": 1.0,
+    },
 }
 
 
@@ -59,7 +89,7 @@ def make(name, **changes):
     torch.manual_seed(0)
     module = METHODS[name]
     settings = module.Settings(**{**SETTINGS[name], **changes})
-    return module.Method(WIDTH, settings, CROPS)
+    return module.Method(tiny_backbone(), WIDTH, settings, CROPS)
 
 
 def tiny_backbone():
@@ -83,7 +113,8 @@ def loss_and_gradient(backbone, loss):
 def ours(backbone, method, epoch=0, rows=None):
     x1, x2 = batch()
     rows = torch.arange(N) if rows is None else rows
-    return loss_and_gradient(backbone, method.loss(backbone(x1), backbone(x2), rows, epoch))
+    features = method.features(backbone, x1, x2)
+    return loss_and_gradient(backbone, method.loss(features, rows, epoch))
 
 
 def projections(backbone, method):
@@ -217,7 +248,7 @@ def fill(backbone, method, seed=3):
     order = torch.randperm(CROPS, generator=torch.Generator().manual_seed(seed))
     for rows in order.split(N):
         x1, x2 = batch(int(rows[0]))
-        method.loss(backbone(x1), backbone(x2), rows, 0)
+        method.loss(method.features(backbone, x1, x2), rows, 0)
     return order
 
 
@@ -268,7 +299,7 @@ def test_ssl_deepcluster_leaves_out_crops_that_an_epoch_did_not_see():
     method.start_epoch(1)
     for rows in (torch.arange(0, 16), torch.arange(20, 36)):
         x1, x2 = batch(int(rows[0]))
-        method.loss(backbone(x1), backbone(x2), rows, 1)
+        method.loss(method.features(backbone, x1, x2), rows, 1)
     method.start_epoch(2)
     unseen = torch.cat([torch.arange(16, 20), torch.arange(36, CROPS)])
     assert (method.clusters[unseen] == -1).all()

@@ -34,6 +34,7 @@ mend_torchvision()
 from lightly import loss as lightly  # noqa: E402
 
 CROPS, N, WINDOW_PX = 16, 8, 64
+EPOCHS = 3
 INPUT = imagenet_input(33, channels=3)  # the least that leaves resnet18 four pixels to average
 VIEWS = ViewSettings(0.75, 0.5, 0.5, 0.1, 0.8, 1.2)
 SIZES = {"projector_hidden": 32, "projector_output": 12}
@@ -54,6 +55,23 @@ SETTINGS = {
         "queue_start_epoch": 1,
         "sinkhorn_epsilon": 0.05,
         "sinkhorn_iterations": 3,
+    },
+    "byol": SIZES | {"predictor_hidden": 20, "tau_start": 0.5, "tau_end": 0.9},
+    "moco_v2_plus": SIZES
+    | {"temperature": 0.2, "queue_size": CROPS, "tau_start": 0.5, "tau_end": 0.9},
+    "simsiam": SIZES | {"predictor_hidden": 20},
+    "dino": SIZES
+    | {
+        "prototypes": 6,
+        "prototypes_frozen_epochs": 1,
+        "student_temperature": 0.1,
+        "teacher_temperature_start": 0.04,
+        "teacher_temperature": 0.07,
+        "teacher_warmup_epochs": 2,
+        "centre_momentum": 0.9,
+        "gradient_limit": 0.05,
+        "tau_start": 0.5,
+        "tau_end": 0.9,
     },
 }
 
@@ -89,7 +107,10 @@ def crops_of(dna, planes):
     return crops[:CROPS]
 
 
-@pytest.fixture(scope="module", params=[random_crops, simulated_crops, real_crops])
+CROPS_OF = (random_crops, simulated_crops, real_crops)
+
+
+@pytest.fixture(scope="module", params=CROPS_OF)
 def crops(request):
     return request.param()
 
@@ -99,7 +120,8 @@ def make(name, architecture):
     torch.manual_seed(0)
     backbone = build_backbone(architecture, INPUT.channels).to(memory_format=torch.channels_last)
     settings = METHODS[name].Settings(**SETTINGS[name])
-    return backbone, METHODS[name].Method(feature_width(backbone, INPUT), settings, CROPS)
+    width = feature_width(backbone, INPUT)
+    return backbone, METHODS[name].Method(backbone, width, settings, CROPS)
 
 
 def assert_same(actual, expected, tolerance):
@@ -116,6 +138,10 @@ THEIR_CLASSES = {
     "vicreg": ("vicreg", "VICReg"),
     "deepcluster_v2": ("deepclusterv2", "DeepClusterV2"),
     "swav": ("swav", "SwAV"),
+    "byol": ("byol", "BYOL"),
+    "moco_v2_plus": ("mocov2plus", "MoCoV2Plus"),
+    "simsiam": ("simsiam", "SimSiam"),
+    "dino": ("dino", "DINO"),
 }
 THEIR_NAMES = {
     "projector_hidden": "proj_hidden_dim",
@@ -131,12 +157,22 @@ THEIR_NAMES = {
     "queue_start_epoch": "epoch_queue_starts",
     "sinkhorn_epsilon": "sk_epsilon",
     "sinkhorn_iterations": "sk_iters",
+    "predictor_hidden": "pred_hidden_dim",
+    "tau_start": "base_tau_momentum",
+    "tau_end": "final_tau_momentum",
+}
+THEIR_NAMES_OF_DINO = {
+    "prototypes_frozen_epochs": "freeze_last_layer",
+    "teacher_temperature_start": "warmup_teacher_temperature",
+    "teacher_warmup_epochs": "warmup_teacher_temperature_epochs",
+    "gradient_limit": "clip_grad",
 }
 # Their step adds the loss of a classifier on detached features; with one class that is exactly 0.
 BASE = {"encoder": "resnet18", "backbone_args": {}, "batch_size": N, "num_classes": 1}
-BASE |= {"num_large_crops": 2, "num_small_crops": 0}
+BASE |= {"num_large_crops": 2, "num_small_crops": 0, "max_epochs": EPOCHS}
+BASE |= {"momentum_classifier": False, "use_bn_in_head": False, "norm_last_layer": True}
 OF_THE_OPTIMIZER = (
-    *("max_epochs", "optimizer", "lars", "lr", "weight_decay", "classifier_lr", "scheduler"),
+    *("optimizer", "lars", "lr", "weight_decay", "classifier_lr", "scheduler"),
     *("exclude_bias_n_norm", "accumulate_grad_batches", "extra_optimizer_args", "min_lr"),
     *("warmup_start_lr", "warmup_epochs"),
 )
@@ -146,12 +182,22 @@ class LightningModule(nn.Module):
     """What solo-learn's classes ask of Lightning's, on one process."""
 
     device, global_rank = "cpu", 0
-    trainer = SimpleNamespace(world_size=1, train_dataloader=DataLoader(range(CROPS), N))
+
+    def __init__(self):
+        super().__init__()
+        self.trainer = SimpleNamespace(
+            world_size=1,
+            train_dataloader=DataLoader(range(CROPS), N),
+            global_step=0,
+            accumulate_grad_batches=1,
+            max_epochs=EPOCHS,
+        )
 
     def log(self, *_, **__):
         """Do nothing."""
 
-    log_dict = on_train_start = on_train_epoch_start = on_after_backward = log
+    log_dict = on_train_start = on_train_epoch_start = log
+    on_after_backward = on_train_batch_end = log
 
 
 @pytest.fixture
@@ -165,6 +211,7 @@ def stand_ins(monkeypatch):
     for unused in (
         "pl_bolts.optimizers.lr_scheduler",
         "einops",
+        "distutils",
         "solo.utils.knn",
         "solo.utils.backbones",
     ):
@@ -176,43 +223,80 @@ def stand_ins(monkeypatch):
 
 def make_theirs(name, backbone, method):
     """Return solo-learn's module with our settings and weights."""
-    arguments = {THEIR_NAMES.get(key, key): value for key, value in SETTINGS[name].items()}
+    names = THEIR_NAMES | (THEIR_NAMES_OF_DINO if name == "dino" else {})
+    arguments = {names.get(key, key): value for key, value in SETTINGS[name].items()}
     if name == "deepcluster_v2":
         arguments["num_prototypes"] = [arguments["num_prototypes"]]
     module, class_name = THEIR_CLASSES[name]
     their_class = getattr(import_module(f"solo.methods.{module}"), class_name)
     theirs = their_class(**BASE, **dict.fromkeys(OF_THE_OPTIMIZER, 0), **arguments)
     theirs.encoder.load_state_dict(backbone.state_dict())
-    theirs.projector.load_state_dict(method.projector.state_dict())
-    if name == "swav":
-        length, direction = method.prototypes.parameters()
-        theirs.prototypes.load_state_dict({"weight_g": length, "weight_v": direction})
+    (theirs.head.mlp if name == "dino" else theirs.projector).load_state_dict(
+        (method.projector.mlp if name == "dino" else method.projector).state_dict()
+    )
+    if hasattr(method, "predictor"):
+        theirs.predictor.load_state_dict(method.predictor.state_dict())
+    if name in ("swav", "dino"):
+        prototypes = method.prototypes if name == "swav" else method.projector.prototypes
+        length, direction = prototypes.parameters()
+        (theirs.prototypes if name == "swav" else theirs.head.last_layer).load_state_dict(
+            {"weight_g": length, "weight_v": direction}
+        )
+    for online, momentum in getattr(theirs, "momentum_pairs", []):
+        momentum.load_state_dict(online.state_dict())
+    if name == "moco_v2_plus":
+        theirs.queue.copy_(method.queue.transpose(1, 2))
     theirs.on_train_start()
     return theirs.to(memory_format=torch.channels_last)
 
 
+def trained(module):
+    """Return the parameters of a module that are trained, but for solo-learn's classifier."""
+    weights = module.named_parameters()
+    return [w for name, w in weights if w.requires_grad and "classifier" not in name]
+
+
 def gradients(module):
     """Return the gradients of all that is trained, but for solo-learn's classifier."""
-    weights = module.named_parameters()
-    return [w.grad for name, w in weights if w.requires_grad and "classifier" not in name]
+    return [weight.grad for weight in trained(module)]
 
 
+MOMENTUM = ("byol", "moco_v2_plus", "dino")
+PAPERS = ("simclr", "barlow_twins", "vicreg", "deepcluster_v2", "swav")
 # Batches in each epoch: DeepCluster v2 clusters a whole first one, SwAV's settings change in three.
+# DINO's in two; the second batch of the others meets a queue and a momentum network that moved.
 SCHEDULES = {
     "simclr": [1],
     "barlow_twins": [1],
     "vicreg": [1],
     "deepcluster_v2": [CROPS // N, 1],
     "swav": [1, 1, 1],
+    "byol": [2],
+    "moco_v2_plus": [2],
+    "simsiam": [1],
+    "dino": [1, 1],
 }
 
 
 @pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize(
+    ("crops", "name"),
+    # The paper's methods on all crops, the others on one kind: their steps take twice as long.
+    [
+        (made, name)
+        for made in CROPS_OF
+        for name in METHODS
+        if made is CROPS_OF[1] or name in PAPERS
+    ],
+    indirect=["crops"],
+)
 def test_ssl_loss_and_gradients_equal_sololearns_training_step(name, crops, stand_ins):
     backbone, method = make(name, "resnet18")
     theirs = make_theirs(name, backbone, method)
     ours = nn.ModuleList([backbone, method])
+    # Against overflow, SwAV takes the largest logit from all before Sinkhorn; MoCo's queue lies
+    # otherwise in memory.
+    tolerance = 2e-5 if name in ("swav", "moco_v2_plus") else 0
     rng = np.random.default_rng(1)
     for epoch, batches in enumerate(SCHEDULES[name]):
         theirs.current_epoch = epoch
@@ -223,8 +307,9 @@ def test_ssl_loss_and_gradients_equal_sololearns_training_step(name, crops, stan
         order = torch.from_numpy(rng.permutation(CROPS))
         for batch, rows in enumerate(order.split(N)[:batches]):
             views = two_views(crops[rows], VIEWS, INPUT, rng)
-            loss = method.loss(backbone(views[0]), backbone(views[1]), rows, epoch)
-            their_loss = theirs.training_step([rows, views, torch.zeros_like(rows)], batch)
+            loss = method.loss(method.features(backbone, *views), rows, epoch)
+            seen = [rows, views, torch.zeros_like(rows)]
+            their_loss = theirs.training_step(seen, batch)
             if name == "deepcluster_v2" and epoch == 0:
                 # There are no clusters yet: theirs is a mean of nothing, ours leaves it out.
                 assert loss == 0 and their_loss.isnan()
@@ -233,11 +318,30 @@ def test_ssl_loss_and_gradients_equal_sololearns_training_step(name, crops, stan
             theirs.zero_grad()
             loss.backward()
             their_loss.backward()
+            method.limit_gradients(backbone, epoch)
             theirs.on_after_backward()
-            # Against overflow, ours takes the largest logit from all before Sinkhorn.
-            tolerance = 2e-5 if name == "swav" else 0
             assert_same([loss.detach()], [their_loss.detach()], tolerance)
             assert_same(gradients(ours), gradients(theirs), tolerance)
+            if name in MOMENTUM:
+                for module in (ours, theirs):
+                    torch.optim.SGD(trained(module), lr=0.1).step()
+                method.after_step(backbone, theirs.trainer.global_step, EPOCHS * CROPS // N)
+                theirs.trainer.global_step += 1
+                theirs.on_train_batch_end(their_loss, seen, batch, 0)
+                assert_same(momentum_of(method), theirs_of_momentum(theirs), tolerance)
+
+
+def momentum_of(method):
+    """Return the weights of our momentum networks, and the statistics of their BatchNorm."""
+    networks = method.momentum_backbone, method.momentum_projector
+    return [value for network in networks for value in network.state_dict().values()]
+
+
+def theirs_of_momentum(theirs):
+    """Return those of solo-learn's."""
+    return [
+        value for _, network in theirs.momentum_pairs for value in network.state_dict().values()
+    ]
 
 
 def lightly_simclr(method, z1, z2):
@@ -267,30 +371,80 @@ def lightly_swav(method, z1, z2):
     return loss(logits, [], [queue @ prototypes.T for queue in method.queue]).squeeze()
 
 
+def lightly_byol(method, z1, z2, targets):
+    """Two losses of 2 - 2 cosine, where lightly has the negative cosine."""
+    cosine = lightly.NegativeCosineSimilarity()
+    p1, p2 = method.predictor(z1), method.predictor(z2)
+    return 4 + 2 * cosine(p1, targets[1]) + 2 * cosine(p2, targets[0])
+
+
+def lightly_simsiam(method, z1, z2):
+    cosine = lightly.NegativeCosineSimilarity()
+    p1, p2 = method.predictor(z1), method.predictor(z2)
+    return (cosine(p1, z2.detach()) + cosine(p2, z1.detach())) / 2
+
+
+def lightly_moco_v2_plus(method, z1, z2, targets):
+    def loss(query, key, queue):
+        of_queue = lightly.NTXentLoss(method.settings.temperature, queue.shape)
+        of_queue.memory_bank.bank = queue.clone()
+        return of_queue(query, key)
+
+    return (loss(z1, targets[1], method.queue[1]) + loss(z2, targets[0], method.queue[0])) / 2
+
+
+def lightly_dino(method, z1, z2, targets):
+    settings = method.settings
+    loss = lightly.DINOLoss(
+        settings.prototypes,
+        settings.teacher_temperature_start,
+        settings.teacher_temperature,
+        settings.teacher_warmup_epochs,
+        settings.student_temperature,
+        settings.centre_momentum,
+    )
+    loss.center += method.dino_loss.center
+    return loss(targets, [z1, z2], epoch=2)
+
+
 @pytest.mark.parametrize(
     "lightly_loss",
-    [lightly_simclr, lightly_barlow_twins, lightly_vicreg, lightly_swav],
+    [
+        lightly_simclr,
+        lightly_barlow_twins,
+        lightly_vicreg,
+        lightly_swav,
+        lightly_byol,
+        lightly_moco_v2_plus,
+        lightly_simsiam,
+        lightly_dino,
+    ],
 )
 def test_ssl_loss_and_gradients_equal_lightlys(lightly_loss, crops):
     backbone, method = make(lightly_loss.__name__.removeprefix("lightly_"), "test_resnet")
     views = two_views(crops[:N], VIEWS, INPUT, np.random.default_rng(1))
-    if hasattr(method, "queue"):
+    if lightly_loss is lightly_swav:
         method.enqueue(F.normalize(torch.randn_like(method.queue), dim=2))
+    if lightly_loss is lightly_dino:
+        method.dino_loss.center.copy_(torch.randn(1, 6) / 10)
 
     def loss_and_gradients(loss):
         """Return a loss of the views' features, its gradients at conv1 and at the projections."""
         projected = []
         with method.projector.register_forward_hook(lambda *call: projected.append(call[-1])):
-            value = loss(backbone(views[0]), backbone(views[1]))
+            value = loss(method.features(backbone, *views))
         weights = next(backbone.conv1.parameters())
         return [value.detach(), *torch.autograd.grad(value, [weights, *projected])]
 
-    def theirs(features_1, features_2):
-        return lightly_loss(method, method.projector(features_1), method.projector(features_2))
+    def theirs(features):
+        if len(features) == 2:
+            return lightly_loss(method, *map(method.projector, features))
+        projected, targets = method.projections(features)
+        return lightly_loss(method, *projected, targets)
 
-    def ours(features_1, features_2):
-        return method.loss(features_1, features_2, torch.arange(N), epoch=2)
+    def ours(features):
+        return method.loss(features, torch.arange(N), epoch=2)
 
-    expected = loss_and_gradients(theirs)  # first, because ours puts the batch into SwAV's queue
+    expected = loss_and_gradients(theirs)  # first, because ours puts the batch into a queue
     for actual, wanted in zip(loss_and_gradients(ours), expected, strict=True):
         assert_same([actual], [wanted], tolerance=2e-5)

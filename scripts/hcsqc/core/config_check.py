@@ -359,6 +359,10 @@ def _check_course(values: Mapping, method: str, where: str) -> None:
             f"scale_min is {values['scale_min']}, above scale_max, {values['scale_max']}",
         ),
         (
+            values.get("tau_start", 0) > values.get("tau_end", 1),
+            f"tau_start is {values.get('tau_start')}, above tau_end, {values.get('tau_end')}",
+        ),
+        (
             method == "deepcluster_v2" and values["epochs"] < 2,
             "epochs is 1, but deepcluster_v2 learns from the second on",
         ),

@@ -97,7 +97,17 @@ Precision = Literal["auto", "float32", "bfloat16"]
 Measures = Literal["intensity_and_size", "image_quality", "nucleus_and_ring"]
 Region = Literal["window", "cell"]
 BatchNorm = Literal["train", "frozen"]
-Method = Literal["simclr", "barlow_twins", "vicreg", "deepcluster_v2", "swav"]
+Method = Literal[
+    "simclr",
+    "barlow_twins",
+    "vicreg",
+    "deepcluster_v2",
+    "swav",
+    "byol",
+    "moco_v2_plus",
+    "simsiam",
+    "dino",
+]
 
 Distinct = AfterValidator(_distinct)
 Several = Field(min_length=1)
@@ -454,12 +464,54 @@ class SwAV(Projector):
     sinkhorn_iterations: Count
 
 
+class Byol(Projector):
+    """BYOL."""
+
+    predictor_hidden: Count
+    tau_start: Probability
+    tau_end: Probability
+
+
+class MoCoV2Plus(Projector):
+    """MoCo v2+."""
+
+    temperature: Positive
+    queue_size: Count
+    tau_start: Probability
+    tau_end: Probability
+
+
+class SimSiam(Projector):
+    """SimSiam."""
+
+    predictor_hidden: Count
+
+
+class Dino(Projector):
+    """DINO."""
+
+    prototypes: Count
+    prototypes_frozen_epochs: Whole
+    student_temperature: Positive
+    teacher_temperature_start: Positive
+    teacher_temperature: Positive
+    teacher_warmup_epochs: Whole
+    centre_momentum: Probability
+    gradient_limit: NotNegative
+    tau_start: Probability
+    tau_end: Probability
+
+
 METHODS: Mapping[str, type[Pretraining]] = {
     "simclr": SimClr,
     "barlow_twins": BarlowTwins,
     "vicreg": VicReg,
     "deepcluster_v2": DeepClusterV2,
     "swav": SwAV,
+    "byol": Byol,
+    "moco_v2_plus": MoCoV2Plus,
+    "simsiam": SimSiam,
+    "dino": Dino,
 }
 
 
@@ -475,6 +527,10 @@ class Preset(Section):
     vicreg: dict[str, Any] = _may("values of VICReg")
     deepcluster_v2: dict[str, Any] = _may("values of DeepCluster v2")
     swav: dict[str, Any] = _may("values of SwAV")
+    byol: dict[str, Any] = _may("values of BYOL")
+    moco_v2_plus: dict[str, Any] = _may("values of MoCo v2+")
+    simsiam: dict[str, Any] = _may("values of SimSiam")
+    dino: dict[str, Any] = _may("values of DINO")
 
 
 _BATCHNORM = "`train`: normalise by each batch; `frozen`: by the statistics of the encoder"

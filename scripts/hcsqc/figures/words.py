@@ -21,6 +21,10 @@ METHOD_WORDS = {
     "vicreg": "VICReg",
     "deepcluster_v2": "DeepCluster v2",
     "swav": "SwAV",
+    "byol": "BYOL",
+    "moco_v2_plus": "MoCo v2+",
+    "simsiam": "SimSiam",
+    "dino": "DINO",
 }
 # The start of an architecture's name in timm: the longest that fits is replaced.
 ARCHITECTURE_WORDS = {

@@ -58,15 +58,16 @@ class PretrainingRun:
         self.backbone = build_backbone(settings.architecture, source.channels, settings.input_px)
         width = feature_width(self.backbone, self.input_spec)
         self.method: SelfSupervised = METHODS[settings.method].Method(
-            width, self.recipe.method_settings, len(source)
+            self.backbone, width, self.recipe.method_settings, len(source)
         )
-        self.backbone.to(self.device, memory_format=torch.channels_last).train()
-        self.method.to(self.device).train()
+        for network in (self.backbone, self.method):
+            network.to(self.device, memory_format=torch.channels_last).train()
         self.optimizer = build_optimizer(
             settings.optimizer,
             [*self.backbone.parameters(), *self.method.parameters()],
             settings.momentum,
             settings.weight_decay,
+            self.method.at_constant_rate,
         )
 
     def state_dict(self) -> dict[str, object]:
@@ -152,15 +153,16 @@ class PretrainingRun:
         """Train on a batch; return its loss and the features (n x width) of its first views."""
         self._set_learning_rate()
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
-            # Each view by itself: BatchNorm's statistics are those of one view.
-            features_1, features_2 = self.backbone(batch.view_1), self.backbone(batch.view_2)
-        features_1, features_2 = features_1.float(), features_2.float()
-        loss = self.method.loss(features_1, features_2, batch.rows, self.epoch)
+            seen = self.method.features(self.backbone, batch.view_1, batch.view_2)
+        features = [each.float() for each in seen]
+        loss = self.method.loss(features, batch.rows, self.epoch)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
+        self.method.limit_gradients(self.backbone, self.epoch)
         self.optimizer.step()
+        self.method.after_step(self.backbone, self.step, self.total_steps)
         self.step += 1
-        return loss.detach(), features_1.detach()
+        return loss.detach(), features[0].detach()
 
     def _set_learning_rate(self) -> None:
         settings = self.recipe.settings
@@ -173,4 +175,4 @@ class PretrainingRun:
             settings.final_rate,
         )
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = settings.peak_rate if group["constant_rate"] else rate

@@ -1,4 +1,4 @@
-"""The parts of solo-learn 1.0.2 used here: its losses and its Sinkhorn.
+"""The parts of solo-learn 1.0.2 used here: its losses, its Sinkhorn and its average of weights.
 
 `solo/__init__.py` imports Lightning modules that no longer load, so bare packages take the place
 of `solo` and its folders; their modules then import one by one.
@@ -25,17 +25,27 @@ if "solo" not in sys.modules:
     _bare_packages()
 
 from solo.losses.barlow import barlow_loss_func
+from solo.losses.byol import byol_loss_func
 from solo.losses.deepclusterv2 import deepclusterv2_loss_func
+from solo.losses.dino import DINOLoss
+from solo.losses.moco import moco_loss_func
 from solo.losses.simclr import simclr_loss_func
+from solo.losses.simsiam import simsiam_loss_func
 from solo.losses.swav import swav_loss_func
 from solo.losses.vicreg import vicreg_loss_func
+from solo.utils.momentum import MomentumUpdater
 from solo.utils.sinkhorn_knopp import SinkhornKnopp
 
 __all__ = [
+    "DINOLoss",
+    "MomentumUpdater",
     "SinkhornKnopp",
     "barlow_loss_func",
+    "byol_loss_func",
     "deepclusterv2_loss_func",
+    "moco_loss_func",
     "simclr_loss_func",
+    "simsiam_loss_func",
     "swav_loss_func",
     "vicreg_loss_func",
 ]

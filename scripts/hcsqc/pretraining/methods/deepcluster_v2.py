@@ -1,10 +1,11 @@
 """DeepCluster v2 (Caron et al. 2020, https://arxiv.org/abs/2006.09882), as in solo-learn 1.0.2."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from hcsqc.core.errors import InputError
 from hcsqc.pretraining.methods.base import SelfSupervised, projector
@@ -31,7 +32,7 @@ class Method(SelfSupervised):
     prototypes solo-learn reads no other. In the first epoch there are none, and the loss is 0.
     """
 
-    def __init__(self, width: int, settings: Settings, crops: int):
+    def __init__(self, backbone: nn.Module, width: int, settings: Settings, crops: int):
         super().__init__()
         _check_vectors(crops, settings.prototypes)
         self.settings = settings
@@ -58,10 +59,9 @@ class Method(SelfSupervised):
             self.centroids.copy_(centroids)
         self.filled.zero_()
 
-    def loss(self, features_1: Tensor, features_2: Tensor, rows: Tensor, epoch: int) -> Tensor:
+    def loss(self, features: Sequence[Tensor], rows: Tensor, epoch: int) -> Tensor:
         """Return the cross-entropy of both views with the crops' clusters, and remember view 1."""
-        z1 = F.normalize(self.projector(features_1))
-        z2 = F.normalize(self.projector(features_2))
+        z1, z2 = (F.normalize(self.projector(view)) for view in features)
         self.remember(z1.detach(), rows)
         if epoch == 0:
             return 0.0 * (z1.sum() + z2.sum())

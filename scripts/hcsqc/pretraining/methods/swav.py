@@ -1,5 +1,6 @@
 """SwAV (Caron et al. 2020, https://arxiv.org/abs/2006.09882), as in solo-learn 1.0.2."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -30,7 +31,7 @@ class Settings:
 class Method(SelfSupervised):
     """Predict one view's assignment to prototypes from the other view."""
 
-    def __init__(self, width: int, settings: Settings, crops: int):
+    def __init__(self, backbone: nn.Module, width: int, settings: Settings, crops: int):
         super().__init__()
         self.settings = settings
         sizes = [width, settings.projector_hidden, settings.projector_output]
@@ -45,9 +46,9 @@ class Method(SelfSupervised):
         queue = torch.zeros(2, settings.queue_size, settings.projector_output)
         self.register_buffer("queue", queue)  # the newest first, per view
 
-    def loss(self, features_1: Tensor, features_2: Tensor, rows: Tensor, epoch: int) -> Tensor:
+    def loss(self, features: Sequence[Tensor], rows: Tensor, epoch: int) -> Tensor:
         """Return the swapped prediction loss, and queue the batch."""
-        z = [F.normalize(self.projector(features)) for features in (features_1, features_2)]
+        z = [F.normalize(self.projector(view)) for view in features]
         prototypes = self.prototypes.weight
         if epoch < self.settings.prototypes_frozen_epochs:
             prototypes = prototypes.detach()

@@ -1,8 +1,9 @@
 """VICReg (Bardes et al. 2022, https://arxiv.org/abs/2105.04906)."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from hcsqc.pretraining.methods.base import SelfSupervised, projector
 from hcsqc.pretraining.sololearn import vicreg_loss_func
@@ -22,16 +23,16 @@ class Settings:
 class Method(SelfSupervised):
     """Bring views together, keep every feature's spread above 1, and decorrelate features."""
 
-    def __init__(self, width: int, settings: Settings, crops: int):
+    def __init__(self, backbone: nn.Module, width: int, settings: Settings, crops: int):
         super().__init__()
         self.settings = settings
         hidden = settings.projector_hidden
         sizes = [width, hidden, hidden, settings.projector_output]
         self.projector = projector(sizes, batch_norm=True)
 
-    def loss(self, features_1: Tensor, features_2: Tensor, rows: Tensor, epoch: int) -> Tensor:
+    def loss(self, features: Sequence[Tensor], rows: Tensor, epoch: int) -> Tensor:
         """Return the weighted sum of the three terms on the projected features."""
-        z1, z2 = self.projector(features_1), self.projector(features_2)
+        z1, z2 = map(self.projector, features)
         return vicreg_loss_func(
             z1,
             z2,
