@@ -33,6 +33,7 @@ from hcsqc.probes.finetune_search import FinetuneSearchSettings
 from hcsqc.probes.frozen.knn import KnnSettings
 from hcsqc.probes.frozen.logistic import LogisticSettings
 from hcsqc.probes.sgd import SgdSearchSettings, SgdSettings
+from hcsqc.report.tables import PAPER_METHODS
 from hcsqc.screens.scale import ScaleSettings
 from hcsqc.screens.simulate.model import SimulationSettings
 from tests.conftest import ROOT
@@ -856,11 +857,22 @@ def test_the_models_methods_and_measures_are_those_of_the_code():
         ({"preset": "solo_learn", "epochs": 5}, "warmup_epochs is 10, more than epochs, 5"),
         ({"scale_min": 3.0}, "scale_min is 3.0, above scale_max, 1.2"),
         ({"method": "deepcluster_v2", "epochs": 1}, "learns from the second on"),
+        ({"method": "byol", "tau_end": 0.9}, "tau_start is 0.99, above tau_end, 0.9"),
+        ({"method": "dino", "tau_start": 1.1}, "tau_start: 1.1 is greater than the maximum of 1"),
+        ({"method": "moco_v2_plus", "queue_size": 0}, "queue_size: 0 is less than the minimum"),
+        ({"method": "simsiam", "tau_start": 0.9}, "unknown key 'tau_start'"),
         ({"batch_size": 1}, "batch_size: 1 is less than the minimum of 2"),
         ({"serach": {}}, "did you mean 'search'"),
         (
             {"search": {"learning_rate": [1], "weight_decay": [0], "epochs": 2, "crops": 9}},
             "search.crops is 9, less than a batch of 128",
+        ),
+        (
+            {
+                "method": "moco_v2_plus",
+                "search": {"learning_rate": [1], "weight_decay": [0], "epochs": 2, "crops": 999},
+            },
+            "search.crops is 999, less than a queue of 65536",
         ),
     ],
 )
@@ -945,6 +957,37 @@ def test_the_solo_learn_preset_is_long_and_has_the_rates_of_its_methods():
         assert found["learning_rate"] * found["batch_size"] / 256 == rate
         assert found["weight_decay"] == (1e-4 if rate == 0.3 else 1e-6)
         assert found["final_rate"] == (0.0 if rate == 0.3 else 0.0006)
+
+
+@pytest.mark.parametrize(
+    ("method", "optimizer", "rate", "decay", "warmup", "tau"),
+    [
+        ("byol", "lars", 0.5, 1e-5, 10, (0.99, 1.0)),
+        ("moco_v2_plus", "sgd", 0.3, 1e-4, 0, (0.99, 0.999)),
+        ("simsiam", "sgd", 0.5, 1e-5, 10, (None, None)),
+        ("dino", "lars", 0.3, 1e-6, 10, (0.9995, 1.0)),
+    ],
+)
+def test_the_solo_learn_preset_has_the_recipes_of_methods_that_the_paper_did_not_try(
+    method, optimizer, rate, decay, warmup, tau
+):
+    config = edited(encoders__own={"kind": "ssl", "method": method, "preset": "solo_learn"})
+    config["study"]["encoders"] = ["own"]
+    check(config)
+    found = settings.encoder_settings(config, "own")
+    assert (found["optimizer"], found["learning_rate"]) == (optimizer, rate)
+    assert (found["weight_decay"], found["warmup_epochs"]) == (decay, warmup)
+    assert (found.get("tau_start"), found.get("tau_end")) == tau
+
+
+def test_the_default_study_has_the_papers_methods_only():
+    of_study = [
+        DEFAULTS["encoders"][name]["method"]
+        for name in DEFAULTS["study"]["encoders"]
+        if DEFAULTS["encoders"][name]["kind"] == "ssl"
+    ]
+    assert of_study == list(PAPER_METHODS)
+    assert set(METHODS) <= set(DEFAULTS["encoders"])
 
 
 # What a study does otherwise.

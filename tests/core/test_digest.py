@@ -223,6 +223,7 @@ def test_of_a_registry_only_the_plugin_and_what_it_imports_counts(scripts):
         return [method for method in METHODS if pretraining_digest(method) != before[method]]
 
     assert after_edit("swav.py") == ["swav"]
+    assert after_edit("momentum.py") == ["byol", "moco_v2_plus", "dino"]
     assert after_edit("base.py") == list(METHODS)
     assert after_edit("__init__.py") == []
 

@@ -33,6 +33,8 @@ def with_encoders(**entries) -> dict:
     [
         ({"kind": "ssl", "method": "simclr", "preset": "paper", "epochs": 2}, "SimCLR, 2 epochs"),
         ({"kind": "ssl", "method": "swav", "preset": "paper", "epochs": 1}, "SwAV, 1 epoch"),
+        ({"kind": "ssl", "method": "byol", "preset": "paper"}, "BYOL, 5 epochs"),
+        ({"kind": "ssl", "method": "moco_v2_plus", "preset": "paper"}, "MoCo v2+, 5 epochs"),
         (
             {"kind": "transfer", "architecture": "tf_efficientnet_lite0.in1k"},
             "ImageNet EfficientNet-lite0",

@@ -334,11 +334,15 @@ def _check_encoder(config: Mapping, name: str) -> None:
         _validate(METHODS[method], values, f"encoders.{name}")
         _check_course(values, method, f"encoders.{name}")
         crops = entry.get("search", values | {"crops": values["batch_size"]})["crops"]
-        if crops < values["batch_size"]:
-            raise InputError(
-                f"config: encoders.{name}.search.crops is {crops}, less than a batch of "
-                f"{values['batch_size']}"
-            )
+        needed = [("batch", values["batch_size"])]
+        if method == "moco_v2_plus" and "search" in entry:
+            needed.append(("queue", values["queue_size"]))
+        for what, number in needed:
+            if crops < number:
+                raise InputError(
+                    f"config: encoders.{name}.search.crops is {crops}, less than a {what} of "
+                    f"{number}"
+                )
     learns = entry["kind"] == "ssl" or "measures" in entry
     if learns and not config["screens"][train]["pretrain_plates"] and not config["qc"]["detector"]:
         raise InputError(
