@@ -58,6 +58,7 @@ MEANINGS = {
     WORD: ": letters, digits, _ and -, not beginning with -",
     PLATE: ": no /, braces or line breaks, and not beginning with - . = + @ or a space",
 }
+NUMBERS = {1: "one", 2: "two", 3: "three", 4: "four", 5: "five"}
 # Folders of results/ that belong to no study.
 SHARED_FOLDERS = ("weights",)
 LONGEST_SHOWN = 60  # characters of a wrong value
@@ -321,11 +322,13 @@ def _check_encoder(config: Mapping, name: str) -> None:
     channels = len(config["screens"][train]["composite"])
     composite = "architecture" in entry and channel_mode(entry) == "composite"
     composite = composite and entry["kind"] == "transfer"
-    if composite and channels != TRANSFER_CHANNELS:
+    needed = entry.get("options", {}).get("in_chans", TRANSFER_CHANNELS)
+    if composite and channels != needed:
+        number = NUMBERS.get(needed, str(needed))
         raise InputError(
-            f"config: weights of encoder '{name}' are for three channels, but "
+            f"config: weights of encoder '{name}' are for {number} channels, but "
             f"screens.{train}.composite has {channels}; state channels: each or channels: adapted "
-            f"in encoders.{name}, list three channels, or leave it out of study.encoders"
+            f"in encoders.{name}, list {number} channels, or leave it out of study.encoders"
         )
     if entry["kind"] == "ssl":
         merged = encoder_settings(config, name)
