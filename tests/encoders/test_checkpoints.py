@@ -16,7 +16,7 @@ from hcsqc.encoders.models import build_backbone
 from hcsqc.encoders.store import load_encoder, save_encoder
 from hcsqc.encoders.weights import find_weights
 
-VIT = "test_vit"  # two blocks, 64 wide, patches of 16
+VIT = "test_vit"  # six blocks, 64 wide
 ONE = torch.ones(2)
 
 
@@ -276,7 +276,10 @@ def test_a_network_of_one_channel_sees_each_by_itself(tmp_path):
 def test_tokens_of_any_channels_are_averaged_over_patches_and_channels():
     torch.manual_seed(0)
     network = build_backbone("openphenom_vit_small_patch16", 2, 256).eval()
-    network.vit_backbone.pos_embed.data.normal_()
+    vit = network.vit_backbone
+    vit.pos_embed.data.normal_()
+    vit.blocks = vit.blocks[:1]
+    vit.blocks[0].ls.gamma.data.fill_(1)
     crops = torch.rand(1, 3, 256, 256)
     with torch.inference_mode():
         own = network.forward_channels(crops)
@@ -284,7 +287,7 @@ def test_tokens_of_any_channels_are_averaged_over_patches_and_channels():
         torch.testing.assert_close(network(crops), own.mean(1))
         # A channel's features depend on the others: they attend to each other.
         changed = network.forward_channels(torch.cat([crops[:, :2], crops[:, :1]], 1))
-    assert (changed[:, 0] - own[:, 0]).abs().max() > 1e-4
+    assert (changed[:, 0] - own[:, 0]).abs().max() > 1e-3
 
 
 # What does not fit.
@@ -309,14 +312,14 @@ def test_blocks_that_are_missing_are_listed_by_name_and_shape_and_counted(tmp_pa
 
 def test_tensors_left_over_are_listed_by_name_and_shape_and_counted(tmp_path):
     own = made(VIT, 3, 32, {})
-    more = {f"blocks.2.{name[9:]}": v for name, v in own.items() if name.startswith("blocks.1.")}
+    more = {f"blocks.6.{name[9:]}": v for name, v in own.items() if name.startswith("blocks.5.")}
     torch.save(chunked(own | more), tmp_path / "long.pth")
     weights = find_weights(VIT, tmp_path / "long.pth")
     with pytest.raises(InputError) as caught:
         transfer_encoder(weights, 32)
     assert str(caught.value) == (
-        "long.pth: tensor 'blocks.2.norm1.weight' (64), 'blocks.2.norm1.bias' (64), "
-        f"'blocks.2.attn.qkv.weight' (192 x 64) and {len(more) - 3} more is not part of the network"
+        "long.pth: tensor 'blocks.6.norm1.weight' (64), 'blocks.6.norm1.bias' (64), "
+        f"'blocks.6.attn.qkv.weight' (192 x 64) and {len(more) - 3} more are not part of the network"
     )
 
 
@@ -340,7 +343,7 @@ def test_biases_that_a_network_has_not_are_not_dropped(tmp_path):
 
 def test_blocks_with_two_numbers_of_their_own_are_no_chunks():
     names = [f"blocks.{stage}.{block}.conv.weight" for stage in (0, 1) for block in (0, 1)]
-    tensors = {name: ONE for name in names}
+    tensors = dict.fromkeys(names, ONE)
     assert FORMS["blocks in chunks"].renamed(tensors) == {}
     assert named_as(names, tensors, "f.pth") == tensors
 

@@ -269,6 +269,6 @@ def test_the_terms_are_shown_before_the_first_use_and_kept(small, monkeypatch, t
         "warning: licence of model small: FAIR Non-Commercial Research License; non-commercial "
         "use only; from facebookresearch/dinov2"
     )
-    parameters = json.loads(Path("run.json").read_text())["parameters"]
+    parameters = json.loads(Path("run.json").read_text(encoding="utf-8"))["parameters"]
     assert (parameters["model"], parameters["non_commercial"]) == ("small", True)
     assert load_weights(Path("w.safetensors")).provenance["licence"] == SMALL.licence

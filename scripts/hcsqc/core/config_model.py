@@ -334,9 +334,8 @@ class NetworkEncoder(Section):
 
     @model_validator(mode="after")
     def _has_network(self) -> Self:
-        needed = () if self.model is not None else ("architecture", "input_px")
-        for key in needed:
-            if getattr(self, key) is None:
+        for key in ("architecture", "input_px"):
+            if self.model is None and getattr(self, key) is None:
                 raise PydanticCustomError("absent", "'{key}' is missing", {"key": key})
         return self
 
