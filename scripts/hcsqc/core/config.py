@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import PurePath
+from typing import Literal, get_args
 
 from hcsqc.core.errors import InputError
 from hcsqc.core.places import parse_well
@@ -18,6 +19,27 @@ CHANNELS = {
     "bbbc022": {"w1": "DNA", "w2": "ER", "w3": "RNA", "w4": "actin, Golgi", "w5": "mitochondria"},
     "bbbc021": {"w1": "DNA", "w2": "tubulin", "w4": "actin"},
 }
+# What a channel may show; encoders ask for channels by these roles.
+Role = Literal[
+    "DNA", "ER", "RNA", "AGP", "Mito", "actin", "tubulin", "Golgi", "membrane", "protein",
+    "brightfield", "APC", "FITC", "PE", "other",
+]  # fmt: skip
+ROLES: tuple[str, ...] = get_args(Role)
+# Roles of the channels of layouts that leave no choice.
+LAYOUT_ROLES = {
+    "bbbc022": {"w1": "DNA", "w2": "ER", "w3": "RNA", "w4": "AGP", "w5": "Mito"},
+    "bbbc021": {"w1": "DNA", "w2": "tubulin", "w4": "actin"},
+}
+# JUMP's tables name channels OrigDNA, OrigER and so on.
+ROLE_PREFIX = "orig"
+# What stands for a role that a screen lacks: another role, or black pixels. No channel has
+# BLACK's name, because none begins with a hyphen.
+ZERO, BLACK = "zero", "-"
+# What the network of an entry with `with` is called: an encoder joined with the others there.
+ALONE = "_alone"
+# Pools over which a network can be trained: not those with a standard deviation, whose gradient
+# has no limit where a map is constant.
+TRAINED_POOLS = ("last", "cls", "mean", "cls_mean", "per_channel")
 
 # Kinds of probe that train the encoder too; the others read its features.
 FINETUNING = ("finetune", "finetune_search")
@@ -117,6 +139,78 @@ def channels(config: Mapping, screen: str) -> list[str]:
     entry = config["screens"][screen]
     imaged = config["screens"][entry.get("derived_from", screen)]
     return list(imaged.get("channels") or CHANNELS[imaged["layout"]])
+
+
+def channel_roles(config: Mapping, screen: str) -> dict[str, str]:
+    """Return what each channel of a screen shows: as the screen says, else as its name says."""
+    entry = config["screens"][screen]
+    imaged = config["screens"][entry.get("derived_from", screen)]
+    known = LAYOUT_ROLES.get(imaged["layout"], {}) | imaged.get("channel_roles", {})
+    return {name: known.get(name, _role_by_name(name)) for name in channels(config, screen)}
+
+
+def _role_by_name(channel: str) -> str:
+    roles = {role.lower(): role for role in ROLES}
+    return roles.get(channel.lower().removeprefix(ROLE_PREFIX), "other")
+
+
+def by_role(
+    roles: Iterable[str], missing: Mapping[str, str], shown: Mapping[str, str], where: str
+) -> list[str]:
+    """Return the channel that shows each role, in the order of the roles.
+
+    `shown` is what each channel of a screen shows. `missing` says what stands for a role that it
+    lacks: another role, or `ZERO`, whose channel is `BLACK`.
+    Raises InputError, which begins with `where`, if no channel or more than one shows a role.
+    """
+    found = []
+    for role in roles:
+        shows = [name for name, seen in shown.items() if seen == role]
+        instead = missing.get(role) if not shows else None
+        if instead == ZERO:
+            shows = [BLACK]
+        elif instead:
+            shows = [name for name, seen in shown.items() if seen == instead]
+        if len(shows) != 1:
+            problem = f"{' and '.join(shows)} show" if shows else "no channel shows"
+            told = ", ".join(f"{name} ({seen})" for name, seen in shown.items())
+            raise InputError(
+                f"{where}: {problem} {instead or role}; its channels are {told}; correct "
+                "channel_roles of the screen, or say in missing_roles of the encoder what stands "
+                f"for {role}"
+            )
+        found += shows
+    return found
+
+
+def asks_for_roles(config: Mapping, encoder: str) -> bool:
+    """Return whether an encoder, or one that it is made of, chooses channels by role."""
+    own = "roles" in config["encoders"][encoder]
+    return own or any(asks_for_roles(config, part) for part in parts(config, encoder))
+
+
+def seen_channels(config: Mapping, encoder: str) -> int:
+    """Return the number of channels that an encoder that is given sees."""
+    composite = config["screens"][config["study"]["train"]]["composite"]
+    return len(config["encoders"][encoder].get("roles", composite))
+
+
+def join_with(config: dict) -> None:
+    """Make of each encoder with a key `with` a joined one of itself and those, in place.
+
+    The network alone becomes the encoder NAME_alone. Raises InputError if that name is taken.
+    """
+    encoders = config["encoders"]
+    for name in [name for name, entry in encoders.items() if "with" in entry]:
+        alone = f"{name}{ALONE}"
+        if alone in encoders:
+            raise InputError(
+                f"config: encoders.{alone}: encoders.{name} has `with`, so its network alone is "
+                "called by this name; choose another"
+            )
+        entry = encoders[name]
+        encoders[alone] = {key: entry[key] for key in entry if key != "with"}
+        encoders[name] = {"kind": "joined", "encoders": [alone, *entry["with"]]}
 
 
 def crop_px_per_px(config: Mapping, screen: str) -> float:
@@ -248,7 +342,9 @@ def channel_mode(entry: Mapping) -> str:
 def is_trainable(config: Mapping, encoder: str) -> bool:
     """Return whether an encoder can be fine-tuned: one with a network of its own."""
     entry = config["encoders"][encoder]
-    return not ({"measures", "features"} & set(entry) or parts(config, encoder))
+    if {"measures", "features"} & set(entry) or parts(config, encoder):
+        return False
+    return entry.get("pool", TRAINED_POOLS[0]) in TRAINED_POOLS
 
 
 def probed(config: Mapping, encoder: str, probe: str) -> bool:
