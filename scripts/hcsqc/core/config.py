@@ -4,6 +4,7 @@ Light enough to import while the DAG is built.
 """
 
 import hashlib
+import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -45,6 +46,21 @@ TRAINED_POOLS = ("last", "cls", "mean", "cls_mean", "per_channel")
 FINETUNING = ("finetune", "finetune_search")
 # Given weights are for photographs: red, green and blue.
 TRANSFER_CHANNELS = 3
+# What may be said of a network when it is made: the kind of value, and its limits. An encoder's
+# file may be somebody else's, so the limits keep a network from filling the memory.
+NETWORK_OPTIONS: dict[str, tuple[type, float, float]] = {
+    "img_size": (int, 1, 4096),
+    "patch_size": (int, 1, 256),
+    "in_chans": (int, 1, 64),
+    "num_classes": (int, 0, 100_000),
+    "reg_tokens": (int, 0, 64),
+    "init_values": (float, 0, 100),
+    "dynamic_img_size": (bool, 0, 1),
+    "class_token": (bool, 0, 1),
+    "no_embed_class": (bool, 0, 1),
+    "qkv_bias": (bool, 0, 1),
+    "qk_norm": (bool, 0, 1),
+}
 WELLS = ("evaluation_wells", "wells")
 # Whose values may hold environment variables, with what is filled in; labels of a screen too.
 SCREEN_PATHS: dict[str, tuple[str, ...]] = {
@@ -325,13 +341,18 @@ def shuffles_labels(config: Mapping, probe: str) -> bool:
 
 
 def weights_name(entry: Mapping) -> str:
-    """Return the name under which the weights of a transfer encoder are kept, for all studies."""
+    """Return the name under which the weights of a transfer encoder are kept, for all studies.
+
+    It differs for networks with other options, whose tensors have other names or shapes.
+    """
+    of = entry.get("model", entry["architecture"])
+    options = json.dumps(entry["options"], sort_keys=True) if entry.get("options") else ""
     if "file" in entry:
-        digest = hashlib.sha256(entry["file"].encode()).hexdigest()[:8]
-        return f"{entry['architecture']}.{PurePath(entry['file']).stem[:LONGEST_STEM]}-{digest}"
+        digest = hashlib.sha256((entry["file"] + options).encode()).hexdigest()[:8]
+        return f"{of}.{PurePath(entry['file']).stem[:LONGEST_STEM]}-{digest}"
     if "package" in entry:
-        return f"{entry['architecture']}.{entry['package']}"
-    return entry["architecture"]
+        of = f"{of}.{entry['package']}"
+    return f"{of}.{hashlib.sha256(options.encode()).hexdigest()[:8]}" if options else of
 
 
 def channel_mode(entry: Mapping) -> str:

@@ -89,7 +89,7 @@ class PooledNetwork(nn.Module):
         Only features of the cell need the diameters.
         """
         if isinstance(self.backbone, EachChannel):
-            network, seen_as = self.backbone.backbone, getattr(self.backbone, "seen_as", 3)
+            network, seen_as = self.backbone.backbone, self.backbone.seen_as
             channels = (channel.expand(-1, seen_as, -1, -1) for channel in images.split(1, 1))
             return torch.cat([self._features(network, one, diameters) for one in channels], 1)
         return self._features(self.backbone, images, diameters)

@@ -5,9 +5,9 @@ input, feature width and provenance. What follows asks only what `encoder.json` 
 """
 
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import get_args, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 import torch
 from safetensors import SafetensorError
@@ -22,10 +22,12 @@ from hcsqc.core.files import (
     sha256,
     write_checked_json,
 )
+from hcsqc.encoders.checkpoints import shape_of
 from hcsqc.encoders.models import (
     InputSpec,
     build_for_input,
     build_named,
+    check_options,
     feature_width,
     imagenet_input,
 )
@@ -53,6 +55,7 @@ class Encoder:
     provenance: Mapping[str, object]
     pooling: Pooling = Pooling()
     parts: tuple["Encoder", ...] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)  # of a network of timm
 
     @property
     def views(self) -> dict[Hashable, InputSpec]:
@@ -86,10 +89,12 @@ def describe(
     architecture: str,
     input_spec: InputSpec,
     provenance: Mapping[str, object],
+    options: Mapping[str, Any] | None = None,
 ) -> Encoder:
     """Return the encoder of a backbone; its width is found by a forward pass."""
     width = feature_width(backbone, input_spec)
-    return Encoder(backbone, kind, architecture, input_spec, width, True, provenance)
+    known = (backbone, kind, architecture, input_spec, width, True, provenance)
+    return Encoder(*known, options=options or {})
 
 
 def pooled_encoder(encoder: Encoder, pooling: Pooling) -> Encoder:
@@ -169,6 +174,8 @@ def _about(encoder: Encoder) -> dict[str, object]:
             "pooling": asdict(encoder.pooling),
             "measured": isinstance(encoder.backbone, StandardisedMeasures),
         }
+        if encoder.options:
+            own["options"] = dict(encoder.options)
     return own | {
         "kind": encoder.kind,
         "architecture": encoder.architecture,
@@ -242,34 +249,50 @@ def _empty(about: Mapping) -> Encoder:
         if getattr(pooling, name) not in get_args(kind):
             raise ValueError(f"pooling.{name} is {getattr(pooling, name)!r:.60}")
     pooling.check()
-    architecture = known["architecture"]
+    architecture, options = known["architecture"], check_options(about.get("options", {}))
     if about.get("measured", not about["trainable"]):  # the key is younger than the file's form
         backbone: nn.Module = StandardisedMeasures(architecture, about["width"])
     elif ":" in architecture:
         backbone = build_named(architecture)
     else:
-        backbone = build_for_input(architecture, spec)
-    return Encoder(backbone=backbone, input_spec=spec, pooling=pooling, **known)
+        backbone = build_for_input(architecture, spec, options)
+    return Encoder(backbone=backbone, input_spec=spec, pooling=pooling, options=options, **known)
+
+
+MOST_LISTED = 3
 
 
 def _first(tensors: Mapping[str, torch.Tensor]) -> str:
-    return ", ".join(list(tensors)[:3]) or "nothing"
+    return ", ".join(list(tensors)[:MOST_LISTED]) or "nothing"
+
+
+def _listed(names: Sequence[str], tensors: Mapping[str, torch.Tensor]) -> str:
+    """Return the first of some tensors with their shapes, and how many others there are."""
+    first = ", ".join(f"'{name}' ({shape_of(tensors[name])})" for name in names[:MOST_LISTED])
+    return first + (f" and {len(names) - MOST_LISTED} more" if len(names) > MOST_LISTED else "")
 
 
 def load_tensors(backbone: nn.Module, tensors: Mapping[str, torch.Tensor], source: str) -> None:
-    """Load tensors by name; InputError names the first that does not fit, or is not finite."""
+    """Load tensors by name, strictly: all that the network has, and no others.
+
+    Raises InputError, which lists the first by name and shape and counts the others, if some are
+    missing, have another shape, are not part of the network, are no floating-point numbers, or are
+    not finite.
+    """
     own = backbone.state_dict()
+    missing = [name for name in own if name not in tensors]
+    if missing:
+        raise InputError(
+            f"{source}: has no tensor {_listed(missing, own)}; is it another architecture? It "
+            f"begins with {_first(tensors)}; the network begins with {_first(own)}"
+        )
+    other = [name for name, value in own.items() if tensors[name].shape != value.shape]
+    if other:
+        raise InputError(
+            f"{source}: tensor {_listed(other, tensors)} has another shape than the network's, "
+            f"{shape_of(own[other[0]])}; is it for another number of channels, patch or input size?"
+        )
     for name, value in own.items():
-        if name not in tensors:
-            raise InputError(
-                f"{source}: has no tensor '{name}'; is it another architecture? It begins with "
-                f"{_first(tensors)}; the network begins with {_first(own)}"
-            )
-        if tensors[name].shape != value.shape:
-            raise InputError(
-                f"{source}: tensor '{name}' has shape {tuple(tensors[name].shape)}, "
-                f"the network's is {tuple(value.shape)}"
-            )
         if value.is_floating_point() and not tensors[name].is_floating_point():
             raise InputError(
                 f"{source}: tensor '{name}' is of {tensors[name].dtype}, the network's of "
@@ -277,7 +300,7 @@ def load_tensors(backbone: nn.Module, tensors: Mapping[str, torch.Tensor], sourc
             )
     unknown = [name for name in tensors if name not in own]
     if unknown:
-        raise InputError(f"{source}: tensor '{unknown[0]}' is not part of the network")
+        raise InputError(f"{source}: tensor {_listed(unknown, tensors)} is not part of the network")
     for name, value in tensors.items():
         if not torch.isfinite(value.float()).all():  # not all kinds know it
             raise InputError(
