@@ -10,38 +10,22 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import PurePath
-from typing import Literal, get_args
 
 from hcsqc.core.errors import InputError
-from hcsqc.core.places import parse_well
+from hcsqc.core.places import parse_well, role_by_name
 
 # Channels of layouts that leave no choice: name in the screen -> what it shows.
 CHANNELS = {
     "bbbc022": {"w1": "DNA", "w2": "ER", "w3": "RNA", "w4": "actin, Golgi", "w5": "mitochondria"},
     "bbbc021": {"w1": "DNA", "w2": "tubulin", "w4": "actin"},
 }
-# What a channel may show; encoders ask for channels by these roles.
-Role = Literal[
-    "DNA", "ER", "RNA", "AGP", "Mito", "actin", "tubulin", "Golgi", "membrane", "protein",
-    "brightfield", "APC", "FITC", "PE", "other",
-]  # fmt: skip
-ROLES: tuple[str, ...] = get_args(Role)
 # Roles of the channels of layouts that leave no choice.
 LAYOUT_ROLES = {
     "bbbc022": {"w1": "DNA", "w2": "ER", "w3": "RNA", "w4": "AGP", "w5": "Mito"},
     "bbbc021": {"w1": "DNA", "w2": "tubulin", "w4": "actin"},
 }
-# JUMP's tables name channels OrigDNA, OrigER and so on.
-ROLE_PREFIX = "orig"
-# What stands for a role that a screen lacks: another role, or black pixels. No channel has
-# BLACK's name, because none begins with a hyphen.
-ZERO, BLACK = "zero", "-"
 # What the network of an entry with `with` is called: an encoder joined with the others there.
 ALONE = "_alone"
-# Pools over which a network can be trained: not those with a standard deviation, whose gradient
-# has no limit where a map is constant.
-TRAINED_POOLS = ("last", "cls", "mean", "cls_mean", "per_channel")
-
 # Kinds of probe that train the encoder too; the others read its features.
 FINETUNING = ("finetune", "finetune_search")
 # Given weights are for photographs: red, green and blue.
@@ -162,41 +146,7 @@ def channel_roles(config: Mapping, screen: str) -> dict[str, str]:
     entry = config["screens"][screen]
     imaged = config["screens"][entry.get("derived_from", screen)]
     known = LAYOUT_ROLES.get(imaged["layout"], {}) | imaged.get("channel_roles", {})
-    return {name: known.get(name, _role_by_name(name)) for name in channels(config, screen)}
-
-
-def _role_by_name(channel: str) -> str:
-    roles = {role.lower(): role for role in ROLES}
-    return roles.get(channel.lower().removeprefix(ROLE_PREFIX), "other")
-
-
-def by_role(
-    roles: Iterable[str], missing: Mapping[str, str], shown: Mapping[str, str], where: str
-) -> list[str]:
-    """Return the channel that shows each role, in the order of the roles.
-
-    `shown` is what each channel of a screen shows. `missing` says what stands for a role that it
-    lacks: another role, or `ZERO`, whose channel is `BLACK`.
-    Raises InputError, which begins with `where`, if no channel or more than one shows a role.
-    """
-    found = []
-    for role in roles:
-        shows = [name for name, seen in shown.items() if seen == role]
-        instead = missing.get(role) if not shows else None
-        if instead == ZERO:
-            shows = [BLACK]
-        elif instead:
-            shows = [name for name, seen in shown.items() if seen == instead]
-        if len(shows) != 1:
-            problem = f"{' and '.join(shows)} show" if shows else "no channel shows"
-            told = ", ".join(f"{name} ({seen})" for name, seen in shown.items())
-            raise InputError(
-                f"{where}: {problem} {instead or role}; its channels are {told}; correct "
-                "channel_roles of the screen, or say in missing_roles of the encoder what stands "
-                f"for {role}"
-            )
-        found += shows
-    return found
+    return {name: known.get(name, role_by_name(name)) for name in channels(config, screen)}
 
 
 def asks_for_roles(config: Mapping, encoder: str) -> bool:
@@ -365,7 +315,7 @@ def is_trainable(config: Mapping, encoder: str) -> bool:
     entry = config["encoders"][encoder]
     if {"measures", "features"} & set(entry) or parts(config, encoder):
         return False
-    return entry.get("pool", TRAINED_POOLS[0]) in TRAINED_POOLS
+    return entry.get("pool") != "stages"  # the gradient of a deviation has no limit
 
 
 def probed(config: Mapping, encoder: str, probe: str) -> bool:

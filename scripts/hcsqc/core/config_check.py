@@ -15,7 +15,6 @@ from hcsqc.core.config import (
     CHANNELS,
     TRANSFER_CHANNELS,
     built_encoders,
-    by_role,
     channel_mode,
     channel_roles,
     channels,
@@ -34,6 +33,7 @@ from hcsqc.core.config import (
 )
 from hcsqc.core.config_model import METHODS, PLATE, WORD, Config, Section
 from hcsqc.core.errors import InputError
+from hcsqc.core.places import by_role
 
 # What pydantic finds -> the rest of "config: place: value ..."; `{x}` are its context.
 MESSAGES = {

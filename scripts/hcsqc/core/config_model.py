@@ -21,8 +21,8 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from hcsqc.core.config import Role, near
-from hcsqc.core.places import parse_well
+from hcsqc.core.config import near
+from hcsqc.core.places import Role, parse_well
 
 
 class Section(BaseModel):
@@ -301,10 +301,8 @@ class GivenEncoder(Section):
     normalisation: Normalisation = _may(
         "of pixels, see docs/encoders.md; absent: `fixed`, which keeps brightness"
     )
-    beside: SomeNames = Field(
-        None,
-        alias="with",
-        description="names under `encoders` whose features are concatenated with its own",
+    beside: SomeNames = _may(
+        "names under `encoders` whose features are concatenated with its own", alias="with"
     )
 
 

@@ -23,7 +23,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import xxhash
 
-from hcsqc.core.config import BLACK
 from hcsqc.core.errors import Damaged, InputError, in_one_line
 from hcsqc.core.files import see_onto_disk
 from hcsqc.core.parquet import (
@@ -33,6 +32,7 @@ from hcsqc.core.parquet import (
     promise_seal,
     set_seal,
 )
+from hcsqc.core.places import BLACK
 from hcsqc.core.schema import file_metadata
 
 ROWS_PER_GROUP, BYTES_PER_GROUP = 256, 2**26  # whichever is less

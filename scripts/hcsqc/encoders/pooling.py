@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hcsqc.core.config import TRAINED_POOLS
 from hcsqc.core.errors import InputError
 from hcsqc.encoders.models import EachChannel, PooledFeatures
 
@@ -43,8 +42,11 @@ class Pooling:
 
     @property
     def is_trainable(self) -> bool:
-        """Whether a network can be trained through them."""
-        return self.pool in TRAINED_POOLS and self.region == "window"
+        """Whether a network can be trained through them.
+
+        The gradient of a standard deviation has no limit where a map is constant.
+        """
+        return self.pool != "stages" and self.region == "window"
 
     def check(self) -> None:
         """Raise InputError for the cell of features that have no maps."""

@@ -4,8 +4,8 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from hcsqc.core.config import by_role
 from hcsqc.core.errors import InputError
+from hcsqc.core.places import by_role
 from hcsqc.encoders.models import InputSpec
 from hcsqc.encoders.standardised import StandardisedMeasures
 from hcsqc.encoders.store import Encoder
