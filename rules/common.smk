@@ -54,6 +54,7 @@ try:
 
         check_config(config)
     else:  # a job of a workflow whose config has passed
+        settings.join_with(config)
         settings.expand_paths(config)
 except InputError as error:
     raise WorkflowError(str(error)) from None
@@ -196,6 +197,13 @@ DIAGNOSTIC_PROBE = flags(pick(config["evaluation"], "penalties", "folds"))
 def screen_entry(wildcards):
     """Return the config of a rule's screen."""
     return config["screens"][wildcards.screen]
+
+
+def channel_roles(screen, encoder=None):
+    """Return what a screen's channels show, for commands; none if the encoder does not ask for it."""
+    if encoder and not settings.asks_for_roles(config, encoder):
+        return []
+    return [f"{name}:{role}" for name, role in settings.channel_roles(config, screen).items()]
 
 
 def image_folder(screen, plate="{plate}"):

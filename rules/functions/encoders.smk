@@ -41,6 +41,14 @@ def weights_file(wildcards):
     return path if path and Path(path).exists() else []
 
 
+def sight(wildcards):
+    """Return what the config says of how a given network sees crops, for flags."""
+    own = pick_given(encoder_settings(wildcards), "normalisation", "roles", "missing_roles")
+    if "missing_roles" in own:
+        own["missing_roles"] = [f"{role}:{other}" for role, other in own["missing_roles"].items()]
+    return own
+
+
 def part_encoders(wildcards):
     """Return the encoders that an encoder is made of; those that have no seeds are seed 0."""
     return [

@@ -12,14 +12,20 @@ from difflib import get_close_matches
 from pathlib import PurePath
 
 from hcsqc.core.errors import InputError
-from hcsqc.core.places import parse_well
+from hcsqc.core.places import parse_well, role_by_name
 
 # Channels of layouts that leave no choice: name in the screen -> what it shows.
 CHANNELS = {
     "bbbc022": {"w1": "DNA", "w2": "ER", "w3": "RNA", "w4": "actin, Golgi", "w5": "mitochondria"},
     "bbbc021": {"w1": "DNA", "w2": "tubulin", "w4": "actin"},
 }
-
+# Roles of the channels of layouts that leave no choice.
+LAYOUT_ROLES = {
+    "bbbc022": {"w1": "DNA", "w2": "ER", "w3": "RNA", "w4": "AGP", "w5": "Mito"},
+    "bbbc021": {"w1": "DNA", "w2": "tubulin", "w4": "actin"},
+}
+# What the network of an entry with `with` is called: an encoder joined with the others there.
+ALONE = "_alone"
 # Kinds of probe that train the encoder too; the others read its features.
 FINETUNING = ("finetune", "finetune_search")
 # Given weights are for photographs: red, green and blue.
@@ -133,6 +139,44 @@ def channels(config: Mapping, screen: str) -> list[str]:
     entry = config["screens"][screen]
     imaged = config["screens"][entry.get("derived_from", screen)]
     return list(imaged.get("channels") or CHANNELS[imaged["layout"]])
+
+
+def channel_roles(config: Mapping, screen: str) -> dict[str, str]:
+    """Return what each channel of a screen shows: as the screen says, else as its name says."""
+    entry = config["screens"][screen]
+    imaged = config["screens"][entry.get("derived_from", screen)]
+    known = LAYOUT_ROLES.get(imaged["layout"], {}) | imaged.get("channel_roles", {})
+    return {name: known.get(name, role_by_name(name)) for name in channels(config, screen)}
+
+
+def asks_for_roles(config: Mapping, encoder: str) -> bool:
+    """Return whether an encoder, or one that it is made of, chooses channels by role."""
+    own = "roles" in config["encoders"][encoder]
+    return own or any(asks_for_roles(config, part) for part in parts(config, encoder))
+
+
+def seen_channels(config: Mapping, encoder: str) -> int:
+    """Return the number of channels that an encoder that is given sees."""
+    composite = config["screens"][config["study"]["train"]]["composite"]
+    return len(config["encoders"][encoder].get("roles", composite))
+
+
+def join_with(config: dict) -> None:
+    """Make of each encoder with a key `with` a joined one of itself and those, in place.
+
+    The network alone becomes the encoder NAME_alone. Raises InputError if that name is taken.
+    """
+    encoders = config["encoders"]
+    for name in [name for name, entry in encoders.items() if "with" in entry]:
+        alone = f"{name}{ALONE}"
+        if alone in encoders:
+            raise InputError(
+                f"config: encoders.{alone}: encoders.{name} has `with`, so its network alone is "
+                "called by this name; choose another"
+            )
+        entry = encoders[name]
+        encoders[alone] = {key: entry[key] for key in entry if key != "with"}
+        encoders[name] = {"kind": "joined", "encoders": [alone, *entry["with"]]}
 
 
 def crop_px_per_px(config: Mapping, screen: str) -> float:
@@ -269,7 +313,9 @@ def channel_mode(entry: Mapping) -> str:
 def is_trainable(config: Mapping, encoder: str) -> bool:
     """Return whether an encoder can be fine-tuned: one with a network of its own."""
     entry = config["encoders"][encoder]
-    return not ({"measures", "features"} & set(entry) or parts(config, encoder))
+    if {"measures", "features"} & set(entry) or parts(config, encoder):
+        return False
+    return entry.get("pool") != "stages"  # the gradient of a deviation has no limit
 
 
 def probed(config: Mapping, encoder: str, probe: str) -> bool:

@@ -12,19 +12,27 @@ from hcsqc.core.files import sha256
 from hcsqc.core.torchvision_mend import import_timm
 from hcsqc.encoders.checkpoints import read_tensors
 from hcsqc.encoders.models import InputSpec, build_for_input, build_own, grey_input
-from hcsqc.encoders.store import Encoder, describe, load_tensors
+from hcsqc.encoders.pooling import Pool, Pooling
+from hcsqc.encoders.roles import AS_MADE, Sight
+from hcsqc.encoders.store import Encoder, describe, load_tensors, pooled_encoder
 from hcsqc.encoders.weights import Weights
 
 timm = import_timm()
 
 
-def own_encoder(module: str, input_px: int, channels: int, file: Path | None) -> Encoder:
+def own_encoder(
+    module: str,
+    input_px: int,
+    channels: int,
+    file: Path | None,
+    sight: Sight = AS_MADE,
+) -> Encoder:
     """Return an encoder of a your own network: see `build_own`.
 
     Its weights are those it is made with, or those of `file`.
     Raises InputError if the network does not map a crop to a vector, or has other tensors.
     """
-    spec = InputSpec(input_px, (0.0,) * channels, (1.0,) * channels)
+    spec = sight.of(InputSpec(input_px, (0.0,) * channels, (1.0,) * channels))
     backbone = build_own(module).eval()
     provenance: dict[str, object] = {"weights": "own", "own": module}
     if file:
@@ -53,7 +61,12 @@ UNUSED = ("mask_token",)
 
 
 def transfer_encoder(
-    weights: Weights, input_px: int, channels: int = 3, mode: str = "composite"
+    weights: Weights,
+    input_px: int,
+    channels: int = 3,
+    mode: str = "composite",
+    pool: Pool = "last",
+    sight: Sight = AS_MADE,
 ) -> Encoder:
     """Return a network with published weights, for composites of `channels`.
 
@@ -61,25 +74,29 @@ def transfer_encoder(
     as these, `each` one at a time with all features side by side, `adapted` by a first convolution
     for so many channels, whose weights are those for colours in turn (timm's way), `any` as they
     are, by a network that takes any number.
-    Raises InputError if the mode is not for so many channels, or, naming the first tensor, if the
-    weights are of another architecture.
+    `pool` says what its features are: see `PooledNetwork`.
+    Raises InputError if the mode is not for so many channels, if the network has no such features,
+    or, naming the first tensor, if the weights are of another architecture.
     """
     if mode == "composite" and channels != len(weights.mean):
+        seen = "its roles are" if sight.roles else "the composite has"
         raise InputError(
-            f"{weights.architecture}: its weights are for {len(weights.mean)} channels, the "
-            f"composite has {channels}; state channels: each or channels: adapted"
+            f"{weights.architecture}: its weights are for {len(weights.mean)} channels, {seen} "
+            f"{channels}; state channels: each or channels: adapted"
         )
     options = dict(weights.options)
     spec = InputSpec(input_px, tuple(weights.mean), tuple(weights.std))
     if mode != "composite" and (mode == "each" or channels != len(weights.mean)):
         spec = grey_input(input_px, channels, weights.mean, weights.std, mode == "each")
+    spec = sight.of(spec)
     backbone = build_for_input(weights.architecture, spec, options)
     seen = backbone.backbone if spec.each_channel else backbone
     of_network = len(weights.mean) if spec.each_channel else channels
     load_tensors(seen, to_timm(weights, seen, of_network), _source(weights))
-    return describe(
+    encoder = describe(
         backbone.eval(), "transfer", weights.architecture, spec, weights.provenance, options
     )
+    return encoder if pool == "last" else pooled_encoder(encoder, Pooling(pool))
 
 
 def to_timm(weights: Weights, backbone: nn.Module, channels: int) -> Mapping[str, torch.Tensor]:

@@ -4,17 +4,18 @@ import math
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Any, Literal, get_args
 
 from torch import Tensor, cat, nn, no_grad, zeros
 
 from hcsqc.core.config import NETWORK_OPTIONS
 from hcsqc.core.errors import InputError, in_one_line
+from hcsqc.core.places import ROLES, ZERO
 from hcsqc.core.torchvision_mend import import_timm
 from hcsqc.encoders.architectures.openphenom import OpenPhenom
 from hcsqc.encoders.architectures.subcell import SubCell
@@ -23,28 +24,42 @@ from hcsqc.encoders.architectures.subcell import SubCell
 OURS = {"openphenom_vit_small_patch16": OpenPhenom, "subcell_vit_base_patch16": SubCell}
 # Beyond these, numbers in somebody else's encoder.json are no side of a crop and no grey level.
 LARGEST_PX, LARGEST_LEVEL = 2**16, 1e6
+Normalisation = Literal["fixed", "per_image_zscore", "per_image_minmax"]
 
 
 @dataclass(frozen=True)
 class InputSpec:
-    """What a network expects: composite crops, resized and normalised.
+    """What a network expects: crops of a composite or of channels by role, resized, normalised.
 
-    Pixels are scaled to 0-1, then `(pixel - mean) / std` per channel.
+    `fixed` scales pixels to 0-1. The others scale each channel of each crop, after resizing:
+    `per_image_zscore` to mean 0 and standard deviation 1, `per_image_minmax` to 0-1; a constant
+    channel is 0. All are then `(pixel - mean) / std` per channel.
     """
 
     size_px: int
-    mean: tuple[float, ...]  # one per channel of the composite, and so is std
+    mean: tuple[float, ...]  # one per channel, and so is std
     std: tuple[float, ...]
     each_channel: bool = False  # channels are seen one by one: see `EachChannel`
+    normalisation: Normalisation = "fixed"
+    roles: tuple[str, ...] = ()  # what its channels show; none: it sees the screen's composite
+    # Role -> what stands for it on a screen without it: another role, or `zero`.
+    missing_roles: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def channels(self) -> int:
-        """Number of channels of the composite."""
+        """Number of channels that it sees."""
         return len(self.mean)
 
+    @property
+    def view(self) -> tuple[tuple[str, ...], tuple[tuple[str, str], ...]]:
+        """What equal inputs have in common that see the same channels of every screen."""
+        return self.roles, tuple(sorted(self.missing_roles.items()))
+
     def as_json(self) -> dict[str, object]:
-        """Return the fields as plain JSON values."""
-        return {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(self).items()}
+        """Return the fields as plain JSON values, without the younger ones that say nothing."""
+        values = {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(self).items()}
+        silent = {"normalisation": "fixed", "roles": [], "missing_roles": {}}
+        return {key: v for key, v in values.items() if key not in silent or v != silent[key]}
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "InputSpec":
@@ -60,6 +75,17 @@ class InputSpec:
                 raise ValueError(f"{name} is {levels!r:.60}")
         if len(made.mean) != len(made.std) or not isinstance(made.each_channel, bool):
             raise ValueError("mean, std and each_channel cannot be combined")
+        if made.normalisation not in get_args(Normalisation):
+            raise ValueError(f"normalisation is {made.normalisation!r:.60}")
+        roles, missing = made.roles, made.missing_roles
+        if not isinstance(roles, tuple) or not all(role in ROLES for role in roles):
+            raise ValueError(f"roles is {roles!r:.60}")
+        if roles and len(roles) != len(made.mean):
+            raise ValueError(f"roles are {len(roles)}, its channels {len(made.mean)}")
+        if not isinstance(missing, Mapping) or not all(
+            role in roles and instead in (*ROLES, ZERO) for role, instead in missing.items()
+        ):
+            raise ValueError(f"missing_roles is {missing!r:.60}")
         return made
 
 

@@ -4,7 +4,7 @@
 input, feature width and provenance. What follows asks only what `encoder.json` says.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
@@ -57,6 +57,31 @@ class Encoder:
     parts: tuple["Encoder", ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)  # of a network of timm
 
+    @property
+    def views(self) -> dict[Hashable, InputSpec]:
+        """An input of each sort of channels that it sees: the composite's, or others by role.
+
+        It is shown the channels of all sorts, one after the other.
+        """
+        own = {}
+        for part in self.parts or (self,):
+            own.setdefault(part.input_spec.view, part.input_spec)
+        return own
+
+    @property
+    def channels(self) -> int:
+        """Number of channels that it is shown."""
+        return sum(spec.channels for spec in self.views.values())
+
+    @property
+    def places(self) -> list[slice]:
+        """Where among them each part, or the encoder itself, has its own."""
+        starts, start = {}, 0
+        for view, spec in self.views.items():
+            starts[view] = slice(start, start + spec.channels)
+            start += spec.channels
+        return [starts[part.input_spec.view] for part in self.parts or (self,)]
+
 
 def describe(
     backbone: nn.Module,
@@ -73,9 +98,9 @@ def describe(
 
 
 def pooled_encoder(encoder: Encoder, pooling: Pooling) -> Encoder:
-    """Return an encoder with the same network and other features of it; it is not fine-tuned.
+    """Return an encoder with the same network and other features of it.
 
-    Raises InputError if it has no network, or one that shows no maps of its stages.
+    Raises InputError if it has no network, or one that has no such features: see `PooledNetwork`.
     """
     if not encoder.trainable:
         raise InputError(
@@ -83,15 +108,17 @@ def pooled_encoder(encoder: Encoder, pooling: Pooling) -> Encoder:
         )
     network = PooledNetwork(encoder.backbone, pooling)
     width = feature_width(network, encoder.input_spec, torch.full((1,), UNKNOWN))
-    return replace(encoder, width=width, pooling=pooling, trainable=False)
+    return replace(encoder, width=width, pooling=pooling, trainable=pooling.is_trainable)
 
 
 def joined_encoder(parts: Sequence[Encoder]) -> Encoder:
     """Return an encoder whose features are those of others side by side; it is not fine-tuned.
 
-    Raises InputError if they are for composites of different numbers of channels.
+    Raises InputError if they are for composites of different numbers of channels. Those that ask
+    for channels by role may be for any.
     """
-    channels = {part.input_spec.channels for part in parts}
+    parts = [one for part in parts for one in part.parts or (part,)]
+    channels = {part.input_spec.channels for part in parts if not part.input_spec.roles}
     if len(channels) > 1:
         raise InputError(f"joined encoders are for composites of {sorted(channels)} channels")
     return Encoder(
@@ -161,9 +188,10 @@ def _about(encoder: Encoder) -> dict[str, object]:
 def check_composite(encoder: Encoder, chosen: Sequence[str], where: str) -> None:
     """Raise InputError, which begins with `where`, if the encoder cannot see such composites.
 
-    `chosen` are the composite's channels. What counts is their number.
+    `chosen` are the composite's channels, or what `channels_for` made of them. What counts is their
+    number.
     """
-    wanted = encoder.input_spec.channels
+    wanted = encoder.channels
     if len(chosen) != wanted:
         raise InputError(
             f"{where}: the encoder ({encoder.architecture}) is for composites of {wanted} "
@@ -220,6 +248,7 @@ def _empty(about: Mapping) -> Encoder:
     for name, kind in get_type_hints(Pooling).items():
         if getattr(pooling, name) not in get_args(kind):
             raise ValueError(f"pooling.{name} is {getattr(pooling, name)!r:.60}")
+    pooling.check()
     architecture, options = known["architecture"], check_options(about.get("options", {}))
     if about.get("measured", not about["trainable"]):  # the key is younger than the file's form
         backbone: nn.Module = StandardisedMeasures(architecture, about["width"])
