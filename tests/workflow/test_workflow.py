@@ -349,9 +349,7 @@ def test_registered_models_go_through_all_tables_with_their_own_channels_and_ter
         assert about["input"]["normalisation"] == "per_image_zscore"
         model = REGISTRY[models[name]["model"]]
         assert about["provenance"]["licence"] == model.licence
-        weights = [
-            p for p in (changed.folder / "results/weights").glob(f"{model.name}.*/fetch.log")
-        ]
+        weights = list((changed.folder / "results/weights").glob(f"{model.name}.*/fetch.log"))
         assert f"licence of model {model.name}: {model.licence}" in weights[0].read_text()
     assert changed.planned() == {}
 
