@@ -213,6 +213,7 @@ rule embed_shift_variants:
         runtime=minutes(120),
     params:
         composite=lambda wc: screen_entry(wc)["composite"],
+        roles=lambda wc: channel_roles(wc.screen, wc.encoder),
         settings=flags(pick(config["features"], "batch_size", "precision")),
         most_channels=config["evaluation"]["shift_channels"],
         factor=pixel_factor_flag,
@@ -220,6 +221,7 @@ rule embed_shift_variants:
     shell:
         '"$HCSQC" --log {log:q} analyses/embed_shift_variants.py --encoder {input.encoder:q}'
         " --labels {input.labels:q} --crops {input.crops:q} --composite {params.composite:q}"
+        " --channel-roles {params.roles:q}"
         " --most-channels {params.most_channels} {params.factor} {params.settings}"
         " --threads {threads} --output {output.variants:q} --record {output.record:q}"
 

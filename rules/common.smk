@@ -29,6 +29,7 @@ from hcsqc.core import config as settings
 from hcsqc.core.cli import flags
 from hcsqc.core.digest import code_digest
 from hcsqc.core.errors import InputError
+from hcsqc.encoders.registry import resolve_models
 from hcsqc.figures.words import study_words
 from hcsqc.terminal.handler import take_terminal
 
@@ -47,11 +48,13 @@ given, config = config, deepcopy(DEFAULTS)
 update_config(config, given)
 
 try:
+    resolve_models(config)
     if workflow.is_main_process:
         from hcsqc.core.config_check import check_config
 
         check_config(config)
     else:  # a job of a workflow whose config has passed
+        settings.join_with(config)
         settings.expand_paths(config)
 except InputError as error:
     raise WorkflowError(str(error)) from None
@@ -194,6 +197,13 @@ DIAGNOSTIC_PROBE = flags(pick(config["evaluation"], "penalties", "folds"))
 def screen_entry(wildcards):
     """Return the config of a rule's screen."""
     return config["screens"][wildcards.screen]
+
+
+def channel_roles(screen, encoder=None):
+    """Return what a screen's channels show, for commands; none if the encoder does not ask for it."""
+    if encoder and not settings.asks_for_roles(config, encoder):
+        return []
+    return [f"{name}:{role}" for name, role in settings.channel_roles(config, screen).items()]
 
 
 def image_folder(screen, plate="{plate}"):

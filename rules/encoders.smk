@@ -30,7 +30,9 @@ rule fetch_weights:
     conda:
         "../envs/torch.yaml"
     params:
-        source=lambda wc: flags(pick_given(WEIGHTS[wc.weights], "architecture", "file", "package")),
+        source=lambda wc: weights_source(WEIGHTS[wc.weights]),
+        # What else the file holds of a registered model.
+        published=lambda wc: published_input(WEIGHTS[wc.weights]),
     shell:
         'HCSQC_HUB_OFFLINE=0 "$HCSQC" --log {log:q} encoders/fetch_weights.py {params.source}'
         " --output {output.weights:q} --record {output.record:q}"
@@ -59,11 +61,12 @@ rule import_encoder:
     params:
         input_px=lambda wc: encoder_settings(wc)["input_px"],
         mode=lambda wc: settings.channel_mode(encoder_settings(wc)),
-        channels=len(config["screens"][TRAIN]["composite"]),
+        channels=lambda wc: settings.seen_channels(config, wc.encoder),
+        sight=lambda wc: flags(sight(wc) | pick_given(encoder_settings(wc), "pool")),
         code=code_digest("encoders/import_encoder.py"),
     shell:
         '"$HCSQC" --log {log:q} encoders/import_encoder.py --weights {input.weights:q} --input-px {params.input_px}'
-        " --mode {params.mode} --channels {params.channels}"
+        " --mode {params.mode} --channels {params.channels} {params.sight}"
         " --output {output.weights:q} --record {output.record:q}"
 
 
@@ -86,10 +89,12 @@ rule import_module:
         "../envs/torch.yaml"
     params:
         settings=lambda wc: flags(pick_given(encoder_settings(wc), "module", "input_px", "file")),
-        channels=len(config["screens"][TRAIN]["composite"]),
+        channels=lambda wc: settings.seen_channels(config, wc.encoder),
+        sight=lambda wc: flags(sight(wc)),
         code=code_digest("encoders/import_module.py"),
     shell:
         '"$HCSQC" --log {log:q} encoders/import_module.py {params.settings} --channels {params.channels}'
+        " {params.sight}"
         " --output {output.weights:q} --record {output.record:q}"
 
 

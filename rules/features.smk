@@ -41,11 +41,12 @@ rule extract_features:
         runtime=minutes(60),
     params:
         composite=lambda wc: screen_entry(wc)["composite"],
+        roles=lambda wc: channel_roles(wc.screen, wc.encoder),
         settings=flags(pick(config["features"], "batch_size", "precision", "sample")),
         code=code_digest("features/extract_features.py"),
     shell:
         '"$HCSQC" --log {log:q} features/extract_features.py --encoder {input.encoder:q}'
-        " --labels {input.labels:q} --crops {input.crops:q} --composite {params.composite:q}"
+        " --labels {input.labels:q} --crops {input.crops:q} --composite {params.composite:q} --channel-roles {params.roles:q}"
         " {params.settings} --threads {threads}"
         " --output {output.features:q} --record {output.record:q}"
 
@@ -71,11 +72,12 @@ rule extract_plate_features:
         runtime=minutes(120),
     params:
         composite=lambda wc: screen_entry(wc)["composite"],
+        roles=lambda wc: channel_roles(wc.screen, wc.encoder),
         settings=flags(pick(config["features"], "batch_size", "precision")),
         code=code_digest("features/extract_features.py"),
     shell:
         '"$HCSQC" --log {log:q} features/extract_features.py --encoder {input.encoder:q}'
-        " --crops {input.crops:q} --composite {params.composite:q}"
+        " --crops {input.crops:q} --composite {params.composite:q} --channel-roles {params.roles:q}"
         " {params.settings} --threads {threads}"
         " --output {output.features:q} --record {output.record:q}"
 

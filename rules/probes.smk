@@ -66,11 +66,13 @@ rule search_finetuning:
         runtime=minutes(480),
     params:
         composite=config["screens"][TRAIN]["composite"],
+        roles=lambda wc: channel_roles(TRAIN, wc.encoder),
         settings=lambda wc: flags(settings.probe_settings(config, wc.probe)),
         code=code_digest("probes/search_finetuning.py"),
     shell:
         '"$HCSQC" --log {log:q} probes/search_finetuning.py --encoder {input.encoder:q} --splits {input.splits:q}'
         " --crops {input.crops:q} --composite {params.composite:q} --budget {wildcards.budget}"
+        " --channel-roles {params.roles:q}"
         " --seed {wildcards.seed} {params.settings} --threads {threads}"
         " --output {output.choice:q} --record {output.record:q}"
 
@@ -103,6 +105,9 @@ rule finetune:
         composites=[
             f"{screen}:{','.join(config['screens'][screen]['composite'])}" for screen in LABELLED
         ],
+        roles=lambda wc: [
+            f"{screen}:{role}" for screen in LABELLED for role in channel_roles(screen, wc.encoder)
+        ],
         settings=finetuning_flags,
         draws=lambda wc: settings.probe_draws(config, wc.probe),
         shuffle=shuffle_flag,
@@ -110,7 +115,7 @@ rule finetune:
     shell:
         '"$HCSQC" --log {log:q} probes/finetune.py --encoder {input.encoder:q} --splits {input.splits:q}'
         " --shift-labels {input.shift:q} --crops {input.crops:q}"
-        " --composites {params.composites:q} --budget {wildcards.budget} --draws {params.draws} {params.shuffle}"
+        " --composites {params.composites:q} --channel-roles {params.roles:q} --budget {wildcards.budget} --draws {params.draws} {params.shuffle}"
         " --seed {wildcards.seed} {params.settings} --threads {threads}"
         " --output {output.predictions:q} --record {output.record:q}"
 

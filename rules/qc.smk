@@ -83,6 +83,7 @@ rule fit_detector:
         window_um=flags({"window_um": config["crops"]["window_um"] or 0}),
         trained_on="simulated artefacts" if TRAIN in DERIVED else "labels",
         composite=config["screens"][TRAIN]["composite"],
+        roles=channel_roles(TRAIN),
         shifted=[",".join(config["screens"][name]["composite"]) for name in TEST],
         settings=flags(
             pick(config["features"], "batch_size", "precision", "standardised") | SCALING
@@ -96,7 +97,7 @@ rule fit_detector:
         " --encoder {params.encoder:q} --encoders {input.encoders:q} {params.ranking}"
         " --labels {input.labels:q} --random-labels {input.random:q}"
         " --trained-on {params.trained_on:q} --crops {input.crops:q} --scales {input.scales:q}"
-        " --composite {params.composite:q} --shift-composites {params.shifted:q}"
+        " --composite {params.composite:q} --channel-roles {params.roles:q} --shift-composites {params.shifted:q}"
         " {params.window_um} {params.settings} {params.probe} --judged-at {params.judged} --threads {threads}"
         " --output {params.folder:q} --record {output.record:q}"
 
@@ -117,10 +118,11 @@ rule package_detector:
     params:
         folder=lambda wc, input: str(Path(input.detector[0]).parent),
         composite=config["screens"][TRAIN]["composite"],
+        roles=channel_roles(TRAIN),
         code=code_digest("qc/package_detector.py"),
     shell:
         '"$HCSQC" --log {log:q} qc/package_detector.py --detector {params.folder:q} --crops {input.crops:q}'
-        " --composite {params.composite:q} --output {output.model:q} --record {output.record:q}"
+        " --composite {params.composite:q} --channel-roles {params.roles:q} --output {output.model:q} --record {output.record:q}"
 
 
 rule score_plate:
@@ -143,6 +145,7 @@ rule score_plate:
     params:
         folder=lambda wc, input: str(Path(input.detector[0]).parent),
         composite=lambda wc: screen_entry(wc)["composite"],
+        roles=lambda wc: channel_roles(wc.screen),
         nucleus=lambda wc: screen_entry(wc)["nucleus_channel"],
         diameter=lambda wc: nucleus_diameter_of_crops(wc.screen),
         window_um=flags({"window_um": config["crops"]["window_um"] or 0}),
@@ -154,7 +157,7 @@ rule score_plate:
         code=code_digest("qc/score_plate.py"),
     shell:
         '"$HCSQC" --log {log:q} qc/score_plate.py --detector {params.folder:q} --crops {input.crops:q}'
-        " --composite {params.composite:q} --nucleus-channel {params.nucleus:q}"
+        " --composite {params.composite:q} --channel-roles {params.roles:q} --nucleus-channel {params.nucleus:q}"
         " --nucleus-diameter-px {params.diameter} {params.window_um}"
         " {params.settings} --threads {threads}"
         " --output {output.scores:q} --features {output.features:q}"
@@ -315,6 +318,7 @@ rule find_suspicious_labels:
         ),
         window_um=flags({"window_um": config["crops"]["window_um"] or 0}),
         composite=lambda wc: screen_entry(wc)["composite"],
+        roles=lambda wc: channel_roles(wc.screen),
         match=config["labels"]["match_px"],
         settings=flags(pick(config["features"], "batch_size", "precision") | SCALING),
         probe=DIAGNOSTIC_PROBE,
@@ -325,6 +329,7 @@ rule find_suspicious_labels:
         " --detector {params.folder:q} --crops {input.crops:q} --nuclei {input.nuclei:q}"
         " --summaries {input.summaries:q} --labels {input.labels:q} --random-labels {input.random:q}"
         " --label-files {input.files:q} --match-px {params.match} --composite {params.composite:q}"
+        " --channel-roles {params.roles:q}"
         " --fields {input.fields:q} {params.images} --window-px {params.window}"
         " {params.window_um} {params.settings} {params.probe} --judged-at {params.judged}"
         " --threads {threads}"

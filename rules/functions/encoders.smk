@@ -1,11 +1,31 @@
 """Files of weights and networks that users bring."""
 
+import json
+
+from hcsqc.encoders.registry import registered
+
 # Weights of trained networks, for all studies: name -> the entry of an encoder that has them.
 WEIGHTS = {
     settings.weights_name(config["encoders"][name]): config["encoders"][name]
     for name in encoders_of("transfer")
     if name in encoders_with("architecture")
 }
+
+
+def weights_source(entry):
+    """Return the flags that say where weights are found, and for which network."""
+    known = pick_given(entry, "architecture", "model", "file", "package")
+    if entry.get("options"):
+        known["options"] = json.dumps(entry["options"], sort_keys=True)
+    return flags(known)
+
+
+def published_input(entry):
+    """Return mean and standard deviation of a registered model's input, empty for others."""
+    if "model" not in entry:
+        return []
+    model = registered(entry["model"])
+    return [*model.mean, *model.std]
 
 
 def module_file(wildcards):
@@ -19,6 +39,14 @@ def weights_file(wildcards):
     """Return the file of a network's weights as an input, unless it is missing: as for images."""
     path = WEIGHTS[wildcards.weights].get("file")
     return path if path and Path(path).exists() else []
+
+
+def sight(wildcards):
+    """Return what the config says of how a given network sees crops, for flags."""
+    own = pick_given(encoder_settings(wildcards), "normalisation", "roles", "missing_roles")
+    if "missing_roles" in own:
+        own["missing_roles"] = [f"{role}:{other}" for role, other in own["missing_roles"].items()]
+    return own
 
 
 def part_encoders(wildcards):

@@ -10,6 +10,7 @@ from hcsqc.core.devices import choose_device, device_name
 from hcsqc.core.ids import encoder_label
 from hcsqc.core.schema import read_table
 from hcsqc.crops.shards import Shards
+from hcsqc.encoders.roles import channels_for, read_roles
 from hcsqc.encoders.store import load_encoder
 from hcsqc.features.extract import extract_features
 
@@ -21,6 +22,7 @@ def main() -> None:
     parser.add_argument("--labels", type=Path, required=True, help="embed these")
     parser.add_argument("--crops", type=Path, nargs="+", required=True)
     parser.add_argument("--composite", nargs="+", required=True, help="channels, in order")
+    parser.add_argument("--channel-roles", nargs="*", default=[], help="CHANNEL:ROLE")
     parser.add_argument(
         "--most-channels", type=int, required=True, help="permute composites of no more channels"
     )
@@ -40,10 +42,15 @@ def embed(args, record) -> None:
     shards = Shards(args.crops)
     crop_ids = read_table(args.labels, "labels", ["crop_id"])["crop_id"].tolist()
     rows = shards.rows_of(crop_ids)
-    made, not_made = changed_images(shards, args.composite, args.most_channels, args.pixel_factor)
+    where = f"{encoder_label(args.encoder)} {args.output.stem}"
+    composite = channels_for(encoder, args.composite, read_roles(args.channel_roles), where)
+    by_role = any(spec.roles for spec in encoder.views.values())
+    made, not_made = changed_images(
+        shards, composite, args.most_channels, args.pixel_factor, by_role
+    )
     variants, precision = {}, "nothing computed"
     for name, (changed, chosen) in made.items():
-        label = f"{encoder_label(args.encoder)} {args.output.stem}, {name}"
+        label = f"{where}, {name}"
         variants[name], precision = extract_features(
             encoder, changed, chosen, rows, args.batch_size, args.precision, label
         )

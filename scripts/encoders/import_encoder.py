@@ -1,9 +1,14 @@
 """Make an encoder of the weights of a trained network."""
 
+import sys
+from dataclasses import asdict
 from pathlib import Path
+from typing import get_args
 
 from hcsqc.core import cli
 from hcsqc.encoders.given import CHANNEL_MODES, transfer_encoder
+from hcsqc.encoders.pooling import Pool
+from hcsqc.encoders.roles import Sight, hidden_from
 from hcsqc.encoders.store import save_encoder
 from hcsqc.encoders.weights import load_weights
 
@@ -17,6 +22,8 @@ def main() -> None:
     parser.add_argument(
         "--mode", choices=CHANNEL_MODES, required=True, help="how the network sees channels"
     )
+    parser.add_argument("--pool", choices=get_args(Pool), default="last")
+    cli.add_settings(parser, Sight)
     parser.add_argument("--output", type=Path, required=True)
     cli.run(import_weights, parser.parse_args())
 
@@ -24,9 +31,14 @@ def main() -> None:
 def import_weights(args, record) -> None:
     """Make the encoder that the arguments describe."""
     weights = load_weights(args.weights)
-    encoder = transfer_encoder(weights, args.input_px, args.channels, args.mode)
+    sight = cli.settings_from(args, Sight)
+    encoder = transfer_encoder(weights, args.input_px, args.channels, args.mode, args.pool, sight)
     save_encoder(encoder, args.output)
-    record.parameters = dict(encoder.provenance) | {"kind": "transfer"}
+    record.parameters = dict(encoder.provenance) | {"kind": "transfer"} | asdict(sight)
+    hidden = hidden_from(encoder)
+    if hidden:
+        print(f"warning: {args.output}: {hidden}", file=sys.stderr)
+        record.parameters["warning"] = hidden
     record.metrics = {"width": encoder.width}
 
 

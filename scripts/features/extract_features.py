@@ -10,6 +10,7 @@ from hcsqc.core.devices import choose_device, device_name
 from hcsqc.core.ids import encoder_label
 from hcsqc.core.schema import features_schema, read_table, write_table
 from hcsqc.crops.shards import Shards
+from hcsqc.encoders.roles import channels_for, read_roles
 from hcsqc.encoders.store import load_encoder
 from hcsqc.features.extract import extract_features
 from hcsqc.features.tables import features_table
@@ -25,6 +26,7 @@ def main() -> None:
     )
     parser.add_argument("--crops", type=Path, nargs="+", required=True)
     parser.add_argument("--composite", nargs="+", required=True, help="channels, in order")
+    parser.add_argument("--channel-roles", nargs="*", default=[], help="CHANNEL:ROLE")
     parser.add_argument("--batch-size", type=int, required=True)
     parser.add_argument("--precision", required=True)
     parser.add_argument("--output", type=Path, required=True)
@@ -42,11 +44,13 @@ def extract(args, record) -> None:
         sample = np.random.default_rng(0).permutation(len(shards))[: args.sample]
         rows = np.union1d(labelled, sample)
     label = f"features {encoder_label(args.encoder)} {args.output.stem}"
+    chosen = channels_for(encoder, args.composite, read_roles(args.channel_roles), label)
     features, precision = extract_features(
-        encoder, shards, args.composite, rows, args.batch_size, args.precision, label
+        encoder, shards, chosen, rows, args.batch_size, args.precision, label
     )
     table = features_table(shards.index["crop_id"].iloc[rows].tolist(), features)
     write_table(table, args.output, features_schema(encoder.width))
+    record.parameters |= {"channels": chosen}
     record.metrics = {"crops": len(rows), "width": encoder.width}
     record.device = f"{device_name(choose_device('auto'))}, {precision}"
 

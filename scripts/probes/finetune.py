@@ -11,7 +11,8 @@ from hcsqc.core.errors import InputError
 from hcsqc.core.ids import encoder_label
 from hcsqc.core.progress import Progress
 from hcsqc.core.schema import write_table
-from hcsqc.encoders.store import load_encoder
+from hcsqc.encoders.roles import channels_for, read_roles
+from hcsqc.encoders.store import Encoder, load_encoder
 from hcsqc.probes.finetune import FinetuneSettings
 from hcsqc.probes.finetune_draws import (
     CompositeCrops,
@@ -32,6 +33,7 @@ def main() -> None:
     parser.add_argument(
         "--composites", nargs="+", required=True, help="SCREEN:CHANNEL,... in order"
     )
+    parser.add_argument("--channel-roles", nargs="*", default=[], help="SCREEN:CHANNEL:ROLE")
     parser.add_argument("--budget", type=int, required=True)
     parser.add_argument("--draws", type=int, required=True)
     parser.add_argument("--shuffle-labels", action="store_true", help="table of the training crops")
@@ -52,10 +54,7 @@ def probe(args, record) -> None:
     record.parameters |= dataclasses.asdict(settings)
     encoder = load_encoder(args.encoder)
     check_trainable(encoder, args.encoder)
-    composites = dict(text.split(":") for text in args.composites)
-    pixels = CompositeCrops(
-        args.crops, {screen: names.split(",") for screen, names in composites.items()}
-    )
+    pixels = CompositeCrops(args.crops, channels_by_screen(args, encoder))
     pixels.check(encoder)
     label = f"finetune {encoder_label(args.encoder)} at {args.budget} labels"
     epochs = settings.lasting(args.budget).epochs
@@ -71,6 +70,16 @@ def probe(args, record) -> None:
     progress.close()
     write_table(predictions, args.output, "predictions")
     record.device = device_name(choose_device("auto"))
+
+
+def channels_by_screen(args, encoder: Encoder) -> dict[str, list[str]]:
+    """Return the channels that the encoder sees of each screen, in its order."""
+    found = {}
+    for screen, names in (text.split(":") for text in args.composites):
+        own = [text for text in args.channel_roles if text.startswith(f"{screen}:")]
+        roles = read_roles(text.removeprefix(f"{screen}:") for text in own)
+        found[screen] = channels_for(encoder, names.split(","), roles, f"finetune {screen}")
+    return found
 
 
 def given_settings(args) -> FinetuneSettings:

@@ -10,6 +10,7 @@ from hcsqc.core.files import write_checked_json
 from hcsqc.core.ids import encoder_label, wells_of
 from hcsqc.core.progress import Progress
 from hcsqc.crops.shards import Shards
+from hcsqc.encoders.roles import channels_for, read_roles
 from hcsqc.encoders.store import check_composite, load_encoder
 from hcsqc.probes.finetune_search import FinetuneSearchSettings, search_finetuning
 from hcsqc.probes.task import tasks
@@ -22,6 +23,7 @@ def main() -> None:
     parser.add_argument("--splits", type=Path, required=True)
     parser.add_argument("--crops", type=Path, nargs="+", required=True)
     parser.add_argument("--composite", nargs="+", required=True, help="channels, in order")
+    parser.add_argument("--channel-roles", nargs="*", default=[], help="CHANNEL:ROLE")
     parser.add_argument("--budget", type=int, required=True)
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--output", type=Path, required=True)
@@ -35,12 +37,14 @@ def search(args, record) -> None:
     torch.use_deterministic_algorithms(not torch.cuda.is_available())
     settings = cli.settings_from(args, FinetuneSearchSettings)
     encoder = load_encoder(args.encoder)
-    check_composite(encoder, args.composite, "fine-tuning search")
+    where, roles = "fine-tuning search", read_roles(args.channel_roles)
+    chosen_channels = channels_for(encoder, args.composite, roles, where)
+    check_composite(encoder, chosen_channels, where)
     found = {"chosen": None, "trials": []}
     task = next(tasks(args.splits, [], 1, args.budget), None)
     if task:
         shards = Shards(args.crops)
-        crops = shards.read_composite(shards.rows_of(task.train_crops), args.composite)
+        crops = shards.read_composite(shards.rows_of(task.train_crops), chosen_channels)
         name = encoder_label(args.encoder)
         progress = Progress(
             settings.searched_crops(args.budget),

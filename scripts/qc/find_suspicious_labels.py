@@ -11,6 +11,7 @@ from hcsqc.core.files import atomic
 from hcsqc.core.ids import split_field_id
 from hcsqc.core.schema import read_table, write_csv
 from hcsqc.crops.shards import Shards
+from hcsqc.encoders.roles import channels_for, read_roles
 from hcsqc.features.extract import extract_features
 from hcsqc.labels.screen_labels import read_nuclei
 from hcsqc.probes.frozen.logistic import LogisticSettings
@@ -41,6 +42,7 @@ def main() -> None:
     parser.add_argument("--label-files", type=Path, nargs="*", required=True, help="CSV")
     parser.add_argument("--match-px", type=float, required=True)
     parser.add_argument("--composite", nargs="+", required=True, help="channels, in order")
+    parser.add_argument("--channel-roles", nargs="*", default=[], help="CHANNEL:ROLE")
     parser.add_argument("--window-um", type=float, required=True, help="0: not resampled")
     parser.add_argument("--judged-at", type=float, required=True, help="good cells lost")
     parser.add_argument("--batch-size", type=int, required=True)
@@ -106,10 +108,13 @@ def _scores(args, shards: Shards, labels: pd.DataFrame) -> np.ndarray:
     """Return the held-out scores of labels, on the features that the detector sees."""
     detector = load_detector(args.detector)
     size, scaling = shards.format.size_px, cli.settings_from(args, Scaling)
-    check_screen(detector.about, args.screen, args.composite, size, args.window_um, scaling)
+    roles = read_roles(args.channel_roles)
+    check_screen(detector.about, args.screen, args.composite, size, args.window_um, scaling, roles)
     rows = shards.rows_of(labels["crop_id"])
-    how = args.batch_size, args.precision, f"labels of {args.screen}"
-    features, _ = extract_features(detector.encoder, shards, args.composite, rows, *how)
+    where = f"labels of {args.screen}"
+    how = args.batch_size, args.precision, where
+    chosen = channels_for(detector.encoder, args.composite, roles, where)
+    features, _ = extract_features(detector.encoder, shards, chosen, rows, *how)
     features = standardised(features, detector.reference)
     settings = cli.settings_from(args, LogisticSettings)
     return held_out_scores(labels, features, settings, args.judged_at)

@@ -1,6 +1,7 @@
 """Make the detector of a study: the best encoder and a logistic classifier made from all labels."""
 
-from dataclasses import asdict
+import sys
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
@@ -10,6 +11,7 @@ from hcsqc.core.files import sha256
 from hcsqc.core.ids import encoder_of
 from hcsqc.core.schema import read_table
 from hcsqc.crops.shards import Shards
+from hcsqc.encoders.roles import channels_for, hidden_from, read_roles
 from hcsqc.encoders.store import load_encoder
 from hcsqc.probes.frozen.logistic import LogisticSettings
 from hcsqc.qc.choice import Choice, choose_encoder
@@ -42,6 +44,7 @@ def main() -> None:
     parser.add_argument("--crops", type=Path, nargs="+", required=True)
     parser.add_argument("--scales", type=Path, nargs="+", required=True, help="of their plates")
     parser.add_argument("--composite", nargs="+", required=True)
+    parser.add_argument("--channel-roles", nargs="*", default=[], help="CHANNEL:ROLE")
     parser.add_argument("--shift-composites", nargs="*", required=True, help="a,b,c of each screen")
     parser.add_argument("--window-um", type=float, required=True, help="0: not resampled")
     parser.add_argument("--judged-at", type=float, required=True, help="good cells lost")
@@ -67,6 +70,7 @@ def fit(args, record) -> None:
     encoder = load_encoder(weights[name])
     labels = study_labels(args.labels, args.random_labels)
     shifted = [tuple(composite.split(",")) for composite in args.shift_composites]
+    roles = read_roles(args.channel_roles)
     about = {
         "study": args.study,
         "screen": args.screen,
@@ -77,6 +81,7 @@ def fit(args, record) -> None:
         "trained_on": args.trained_on,
         "labels_sha256": sha256(args.labels),
         "composites": sorted({tuple(args.composite), *shifted}),
+        "composite_roles": [roles.get(channel, "other") for channel in args.composite],
         "window_um": args.window_um,
         "scaling": asdict(cli.settings_from(args, Scaling)),
         "levels": levels_of([read_table(path, "scale") for path in args.scales], args.composite),
@@ -84,7 +89,12 @@ def fit(args, record) -> None:
         "git_commit": record.git["commit"],
     }
     settings = cli.settings_from(args, LogisticSettings)
-    embedding = cli.settings_from(args, Embedding)
+    chosen = channels_for(encoder, args.composite, roles, f"detector of {args.screen}")
+    embedding = replace(cli.settings_from(args, Embedding), composite=tuple(chosen))
+    hidden = hidden_from(encoder)
+    if hidden:
+        about["warning"] = f"{name}: {hidden}"
+        print(f"warning: {about['warning']}", file=sys.stderr)
     crops = Shards(args.crops)
     lost = args.judged_at
     fitted = fit_to_crops(encoder, crops, labels, embedding, settings, lost, about)

@@ -7,6 +7,8 @@ import numpy as np
 from hcsqc.core import cli
 from hcsqc.core.schema import read_table
 from hcsqc.crops.shards import Shards
+from hcsqc.encoders.roles import channels_for, read_roles
+from hcsqc.qc.detector import load_detector
 from hcsqc.qc.detector_files import HELD_OUT
 from hcsqc.qc.model import installed_pins, save_model
 
@@ -19,6 +21,7 @@ def main() -> None:
     parser.add_argument("--detector", type=Path, required=True, help="its folder")
     parser.add_argument("--crops", type=Path, nargs="+", required=True, help="of its labels")
     parser.add_argument("--composite", nargs="+", required=True)
+    parser.add_argument("--channel-roles", nargs="*", default=[], help="CHANNEL:ROLE")
     parser.add_argument("--output", type=Path, required=True, help="folder of the model")
     cli.run(package, parser.parse_args())
 
@@ -28,7 +31,9 @@ def package(args, record) -> None:
     labels = read_table(args.detector / HELD_OUT, "held_out", ["crop_id"])
     crops = Shards(args.crops)
     rows = crops.rows_of(labels["crop_id"].iloc[:EXAMPLE_CROPS])
-    example = crops.read_composite(rows, args.composite)
+    encoder, roles = load_detector(args.detector).encoder, read_roles(args.channel_roles)
+    chosen = channels_for(encoder, args.composite, roles, "model of MLflow")
+    example = crops.read_composite(rows, chosen)
     areas = crops.index["nucleus_area_px"].iloc[rows].to_numpy(np.float32)
     save_model(args.detector, example, areas, args.output, installed_pins())
     print(f"model of MLflow: {args.output}")

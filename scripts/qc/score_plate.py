@@ -10,6 +10,7 @@ from hcsqc.core.devices import choose_device, device_name
 from hcsqc.core.ids import screen_and_plate
 from hcsqc.core.schema import features_schema, write_table
 from hcsqc.crops.shards import Shards
+from hcsqc.encoders.roles import channels_for, read_roles
 from hcsqc.features.tables import features_table
 from hcsqc.qc.detector import Scaling, check_screen, load_detector
 from hcsqc.qc.scoring import call_wide_edges_blurred, score_crops
@@ -21,6 +22,7 @@ def main() -> None:
     parser.add_argument("--detector", type=Path, required=True, help="folder of the detector")
     parser.add_argument("--crops", type=Path, required=True)
     parser.add_argument("--composite", nargs="+", required=True)
+    parser.add_argument("--channel-roles", nargs="*", default=[], help="CHANNEL:ROLE")
     parser.add_argument("--nucleus-channel", required=True)
     parser.add_argument(
         "--nucleus-diameter-px", type=float, required=True, help="typical, of crops"
@@ -44,6 +46,7 @@ def score(args, record) -> None:
     detector = load_detector(args.detector)
     shards = Shards([args.crops])
     screen, plate = screen_and_plate(args.crops)
+    roles = read_roles(args.channel_roles)
     check_screen(
         detector.about,
         screen,
@@ -51,16 +54,19 @@ def score(args, record) -> None:
         shards.format.size_px,
         args.window_um,
         cli.settings_from(args, Scaling),
+        roles,
     )
+    label = f"scores {screen} {plate}"
+    chosen = channels_for(detector.encoder, args.composite, roles, label)
     sample = np.sort(np.random.default_rng(0).permutation(len(shards))[: args.sample])
     table, features, drift = score_crops(
         detector,
         shards,
-        args.composite,
+        chosen,
         args.nucleus_channel,
         args.batch_size,
         args.precision,
-        f"scores {screen} {plate}",
+        label,
         sample,
         args.nucleus_diameter_px,
     )

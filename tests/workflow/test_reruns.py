@@ -249,7 +249,9 @@ CHANGES = [
     Change(
         "code that reads weights",
         code(
-            "scripts/hcsqc/encoders/weights.py", "CHECKPOINT_KEYS = (", 'CHECKPOINT_KEYS = ("net", '
+            "scripts/hcsqc/encoders/checkpoints.py",
+            "CHECKPOINT_KEYS = (",
+            'CHECKPOINT_KEYS = ("net", ',
         ),
         {"import_encoder": 1},
         never=("fetch_weights", "pretrain"),

@@ -92,15 +92,22 @@ class MatchedPixels:
 
 
 def changed_images(
-    shards: Shards, chosen: Sequence[str], most_channels: int, factor: float | None
+    shards: Shards,
+    chosen: Sequence[str],
+    most_channels: int,
+    factor: float | None,
+    by_role: bool = False,
 ) -> tuple[dict[str, tuple[Shards | MatchedPixels, Sequence[str]]], dict[str, str]]:
     """Return by name the shards and composite of each change, and why others are not made.
 
     Composites of more than `most_channels` are not permuted, because the orders of n channels are
-    n!. `factor` is as for `match_pixels`, None if a pixel size is not known.
+    n!; nor are channels that an encoder chooses `by_role`. `factor` is as for `match_pixels`, None
+    if a pixel size is not known.
     """
     made, not_made = {}, {}
-    if len(chosen) == 1:
+    if by_role:
+        not_made[PERMUTED_CHANNELS] = "the encoder chooses channels by what they show"
+    elif len(chosen) == 1:
         not_made[PERMUTED_CHANNELS] = "one channel has no other order"
     elif len(chosen) > most_channels:
         not_made[PERMUTED_CHANNELS] = (

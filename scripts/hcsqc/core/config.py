@@ -4,6 +4,7 @@ Light enough to import while the DAG is built.
 """
 
 import hashlib
+import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -11,18 +12,39 @@ from difflib import get_close_matches
 from pathlib import PurePath
 
 from hcsqc.core.errors import InputError
-from hcsqc.core.places import parse_well
+from hcsqc.core.places import parse_well, role_by_name
 
 # Channels of layouts that leave no choice: name in the screen -> what it shows.
 CHANNELS = {
     "bbbc022": {"w1": "DNA", "w2": "ER", "w3": "RNA", "w4": "actin, Golgi", "w5": "mitochondria"},
     "bbbc021": {"w1": "DNA", "w2": "tubulin", "w4": "actin"},
 }
-
+# Roles of the channels of layouts that leave no choice.
+LAYOUT_ROLES = {
+    "bbbc022": {"w1": "DNA", "w2": "ER", "w3": "RNA", "w4": "AGP", "w5": "Mito"},
+    "bbbc021": {"w1": "DNA", "w2": "tubulin", "w4": "actin"},
+}
+# What the network of an entry with `with` is called: an encoder joined with the others there.
+ALONE = "_alone"
 # Kinds of probe that train the encoder too; the others read its features.
 FINETUNING = ("finetune", "finetune_search")
 # Given weights are for photographs: red, green and blue.
 TRANSFER_CHANNELS = 3
+# What may be said of a network when it is made: the kind of value, and its limits. An encoder's
+# file may be somebody else's, so the limits keep a network from filling the memory.
+NETWORK_OPTIONS: dict[str, tuple[type, float, float]] = {
+    "img_size": (int, 1, 4096),
+    "patch_size": (int, 1, 256),
+    "in_chans": (int, 1, 64),
+    "num_classes": (int, 0, 100_000),
+    "reg_tokens": (int, 0, 64),
+    "init_values": (float, 0, 100),
+    "dynamic_img_size": (bool, 0, 1),
+    "class_token": (bool, 0, 1),
+    "no_embed_class": (bool, 0, 1),
+    "qkv_bias": (bool, 0, 1),
+    "qk_norm": (bool, 0, 1),
+}
 WELLS = ("evaluation_wells", "wells")
 # Whose values may hold environment variables, with what is filled in; labels of a screen too.
 SCREEN_PATHS: dict[str, tuple[str, ...]] = {
@@ -117,6 +139,44 @@ def channels(config: Mapping, screen: str) -> list[str]:
     entry = config["screens"][screen]
     imaged = config["screens"][entry.get("derived_from", screen)]
     return list(imaged.get("channels") or CHANNELS[imaged["layout"]])
+
+
+def channel_roles(config: Mapping, screen: str) -> dict[str, str]:
+    """Return what each channel of a screen shows: as the screen says, else as its name says."""
+    entry = config["screens"][screen]
+    imaged = config["screens"][entry.get("derived_from", screen)]
+    known = LAYOUT_ROLES.get(imaged["layout"], {}) | imaged.get("channel_roles", {})
+    return {name: known.get(name, role_by_name(name)) for name in channels(config, screen)}
+
+
+def asks_for_roles(config: Mapping, encoder: str) -> bool:
+    """Return whether an encoder, or one that it is made of, chooses channels by role."""
+    own = "roles" in config["encoders"][encoder]
+    return own or any(asks_for_roles(config, part) for part in parts(config, encoder))
+
+
+def seen_channels(config: Mapping, encoder: str) -> int:
+    """Return the number of channels that an encoder that is given sees."""
+    composite = config["screens"][config["study"]["train"]]["composite"]
+    return len(config["encoders"][encoder].get("roles", composite))
+
+
+def join_with(config: dict) -> None:
+    """Make of each encoder with a key `with` a joined one of itself and those, in place.
+
+    The network alone becomes the encoder NAME_alone. Raises InputError if that name is taken.
+    """
+    encoders = config["encoders"]
+    for name in [name for name, entry in encoders.items() if "with" in entry]:
+        alone = f"{name}{ALONE}"
+        if alone in encoders:
+            raise InputError(
+                f"config: encoders.{alone}: encoders.{name} has `with`, so its network alone is "
+                "called by this name; choose another"
+            )
+        entry = encoders[name]
+        encoders[alone] = {key: entry[key] for key in entry if key != "with"}
+        encoders[name] = {"kind": "joined", "encoders": [alone, *entry["with"]]}
 
 
 def crop_px_per_px(config: Mapping, screen: str) -> float:
@@ -231,13 +291,18 @@ def shuffles_labels(config: Mapping, probe: str) -> bool:
 
 
 def weights_name(entry: Mapping) -> str:
-    """Return the name under which the weights of a transfer encoder are kept, for all studies."""
+    """Return the name under which the weights of a transfer encoder are kept, for all studies.
+
+    It differs for networks with other options, whose tensors have other names or shapes.
+    """
+    of = entry.get("model", entry["architecture"])
+    options = json.dumps(entry["options"], sort_keys=True) if entry.get("options") else ""
     if "file" in entry:
-        digest = hashlib.sha256(entry["file"].encode()).hexdigest()[:8]
-        return f"{entry['architecture']}.{PurePath(entry['file']).stem[:LONGEST_STEM]}-{digest}"
+        digest = hashlib.sha256((entry["file"] + options).encode()).hexdigest()[:8]
+        return f"{of}.{PurePath(entry['file']).stem[:LONGEST_STEM]}-{digest}"
     if "package" in entry:
-        return f"{entry['architecture']}.{entry['package']}"
-    return entry["architecture"]
+        of = f"{of}.{entry['package']}"
+    return f"{of}.{hashlib.sha256(options.encode()).hexdigest()[:8]}" if options else of
 
 
 def channel_mode(entry: Mapping) -> str:
@@ -248,7 +313,9 @@ def channel_mode(entry: Mapping) -> str:
 def is_trainable(config: Mapping, encoder: str) -> bool:
     """Return whether an encoder can be fine-tuned: one with a network of its own."""
     entry = config["encoders"][encoder]
-    return not ({"measures", "features"} & set(entry) or parts(config, encoder))
+    if {"measures", "features"} & set(entry) or parts(config, encoder):
+        return False
+    return entry.get("pool") != "stages"  # the gradient of a deviation has no limit
 
 
 def probed(config: Mapping, encoder: str, probe: str) -> bool:

@@ -16,20 +16,24 @@ from hcsqc.core.config import (
     TRANSFER_CHANNELS,
     built_encoders,
     channel_mode,
+    channel_roles,
     channels,
     check_path,
     chosen_screens,
     encoder_settings,
     expand_paths,
     is_trainable,
+    join_with,
     lookup,
     near,
     parts,
     probe_budgets,
     qc_screens,
+    seen_channels,
 )
 from hcsqc.core.config_model import METHODS, PLATE, WORD, Config, Section
 from hcsqc.core.errors import InputError
+from hcsqc.core.places import by_role
 
 # What pydantic finds -> the rest of "config: place: value ..."; `{x}` are its context.
 MESSAGES = {
@@ -58,6 +62,9 @@ MEANINGS = {
     WORD: ": letters, digits, _ and -, not beginning with -",
     PLATE: ": no /, braces or line breaks, and not beginning with - . = + @ or a space",
 }
+NUMBERS = {1: "one", 2: "two", 3: "three", 4: "four", 5: "five"}
+# Pools that weigh the pixels of a network's maps.
+OF_MAPS = ("last", "stages")
 # Folders of results/ that belong to no study.
 SHARED_FOLDERS = ("weights",)
 LONGEST_SHOWN = 60  # characters of a wrong value
@@ -68,8 +75,8 @@ FIRST = ("unknown_kind", "unknown_key")
 def check_config(config: dict) -> None:
     """Check `config` against its model and its names against each other.
 
-    Expands environment variables in its paths, in place. Raises InputError naming the first key
-    that is wrong and its place, in one line.
+    Expands environment variables in its paths, and encoders that have `with`, in place. Raises
+    InputError naming the first key that is wrong and its place, in one line.
     """
     try:
         _check(config)
@@ -80,6 +87,7 @@ def check_config(config: dict) -> None:
 
 def _check(config: dict) -> None:
     _validate(Config, config, "")
+    join_with(config)
     _check_study(config)
     expand_paths(config)
     for name in chosen_screens(config):
@@ -262,6 +270,9 @@ def _check_screen(config: Mapping, name: str) -> None:
             for file in entry["archives"][key]:
                 check_path(file, f"{where}.archives.{key}", filled)
     known = channels(config, name)
+    for channel in entry.get("channel_roles", ()):
+        if channel not in known:
+            raise InputError(f"{where}.channel_roles: '{channel}' is not one of {', '.join(known)}")
     published = CHANNELS.get(entry.get("layout"), known)
     for channel in known:
         if channel not in published:
@@ -318,14 +329,23 @@ def _check_encoder(config: Mapping, name: str) -> None:
             "each screen needs its own table"
         )
     train = config["study"]["train"]
-    channels = len(config["screens"][train]["composite"])
+    _check_roles(config, name)
+    channels = seen_channels(config, name)
     composite = "architecture" in entry and channel_mode(entry) == "composite"
     composite = composite and entry["kind"] == "transfer"
-    if composite and channels != TRANSFER_CHANNELS:
+    needed = entry.get("options", {}).get("in_chans", TRANSFER_CHANNELS)
+    if composite and channels != needed:
+        seen = f"encoders.{name}.roles" if "roles" in entry else f"screens.{train}.composite"
+        number = NUMBERS.get(needed, str(needed))
         raise InputError(
-            f"config: weights of encoder '{name}' are for three channels, but "
-            f"screens.{train}.composite has {channels}; state channels: each or channels: adapted "
-            f"in encoders.{name}, list three channels, or leave it out of study.encoders"
+            f"config: weights of encoder '{name}' are for {number} channels, but {seen} has "
+            f"{channels}; state channels: each or channels: adapted in encoders.{name}, list "
+            f"{number} channels, or leave it out of study.encoders"
+        )
+    if entry["kind"] == "pooled" and entry["region"] == "cell" and entry["pool"] not in OF_MAPS:
+        raise InputError(
+            f"config: encoders.{name}.region: the cell is for pool {' and '.join(OF_MAPS)}, not "
+            f"{entry['pool']}, which has no maps; state region: window"
         )
     if entry["kind"] == "ssl":
         merged = encoder_settings(config, name)
@@ -349,6 +369,21 @@ def _check_encoder(config: Mapping, name: str) -> None:
             f"config: encoder '{name}' trains on crops, but screens.{train}.pretrain_plates "
             "is empty; list plates there"
         )
+
+
+def _check_roles(config: Mapping, name: str) -> None:
+    """Check that every screen that an encoder sees has the channels that it asks for by role."""
+    entry, study = config["encoders"][name], config["study"]
+    roles, missing = entry.get("roles", []), entry.get("missing_roles", {})
+    for role in missing:
+        if role not in roles:
+            raise InputError(
+                f"config: encoders.{name}.missing_roles: '{role}' is not one of its roles; known: "
+                f"{', '.join(roles) or 'none'}"
+            )
+    for screen in (study["train"], *study["test"]) if roles else ():
+        where = f"config: encoders.{name}.roles: screen {screen}"
+        by_role(roles, missing, channel_roles(config, screen), where)
 
 
 def _check_course(values: Mapping, method: str, where: str) -> None:

@@ -21,8 +21,8 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from hcsqc.core.config import near
-from hcsqc.core.places import parse_well
+from hcsqc.core.config import NETWORK_OPTIONS, near
+from hcsqc.core.places import Role, parse_well
 
 
 class Section(BaseModel):
@@ -34,12 +34,13 @@ class Section(BaseModel):
     @classmethod
     def _check_keys(cls, given: object) -> object:
         if isinstance(given, Mapping) and cls.model_config["extra"] == "forbid":
-            unknown = sorted(str(key) for key in given if key not in cls.model_fields)
+            known = [field.alias or name for name, field in cls.model_fields.items()]
+            unknown = sorted(str(key) for key in given if key not in known)
             for key in unknown[:1]:
                 raise PydanticCustomError(
                     "unknown_key",
                     "unknown key '{key}'{near}",
-                    {"key": key, "near": near(key, cls.model_fields)},
+                    {"key": key, "near": near(key, known)},
                 )
         return given
 
@@ -96,6 +97,9 @@ Diameter = Annotated[float, Field(gt=2)]
 Precision = Literal["auto", "float32", "bfloat16"]
 Measures = Literal["intensity_and_size", "image_quality", "nucleus_and_ring"]
 Region = Literal["window", "cell"]
+Pool = Literal["last", "stages", "cls", "mean", "cls_mean", "per_channel"]
+Normalisation = Literal["fixed", "per_image_zscore", "per_image_minmax"]
+RoleOrZero = Literal[Role, "zero"]
 BatchNorm = Literal["train", "frozen"]
 Method = Literal[
     "simclr",
@@ -235,6 +239,10 @@ class ImagedScreen(Screen):
     )
     archives: Archives = _may("source for `snakemake download`")
     z_projection: Literal["max", "mean", "middle"] = _may("how to combine the planes of a z-stack")
+    channel_roles: dict[ChannelName, Role] = _may(
+        "what channels show, for encoders with `roles`; absent: known for `bbbc022`, `bbbc021` "
+        "and names such as DNA or OrigDNA, else `other`"
+    )
     bits: Annotated[int, Field(ge=8, le=16)] = _may(
         "bits of the camera; absent: found from the data"
     )
@@ -290,23 +298,80 @@ class OmeZarrScreen(ImagedScreen):
     acquisition: Whole = _may("number of the acquisition to read, if wells hold several")
 
 
-class NetworkEncoder(Section):
-    """A timm network with trained weights."""
+def _option(name: str, meaning: str) -> Any:
+    """Return a field for an option of a network, with its limits."""
+    kind, least, most = NETWORK_OPTIONS[name]
+    limits: dict[str, Any] = {} if kind is bool else {"ge": least, "le": most}
+    return _may(meaning, **limits)
+
+
+class NetworkOptions(Section):
+    """What a network is made with, by the names of `timm.create_model`."""
+
+    img_size: int = _option("img_size", "side that positions are for; absent: `input_px`")
+    patch_size: int = _option("patch_size", "side of a patch")
+    in_chans: int = _option("in_chans", "channels that the published weights are for; absent: 3")
+    num_classes: int = _option(
+        "num_classes", "outputs of the last layer, which are then the features; absent: no layer"
+    )
+    init_values: float = _option("init_values", "scale of layers (LayerScale); absent: as in timm")
+    dynamic_img_size: bool = _option(
+        "dynamic_img_size", "keep the published positions and interpolate them for each crop"
+    )
+    class_token: bool = _option("class_token", "whether there is a class token")
+    reg_tokens: int = _option("reg_tokens", "number of register tokens")
+    no_embed_class: bool = _option(
+        "no_embed_class", "whether class and register tokens have no position"
+    )
+    qkv_bias: bool = _option("qkv_bias", "whether queries, keys and values have biases")
+    qk_norm: bool = _option("qk_norm", "whether queries and keys are normalised")
+
+
+class GivenEncoder(Section):
+    """How a network that is given sees the channels of a screen."""
 
     kind: Literal["transfer"]
-    architecture: Architecture = Field(description="name in timm")
-    input_px: Count = Field(description="side to which crops are resized")
-    channels: Literal["composite", "each", "adapted"] = _may(
+    roles: Annotated[list[Role], Several] = _may(
+        "what its channels show, in order; absent: the screen's composite"
+    )
+    missing_roles: dict[Role, RoleOrZero] = _may(
+        "role: what stands for it on a screen without such a channel, another role or `zero`"
+    )
+    normalisation: Normalisation = _may(
+        "of pixels, see docs/encoders.md; absent: `fixed`, which keeps brightness"
+    )
+    beside: SomeNames = _may(
+        "names under `encoders` whose features are concatenated with its own", alias="with"
+    )
+
+
+class NetworkEncoder(GivenEncoder):
+    """A network with published weights: a registered model, or one of timm."""
+
+    model: str = _may(
+        "name of a registered model, see docs/encoders.md; the other keys then replace its values"
+    )
+    architecture: Architecture = _may("name in timm; needed without `model`")
+    options: NetworkOptions = _may("what the network is made with; absent: as in timm")
+    input_px: Count = _may("side to which crops are resized; needed without `model`")
+    channels: Literal["composite", "each", "adapted", "any"] = _may(
         "how the network sees channels, see docs/encoders.md; absent: composite"
     )
+    pool: Pool = _may("how its last layers become features; absent: its own way")
     file: str = _may("weights as .safetensors or .pth")
     package: Architecture = _may("installed package that contains the weights")
 
+    @model_validator(mode="after")
+    def _has_network(self) -> Self:
+        for key in ("architecture", "input_px"):
+            if self.model is None and getattr(self, key) is None:
+                raise PydanticCustomError("absent", "'{key}' is missing", {"key": key})
+        return self
 
-class ModuleEncoder(Section):
+
+class ModuleEncoder(GivenEncoder):
     """Your own PyTorch network."""
 
-    kind: Literal["transfer"]
     module: Annotated[str, Field(pattern="^[A-Za-z_][A-Za-z0-9_.]*:[A-Za-z_][A-Za-z0-9_]*$")] = (
         Field(description="`module:function` that returns the network")
     )
@@ -350,10 +415,10 @@ class PooledEncoder(Section):
 
     kind: Literal["pooled"]
     encoder: str = Field(description="a name under `encoders` that has a network")
-    pool: Literal["last", "stages"] = Field(
-        description="mean of the last map, or mean and standard deviation of every stage's map"
+    pool: Pool = Field(description="what becomes features, see docs/encoders.md")
+    region: Region = Field(
+        description="the window, or only the cell in the middle, for `last` and `stages`"
     )
-    region: Region = Field(description="the window, or only the cell in the middle")
 
 
 class JoinedEncoder(Section):

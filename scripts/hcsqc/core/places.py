@@ -1,18 +1,32 @@
-"""Plates, wells and sites as others write them: the one parser of all readers.
+"""Plates, wells, sites and channels as others write them: the one parser of all readers.
 
 `A1`, `a01`, ` A01` and `A001` are well A01. 42, 42.0 and `42` are plate 42, but 0042 is another:
 zeros at the start are part of a name, and `why_other` says where a spreadsheet took them away.
 """
 
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from numbers import Integral, Real
+from typing import Literal, get_args
+
+from hcsqc.core.errors import InputError
 
 # Of a plate with 3456 wells, the largest in use: rows A to AV.
 _ROWS, _COLUMNS = 48, 72
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _NULL = ("NAType", "NaTType")  # of pandas, which is too heavy for those that read a config
 _LARGEST = 2**31 - 1  # of the type in which tables keep sites
+# What a channel may show; encoders ask for channels by these roles.
+Role = Literal[
+    "DNA", "ER", "RNA", "AGP", "Mito", "actin", "tubulin", "Golgi", "membrane", "protein",
+    "brightfield", "APC", "FITC", "PE", "other",
+]  # fmt: skip
+ROLES: tuple[str, ...] = get_args(Role)
+# JUMP's tables name channels OrigDNA, OrigER and so on.
+_ROLE_PREFIX = "orig"
+# What stands for a role that a screen lacks: another role, or black pixels. No channel has
+# BLACK's name, because none begins with a hyphen.
+ZERO, BLACK = "zero", "-"
 
 
 def as_text(value: object) -> str:
@@ -102,3 +116,38 @@ def _difference(text: str, name: str) -> str:
     if text.casefold() == name.casefold():
         return f"'{text}' and '{name}' differ in capital letters"
     return ""
+
+
+def role_by_name(channel: str) -> str:
+    """Return what a channel shows whose name says so, as DNA and OrigDNA do, else `other`."""
+    roles = {role.lower(): role for role in ROLES}
+    return roles.get(channel.lower().removeprefix(_ROLE_PREFIX), "other")
+
+
+def by_role(
+    roles: Iterable[str], missing: Mapping[str, str], shown: Mapping[str, str], where: str
+) -> list[str]:
+    """Return the channel that shows each role, in the order of the roles.
+
+    `shown` is what each channel of a screen shows. `missing` says what stands for a role that it
+    lacks: another role, or `ZERO`, whose channel is `BLACK`.
+    Raises InputError, which begins with `where`, if no channel or more than one shows a role.
+    """
+    found = []
+    for role in roles:
+        shows = [name for name, seen in shown.items() if seen == role]
+        instead = missing.get(role) if not shows else None
+        if instead == ZERO:
+            shows = [BLACK]
+        elif instead:
+            shows = [name for name, seen in shown.items() if seen == instead]
+        if len(shows) != 1:
+            problem = f"{' and '.join(shows)} show" if shows else "no channel shows"
+            told = ", ".join(f"{name} ({seen})" for name, seen in shown.items())
+            raise InputError(
+                f"{where}: {problem} {instead or role}; its channels are {told}; correct "
+                "channel_roles of the screen, or say in missing_roles of the encoder what stands "
+                f"for {role}"
+            )
+        found += shows
+    return found

@@ -32,6 +32,7 @@ from hcsqc.core.parquet import (
     promise_seal,
     set_seal,
 )
+from hcsqc.core.places import BLACK
 from hcsqc.core.schema import file_metadata
 
 ROWS_PER_GROUP, BYTES_PER_GROUP = 256, 2**26  # whichever is less
@@ -426,13 +427,15 @@ def _page_bytes(content: np.ndarray, offset: int) -> int | None:
 def composite(pixels: np.ndarray, channels: Sequence[str], chosen: Sequence[str]) -> np.ndarray:
     """Return the `chosen` channels of n x C x H x W crops as n x len(chosen) x H x W of uint8.
 
-    Three of them are red, green and blue. Crops of uint16 are brought down to uint8.
-    Raises InputError for a channel that the screen does not have.
+    Three of them are red, green and blue. Crops of uint16 are brought down to uint8. `BLACK` stands
+    for a channel of zeros. Raises InputError for a channel that the screen does not have.
     """
-    unknown = [name for name in chosen if name not in channels]
+    unknown = [name for name in chosen if name not in channels and name != BLACK]
     if unknown:
         raise InputError(f"channel '{unknown[0]}' is not one of {', '.join(channels)}")
-    picked = pixels[:, [list(channels).index(name) for name in chosen]]
+    black = [place for place, name in enumerate(chosen) if name == BLACK]
+    picked = pixels[:, [0 if name == BLACK else list(channels).index(name) for name in chosen]]
+    picked[:, black] = 0
     if picked.dtype == np.uint16:
         # 65535 = 257 x 255: the nearest of 256 levels.
         picked = ((picked.astype(np.uint32) + 128) // 257).astype(np.uint8)

@@ -3,43 +3,63 @@
 import math
 import os
 import sys
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Any, Literal, get_args
 
 from torch import Tensor, cat, nn, no_grad, zeros
 
+from hcsqc.core.config import NETWORK_OPTIONS
 from hcsqc.core.errors import InputError, in_one_line
+from hcsqc.core.places import ROLES, ZERO
 from hcsqc.core.torchvision_mend import import_timm
+from hcsqc.encoders.architectures.openphenom import OpenPhenom
+from hcsqc.encoders.architectures.subcell import SubCell
 
+# Networks that timm cannot express, by the names of an entry's `architecture`.
+OURS = {"openphenom_vit_small_patch16": OpenPhenom, "subcell_vit_base_patch16": SubCell}
 # Beyond these, numbers in somebody else's encoder.json are no side of a crop and no grey level.
 LARGEST_PX, LARGEST_LEVEL = 2**16, 1e6
+Normalisation = Literal["fixed", "per_image_zscore", "per_image_minmax"]
 
 
 @dataclass(frozen=True)
 class InputSpec:
-    """What a network expects: composite crops, resized and normalised.
+    """What a network expects: crops of a composite or of channels by role, resized, normalised.
 
-    Pixels are scaled to 0-1, then `(pixel - mean) / std` per channel.
+    `fixed` scales pixels to 0-1. The others scale each channel of each crop, after resizing:
+    `per_image_zscore` to mean 0 and standard deviation 1, `per_image_minmax` to 0-1; a constant
+    channel is 0. All are then `(pixel - mean) / std` per channel.
     """
 
     size_px: int
-    mean: tuple[float, ...]  # one per channel of the composite, and so is std
+    mean: tuple[float, ...]  # one per channel, and so is std
     std: tuple[float, ...]
     each_channel: bool = False  # channels are seen one by one: see `EachChannel`
+    normalisation: Normalisation = "fixed"
+    roles: tuple[str, ...] = ()  # what its channels show; none: it sees the screen's composite
+    # Role -> what stands for it on a screen without it: another role, or `zero`.
+    missing_roles: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def channels(self) -> int:
-        """Number of channels of the composite."""
+        """Number of channels that it sees."""
         return len(self.mean)
 
+    @property
+    def view(self) -> tuple[tuple[str, ...], tuple[tuple[str, str], ...]]:
+        """What equal inputs have in common that see the same channels of every screen."""
+        return self.roles, tuple(sorted(self.missing_roles.items()))
+
     def as_json(self) -> dict[str, object]:
-        """Return the fields as plain JSON values."""
-        return {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(self).items()}
+        """Return the fields as plain JSON values, without the younger ones that say nothing."""
+        values = {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(self).items()}
+        silent = {"normalisation": "fixed", "roles": [], "missing_roles": {}}
+        return {key: v for key, v in values.items() if key not in silent or v != silent[key]}
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "InputSpec":
@@ -55,6 +75,17 @@ class InputSpec:
                 raise ValueError(f"{name} is {levels!r:.60}")
         if len(made.mean) != len(made.std) or not isinstance(made.each_channel, bool):
             raise ValueError("mean, std and each_channel cannot be combined")
+        if made.normalisation not in get_args(Normalisation):
+            raise ValueError(f"normalisation is {made.normalisation!r:.60}")
+        roles, missing = made.roles, made.missing_roles
+        if not isinstance(roles, tuple) or not all(role in ROLES for role in roles):
+            raise ValueError(f"roles is {roles!r:.60}")
+        if roles and len(roles) != len(made.mean):
+            raise ValueError(f"roles are {len(roles)}, its channels {len(made.mean)}")
+        if not isinstance(missing, Mapping) or not all(
+            role in roles and instead in (*ROLES, ZERO) for role, instead in missing.items()
+        ):
+            raise ValueError(f"missing_roles is {missing!r:.60}")
         return made
 
 
@@ -120,52 +151,83 @@ class PooledFeatures(nn.Module):
 
 
 class EachChannel(nn.Module):
-    """A network for colour pictures on one channel at a time, shown as red, green and blue alike.
+    """A network on one channel at a time; one for colour pictures sees it as all three colours.
 
     The features of all channels stand side by side: N x C x H x W to N x (C * width).
     """
 
-    def __init__(self, backbone: nn.Module):
+    def __init__(self, backbone: nn.Module, seen_as: int = 3):
         super().__init__()
-        self.backbone = backbone
+        self.backbone, self.seen_as = backbone, seen_as
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the features of every channel, in their order."""
-        return cat([self.backbone(channel.expand(-1, 3, -1, -1)) for channel in x.split(1, 1)], 1)
+        shown = (channel.expand(-1, self.seen_as, -1, -1) for channel in x.split(1, 1))
+        return cat([self.backbone(channel) for channel in shown], 1)
 
 
 def check_name(architecture: str) -> str:
-    """Return the name of a timm network without the tag of its weights.
+    """Return the name of a network of timm or of `OURS` without the tag of its weights.
 
-    Raises InputError, with near names, if timm has no such network.
+    Raises InputError, with near names, if there is no such network.
     """
     timm = import_timm()  # seconds that an encoder which measures crops need not wait for
     name = architecture.split(".")[0]
-    if not timm.is_model(name):
-        near = ", ".join(get_close_matches(name, timm.list_models(), n=3)) or "none"
+    if name not in OURS and not timm.is_model(name):
+        near = ", ".join(get_close_matches(name, [*OURS, *timm.list_models()], n=3)) or "none"
         raise InputError(f"timm knows no network '{name}'; near names: {near}")
     return name
 
 
-def build_backbone(architecture: str, channels: int, input_px: int | None = None) -> nn.Module:
-    """Return a randomly initialised timm network: N x channels x H x W to N x width features.
+def check_options(options: object) -> dict[str, Any]:
+    """Return options of a network; raise ValueError for an unknown one, or beyond its limits."""
+    if not isinstance(options, Mapping):
+        raise ValueError(f"options are {options!r:.60}")
+    for name, value in options.items():
+        kind, least, most = NETWORK_OPTIONS.get(name, (None, 0, 0))
+        right = type(value) is kind or (kind is float and type(value) is int)
+        if not right or not least <= value <= most:
+            raise ValueError(f"options.{name!s:.60} is {value!r:.60}")
+    return dict(options)
+
+
+def build_backbone(
+    architecture: str,
+    channels: int,
+    input_px: int | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> nn.Module:
+    """Return a randomly initialised network: N x channels x H x W to N x width features.
 
     `architecture` is a timm model name (`resnet18`), with or without the tag of its weights
-    (`resnet18.tv_in1k`), which does not matter here. Features are globally average-pooled, or of
-    the class token where the network is made so. `input_px` is the side of its input; only
-    networks with positions, such as vision transformers, are made for one size.
-    Raises InputError, with near names, if timm has no such network, or if it cannot see that size.
+    (`resnet18.tv_in1k`), which does not matter here, or one of `OURS`. Features are globally
+    average-pooled, or of the class token where the network is made so. `input_px` is the side of
+    its input; only networks with positions, such as vision transformers, are made for one size.
+    `options` are timm's, of `NETWORK_OPTIONS`; `in_chans` among them says what published weights
+    are for, `channels` what this network sees.
+    Raises InputError, with near names, if there is no such network, or if it cannot see that size
+    or does not take an option.
     """
     timm, name = import_timm(), check_name(architecture)
+    given = {key: value for key, value in (options or {}).items() if key != "in_chans"}
+    if (name in OURS or name.startswith("vgg")) and given:
+        raise InputError(f"{name} takes no options but in_chans; leave out {', '.join(given)}")
+    if name in OURS:
+        return OURS[name](channels, input_px)
     if name.startswith("vgg"):
         return PooledFeatures(timm.create_model(name, in_chans=channels).features)
     # solo-learn and torchvision do not zero the last BatchNorm of a block, timm does.
-    options = {"zero_init_last": False} if name.startswith("resnet") else {}
+    made: dict[str, Any] = {"zero_init_last": False} if name.startswith("resnet") else {}
     known = timm.get_pretrained_cfg(name)
-    if input_px and known is not None and known.fixed_input_size:
-        options["img_size"] = input_px
+    sized = known is not None and known.fixed_input_size and not given.get("dynamic_img_size")
+    if input_px and sized:
+        made["img_size"] = input_px
     try:
-        return timm.create_model(name, num_classes=0, in_chans=channels, **options)
+        return timm.create_model(name, in_chans=channels, **({"num_classes": 0} | made | given))
+    except TypeError as error:  # of the network's own signature
+        raise InputError(
+            f"{name} does not take one of the options {', '.join(given)} ({in_one_line(error)})"
+        ) from error
     except (AssertionError, ValueError, RuntimeError) as error:
         raise InputError(f"{name} cannot be built for {input_px} px input ({error})") from error
 
@@ -210,11 +272,14 @@ def build_named(path: str) -> nn.Module:
     return build_own(path)
 
 
-def build_for_input(architecture: str, input_spec: InputSpec) -> nn.Module:
-    """Return a network of timm for an input: as `build_backbone`, or on each of its channels."""
+def build_for_input(
+    architecture: str, input_spec: InputSpec, options: Mapping[str, Any] | None = None
+) -> nn.Module:
+    """Return a network for an input: as `build_backbone`, or on each of its channels."""
+    side, of_network = input_spec.size_px, (options or {}).get("in_chans", 3)
     if input_spec.each_channel:
-        return EachChannel(build_backbone(architecture, 3, input_spec.size_px))
-    return build_backbone(architecture, input_spec.channels, input_spec.size_px)
+        return EachChannel(build_backbone(architecture, of_network, side, options), of_network)
+    return build_backbone(architecture, input_spec.channels, side, options)
 
 
 def feature_width(backbone: nn.Module, input_spec: InputSpec, *beside: Tensor) -> int:

@@ -13,7 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from hcsqc.core.errors import InputError
-from hcsqc.encoders.models import EachChannel
+from hcsqc.encoders.models import EachChannel, PooledFeatures
+
+Pool = Literal["last", "stages", "cls", "mean", "cls_mean", "per_channel"]
+# Pools that weigh the pixels of maps, and so may do so about the cell.
+OF_MAPS = ("last", "stages")
 
 # Standard deviation of the weight about the centre, in diameters of the crop's nucleus. On real
 # labelled crops .5 to .75 are alike (docs/encoders.md).
@@ -26,9 +30,9 @@ MOST_STAGES, STAGES_TAKEN = 6, 4
 
 @dataclass(frozen=True)
 class Pooling:
-    """Which maps are pooled, `last` or those of all `stages`, and over the window or the cell."""
+    """What becomes features, and of which region: see `PooledNetwork`."""
 
-    pool: Literal["last", "stages"] = "last"
+    pool: Pool = "last"
     region: Literal["window", "cell"] = "window"
 
     @property
@@ -36,34 +40,79 @@ class Pooling:
         """Whether features are what the network itself gives."""
         return self == Pooling()
 
+    @property
+    def is_trainable(self) -> bool:
+        """Whether a network can be trained through them.
+
+        The gradient of a standard deviation has no limit where a map is constant.
+        """
+        return self.pool != "stages" and self.region == "window"
+
+    def check(self) -> None:
+        """Raise InputError for the cell of features that have no maps."""
+        if self.region == "cell" and self.pool not in OF_MAPS:
+            raise InputError(
+                f"pool {self.pool}: has no maps to weigh about the cell; state region: window"
+            )
+
 
 class PooledNetwork(nn.Module):
     """A network's features by `pooling`, which is not plain.
 
     `last` are means of the last map, `stages` means and standard deviations of the map of every
     stage. Over the cell, pixels count by a Gaussian about the centre, as wide as the nucleus is.
+
+    Of a transformer, `cls` is the class token, `mean` the mean of the patches' tokens, `cls_mean`
+    both side by side, each as the network normalises it in the end. Of a convolutional network,
+    `mean` is its own features. `per_channel` are the features of every channel side by side, of a
+    network that sees channels one by one or has tokens for each.
+    Raises InputError for a network without such features.
     """
 
     def __init__(self, backbone: nn.Module, pooling: Pooling):
         super().__init__()
+        pooling.check()
         self.backbone, self.pooling = backbone, pooling
+        self.sees_each = isinstance(backbone, EachChannel)
         network = backbone.backbone if isinstance(backbone, EachChannel) else backbone
-        if not hasattr(network, "forward_intermediates"):
-            raise InputError(
-                f"pooling: {type(network).__name__} shows no maps of its stages "
-                "(timm's forward_intermediates); use its own features"
-            )
-        self.stages = _stages(len(network.feature_info)) if pooling.pool == "stages" else 1
+        if pooling.pool in OF_MAPS:
+            if not hasattr(network, "forward_intermediates"):
+                raise InputError(
+                    f"pooling: {type(network).__name__} shows no maps of its stages "
+                    "(timm's forward_intermediates); use its own features"
+                )
+            self.stages = _stages(len(network.feature_info)) if pooling.pool == "stages" else 1
+        else:
+            _check_features(network, pooling.pool, self.sees_each)
 
-    def forward(self, images: Tensor, diameters: Tensor) -> Tensor:
-        """Map N x C x H x W and N nucleus diameters (share of the side) to N x width, float32."""
+    def forward(self, images: Tensor, diameters: Tensor | None = None) -> Tensor:
+        """Map N x C x H x W and N nucleus diameters (share of the side) to N x width, float32.
+
+        Only features of the cell need the diameters.
+        """
         if isinstance(self.backbone, EachChannel):
-            network = self.backbone.backbone
-            channels = (channel.expand(-1, 3, -1, -1) for channel in images.split(1, 1))
-            return torch.cat([self._pooled(network, one, diameters) for one in channels], 1)
-        return self._pooled(self.backbone, images, diameters)
+            network, seen_as = self.backbone.backbone, self.backbone.seen_as
+            channels = (channel.expand(-1, seen_as, -1, -1) for channel in images.split(1, 1))
+            return torch.cat([self._features(network, one, diameters) for one in channels], 1)
+        return self._features(self.backbone, images, diameters)
 
-    def _pooled(self, network: nn.Module, images: Tensor, diameters: Tensor) -> Tensor:
+    def _features(self, network: nn.Module, images: Tensor, diameters: Tensor | None) -> Tensor:
+        pool = self.pooling.pool
+        if pool in OF_MAPS:
+            return self._pooled(network, images, diameters)
+        if pool == "per_channel" and not self.sees_each:
+            return network.forward_channels(images).flatten(1).float()
+        if pool == "per_channel" or not _has_tokens(network):
+            return network(images).float()
+        tokens, parts = network.forward_features(images).float(), []
+        if pool in ("cls", "cls_mean"):
+            parts.append(tokens[:, 0])
+        if pool in ("mean", "cls_mean"):
+            parts.append(tokens[:, network.num_prefix_tokens :].mean(1))
+        last_norm = getattr(network, "fc_norm", nn.Identity())
+        return torch.cat([last_norm(part).float() for part in parts], 1)
+
+    def _pooled(self, network: nn.Module, images: Tensor, diameters: Tensor | None) -> Tensor:
         maps = network.forward_intermediates(
             images, indices=self.stages, intermediates_only=True, output_fmt="NCHW"
         )
@@ -74,7 +123,7 @@ class PooledNetwork(nn.Module):
                 parts += [mean] if self.pooling.pool == "last" else [mean, deviation]
         return torch.cat(parts, 1)
 
-    def _moments(self, maps: Tensor, diameters: Tensor) -> tuple[Tensor, Tensor]:
+    def _moments(self, maps: Tensor, diameters: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return mean and standard deviation of N x C x H x W maps, each N x C, float32."""
         pixels = maps.permute(0, 2, 3, 1).flatten(1, 2)
         weights = self._pixel_weights(maps, diameters)[:, None]
@@ -89,10 +138,10 @@ class PooledNetwork(nn.Module):
         deviation = torch.cat(variances).clamp_min(0).sqrt()
         return torch.cat(means).squeeze(1), deviation.squeeze(1)
 
-    def _pixel_weights(self, maps: Tensor, diameters: Tensor) -> Tensor:
+    def _pixel_weights(self, maps: Tensor, diameters: Tensor | None) -> Tensor:
         """Return what each pixel of N maps counts, N x HW, in sum 1."""
         height, width = maps.shape[2:]
-        if self.pooling.region == "window":
+        if self.pooling.region == "window" or diameters is None:
             return torch.full((len(maps), height * width), 1 / (height * width), device=maps.device)
         rows, columns = (_weights(side, diameters) for side in (height, width))
         return (rows[:, :, None] * columns[:, None, :]).flatten(1)
@@ -106,6 +155,39 @@ def nucleus_diameters(area_px: np.ndarray, side_px: int) -> np.ndarray:
     """
     shares = 2 * np.sqrt(np.asarray(area_px, np.float64) / np.pi) / side_px
     return np.where(shares > 0, np.clip(shares, SMALLEST, LARGEST), UNKNOWN).astype(np.float32)
+
+
+def _has_tokens(network: nn.Module) -> bool:
+    """Return whether a network's last layer is tokens, those of no patch first, as in timm."""
+    return hasattr(network, "num_prefix_tokens")
+
+
+def _check_features(network: nn.Module, pool: str, sees_each: bool) -> None:
+    """Raise InputError if a network has no features for `pool`, which is not of maps."""
+    name = type(network).__name__
+    if pool == "per_channel":
+        if not (sees_each or hasattr(network, "forward_channels")):
+            raise InputError(
+                f"pool per_channel: {name} sees all channels together; state channels: each, or "
+                "another pool"
+            )
+    elif "cls" in pool and getattr(network, "cls_token", None) is None:
+        raise InputError(
+            f"pool {pool}: {name} has no class token; state pool: mean, stages or last"
+        )
+    elif pool == "mean" and not (_has_tokens(network) or _averages(network)):
+        raise InputError(
+            f"pool mean: {name} shows neither tokens nor a mean of its last map; state pool: last"
+        )
+
+
+def _averages(network: nn.Module) -> bool:
+    """Return whether a network's own features are means."""
+    if isinstance(network, PooledFeatures) or hasattr(network, "forward_channels"):
+        return True
+    head = getattr(network, "head", None)
+    own = getattr(network, "global_pool", None) or getattr(head, "global_pool", None)
+    return "avg" in str(own if isinstance(own, str) else getattr(own, "pool_type", ""))
 
 
 def _weights(side: int, diameters: Tensor) -> Tensor:

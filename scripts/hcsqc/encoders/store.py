@@ -4,10 +4,10 @@
 input, feature width and provenance. What follows asks only what `encoder.json` says.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import get_args, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 import torch
 from safetensors import SafetensorError
@@ -22,10 +22,12 @@ from hcsqc.core.files import (
     sha256,
     write_checked_json,
 )
+from hcsqc.encoders.checkpoints import shape_of
 from hcsqc.encoders.models import (
     InputSpec,
     build_for_input,
     build_named,
+    check_options,
     feature_width,
     imagenet_input,
 )
@@ -53,6 +55,32 @@ class Encoder:
     provenance: Mapping[str, object]
     pooling: Pooling = Pooling()
     parts: tuple["Encoder", ...] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)  # of a network of timm
+
+    @property
+    def views(self) -> dict[Hashable, InputSpec]:
+        """An input of each sort of channels that it sees: the composite's, or others by role.
+
+        It is shown the channels of all sorts, one after the other.
+        """
+        own = {}
+        for part in self.parts or (self,):
+            own.setdefault(part.input_spec.view, part.input_spec)
+        return own
+
+    @property
+    def channels(self) -> int:
+        """Number of channels that it is shown."""
+        return sum(spec.channels for spec in self.views.values())
+
+    @property
+    def places(self) -> list[slice]:
+        """Where among them each part, or the encoder itself, has its own."""
+        starts, start = {}, 0
+        for view, spec in self.views.items():
+            starts[view] = slice(start, start + spec.channels)
+            start += spec.channels
+        return [starts[part.input_spec.view] for part in self.parts or (self,)]
 
 
 def describe(
@@ -61,16 +89,18 @@ def describe(
     architecture: str,
     input_spec: InputSpec,
     provenance: Mapping[str, object],
+    options: Mapping[str, Any] | None = None,
 ) -> Encoder:
     """Return the encoder of a backbone; its width is found by a forward pass."""
     width = feature_width(backbone, input_spec)
-    return Encoder(backbone, kind, architecture, input_spec, width, True, provenance)
+    known = (backbone, kind, architecture, input_spec, width, True, provenance)
+    return Encoder(*known, options=options or {})
 
 
 def pooled_encoder(encoder: Encoder, pooling: Pooling) -> Encoder:
-    """Return an encoder with the same network and other features of it; it is not fine-tuned.
+    """Return an encoder with the same network and other features of it.
 
-    Raises InputError if it has no network, or one that shows no maps of its stages.
+    Raises InputError if it has no network, or one that has no such features: see `PooledNetwork`.
     """
     if not encoder.trainable:
         raise InputError(
@@ -78,15 +108,17 @@ def pooled_encoder(encoder: Encoder, pooling: Pooling) -> Encoder:
         )
     network = PooledNetwork(encoder.backbone, pooling)
     width = feature_width(network, encoder.input_spec, torch.full((1,), UNKNOWN))
-    return replace(encoder, width=width, pooling=pooling, trainable=False)
+    return replace(encoder, width=width, pooling=pooling, trainable=pooling.is_trainable)
 
 
 def joined_encoder(parts: Sequence[Encoder]) -> Encoder:
     """Return an encoder whose features are those of others side by side; it is not fine-tuned.
 
-    Raises InputError if they are for composites of different numbers of channels.
+    Raises InputError if they are for composites of different numbers of channels. Those that ask
+    for channels by role may be for any.
     """
-    channels = {part.input_spec.channels for part in parts}
+    parts = [one for part in parts for one in part.parts or (part,)]
+    channels = {part.input_spec.channels for part in parts if not part.input_spec.roles}
     if len(channels) > 1:
         raise InputError(f"joined encoders are for composites of {sorted(channels)} channels")
     return Encoder(
@@ -142,6 +174,8 @@ def _about(encoder: Encoder) -> dict[str, object]:
             "pooling": asdict(encoder.pooling),
             "measured": isinstance(encoder.backbone, StandardisedMeasures),
         }
+        if encoder.options:
+            own["options"] = dict(encoder.options)
     return own | {
         "kind": encoder.kind,
         "architecture": encoder.architecture,
@@ -154,9 +188,10 @@ def _about(encoder: Encoder) -> dict[str, object]:
 def check_composite(encoder: Encoder, chosen: Sequence[str], where: str) -> None:
     """Raise InputError, which begins with `where`, if the encoder cannot see such composites.
 
-    `chosen` are the composite's channels. What counts is their number.
+    `chosen` are the composite's channels, or what `channels_for` made of them. What counts is their
+    number.
     """
-    wanted = encoder.input_spec.channels
+    wanted = encoder.channels
     if len(chosen) != wanted:
         raise InputError(
             f"{where}: the encoder ({encoder.architecture}) is for composites of {wanted} "
@@ -213,34 +248,51 @@ def _empty(about: Mapping) -> Encoder:
     for name, kind in get_type_hints(Pooling).items():
         if getattr(pooling, name) not in get_args(kind):
             raise ValueError(f"pooling.{name} is {getattr(pooling, name)!r:.60}")
-    architecture = known["architecture"]
+    pooling.check()
+    architecture, options = known["architecture"], check_options(about.get("options", {}))
     if about.get("measured", not about["trainable"]):  # the key is younger than the file's form
         backbone: nn.Module = StandardisedMeasures(architecture, about["width"])
     elif ":" in architecture:
         backbone = build_named(architecture)
     else:
-        backbone = build_for_input(architecture, spec)
-    return Encoder(backbone=backbone, input_spec=spec, pooling=pooling, **known)
+        backbone = build_for_input(architecture, spec, options)
+    return Encoder(backbone=backbone, input_spec=spec, pooling=pooling, options=options, **known)
+
+
+MOST_LISTED = 3
 
 
 def _first(tensors: Mapping[str, torch.Tensor]) -> str:
-    return ", ".join(list(tensors)[:3]) or "nothing"
+    return ", ".join(list(tensors)[:MOST_LISTED]) or "nothing"
+
+
+def _listed(names: Sequence[str], tensors: Mapping[str, torch.Tensor]) -> str:
+    """Return the first of some tensors with their shapes, and how many others there are."""
+    first = ", ".join(f"'{name}' ({shape_of(tensors[name])})" for name in names[:MOST_LISTED])
+    return first + (f" and {len(names) - MOST_LISTED} more" if len(names) > MOST_LISTED else "")
 
 
 def load_tensors(backbone: nn.Module, tensors: Mapping[str, torch.Tensor], source: str) -> None:
-    """Load tensors by name; InputError names the first that does not fit, or is not finite."""
+    """Load tensors by name, strictly: all that the network has, and no others.
+
+    Raises InputError, which lists the first by name and shape and counts the others, if some are
+    missing, have another shape, are not part of the network, are no floating-point numbers, or are
+    not finite.
+    """
     own = backbone.state_dict()
+    missing = [name for name in own if name not in tensors]
+    if missing:
+        raise InputError(
+            f"{source}: has no tensor {_listed(missing, own)}; is it another architecture? It "
+            f"begins with {_first(tensors)}; the network begins with {_first(own)}"
+        )
+    other = [name for name, value in own.items() if tensors[name].shape != value.shape]
+    if other:
+        raise InputError(
+            f"{source}: tensor {_listed(other, tensors)} has another shape than the network's, "
+            f"{shape_of(own[other[0]])}; is it for another number of channels, patch or input size?"
+        )
     for name, value in own.items():
-        if name not in tensors:
-            raise InputError(
-                f"{source}: has no tensor '{name}'; is it another architecture? It begins with "
-                f"{_first(tensors)}; the network begins with {_first(own)}"
-            )
-        if tensors[name].shape != value.shape:
-            raise InputError(
-                f"{source}: tensor '{name}' has shape {tuple(tensors[name].shape)}, "
-                f"the network's is {tuple(value.shape)}"
-            )
         if value.is_floating_point() and not tensors[name].is_floating_point():
             raise InputError(
                 f"{source}: tensor '{name}' is of {tensors[name].dtype}, the network's of "
@@ -248,7 +300,10 @@ def load_tensors(backbone: nn.Module, tensors: Mapping[str, torch.Tensor], sourc
             )
     unknown = [name for name in tensors if name not in own]
     if unknown:
-        raise InputError(f"{source}: tensor '{unknown[0]}' is not part of the network")
+        verb = "is" if len(unknown) == 1 else "are"
+        raise InputError(
+            f"{source}: tensor {_listed(unknown, tensors)} {verb} not part of the network"
+        )
     for name, value in tensors.items():
         if not torch.isfinite(value.float()).all():  # not all kinds know it
             raise InputError(

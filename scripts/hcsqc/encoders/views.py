@@ -191,15 +191,35 @@ def _moved(pixels: np.ndarray, device: torch.device | str) -> Tensor:
 
 
 def _standardise(pixels: Tensor, input_spec: InputSpec) -> Tensor:
-    """Map n x H x W x C of 0 to 255 to float32 n x C x H x W, (pixel / 255 - mean) / std."""
-    mean = _per_channel(tuple(input_spec.mean), pixels.device)
-    std = _per_channel(tuple(input_spec.std), pixels.device)
-    return pixels.float().sub_(mean).div_(std).permute(0, 3, 1, 2)
+    """Map n x H x W x C of 0 to 255 to float32 n x C x H x W, normalised: see `InputSpec`."""
+    how = input_spec.normalisation
+    white = 255 if how == "fixed" else 1
+    levels = pixels.float() if how == "fixed" else _per_image(pixels.float(), how)
+    mean = _per_channel(tuple(input_spec.mean), pixels.device, white)
+    std = _per_channel(tuple(input_spec.std), pixels.device, white)
+    return levels.sub_(mean).div_(std).permute(0, 3, 1, 2)
+
+
+def _per_image(pixels: Tensor, how: str) -> Tensor:
+    """Map each channel of n x H x W x C float32 to mean 0 and deviation 1, or to 0 to 1.
+
+    A constant channel becomes 0.
+    """
+    flat = pixels.flatten(1, 2)
+    lowest, highest = flat.aminmax(dim=1, keepdim=True)
+    if how == "per_image_minmax":
+        offset, scale = lowest, highest - lowest
+    else:
+        variance, offset = torch.var_mean(flat, 1, correction=0, keepdim=True)
+        scale = variance.sqrt()
+    varies = highest > lowest
+    levels = (flat - offset) / torch.where(varies, scale, 1)
+    return torch.where(varies, levels, 0).view_as(pixels)
 
 
 @lru_cache  # a fresh copy to a GPU would wait for the work queued there
-def _per_channel(values: tuple[float, ...], device: torch.device) -> Tensor:
-    return torch.tensor(values, device=device) * 255
+def _per_channel(values: tuple[float, ...], device: torch.device, white: int) -> Tensor:
+    return torch.tensor(values, device=device) * white
 
 
 def _check_crops(crops: np.ndarray, input_spec: InputSpec) -> None:

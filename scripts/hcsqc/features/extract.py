@@ -41,7 +41,8 @@ def extract_features(
 ) -> tuple[np.ndarray, str]:
     """Return the n x width float32 features of the crops at `rows`, and what computed them.
 
-    `chosen` is the composite, and `batch_size` crops are read at once. Networks compute in
+    `chosen` is the composite, or what `channels_for` makes of it for an encoder with roles;
+    `batch_size` crops are read at once. Networks compute in
     `precision`, float32 or bfloat16; `auto` is bfloat16 where the hardware computes in it and the
     features of the first crops are nearly the same.
     Raises InputError if the composite is not one for the encoder, or, naming a crop, if a feature
@@ -155,6 +156,8 @@ class Embedder:
     """
 
     def __init__(self, encoder: Encoder, device: torch.device, precision: str):
+        # None where all see the same, so that nothing is copied.
+        self.places = encoder.places if len(encoder.views) > 1 else [None] * len(encoder.places)
         self.parts = [
             _Measured(part)
             if isinstance(part.backbone, StandardisedMeasures)
@@ -178,7 +181,10 @@ class Embedder:
 
         They are made when they are asked for, `at_once` crops at a time.
         """
-        return [part.inputs(crops, area_px, at_once) for part in self.parts]
+        return [
+            part.inputs(crops if place is None else crops[:, place], area_px, at_once)
+            for part, place in zip(self.parts, self.places, strict=True)
+        ]
 
     def features(self, inputs: list[Iterable]) -> np.ndarray:
         """Return n x width float32."""

@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from hcsqc.core.errors import InputError
+from hcsqc.encoders.pooling import PooledNetwork
 from hcsqc.encoders.store import Encoder
 from hcsqc.encoders.views import normalise
 from hcsqc.probes.sgd import SgdSettings
@@ -70,7 +71,10 @@ def finetune(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     rng = np.random.default_rng(seed)
     torch.manual_seed(int(rng.integers(2**31)))
-    network = nn.Sequential(copy.deepcopy(encoder.backbone), nn.Linear(encoder.width, 2))
+    backbone = copy.deepcopy(encoder.backbone)
+    if not encoder.pooling.is_plain:
+        backbone = PooledNetwork(backbone, encoder.pooling)
+    network = nn.Sequential(backbone, nn.Linear(encoder.width, 2))
     network = network.to(device, memory_format=torch.channels_last).train()
     if settings.batchnorm == FROZEN:
         for layer in network.modules():

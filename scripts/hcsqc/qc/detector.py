@@ -5,7 +5,7 @@ needs no seed, is a handful of numbers, and gives probabilities: the mean of ten
 without a tenth of the wells. Others, fitted to the abnormal labels, name the most likely artefact.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -367,13 +367,15 @@ def _check_numbers(numbers: dict[str, np.ndarray]) -> None:
 def _check_about(about: dict) -> None:
     """Raise InputError for what `check_screen` could not compare."""
     composites, scaling = about.get("composites"), about.get("scaling", {})
+    roles = about.get("composite_roles", [])
     numbers: list[Any] = [about.get("window_px"), about.get("window_um")]
     if isinstance(scaling, dict):
         numbers += [scaling.get(field.name) for field in fields(Scaling)] if scaling else []
     is_whole = (
         isinstance(composites, list)
         and all(isinstance(one, list) for one in composites)
-        and all(isinstance(name, str) for one in composites for name in one)
+        and isinstance(roles, list)
+        and all(isinstance(name, str) for one in [*composites, roles] for name in one)
         and isinstance(scaling, dict)
         and all(type(one) in (int, float) and abs(one) < LARGEST_SETTING for one in numbers)
     )
@@ -397,18 +399,24 @@ def check_screen(
     window_px: int,
     window_um: float,
     scaling: Scaling,
+    shown: Mapping[str, str] | None = None,
 ) -> None:
     """Raise InputError if a detector was not made for such crops.
 
     It is for the composites of its own study's screens alone: other channels show other things.
+    Channels of other names do if they show the same as those of its training screen, in the same
+    order; `shown` is what each channel of the screen shows.
     `window_um` is 0 where crops are not resampled to one size.
     """
     _check_about(about)
-    if list(composite) not in about["composites"]:
+    roles = [(shown or {}).get(name, "other") for name in composite]
+    alike = "other" not in roles and roles == about.get("composite_roles")
+    if list(composite) not in about["composites"] and not alike:
         known = "; ".join(", ".join(one) for one in about["composites"])
         raise InputError(
             f"screen {screen}: its composite is {', '.join(composite)}, but the detector was "
-            f"trained on {known}; name the channels alike, in that order, or train another detector"
+            f"trained on {known}; name the channels alike, in that order, say in "
+            "channel_roles that they show the same, or train another detector"
         )
     if window_px != about["window_px"]:
         raise InputError(

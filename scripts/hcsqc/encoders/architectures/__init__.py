@@ -1,0 +1,1 @@
+"""Published networks that timm cannot express, one file each, of timm's layers."""
