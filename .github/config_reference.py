@@ -126,6 +126,8 @@ def encoders(values: Mapping, notes: Mapping) -> Iterator[str]:
     ):
         yield f"{about(section)}\n"
         yield table(section, {}, notes)
+    yield f"`options`. {about(model.NetworkOptions)}\n"
+    yield table(model.NetworkOptions, {}, notes)
     yield f"`search`. {about(model.Search)}\n"
     yield table(model.Search, {}, notes)
 

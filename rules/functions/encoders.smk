@@ -1,11 +1,31 @@
 """Files of weights and networks that users bring."""
 
+import json
+
+from hcsqc.encoders.registry import registered
+
 # Weights of trained networks, for all studies: name -> the entry of an encoder that has them.
 WEIGHTS = {
     settings.weights_name(config["encoders"][name]): config["encoders"][name]
     for name in encoders_of("transfer")
     if name in encoders_with("architecture")
 }
+
+
+def weights_source(entry):
+    """Return the flags that say where weights are found, and for which network."""
+    known = pick_given(entry, "architecture", "model", "file", "package")
+    if entry.get("options"):
+        known["options"] = json.dumps(entry["options"], sort_keys=True)
+    return flags(known)
+
+
+def published_input(entry):
+    """Return mean and standard deviation of a registered model's input, empty for others."""
+    if "model" not in entry:
+        return []
+    model = registered(entry["model"])
+    return [*model.mean, *model.std]
 
 
 def module_file(wildcards):

@@ -62,6 +62,7 @@ MEANINGS = {
     WORD: ": letters, digits, _ and -, not beginning with -",
     PLATE: ": no /, braces or line breaks, and not beginning with - . = + @ or a space",
 }
+NUMBERS = {1: "one", 2: "two", 3: "three", 4: "four", 5: "five"}
 # Pools that weigh the pixels of a network's maps.
 OF_MAPS = ("last", "stages")
 # Folders of results/ that belong to no study.
@@ -332,12 +333,14 @@ def _check_encoder(config: Mapping, name: str) -> None:
     channels = seen_channels(config, name)
     composite = "architecture" in entry and channel_mode(entry) == "composite"
     composite = composite and entry["kind"] == "transfer"
-    if composite and channels != TRANSFER_CHANNELS:
+    needed = entry.get("options", {}).get("in_chans", TRANSFER_CHANNELS)
+    if composite and channels != needed:
         seen = f"encoders.{name}.roles" if "roles" in entry else f"screens.{train}.composite"
+        number = NUMBERS.get(needed, str(needed))
         raise InputError(
-            f"config: weights of encoder '{name}' are for three channels, but {seen} has "
-            f"{channels}; state channels: each or channels: adapted in encoders.{name}, list three "
-            "channels, or leave it out of study.encoders"
+            f"config: weights of encoder '{name}' are for {number} channels, but {seen} has "
+            f"{channels}; state channels: each or channels: adapted in encoders.{name}, list "
+            f"{number} channels, or leave it out of study.encoders"
         )
     if entry["kind"] == "pooled" and entry["region"] == "cell" and entry["pool"] not in OF_MAPS:
         raise InputError(

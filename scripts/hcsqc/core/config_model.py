@@ -21,7 +21,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from hcsqc.core.config import near
+from hcsqc.core.config import NETWORK_OPTIONS, near
 from hcsqc.core.places import Role, parse_well
 
 
@@ -288,6 +288,35 @@ class OmeZarrScreen(ImagedScreen):
     acquisition: Whole = _may("number of the acquisition to read, if wells hold several")
 
 
+def _option(name: str, meaning: str) -> Any:
+    """Return a field for an option of a network, with its limits."""
+    kind, least, most = NETWORK_OPTIONS[name]
+    limits: dict[str, Any] = {} if kind is bool else {"ge": least, "le": most}
+    return _may(meaning, **limits)
+
+
+class NetworkOptions(Section):
+    """What a network is made with, by the names of `timm.create_model`."""
+
+    img_size: int = _option("img_size", "side that positions are for; absent: `input_px`")
+    patch_size: int = _option("patch_size", "side of a patch")
+    in_chans: int = _option("in_chans", "channels that the published weights are for; absent: 3")
+    num_classes: int = _option(
+        "num_classes", "outputs of the last layer, which are then the features; absent: no layer"
+    )
+    init_values: float = _option("init_values", "scale of layers (LayerScale); absent: as in timm")
+    dynamic_img_size: bool = _option(
+        "dynamic_img_size", "keep the published positions and interpolate them for each crop"
+    )
+    class_token: bool = _option("class_token", "whether there is a class token")
+    reg_tokens: int = _option("reg_tokens", "number of register tokens")
+    no_embed_class: bool = _option(
+        "no_embed_class", "whether class and register tokens have no position"
+    )
+    qkv_bias: bool = _option("qkv_bias", "whether queries, keys and values have biases")
+    qk_norm: bool = _option("qk_norm", "whether queries and keys are normalised")
+
+
 class GivenEncoder(Section):
     """How a network that is given sees the channels of a screen."""
 
@@ -307,16 +336,27 @@ class GivenEncoder(Section):
 
 
 class NetworkEncoder(GivenEncoder):
-    """A timm network with trained weights."""
+    """A network with published weights: a registered model, or one of timm."""
 
-    architecture: Architecture = Field(description="name in timm")
-    input_px: Count = Field(description="side to which crops are resized")
-    channels: Literal["composite", "each", "adapted"] = _may(
+    model: str = _may(
+        "name of a registered model, see docs/encoders.md; the other keys then replace its values"
+    )
+    architecture: Architecture = _may("name in timm; needed without `model`")
+    options: NetworkOptions = _may("what the network is made with; absent: as in timm")
+    input_px: Count = _may("side to which crops are resized; needed without `model`")
+    channels: Literal["composite", "each", "adapted", "any"] = _may(
         "how the network sees channels, see docs/encoders.md; absent: composite"
     )
     pool: Pool = _may("how its last layers become features; absent: its own way")
     file: str = _may("weights as .safetensors or .pth")
     package: Architecture = _may("installed package that contains the weights")
+
+    @model_validator(mode="after")
+    def _has_network(self) -> Self:
+        for key in ("architecture", "input_px"):
+            if self.model is None and getattr(self, key) is None:
+                raise PydanticCustomError("absent", "'{key}' is missing", {"key": key})
+        return self
 
 
 class ModuleEncoder(GivenEncoder):

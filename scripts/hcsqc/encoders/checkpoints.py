@@ -300,9 +300,14 @@ def _read(file: Path, whose: str) -> object:
             return load_file(file)
         # Arguments of a training script, a plain holder of values, lie in many checkpoints.
         plain = [(SimpleNamespace, "argparse.Namespace")]
-        with torch.serialization.safe_globals(plain), warnings.catch_warnings():
+        # Opened here: by its name, torch would take some files for safetensors.
+        with (
+            open(file, "rb") as opened,
+            torch.serialization.safe_globals(plain),
+            warnings.catch_warnings(),
+        ):
             warnings.simplefilter("ignore")
-            return torch.load(file, map_location="cpu", weights_only=True)
+            return torch.load(opened, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise InputError(f"{file}: no such file of weights for {whose}") from error
     except UnpicklingError as error:  # whose message says how to run the code all the same

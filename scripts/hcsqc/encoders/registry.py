@@ -226,11 +226,17 @@ def resolve_encoder(entry: Mapping[str, Any], where: str = "model") -> dict[str,
     """Return an encoder's entry with the values of its registered model below its own.
 
     Options are merged one by one. An entry without `model` is returned as it is.
-    Raises InputError, with near names, for a model that the registry lacks.
+    Raises InputError, with near names, for a model that the registry lacks, and for another network
+    than the model's.
     """
     if not isinstance(entry.get("model"), str):
         return dict(entry)
     model = registered(entry["model"], where)
+    if entry.get("architecture", model.architecture) != model.architecture:
+        raise InputError(
+            f"config: {where}: {model.name} is the network {model.architecture}, not "
+            f"{entry['architecture']}; leave out one of model and architecture"
+        )
     resolved = {key: getattr(model, key) for key in INHERITED} | dict(entry)
     if model.roles and "roles" not in entry:
         resolved["roles"] = list(model.roles)

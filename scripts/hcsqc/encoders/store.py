@@ -300,7 +300,10 @@ def load_tensors(backbone: nn.Module, tensors: Mapping[str, torch.Tensor], sourc
             )
     unknown = [name for name in tensors if name not in own]
     if unknown:
-        raise InputError(f"{source}: tensor {_listed(unknown, tensors)} is not part of the network")
+        verb = "is" if len(unknown) == 1 else "are"
+        raise InputError(
+            f"{source}: tensor {_listed(unknown, tensors)} {verb} not part of the network"
+        )
     for name, value in tensors.items():
         if not torch.isfinite(value.float()).all():  # not all kinds know it
             raise InputError(

@@ -95,13 +95,17 @@ def kept_from_hub(path: Path, architecture: str) -> Weights | None:
 
     They are not asked for again: the hub may be out of reach by now.
     """
+    weights = load_if_whole(path)
+    is_it = weights and weights.provenance["weights"] == "hub"
+    return weights if weights and is_it and weights.architecture == architecture else None
+
+
+def load_if_whole(path: Path) -> Weights | None:
+    """Return what `save_weights` wrote, None if it is missing or damaged."""
     try:
-        about = read_checked_json(path.with_suffix(path.suffix + ".json"))
-        is_whole = about["sha256"] == sha256(path)
+        return load_weights(path)
     except (InputError, OSError, KeyError):
         return None
-    from_hub = about["provenance"]["weights"] == "hub" and about["architecture"] == architecture
-    return load_weights(path) if is_whole and from_hub else None
 
 
 def load_weights(path: Path) -> Weights:

@@ -15,6 +15,7 @@ from hcsqc.core.config import CHANNELS
 from hcsqc.core.config_check import check_config
 from hcsqc.core.errors import InputError
 from hcsqc.core.files import atomic
+from hcsqc.encoders.registry import resolve_models
 from hcsqc.start.estimate import Work, minutes_to_flags
 from hcsqc.start.preview import Examples
 from hcsqc.start.survey import Survey, evaluation_wells
@@ -225,6 +226,7 @@ def check_study(text: str, config: Mapping) -> None:
     merged = copy.deepcopy(dict(config))
     study = yaml.safe_load(text)
     _merge(merged, study)
+    resolve_models(merged)
     check_config(merged)
 
 
