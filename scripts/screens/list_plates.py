@@ -7,6 +7,7 @@ from pathlib import Path
 
 from hcsqc.core import cli
 from hcsqc.core.errors import InputError
+from hcsqc.screens.images.remote import folder_at
 from hcsqc.screens.layouts import LAYOUTS, Source, list_channels, list_plates
 
 
@@ -14,7 +15,7 @@ def main() -> None:
     """Read the flags, print the lists as YAML takes them."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--layout", choices=LAYOUTS, required=True)
-    parser.add_argument("--images", type=Path, required=True, help="folder; may contain {plate}")
+    parser.add_argument("--images", type=folder_at, required=True, help="may contain {plate}")
     parser.add_argument("--table", type=Path, help="table, of layout loaddata; may contain {plate}")
     parser.add_argument(
         "--pattern", help="of layout files: regular expression for a path relative to --images"

@@ -93,6 +93,9 @@ def expand_paths(config: dict) -> None:
                 where = f"config: screens.{name}.labels"
                 entry["labels"] = [_expand(path, where) for path in entry["labels"]]
     config["qc"]["detector"] = _expand(config["qc"]["detector"], "config: qc.detector")
+    if config["download"]["image_copies"]:
+        where = "config: download.image_copies"
+        config["download"]["image_copies"] = _expand(config["download"]["image_copies"], where)
 
 
 def describe_data(config: Mapping) -> str:
@@ -113,10 +116,20 @@ def describe_data(config: Mapping) -> str:
 
 
 def channels(config: Mapping, screen: str) -> list[str]:
-    """Return the channel names of a screen."""
-    entry = config["screens"][screen]
-    imaged = config["screens"][entry.get("derived_from", screen)]
-    return list(imaged.get("channels") or CHANNELS[imaged["layout"]])
+    """Return the channel names of a screen.
+
+    Of images at a URL only those that nuclei and composites are of, because each is downloaded.
+    """
+    name = config["screens"][screen].get("derived_from", screen)
+    imaged = config["screens"][name]
+    listed = list(imaged.get("channels") or CHANNELS[imaged["layout"]])
+    if "://" not in imaged.get("images", ""):
+        return listed
+    used = {imaged["nucleus_channel"], *imaged["composite"]}
+    for other in config["screens"].values():
+        if other.get("derived_from") == name:
+            used.update(other["composite"])
+    return [channel for channel in listed if channel in used]
 
 
 def crop_px_per_px(config: Mapping, screen: str) -> float:

@@ -83,6 +83,22 @@ def _channel(text: str) -> str:
     return text
 
 
+def _images(text: str) -> str:
+    """Refuse URLs that hold a secret, because records would keep it."""
+    if re.match("[a-z0-9]+://", text):
+        if not re.match("(s3|gs|https?)://[^/]", text):
+            raise PydanticCustomError(
+                "no_scheme", "is not a folder or a URL of s3://, gs:// or https://"
+            )
+        if "@" in text.split("/")[2] or (text.startswith("http") and re.search("[?#]", text)):
+            raise PydanticCustomError(
+                "secret",
+                "holds a password or signature, which records would keep; set credentials in "
+                "the environment, see docs/screens.md",
+            )
+    return text
+
+
 LARGEST = 2**63 - 1  # that tables and generators of random numbers hold
 Count = Annotated[int, Field(ge=1, le=LARGEST)]
 Whole = Annotated[int, Field(ge=0, le=LARGEST)]
@@ -219,9 +235,9 @@ class ImagedScreen(Screen):
     layout: Literal["bbbc022", "bbbc021", "loaddata", "files", "ome_zarr"] = Field(
         description="docs/screens.md"
     )
-    images: str = _may(
-        "folder; environment variables are expanded; may contain `{plate}`; "
-        "not for simulated screens"
+    images: Annotated[str, AfterValidator(_images)] = _may(
+        "folder, or URL that begins with s3://, gs:// or https://; environment variables are "
+        "expanded; may contain `{plate}`; not for simulated screens"
     )
     archives: Archives = _may("source for `snakemake download`")
     z_projection: Literal["max", "mean", "middle"] = _may("how to combine the planes of a z-stack")
@@ -619,7 +635,7 @@ AnyProbe = Annotated[
 
 
 class Download(Section):
-    """`snakemake download`."""
+    """`snakemake download`, and images at a URL."""
 
     delete_archives: bool
     attempts: Count
@@ -627,6 +643,9 @@ class Download(Section):
     timeout_s: Positive
     expected_mb_per_s: Positive
     unpacked_factor: Positive
+    connections: Annotated[int, Field(ge=1, le=256)]
+    image_copies: str | None
+    image_copies_gib: Positive
 
 
 class Crops(Section):

@@ -16,6 +16,7 @@ import pandas as pd
 from hcsqc.core.errors import InputError
 from hcsqc.core.given_tables import Kind, column_names, each, plates_among, read_rows
 from hcsqc.core.places import as_text, parse_plate, parse_well, whole_number, why_other
+from hcsqc.screens.images.remote import Folder, RemoteFolder
 from hcsqc.screens.layouts.base import (
     FoundImages,
     Image,
@@ -139,10 +140,13 @@ def _file(row: dict[str, str], channel: str) -> str:
     return _slashes(unquote(re.sub(r"^file:(//)?", "", row.get(_URL + channel, ""))))
 
 
-def _paths_below(source: Source, table: Path, folder: Path) -> Callable[[str], str]:
+def _paths_below(source: Source, table: Path, folder: Folder) -> Callable[[str], str]:
     """Return a function from a path of the table to one below the images' folder."""
     prefix = _slashes(source.table_prefix or "").rstrip("/")
-    starts = [prefix, folder.absolute().as_posix(), folder.resolve().as_posix()]
+    if isinstance(folder, RemoteFolder):
+        starts = [prefix, folder.url]
+    else:
+        starts = [prefix, folder.absolute().as_posix(), folder.resolve().as_posix()]
 
     def below(path: str) -> str:
         for start in starts:
