@@ -210,6 +210,18 @@ def files_below(folder: Folder) -> Iterator[str]:
             yield (below / name).as_posix()
 
 
+def folders_below(folder: Folder) -> set[str]:
+    """Return the names of a folder and of all folders below it, without hidden ones.
+
+    Raises InputError if one of them cannot be listed.
+    """
+    if isinstance(folder, RemoteFolder):
+        parts = [path.split("/")[:-1] for path, _ in all_below(folder)]
+        below = {name for path in parts if not any(map(is_hidden, path)) for name in path}
+        return {folder.name, *below}
+    return {root.name for root, _, _ in walk(folder)}
+
+
 def one_of(name: str, known: Iterable[str]) -> str:
     """Return the end of a message about an unknown name: the nearest one, and all there are."""
     known = sorted(known)
