@@ -66,6 +66,9 @@ def add_source(to: argparse.ArgumentParser, layouts: Iterable[str]) -> None:
     to.add_argument(
         "--pattern", help="of layout files: regular expression for a path relative to --images"
     )
+    to.add_argument("--project", help="of layout cell_painting_gallery, such as cpg0016-jump")
+    to.add_argument("--source", help="of layout cell_painting_gallery, such as source_4 or broad")
+    to.add_argument("--batch", help="of layout cell_painting_gallery; absent: found by the plate")
     to.add_argument(
         "--acquisition", type=int, help="of layout ome_zarr: number of the acquisition to read"
     )

@@ -35,6 +35,8 @@ SCREEN_PATHS: dict[str, tuple[str, ...]] = {
 ENCODER_PATHS: dict[str, tuple[str, ...]] = {"file": (), "features": ("{screen}",)}
 # Of the stem of a file, in the name that its weights are kept by.
 LONGEST_STEM = 80
+# Where the Cell Painting Gallery is, if a screen of its layout does not say where a copy is.
+GALLERY = "s3://cellpainting-gallery"
 
 
 def near(name: object, known: Iterable[object]) -> str:
@@ -84,6 +86,8 @@ def expand_paths(config: dict) -> None:
     ):
         for name in names:
             entry = config[kind][name]
+            if entry.get("layout") == "cell_painting_gallery":
+                entry.setdefault("images", GALLERY)
             for key in (key for key in keys if key in entry):
                 entry[key] = _expand(entry[key], f"config: {kind}.{name}.{key}", keys[key])
             for section in (entry, entry.get("simulate", {})) if kind == "screens" else ():

@@ -126,7 +126,8 @@ LONGEST_NAME = 100
 Word = Annotated[str, Field(pattern=WORD, max_length=LONGEST_NAME)]
 Architecture = Annotated[str, Field(pattern=NETWORK, max_length=LONGEST_NAME)]
 Names = list[str]
-Plates = list[Annotated[str, Field(pattern=PLATE, max_length=LONGEST_NAME)]]
+Name = Annotated[str, Field(pattern=PLATE, max_length=LONGEST_NAME)]
+Plates = list[Name]
 SomeNames = Annotated[Names, Several, Distinct]
 ChannelName = Annotated[
     str,
@@ -232,9 +233,9 @@ class DerivedScreen(Screen):
 class ImagedScreen(Screen):
     """A screen of images."""
 
-    layout: Literal["bbbc022", "bbbc021", "loaddata", "files", "ome_zarr"] = Field(
-        description="docs/screens.md"
-    )
+    layout: Literal[
+        "bbbc022", "bbbc021", "loaddata", "cell_painting_gallery", "files", "ome_zarr"
+    ] = Field(description="docs/screens.md")
     images: Annotated[str, AfterValidator(_images)] = _may(
         "folder, or URL that begins with s3://, gs:// or https://; environment variables are "
         "expanded; may contain `{plate}`; not for simulated screens"
@@ -280,6 +281,15 @@ class LoadDataScreen(ImagedScreen):
     table: str = Field(description="CSV or Parquet file; may contain `{plate}`")
     channels: ChannelNames
     table_prefix: str = _may("start of the table's paths, which `images` replaces")
+
+
+class GalleryScreen(ImagedScreen):
+    """Plates of the Cell Painting Gallery, or of a copy of it."""
+
+    channels: ChannelNames
+    project: Name = Field(description="such as `cpg0016-jump`")
+    source: Name = Field(description="such as `source_4` or `broad`")
+    batch: Name = _may("such as `2021_04_26_Batch1`; absent: the one that has the plate")
 
 
 class FilesScreen(ImagedScreen):
@@ -595,13 +605,14 @@ def _encoder_kind(given: Mapping) -> Any:
     return kind
 
 
-LAYOUTS = ("bbbc022", "bbbc021", "loaddata", "files", "ome_zarr")
+LAYOUTS = ("bbbc022", "bbbc021", "loaddata", "cell_painting_gallery", "files", "ome_zarr")
 ENCODER_KINDS = ("transfer", "ssl", "control", "classical", "pooled", "joined")
 PROBE_KINDS = ("knn", "linear", "linear_search", "logistic", "finetune", "finetune_search")
 AnyScreen = Annotated[
     Annotated[BbbcScreen, Tag("bbbc022")]
     | Annotated[BbbcScreen, Tag("bbbc021")]
     | Annotated[LoadDataScreen, Tag("loaddata")]
+    | Annotated[GalleryScreen, Tag("cell_painting_gallery")]
     | Annotated[FilesScreen, Tag("files")]
     | Annotated[OmeZarrScreen, Tag("ome_zarr")]
     | Annotated[DerivedScreen, Tag("derived")],

@@ -9,7 +9,14 @@ from hcsqc.core.errors import InputError
 from hcsqc.core.ids import field_id
 from hcsqc.screens.images.remote import Folder
 from hcsqc.screens.images.stamps import stamps
-from hcsqc.screens.layouts import bbbc021, bbbc022, by_pattern, loaddata, ome_zarr
+from hcsqc.screens.layouts import (
+    bbbc021,
+    bbbc022,
+    by_pattern,
+    cell_painting_gallery,
+    loaddata,
+    ome_zarr,
+)
 from hcsqc.screens.layouts.base import FoundImages, Image, Source, Treatment, of_plate, one_of
 
 __all__ = ["LAYOUTS", "Source", "index_plate", "list_channels", "list_plates"]
@@ -18,6 +25,7 @@ LAYOUTS = {
     "bbbc022": bbbc022,
     "bbbc021": bbbc021,
     "loaddata": loaddata,
+    "cell_painting_gallery": cell_painting_gallery,
     "files": by_pattern,
     "ome_zarr": ome_zarr,
 }

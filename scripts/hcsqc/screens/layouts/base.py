@@ -38,6 +38,9 @@ class Source:
     table_prefix: str | None = None
     pattern: str | None = None
     acquisition: int | None = None
+    project: str | None = None
+    source: str | None = None
+    batch: str | None = None
 
     def __post_init__(self):
         object.__setattr__(self, "images", folder_at(self.images))
