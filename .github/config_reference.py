@@ -96,6 +96,7 @@ def screens(values: Mapping, notes: Mapping) -> Iterator[str]:
     for layout, section in (
         ("`bbbc022`, `bbbc021`", model.BbbcScreen),
         ("`loaddata`", model.LoadDataScreen),
+        ("`cell_painting_gallery`", model.GalleryScreen),
         ("`files`", model.FilesScreen),
         ("`ome_zarr`", model.OmeZarrScreen),
     ):

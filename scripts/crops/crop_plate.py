@@ -11,6 +11,7 @@ from hcsqc.crops.cut import CropSettings, Plate, crop_plate
 from hcsqc.crops.locations import read_locations
 from hcsqc.crops.nuclei import NucleusSettings
 from hcsqc.screens.illumination import from_table
+from hcsqc.screens.images.remote import folder_at
 
 
 def main() -> None:
@@ -19,7 +20,7 @@ def main() -> None:
     parser.add_argument("--fields", type=Path, required=True)
     parser.add_argument("--scale", type=Path, required=True)
     parser.add_argument("--illumination", type=Path, required=True)
-    parser.add_argument("--images", type=Path, required=True)
+    parser.add_argument("--images", type=folder_at, required=True)
     parser.add_argument("--nucleus-channel", required=True)
     parser.add_argument("--z-projection", help="max, mean or middle of a stack's planes")
     parser.add_argument("--locations", type=Path, help="table of nuclei instead of finding them")

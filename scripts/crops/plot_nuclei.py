@@ -8,6 +8,7 @@ from hcsqc.core import cli
 from hcsqc.core.schema import read_table
 from hcsqc.figures.nuclei import plot_nuclei
 from hcsqc.screens.images.read import UnreadableField, read_field
+from hcsqc.screens.images.remote import folder_at
 from hcsqc.screens.scale import spread
 
 
@@ -18,7 +19,7 @@ def main() -> None:
     parser.add_argument("--scale", type=Path, required=True)
     parser.add_argument("--nuclei", type=Path, required=True)
     parser.add_argument("--summary", type=Path, required=True)
-    parser.add_argument("--images", type=Path, required=True)
+    parser.add_argument("--images", type=folder_at, required=True)
     parser.add_argument("--nucleus-channel", required=True)
     parser.add_argument("--z-projection", help="max, mean or middle of a stack's planes")
     parser.add_argument("--pictured", type=int, required=True, help="fields, evenly over the plate")

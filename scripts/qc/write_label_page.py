@@ -18,6 +18,7 @@ from hcsqc.qc.label_page.page import (
     page_crops,
     render_label_page,
 )
+from hcsqc.screens.images.remote import folder_at
 
 
 def main() -> None:
@@ -30,7 +31,7 @@ def main() -> None:
     parser.add_argument("--features", type=Path, nargs="*", default=[], help="for diverse crops")
     parser.add_argument("--scores", type=Path, nargs="*", default=[], help="for uncertain crops")
     parser.add_argument("--fields", type=Path, nargs="*", default=[], help="for the context")
-    parser.add_argument("--images", type=Path, help="folder; may hold {plate}; for the context")
+    parser.add_argument("--images", type=folder_at, help="folder or URL, may hold {plate}")
     parser.add_argument("--window-px", type=float, help="side of a crop, source pixels")
     parser.add_argument("--z-projection", help="max, mean or middle of a stack's planes")
     parser.add_argument("--seed", type=int, required=True)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from hcsqc.core import cli
 from hcsqc.core.schema import write_table
+from hcsqc.screens.images.remote import is_remote
 from hcsqc.screens.layouts import LAYOUTS, Source, index_plate
 
 
@@ -34,6 +35,13 @@ def index(args, record) -> None:
             file=sys.stderr,
         )
     write_table(fields, args.output, "fields")
+    if is_remote(args.images):
+        images = fields[["image_path", "image_bytes"]].explode(["image_path", "image_bytes"])
+        sizes = images.dropna().drop_duplicates("image_path")["image_bytes"]
+        print(
+            f"plate {args.plate}: {len(sizes)} images, {sizes.sum() / 1e9:.2f} GB, will be read "
+            f"from {args.images}"
+        )
     record.metrics = {
         "fields": len(fields),
         "fields_with_problem": int(fields["problem"].notna().sum()),

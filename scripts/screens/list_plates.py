@@ -6,7 +6,9 @@ import sys
 from pathlib import Path
 
 from hcsqc.core import cli
+from hcsqc.core.config import GALLERY
 from hcsqc.core.errors import InputError
+from hcsqc.screens.images.remote import folder_at
 from hcsqc.screens.layouts import LAYOUTS, Source, list_channels, list_plates
 
 
@@ -14,14 +16,24 @@ def main() -> None:
     """Read the flags, print the lists as YAML takes them."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--layout", choices=LAYOUTS, required=True)
-    parser.add_argument("--images", type=Path, required=True, help="folder; may contain {plate}")
+    parser.add_argument("--images", type=folder_at, help="folder or URL; may contain {plate}")
     parser.add_argument("--table", type=Path, help="table, of layout loaddata; may contain {plate}")
     parser.add_argument(
         "--pattern", help="of layout files: regular expression for a path relative to --images"
     )
+    for name in ("project", "source", "batch"):
+        parser.add_argument(f"--{name}", help="of layout cell_painting_gallery")
     parser.set_defaults(channels=(), image_csv=None, table_prefix=None, acquisition=None)
     args = parser.parse_args()
-    for layout, flag in (("loaddata", "table"), ("files", "pattern")):
+    if args.images is None and args.layout == "cell_painting_gallery":
+        args.images = folder_at(GALLERY)
+    for layout, flag in (
+        (args.layout, "images"),
+        ("loaddata", "table"),
+        ("files", "pattern"),
+        ("cell_painting_gallery", "project"),
+        ("cell_painting_gallery", "source"),
+    ):
         if args.layout == layout and getattr(args, flag) is None:
             parser.error(f"layout {layout} needs --{flag}")
     source = cli.settings_from(args, Source)

@@ -9,6 +9,7 @@ from hcsqc.core import cli
 from hcsqc.core.schema import read_table, write_table
 from hcsqc.crops.nuclei import nuclei_shown
 from hcsqc.screens.illumination import COLUMNS
+from hcsqc.screens.images.remote import folder_at
 from hcsqc.screens.scale import BIT_DEPTHS, BY_CELLS, PlateImages, ScaleSettings, measure_scale
 
 
@@ -16,7 +17,7 @@ def main() -> None:
     """Read the flags and a sample of the plate, write its scale."""
     parser = cli.parser(__doc__)
     parser.add_argument("--fields", type=Path, required=True)
-    parser.add_argument("--images", type=Path, required=True)
+    parser.add_argument("--images", type=folder_at, required=True)
     parser.add_argument("--channels", nargs="+", required=True)
     parser.add_argument("--nucleus-channel", required=True)
     parser.add_argument("--nucleus-diameter-px", type=float, required=True)

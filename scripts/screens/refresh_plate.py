@@ -9,6 +9,7 @@ from hcsqc.core import cli
 from hcsqc.core.files import write_json
 from hcsqc.core.progress import Progress
 from hcsqc.core.schema import read_table, write_table
+from hcsqc.screens.images.remote import folder_at
 from hcsqc.screens.layouts import LAYOUTS, Source, index_plate
 from hcsqc.screens.refresh import other_images, other_listing
 
@@ -19,7 +20,7 @@ def main() -> None:
     """Read the flags, look at the folder, write the receipt and, if need be, the index."""
     parser = cli.parser(__doc__, threads=True)
     cli.add_source(parser, LAYOUTS)
-    parser.add_argument("--plate-images", type=Path, required=True, help="the plate's own folder")
+    parser.add_argument("--plate-images", type=folder_at, required=True, help="of the plate")
     parser.add_argument("--z-projection", help="max, mean or middle of a stack's planes")
     parser.add_argument("--fields", type=Path, required=True, help="the index")
     parser.add_argument(

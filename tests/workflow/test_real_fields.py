@@ -6,7 +6,10 @@ import pandas as pd
 import pytest
 
 from benchmarks.real import agreed_labels, row
-from tests.conftest import Project
+from hcsqc.core.errors import InputError
+from hcsqc.core.schema import read_table
+from hcsqc.qc.flag_plate import flag_plate
+from tests.conftest import ROOT, Project
 
 pytestmark = [pytest.mark.dag, pytest.mark.long]
 
@@ -77,3 +80,15 @@ def test_labels_of_few_wells_are_refused_and_more_can_be_made(found):
     done = project.run("label_pages", *given)
     assert done.returncode == 0, done.stdout[-3000:]
     assert (flags / "label_page.html").exists()
+
+
+def test_a_notebook_flags_a_plate_as_the_workflow_does(found, monkeypatch):
+    monkeypatch.chdir(found.parents[1])
+    flags = flag_plate("examples/bbbc022/study.yaml", "20585", threads=2)
+    expected = read_table(found / "qc/bbbc022/cells.parquet", "cells")
+    pd.testing.assert_frame_equal(flags.cells, expected, rtol=1e-3, atol=1e-4)
+    bad = pd.read_csv(found / "qc/bbbc022/fields.csv")["bad"]
+    assert flags.fields["bad"].tolist() == bad.tolist()
+    with pytest.raises(InputError, match="threshold.json: is not there; run snakemake qc"):
+        monkeypatch.chdir(found)
+        flag_plate(ROOT / "examples/bbbc022/study.yaml", "20585")

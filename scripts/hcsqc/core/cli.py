@@ -55,7 +55,7 @@ def add_source(to: argparse.ArgumentParser, layouts: Iterable[str]) -> None:
     to.add_argument("--screen", required=True)
     to.add_argument("--plate", required=True)
     to.add_argument("--layout", choices=layouts, required=True)
-    to.add_argument("--images", type=Path, required=True, help="folder; may contain {plate}")
+    to.add_argument("--images", required=True, help="folder or URL; may contain {plate}")
     to.add_argument("--channels", nargs="+", required=True)
     to.add_argument("--image-csv", type=Path, help="image CSV, of layouts bbbc022 and bbbc021")
     to.add_argument("--table", type=Path, help="table, of layout loaddata; may contain {plate}")
@@ -66,6 +66,9 @@ def add_source(to: argparse.ArgumentParser, layouts: Iterable[str]) -> None:
     to.add_argument(
         "--pattern", help="of layout files: regular expression for a path relative to --images"
     )
+    to.add_argument("--project", help="of layout cell_painting_gallery, such as cpg0016-jump")
+    to.add_argument("--source", help="of layout cell_painting_gallery, such as source_4 or broad")
+    to.add_argument("--batch", help="of layout cell_painting_gallery; absent: found by the plate")
     to.add_argument(
         "--acquisition", type=int, help="of layout ome_zarr: number of the acquisition to read"
     )

@@ -57,6 +57,8 @@ SCREEN_PATHS: dict[str, tuple[str, ...]] = {
 ENCODER_PATHS: dict[str, tuple[str, ...]] = {"file": (), "features": ("{screen}",)}
 # Of the stem of a file, in the name that its weights are kept by.
 LONGEST_STEM = 80
+# Where the Cell Painting Gallery is, if a screen of its layout does not say where a copy is.
+GALLERY = "s3://cellpainting-gallery"
 
 
 def near(name: object, known: Iterable[object]) -> str:
@@ -106,6 +108,8 @@ def expand_paths(config: dict) -> None:
     ):
         for name in names:
             entry = config[kind][name]
+            if entry.get("layout") == "cell_painting_gallery":
+                entry.setdefault("images", GALLERY)
             for key in (key for key in keys if key in entry):
                 entry[key] = _expand(entry[key], f"config: {kind}.{name}.{key}", keys[key])
             for section in (entry, entry.get("simulate", {})) if kind == "screens" else ():
@@ -115,6 +119,9 @@ def expand_paths(config: dict) -> None:
                 where = f"config: screens.{name}.labels"
                 entry["labels"] = [_expand(path, where) for path in entry["labels"]]
     config["qc"]["detector"] = _expand(config["qc"]["detector"], "config: qc.detector")
+    if config["download"]["image_copies"]:
+        where = "config: download.image_copies"
+        config["download"]["image_copies"] = _expand(config["download"]["image_copies"], where)
 
 
 def describe_data(config: Mapping) -> str:
@@ -135,10 +142,20 @@ def describe_data(config: Mapping) -> str:
 
 
 def channels(config: Mapping, screen: str) -> list[str]:
-    """Return the channel names of a screen."""
-    entry = config["screens"][screen]
-    imaged = config["screens"][entry.get("derived_from", screen)]
-    return list(imaged.get("channels") or CHANNELS[imaged["layout"]])
+    """Return the channel names of a screen.
+
+    Of images at a URL only those that nuclei and composites are of, because each is downloaded.
+    """
+    name = config["screens"][screen].get("derived_from", screen)
+    imaged = config["screens"][name]
+    listed = list(imaged.get("channels") or CHANNELS[imaged["layout"]])
+    if "://" not in imaged.get("images", ""):
+        return listed
+    used = {imaged["nucleus_channel"], *imaged["composite"]}
+    for other in config["screens"].values():
+        if other.get("derived_from") == name:
+            used.update(other["composite"])
+    return [channel for channel in listed if channel in used]
 
 
 def channel_roles(config: Mapping, screen: str) -> dict[str, str]:

@@ -84,6 +84,22 @@ def _channel(text: str) -> str:
     return text
 
 
+def _images(text: str) -> str:
+    """Refuse URLs that hold a secret, because records would keep it."""
+    if re.match("[a-z0-9]+://", text):
+        if not re.match("(s3|gs|https?)://[^/]", text):
+            raise PydanticCustomError(
+                "no_scheme", "is not a folder or a URL of s3://, gs:// or https://"
+            )
+        if "@" in text.split("/")[2] or (text.startswith("http") and re.search("[?#]", text)):
+            raise PydanticCustomError(
+                "secret",
+                "holds a password or signature, which records would keep; set credentials in "
+                "the environment, see docs/screens.md",
+            )
+    return text
+
+
 LARGEST = 2**63 - 1  # that tables and generators of random numbers hold
 Count = Annotated[int, Field(ge=1, le=LARGEST)]
 Whole = Annotated[int, Field(ge=0, le=LARGEST)]
@@ -124,7 +140,8 @@ LONGEST_NAME = 100
 Word = Annotated[str, Field(pattern=WORD, max_length=LONGEST_NAME)]
 Architecture = Annotated[str, Field(pattern=NETWORK, max_length=LONGEST_NAME)]
 Names = list[str]
-Plates = list[Annotated[str, Field(pattern=PLATE, max_length=LONGEST_NAME)]]
+Name = Annotated[str, Field(pattern=PLATE, max_length=LONGEST_NAME)]
+Plates = list[Name]
 SomeNames = Annotated[Names, Several, Distinct]
 ChannelName = Annotated[
     str,
@@ -230,12 +247,12 @@ class DerivedScreen(Screen):
 class ImagedScreen(Screen):
     """A screen of images."""
 
-    layout: Literal["bbbc022", "bbbc021", "loaddata", "files", "ome_zarr"] = Field(
-        description="docs/screens.md"
-    )
-    images: str = _may(
-        "folder; environment variables are expanded; may contain `{plate}`; "
-        "not for simulated screens"
+    layout: Literal[
+        "bbbc022", "bbbc021", "loaddata", "cell_painting_gallery", "files", "ome_zarr"
+    ] = Field(description="docs/screens.md")
+    images: Annotated[str, AfterValidator(_images)] = _may(
+        "folder, or URL that begins with s3://, gs:// or https://; environment variables are "
+        "expanded; may contain `{plate}`; not for simulated screens"
     )
     archives: Archives = _may("source for `snakemake download`")
     z_projection: Literal["max", "mean", "middle"] = _may("how to combine the planes of a z-stack")
@@ -282,6 +299,15 @@ class LoadDataScreen(ImagedScreen):
     table: str = Field(description="CSV or Parquet file; may contain `{plate}`")
     channels: ChannelNames
     table_prefix: str = _may("start of the table's paths, which `images` replaces")
+
+
+class GalleryScreen(ImagedScreen):
+    """Plates of the Cell Painting Gallery, or of a copy of it."""
+
+    channels: ChannelNames
+    project: Name = Field(description="such as `cpg0016-jump`")
+    source: Name = Field(description="such as `source_4` or `broad`")
+    batch: Name = _may("such as `2021_04_26_Batch1`; absent: the one that has the plate")
 
 
 class FilesScreen(ImagedScreen):
@@ -700,13 +726,14 @@ def _encoder_kind(given: Mapping) -> Any:
     return kind
 
 
-LAYOUTS = ("bbbc022", "bbbc021", "loaddata", "files", "ome_zarr")
+LAYOUTS = ("bbbc022", "bbbc021", "loaddata", "cell_painting_gallery", "files", "ome_zarr")
 ENCODER_KINDS = ("transfer", "ssl", "control", "classical", "pooled", "joined")
 PROBE_KINDS = ("knn", "linear", "linear_search", "logistic", "finetune", "finetune_search")
 AnyScreen = Annotated[
     Annotated[BbbcScreen, Tag("bbbc022")]
     | Annotated[BbbcScreen, Tag("bbbc021")]
     | Annotated[LoadDataScreen, Tag("loaddata")]
+    | Annotated[GalleryScreen, Tag("cell_painting_gallery")]
     | Annotated[FilesScreen, Tag("files")]
     | Annotated[OmeZarrScreen, Tag("ome_zarr")]
     | Annotated[DerivedScreen, Tag("derived")],
@@ -740,7 +767,7 @@ AnyProbe = Annotated[
 
 
 class Download(Section):
-    """`snakemake download`."""
+    """`snakemake download`, and images at a URL."""
 
     delete_archives: bool
     attempts: Count
@@ -748,6 +775,9 @@ class Download(Section):
     timeout_s: Positive
     expected_mb_per_s: Positive
     unpacked_factor: Positive
+    connections: Annotated[int, Field(ge=1, le=256)]
+    image_copies: str | None
+    image_copies_gib: Positive
 
 
 class Crops(Section):

@@ -1,6 +1,7 @@
 """From the fields of a plate to its shard of crops, one window around each nucleus."""
 
 import json
+import time
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
@@ -23,6 +24,7 @@ from hcsqc.crops.resume import PartialPlate
 from hcsqc.crops.shards import ShardFormat
 from hcsqc.screens.illumination import Illumination, correct
 from hcsqc.screens.images.read import FieldImages, UnreadableField, read_field
+from hcsqc.screens.images.remote import Folder, ahead
 from hcsqc.screens.images.stamps import Stamp, stamps
 from hcsqc.screens.layouts.base import first_few
 from hcsqc.screens.scale import apply_scale, lookup_tables
@@ -51,7 +53,7 @@ class Plate:
     """What is known of a plate before it is cropped."""
 
     fields: pd.DataFrame
-    images: Path
+    images: Folder
     channels: list[str]
     nucleus_channel: str
     scale: pd.DataFrame
@@ -104,18 +106,21 @@ def crop_plate(
     if before:
         print(f"{label}: {before} fields were done already", flush=True)
     cutter = _Cutter(plate, settings, nucleus)
-    crops, above_top = partial.crops, 0
-    rows, ahead = plate.fields.iloc[before:].itertuples(), threads + AHEAD_FIELDS
-    fields = in_order(cutter.crop, rows, threads, ahead, _crop_bytes, AHEAD_BYTES)
+    crops, above_top, read_mb, began = partial.crops, 0, 0.0, time.monotonic()
+    rows = ahead(plate.fields.iloc[before:].itertuples(), plate.images)
+    at_once = threads + AHEAD_FIELDS
+    fields = in_order(cutter.crop, rows, threads, at_once, _crop_bytes, AHEAD_BYTES)
     try:
-        with closing(fields):
+        with closing(rows), closing(fields):
             for done, cropped in enumerate(fields, start=1):
                 partial.add(cropped.summary, cropped.nuclei, cropped.crops)
                 crops += cropped.summary["kept"]
                 above_top += cropped.above_top
                 if done % CHECKPOINT_FIELDS == 0:
                     partial.checkpoint()
-                progress.update(1, crops=crops)
+                read_mb += sum(cropped.summary["image_bytes"]) / 1e6
+                speed = read_mb / (time.monotonic() - began)
+                progress.update(1, crops=crops, MB_per_s=speed)
         partial.checkpoint()
     except BaseException:
         partial.stop()

@@ -5,13 +5,13 @@ notices a replaced one only when asked to look again.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 
 import pandas as pd
 
 from hcsqc.core.parallel import in_order
 from hcsqc.screens.images.planes import UnreadableField
 from hcsqc.screens.images.read import FieldImages, read_field
+from hcsqc.screens.images.remote import Folder, ahead
 from hcsqc.screens.images.stamps import Stamp, stamps
 
 AHEAD = 4  # fields that are read before they are asked for
@@ -51,7 +51,7 @@ def _plain(value: object) -> object:
 def other_images(
     fields: pd.DataFrame,
     summary: pd.DataFrame,
-    images: Path,
+    images: Folder,
     z_projection: str | None,
     channels: Sequence[str],
     checked: Mapping[str, Sequence[Sequence[int]]],
@@ -86,7 +86,9 @@ def other_images(
             return error
 
     changed, same = {}, {}
-    for row, found in zip(suspect, in_order(read, suspect, threads, AHEAD), strict=True):
+    for row, found in zip(
+        suspect, in_order(read, ahead(suspect, images), threads, AHEAD), strict=True
+    ):
         before = list(known[row.field_id].image_digest)
         if isinstance(found, UnreadableField):
             if before:

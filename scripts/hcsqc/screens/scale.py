@@ -8,7 +8,6 @@ out.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -17,6 +16,7 @@ import pandas as pd
 from hcsqc.core.errors import InputError
 from hcsqc.screens.illumination import Illumination, correct, load_functions, measure_illumination
 from hcsqc.screens.images.read import UnreadableField, read_field
+from hcsqc.screens.images.remote import Folder, ahead
 from hcsqc.screens.levels import NucleusChannel, nucleus_levels, typical
 from hcsqc.screens.noise import estimate_noise
 
@@ -46,7 +46,7 @@ class PlateImages:
     """Where a plate's images are and what is known of them from the config."""
 
     plate: str
-    folder: Path
+    folder: Folder
     channels: list[str]
     z_projection: str | None = None
     bits: int | None = None  # None: found from the data
@@ -74,7 +74,7 @@ def measure_scale(
     Raises InputError if not one field can be read, or one is brighter than the stated bits.
     """
     sample, problems = [], []
-    for row in spread(fields, settings.scale_fields):
+    for row in ahead(spread(fields, settings.scale_fields), images.folder):
         try:
             planes = images.read(row)
             if len({plane.shape for plane in planes}) == 1:
@@ -183,7 +183,7 @@ def _illumination(fields, images, shape, settings) -> Illumination | None:
         return load_functions(images.illumination, images.plate, images.channels, shape)
 
     def readable():
-        for row in spread(fields, settings.illumination_fields):
+        for row in ahead(spread(fields, settings.illumination_fields), images.folder):
             try:
                 planes = images.read(row)
             except UnreadableField:

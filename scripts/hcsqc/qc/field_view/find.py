@@ -15,6 +15,7 @@ from hcsqc.core.places import parse_well
 from hcsqc.core.schema import read_table
 from hcsqc.crops.shards import Shards
 from hcsqc.qc.field_view.images import FieldSource
+from hcsqc.screens.images.remote import folder_at
 
 PLACE = ["Metadata_Plate", "Metadata_Well", "Metadata_Site"]
 
@@ -98,7 +99,7 @@ def find_field(
         rows.iloc[0].to_dict(),
         cells[own].reset_index(drop=True),
         Shards([results / "crops" / name / f"{plate}.parquet"]),
-        FieldSource(fields, Path(str(images)), entry.get("z_projection")),
+        FieldSource(fields, folder_at(images), entry.get("z_projection")),
         list(entry["composite"]),
     )
 

@@ -11,6 +11,8 @@ import pyarrow.parquet as pq
 from hcsqc.core.ids import plate_of, screen_and_plate
 from hcsqc.crops.shards import ShardFormat, read_format
 from hcsqc.screens.images.read import UnreadableField, read_field
+from hcsqc.screens.images.remote import Folder
+from hcsqc.screens.layouts.base import of_plate
 from hcsqc.screens.scale import apply_scale, lookup_tables
 
 
@@ -19,12 +21,12 @@ class FieldSource:
     """Where the images of a screen's fields are."""
 
     fields: pd.DataFrame  # the `fields` tables of all plates
-    images: Path  # folder; may hold {plate}
+    images: Folder  # or URL; may hold {plate}
     z_projection: str | None = None
 
-    def folder(self, plate: str) -> Path:
+    def folder(self, plate: str) -> Folder:
         """Return the folder of a plate's images."""
-        return Path(str(self.images).replace("{plate}", plate))
+        return of_plate(self.images, plate)
 
 
 def scale_tables(paths: Sequence[str | Path], channels: Sequence[str]) -> dict[str, np.ndarray]:

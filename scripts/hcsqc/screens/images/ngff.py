@@ -13,12 +13,13 @@ from xxhash import xxh3_128_hexdigest
 
 from hcsqc.core.patience import list_folder, look, patiently
 from hcsqc.screens.images.planes import Plane, Stack, UnreadableField, choose_plane
+from hcsqc.screens.images.remote import Folder, RemoteFolder, all_below, read_all, read_remote
 
 # Images older than 0.3 name no axes and have these.
 _FIRST_AXES = ["t", "c", "z", "y", "x"]
 
 
-def ome_attributes(group: Path) -> dict:
+def ome_attributes(group: Folder) -> dict:
     """Return the OME metadata of a Zarr group: `plate`, `well`, `multiscales`, `omero`.
 
     Raises UnreadableField if the folder is no Zarr group or its metadata are damaged.
@@ -33,7 +34,7 @@ def ome_attributes(group: Path) -> dict:
     raise UnreadableField("has no OME-Zarr metadata (neither zarr.json nor .zattrs)")
 
 
-def channel_names(group: Path) -> list[str]:
+def channel_names(group: Folder) -> list[str]:
     """Return the names of an image's channels, in order: omero's labels, or else c0, c1, ...
 
     The second of one label has `_2` after it, the third `_3`, so that each can be named.
@@ -66,7 +67,7 @@ def distinct_names(names: list[str]) -> list[str]:
     return found
 
 
-def open_image(group: Path) -> Callable[[int | None, str | None], Plane]:
+def open_image(group: Folder) -> Callable[[int | None, str | None], Plane]:
     """Open an image's highest resolution, to be read channel by channel.
 
     Returns a function of the index along axis c (None: the only one) and the z projection that
@@ -78,7 +79,12 @@ def open_image(group: Path) -> Callable[[int | None, str | None], Plane]:
     import zarr
 
     axes, dataset = _first_dataset(ome_attributes(group))
-    array = zarr.open_array(str(group / dataset), mode="r")
+    chunks: _Chunks
+    if isinstance(group, RemoteFolder):
+        chunks = _RemoteChunks(group / dataset)
+    else:
+        chunks = _LocalChunks(group / dataset)
+    array = zarr.open_array(chunks.store, mode="r")
     if len(axes) != array.ndim:
         raise UnreadableField(f"array of {array.ndim} dimensions, but axes {', '.join(axes)}")
     size = dict(zip(axes, array.shape, strict=True))
@@ -93,7 +99,7 @@ def open_image(group: Path) -> Callable[[int | None, str | None], Plane]:
         if not 0 <= channel < channels:
             raise UnreadableField(f"has no channel {channel}; its {channels} are counted from 0")
         place = {"t": 0, "c": channel}
-        absent = _absent_chunks(array, group / dataset, [place.get(axis) for axis in axes])
+        absent = _absent_chunks(array, chunks, [place.get(axis) for axis in axes])
         pixels = array[tuple(place.get(axis, slice(None)) for axis in axes)]
         kept = [axis for axis in axes if axis not in place]
         pixels = np.transpose(pixels, [kept.index(axis) for axis in "zyx" if axis in kept])
@@ -121,33 +127,90 @@ def _first_dataset(attributes: dict) -> tuple[list[str], str]:
     return axes, dataset
 
 
-def _absent_chunks(array, folder: Path, place: list[int | None]) -> int:
+class _LocalChunks:
+    """The chunks of an array on disk."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.store = str(folder)
+
+    def fetch(self, keys: list[str]) -> None:
+        """Nothing: zarr reads them from the disk."""
+
+    def header_and_size(self, key: str) -> tuple[bytes, int]:
+        """Return the first bytes of a chunk and its size; raises FileNotFoundError."""
+        with open(self.folder / key, "rb") as file:
+            return file.read(16), file.seek(0, os.SEEK_END)
+
+    def any_stored(self) -> bool:
+        """Return whether there is a file beside the array's metadata."""
+        return _has_chunks(self.folder)
+
+
+class _RemoteChunks:
+    """The chunks of an array at a URL, in memory: only those of the channels that are read."""
+
+    def __init__(self, folder: RemoteFolder):
+        from zarr.storage import MemoryStore
+
+        self.folder = folder
+        self.files: dict[str, bytes] = {}
+        self.buffers: dict = {}
+        self.store = MemoryStore(self.buffers)
+        self.fetch(list(_ARRAY_METADATA))
+
+    def fetch(self, keys: list[str]) -> None:
+        """Download the chunks of these keys, many at once; those that are not stored are left."""
+        from zarr.buffer.cpu import Buffer
+
+        new = [key for key in keys if key not in self.files]
+        for key, content in zip(new, read_all(self.folder / key for key in new), strict=True):
+            if content is not None:
+                self.files[key] = content
+                self.buffers[key] = Buffer.from_bytes(content)
+
+    def header_and_size(self, key: str) -> tuple[bytes, int]:
+        """Return the first bytes of a chunk and its size; raises FileNotFoundError."""
+        if key not in self.files:
+            raise FileNotFoundError(key)
+        return self.files[key][:16], len(self.files[key])
+
+    def any_stored(self) -> bool:
+        """Return whether there is a file beside the array's metadata."""
+        return any(path not in _ARRAY_METADATA for path, _ in all_below(self.folder))
+
+
+_Chunks = _LocalChunks | _RemoteChunks
+_ARRAY_METADATA = ("zarr.json", ".zarray", ".zattrs")
+
+
+def _absent_chunks(array, stored_chunks: _Chunks, place: list[int | None]) -> int:
     """Return how many chunks of a channel are not stored; raises UnreadableField on damaged ones.
 
     Zarr need not store chunks that hold nothing but the fill value.
     """
+    name = stored_chunks.folder.name
     stored = array.shards or array.chunks
     grid = [
         range(-(-length // chunk)) if index is None else [index // chunk]
         for index, length, chunk in zip(place, array.shape, stored, strict=True)
     ]
     blosc = bool(array.compressors) and "Blosc" in type(array.compressors[-1]).__name__
-    absent, chunks = [], 0
-    for chunk in itertools.product(*grid):
-        key, chunks = array.metadata.encode_chunk_key(chunk), chunks + 1
+    keys = [array.metadata.encode_chunk_key(chunk) for chunk in itertools.product(*grid)]
+    stored_chunks.fetch(keys)
+    absent = []
+    for key in keys:
         try:
-            with open(folder / key, "rb") as file:
-                header = file.read(16)
-                size = file.seek(0, os.SEEK_END)
+            header, size = stored_chunks.header_and_size(key)
         except FileNotFoundError:
             absent.append(key)
             continue
         # Blosc's decoder believes the size in the header and reads on in memory.
         if blosc and array.shards is None and header[12:] != struct.pack("<I", size):
-            raise UnreadableField(f"chunk {folder.name}/{key} is truncated; copy the image again")
+            raise UnreadableField(f"chunk {name}/{key} is truncated; copy the image again")
     if absent and array.metadata.fill_value is None:
-        raise UnreadableField(f"chunk {folder.name}/{absent[0]} is missing; copy the image again")
-    if len(absent) == chunks and not _has_chunks(folder):
+        raise UnreadableField(f"chunk {name}/{absent[0]} is missing; copy the image again")
+    if len(absent) == len(keys) and not stored_chunks.any_stored():
         raise UnreadableField("none of its chunks exists; copy the image again")
     return len(absent)
 
@@ -163,10 +226,13 @@ def _has_chunks(folder: Path) -> bool:
     return False
 
 
-def _read_json(path: Path) -> dict | None:
+def _read_json(path: Folder) -> dict | None:
     """Return what a JSON file holds; None if there is no such file."""
     try:
-        text = patiently(path.read_bytes, path)
+        if isinstance(path, RemoteFolder):
+            text, _ = read_remote(path)
+        else:
+            text = patiently(path.read_bytes, path)
     except (FileNotFoundError, NotADirectoryError):
         return None
     try:

@@ -3,7 +3,6 @@
 import errno
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import imagecodecs
 import numpy as np
@@ -19,7 +18,8 @@ from hcsqc.screens.images.planes import (
     choose_plane,
     place_channel,
 )
-from hcsqc.screens.images.stamps import Stamp, stamps
+from hcsqc.screens.images.remote import IMAGE_ENDINGS, Folder, RemoteFolder, read_remote
+from hcsqc.screens.images.stamps import ABSENT, Stamp, stamps
 from hcsqc.screens.images.tiff import SIGNATURES, decode_tiff
 
 __all__ = ["FieldImages", "UnreadableField", "read_field"]
@@ -48,7 +48,7 @@ class FieldImages:
 
 
 def read_field(
-    images: Path,
+    images: Folder,
     paths: Sequence[str | None],
     pages: Sequence[int | None] | None = None,
     z_projection: str | None = None,
@@ -67,6 +67,9 @@ def read_field(
     machine that stay, and on an image that is written while it is read.
     """
 
+    if isinstance(images, RemoteFolder):
+        return _read_remote_field(images, paths, pages, z_projection, channels, only)
+
     def read() -> FieldImages:
         before = stamps(images, paths)
         try:
@@ -76,23 +79,50 @@ def read_field(
             _check_unchanged(images, paths, before)
             raise
         _check_unchanged(images, paths, before)
-        return FieldImages(
-            [plane.pixels for plane in found],
-            [plane.digest for plane in found],
-            [before[index] for index in only] if only is not None else before,
-            [plane.odd for plane in found],
-        )
+        return _field(found, [before[index] for index in only] if only is not None else before)
 
     return patiently(read, images)
 
 
-def _check_unchanged(images: Path, paths, before: list[Stamp]) -> None:
+def _field(planes: list[Plane], of_images: list[Stamp]) -> FieldImages:
+    return FieldImages(
+        [plane.pixels for plane in planes],
+        [plane.digest for plane in planes],
+        of_images,
+        [plane.odd for plane in planes],
+    )
+
+
+def _read_remote_field(
+    images: RemoteFolder, paths, pages, z_projection, channels, only
+) -> FieldImages:
+    """Read a field at a URL: what a server sends of a file is whole and of one moment."""
+    read: dict[str, Stamp] = {}
+
+    def of_paths() -> list[Stamp]:
+        chosen = paths if only is None else [paths[index] for index in only]
+        known = [path for path in chosen if isinstance(path, str) and path not in read]
+        read.update(zip(known, stamps(images, known), strict=True))
+        return [read[path] if isinstance(path, str) else ABSENT for path in chosen]
+
+    try:
+        found = _read_channels(images, paths, pages, z_projection, channels, only, read)
+    except UnreadableField as error:
+        error.stamps = of_paths()
+        raise
+    return _field(found, of_paths())
+
+
+def _check_unchanged(images: Folder, paths, before: list[Stamp]) -> None:
     for path, was, now in zip(paths, before, stamps(images, paths), strict=True):
         if was != now:
             raise OSError(errno.EAGAIN, "it is still being written", str(images / path))
 
 
-def _read_channels(images: Path, paths, pages, z_projection, channels, only) -> list[Plane]:
+def _read_channels(
+    images: Folder, paths, pages, z_projection, channels, only, stamped: dict | None = None
+) -> list[Plane]:
+    """Return the planes of the chosen channels; `stamped` takes the stamps of remote files."""
     opened: dict[str, _Image] = {}
     pages = [None] * len(paths) if pages is None else pages
     numbers = [None if page is None or page != page else int(page) for page in pages]
@@ -106,7 +136,9 @@ def _read_channels(images: Path, paths, pages, z_projection, channels, only) -> 
         place = sharing.index(index) if index in sharing else 0
         try:
             if path not in opened:
-                opened[path] = _open(images / path)
+                opened[path], found = _open(images / path)
+                if stamped is not None and found is not None:
+                    stamped[path] = found
             read.append(opened[path](numbers[index], (place, names), z_projection))
         except UnreadableField as error:
             raise UnreadableField(f"{path}: {error}") from error
@@ -121,18 +153,33 @@ def _read_channels(images: Path, paths, pages, z_projection, channels, only) -> 
     return read
 
 
-def _open(path: Path) -> _Image:
+def _open(path: Folder) -> tuple[_Image, Stamp | None]:
+    """Return an image, and its stamp if it is a file at a URL."""
     try:
+        if isinstance(path, RemoteFolder):
+            content, of_file = read_remote(path)
+            return _decoded(content), of_file
         with open(path, "rb", buffering=0) as file:
             content = file.read()
     except FileNotFoundError as error:
+        # A bucket has no folders, so an OME-Zarr image is what has no file of its name.
+        if isinstance(path, RemoteFolder) and not path.url.lower().endswith(IMAGE_ENDINGS):
+            return _open_zarr(path), None
         raise UnreadableField("no such file") from error
     except IsADirectoryError:
-        # zarr takes a second to import, and most screens need it not.
-        from hcsqc.screens.images.ngff import open_image
+        return _open_zarr(path), None
+    return _decoded(content), None
 
-        read_channel = open_image(path)
-        return lambda page, _, z_projection: read_channel(page, z_projection)
+
+def _open_zarr(path: Folder) -> _Image:
+    # zarr takes a second to import, and most screens need it not.
+    from hcsqc.screens.images.ngff import open_image
+
+    read_channel = open_image(path)
+    return lambda page, _, z_projection: read_channel(page, z_projection)
+
+
+def _decoded(content: bytes) -> _Image:
     digest = xxh3_128_hexdigest(content)
     decoded = decode_image(content)
 

@@ -3,20 +3,30 @@
 import os
 import stat
 from collections.abc import Sequence
-from pathlib import Path
 
 from hcsqc.core.patience import list_folder, look
+from hcsqc.screens.images.remote import (
+    ABSENT,
+    Folder,
+    RemoteFolder,
+    Stamp,
+    remote_stamp,
+    stamps_at_once,
+)
 
-# Bytes; nanoseconds of the last change of content, name or rights, which nobody can set (ctime).
-Stamp = tuple[int, int]
-ABSENT: Stamp = (-1, -1)
+__all__ = ["ABSENT", "Stamp", "stamp", "stamps"]
 
 
-def stamp(path: str | os.PathLike) -> Stamp:
+def stamp(path: str | os.PathLike | RemoteFolder) -> Stamp:
     """Return the stamp of a file, or of all that lies below a folder (an OME-Zarr image).
+
+    It is the size in bytes, and the nanoseconds of the last change of content, name or rights,
+    which nobody can set (ctime); of a file at a URL, what its server says of both.
 
     ABSENT if there is no such file. Raises InputError if nobody can say.
     """
+    if isinstance(path, RemoteFolder):
+        return remote_stamp(path)
     status = look(path)
     if status is None:
         return ABSENT
@@ -30,10 +40,12 @@ def stamp(path: str | os.PathLike) -> Stamp:
     return size, changed_ns
 
 
-def stamps(folder: Path, paths: Sequence[str | None]) -> list[Stamp]:
+def stamps(folder: Folder, paths: Sequence[str | None]) -> list[Stamp]:
     """Return the stamp of each image of a field, ABSENT where it has none."""
-    known: dict[str, Stamp] = {}
-    for path in paths:
-        if isinstance(path, str) and path not in known:
-            known[path] = stamp(os.path.join(folder, path))
+    named = list(dict.fromkeys(path for path in paths if isinstance(path, str)))
+    if isinstance(folder, RemoteFolder):
+        found = stamps_at_once(folder / path for path in named)
+    else:
+        found = [stamp(os.path.join(folder, path)) for path in named]
+    known = dict(zip(named, found, strict=True))
     return [known[path] if isinstance(path, str) else ABSENT for path in paths]

@@ -3,15 +3,20 @@
 A layout is a module with `find_images`, `list_plates` and `list_channels`, and an entry here.
 """
 
-import os
-from pathlib import Path
-
 import pandas as pd
 
 from hcsqc.core.errors import InputError
 from hcsqc.core.ids import field_id
-from hcsqc.screens.images.stamps import stamp
-from hcsqc.screens.layouts import bbbc021, bbbc022, by_pattern, loaddata, ome_zarr
+from hcsqc.screens.images.remote import Folder
+from hcsqc.screens.images.stamps import stamps
+from hcsqc.screens.layouts import (
+    bbbc021,
+    bbbc022,
+    by_pattern,
+    cell_painting_gallery,
+    loaddata,
+    ome_zarr,
+)
 from hcsqc.screens.layouts.base import FoundImages, Image, Source, Treatment, of_plate, one_of
 
 __all__ = ["LAYOUTS", "Source", "index_plate", "list_channels", "list_plates"]
@@ -20,6 +25,7 @@ LAYOUTS = {
     "bbbc022": bbbc022,
     "bbbc021": bbbc021,
     "loaddata": loaddata,
+    "cell_painting_gallery": cell_painting_gallery,
     "files": by_pattern,
     "ome_zarr": ome_zarr,
 }
@@ -38,7 +44,7 @@ def index_plate(source: Source, screen: str, plate: str) -> tuple[pd.DataFrame, 
     except InputError as error:
         raise InputError(f"screen {screen}: {error}") from error
     _check_channels(found, source, screen, plate)
-    sizes = _Sizes(of_plate(source.images, plate))
+    sizes = _sizes(of_plate(source.images, plate), found)
     rows = [
         {
             "field_id": field_id(screen, plate, well, site),
@@ -63,25 +69,26 @@ def list_channels(source: Source) -> list[str]:
     return LAYOUTS[source.layout].list_channels(source)
 
 
-class _Sizes:
-    """Sizes of images, in bytes, each looked up once; None if there is no such file.
+def _sizes(folder: Folder, found: FoundImages) -> dict[str, int | None]:
+    """Return the sizes of images, in bytes, each looked up once; None if there is no such file.
 
     That of a folder (an OME-Zarr image) is that of all files below it.
     """
-
-    def __init__(self, folder: Path):
-        self.folder = folder
-        self.known: dict[str, int | None] = {}
-
-    def of(self, path: str) -> int | None:
-        if path not in self.known:
-            size, _ = stamp(os.path.join(self.folder, path))
-            self.known[path] = size if size >= 0 else None
-        return self.known[path]
+    paths = {
+        image.path
+        for field in found.images.values()
+        for images in field.values()
+        for image in images
+    }
+    of_paths = zip(sorted(paths), stamps(folder, sorted(paths)), strict=True)
+    return {path: size if size >= 0 else None for path, (size, _) in of_paths}
 
 
 def _image_columns(
-    found: FoundImages, place: tuple[str, int], channels: tuple[str, ...], sizes: _Sizes
+    found: FoundImages,
+    place: tuple[str, int],
+    channels: tuple[str, ...],
+    sizes: dict[str, int | None],
 ) -> dict:
     images, problems = [], []
     for channel in channels:
@@ -89,7 +96,7 @@ def _image_columns(
         if len(candidates) != 1:
             count = f"{len(candidates)} images" if candidates else "no image"
             problems.append(f"{count} of channel {channel}")
-        elif sizes.of(candidates[0].path) is None:
+        elif sizes[candidates[0].path] is None:
             problems.append(f"no image of channel {channel}: {candidates[0].path}")
         else:
             images.append(candidates[0])
@@ -98,7 +105,7 @@ def _image_columns(
     return {
         "image_path": [image.path for image in images],
         "image_page": [image.page for image in images],
-        "image_bytes": [image.path and sizes.of(image.path) for image in images],
+        "image_bytes": [image.path and sizes[image.path] for image in images],
         "problem": found.problems.get(place) or "; ".join(problems) or None,
     }
 

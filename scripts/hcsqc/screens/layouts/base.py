@@ -8,26 +8,42 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 from hcsqc.core.errors import InputError
 from hcsqc.core.patience import is_absent, list_folder, look, patiently
+from hcsqc.screens.images.remote import (
+    Folder,
+    RemoteFolder,
+    all_below,
+    exists,
+    folder_at,
+    names_in,
+)
 
 
 @dataclass(frozen=True)
 class Source:
     """Where a screen's images lie and how they are named.
 
-    `images`, `image_csv` and `table` may hold `{plate}`. What a layout does not use is None.
+    `images` is a folder or a URL. It, `image_csv` and `table` may hold `{plate}`. What a layout
+    does not use is None.
     """
 
     layout: str
-    images: Path
+    images: Folder
     channels: tuple[str, ...]
     image_csv: Path | None = None
     table: Path | None = None
     table_prefix: str | None = None
     pattern: str | None = None
     acquisition: int | None = None
+    project: str | None = None
+    source: str | None = None
+    batch: str | None = None
+
+    def __post_init__(self):
+        object.__setattr__(self, "images", folder_at(self.images))
 
 
 @dataclass(frozen=True)
@@ -65,23 +81,43 @@ class FoundImages:
     strangers: list[str] = field(default_factory=list)
 
 
-def of_plate(path: Path, plate: str) -> Path:
-    """Return a path with the plate's name in place of `{plate}`."""
-    return Path(str(path).replace("{plate}", plate))
+def of_plate(path: Any, plate: str) -> Any:
+    """Return a path or URL with the plate's name in place of `{plate}`."""
+    return folder_at(str(path).replace("{plate}", plate))
 
 
-def plates_by_path(path: Path) -> list[str]:
+def plates_by_path(path: Folder) -> list[str]:
     """Return the plates for which a path that holds `{plate}` exists, sorted.
 
     Raises InputError if a folder cannot be listed.
     """
-    parts = path.parts
-    first = next(index for index, part in enumerate(parts) if "{plate}" in part)
-    before, _, after = parts[first].partition("{plate}")
+    above, part = _first_part_with_plate(path)
+    before, _, after = part.partition("{plate}")
     name = re.compile(f"{re.escape(before)}(?P<plate>.+?){_repeated(after)}")
-    matches = [name.fullmatch(entry) for entry in list_folder(Path(*parts[:first]))]
+    matches = [name.fullmatch(entry) for entry in entries(above)]
     plates = {match["plate"] for match in matches if match and not is_hidden(match["plate"])}
-    return sorted(plate for plate in plates if look(of_plate(path, plate)))
+    return sorted(plate for plate in plates if is_there(of_plate(path, plate)))
+
+
+def _first_part_with_plate(path: Folder) -> tuple[Folder, str]:
+    """Return the folder above the first part of a path that holds `{plate}`, and this part."""
+    head, _, _ = str(path).partition("{plate}")
+    above, _, _ = head.rpartition("/")
+    part = str(path)[len(above) :].strip("/").partition("/")[0]
+    return folder_at(above or ("/" if head.startswith("/") else ".")), part
+
+
+def entries(folder: Folder) -> list[str]:
+    """Return the names in a folder, sorted; none if there is no such folder.
+
+    Raises InputError if it cannot be listed.
+    """
+    return names_in(folder) if isinstance(folder, RemoteFolder) else list_folder(folder)
+
+
+def is_there(path: Folder) -> bool:
+    """Return whether there is such a file or folder; raises InputError if nobody can say."""
+    return exists(path) if isinstance(path, RemoteFolder) else look(path) is not None
 
 
 def _repeated(after: str) -> str:
@@ -158,17 +194,35 @@ def is_folder(path: Path) -> bool:
     return status is not None and stat.S_ISDIR(status.st_mode)
 
 
-def files_below(folder: Path) -> Iterator[str]:
+def files_below(folder: Folder) -> Iterator[str]:
     """Yield the files below a folder as posix paths relative to it, in order, without hidden ones.
 
     Raises InputError if there is no such folder, or one below it cannot be listed.
     """
+    if isinstance(folder, RemoteFolder):
+        found = [path for path, _ in all_below(folder)]
+        if not found:
+            raise InputError(f"{folder}: no such folder; correct images of the screen")
+        yield from (path for path in found if not any(map(is_hidden, path.split("/"))))
+        return
     if not is_folder(folder):
         raise InputError(f"{folder}: no such folder; correct images of the screen")
     for root, _, names in walk(folder):
         below = root.relative_to(folder)
         for name in names:
             yield (below / name).as_posix()
+
+
+def folders_below(folder: Folder) -> set[str]:
+    """Return the names of a folder and of all folders below it, without hidden ones.
+
+    Raises InputError if one of them cannot be listed.
+    """
+    if isinstance(folder, RemoteFolder):
+        parts = [path.split("/")[:-1] for path, _ in all_below(folder)]
+        below = {name for path in parts if not any(map(is_hidden, path)) for name in path}
+        return {folder.name, *below}
+    return {root.name for root, _, _ in walk(folder)}
 
 
 def one_of(name: str, known: Iterable[str]) -> str:

@@ -8,9 +8,16 @@ from pathlib import Path
 
 from hcsqc.core.errors import InputError
 from hcsqc.core.given_tables import SAVE_AS
-from hcsqc.core.patience import list_folder
 from hcsqc.core.places import match_plate, parse_plate, parse_well, why_other
-from hcsqc.screens.layouts.base import FoundImages, Image, is_hidden, one_of, walk
+from hcsqc.screens.images.remote import Folder
+from hcsqc.screens.layouts.base import (
+    FoundImages,
+    Image,
+    entries,
+    folders_below,
+    is_hidden,
+    one_of,
+)
 
 UUID = r"[0-9A-F]{8}(?:-[0-9A-F]{4}){3}-[0-9A-F]{12}"
 PREFIX = "Image_Metadata_"
@@ -34,7 +41,7 @@ def parse_name(file_name: re.Pattern, name: str) -> ImageName | None:
 
 
 def find_by_name(
-    file_name: re.Pattern, images: Path, folders: list[Path], plate: str
+    file_name: re.Pattern, images: Folder, folders: list[Folder], plate: str
 ) -> FoundImages:
     """Place the files of some folders below `images` by their names.
 
@@ -43,7 +50,7 @@ def find_by_name(
     found = FoundImages()
     for folder in folders:
         below = folder.relative_to(images).as_posix()
-        for entry in list_folder(folder):
+        for entry in entries(folder):
             if is_hidden(entry):
                 continue
             name = parse_name(file_name, entry)
@@ -61,9 +68,9 @@ def find_by_name(
     return found
 
 
-def folder_names(images: Path, plate_folder: re.Pattern) -> list[str]:
+def folder_names(images: Folder, plate_folder: re.Pattern) -> list[str]:
     """Return the plates whose folders lie below `images`, sorted."""
-    matches = [plate_folder.fullmatch(folder.name) for folder, _, _ in walk(images)]
+    matches = [plate_folder.fullmatch(name) for name in folders_below(images)]
     return sorted({match["plate"] for match in matches if match})
 
 

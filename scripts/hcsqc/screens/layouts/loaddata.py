@@ -7,6 +7,7 @@ each name.
 
 import posixpath
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import unquote
@@ -16,6 +17,7 @@ import pandas as pd
 from hcsqc.core.errors import InputError
 from hcsqc.core.given_tables import Kind, column_names, each, plates_among, read_rows
 from hcsqc.core.places import as_text, parse_plate, parse_well, whole_number, why_other
+from hcsqc.screens.images.remote import Folder, RemoteFolder
 from hcsqc.screens.layouts.base import (
     FoundImages,
     Image,
@@ -31,6 +33,14 @@ _FILE, _PATH, _URL = "FileName_", "PathName_", "URL_"
 # from 0, and Series_<channel> as that of the image in files that hold several images.
 _FRAME, _SERIES = "Frame_", "Series_"
 KIND = Kind("no such table; correct table of the screen")
+# cpg0030 has the well in a column of this name.
+_OTHER_WELL = "Metadata_CPD_WELL_POSITION"
+# Starts of paths in the tables of the Cell Painting Gallery, which its images stand for.
+_GALLERY = ("s3://cellpainting-gallery", "/home/ubuntu/bucket")
+# The site in names of ImageXpress, Phenix and Yokogawa.
+_SITE_IN_NAME = re.compile(
+    r"_s(?P<imagexpress>\d+)_w\d|r\d\dc\d\df(?P<phenix>\d+)p\d|_T\d+F(?P<yokogawa>\d+)L\d"
+)
 _ELSEWHERE = re.compile(r"/|[A-Za-z]:/|[a-z0-9]+://")
 
 
@@ -38,6 +48,8 @@ def find_images(source: Source, plate: str) -> FoundImages:
     """Find the images of a plate in the table; raises InputError naming row and column."""
     table = of_plate(source.table, plate)
     names = _column_names(table)
+    if _WELL not in names and _OTHER_WELL in names:
+        names[_WELL] = names[_OTHER_WELL]
     _require(table, names, (_PLATE, _WELL, _SITE))
     found = FoundImages(channels=_channels(names))
     parts = [
@@ -55,6 +67,7 @@ def find_images(source: Source, plate: str) -> FoundImages:
             f"{why_other(plates, [plate])}"
         )
     below = _paths_below(source, table, of_plate(source.images, plate))
+    of_this = _with_sites(of_this, table, source.channels)
     places: dict[Image, tuple[int, tuple[str, int]]] = {}
     for number, row in of_this.to_dict("index").items():
         where = f"{table}: row {number + 1} after the header"
@@ -84,6 +97,46 @@ def list_channels(source: Source) -> list[str]:
     """Return the channels of the (first plate's) table, sorted."""
     plates = list_plates(source)
     return sorted(_channels(_column_names(of_plate(source.table, plates[0])))) if plates else []
+
+
+def _with_sites(rows: pd.DataFrame, table: Path, channels: tuple[str, ...]) -> pd.DataFrame:
+    """Return rows whose site is a number: where it is not, as in cpg0030, the file names' one.
+
+    Says so, and how many rows have another site than the names of their files.
+    """
+    named = pd.Series(
+        [_site_in_name(row, channels) for row in rows.to_dict("records")], rows.index, dtype=object
+    )
+    known = each(rows[_SITE], whole_number)
+    replaced = known.isna() & named.notna()
+    if replaced.any():
+        print(
+            f"warning: {table}: {int(replaced.sum())} of {len(rows)} rows have a {_SITE} such as "
+            f"'{rows[_SITE][replaced].iloc[0]}', which is not a number; the site in the names of "
+            "their files is used",
+            file=sys.stderr,
+        )
+        rows = rows.assign(**{_SITE: rows[_SITE].mask(replaced, named.map(str))})
+    differs = known.notna() & named.notna() & (known != named)
+    if differs.any():
+        first = differs.index[int(differs.argmax())]
+        print(
+            f"warning: {table}: {int(differs.sum())} of {len(rows)} rows have another {_SITE} than "
+            f"the names of their files, first row {first + 1} after the header: {known[first]}, "
+            f"but {named[first]} in the name; are sites counted otherwise, or is the table wrong?",
+            file=sys.stderr,
+        )
+    return rows
+
+
+def _site_in_name(row: dict[str, str], channels: tuple[str, ...]) -> int | None:
+    """Return the site that the names of a row's files say; None if they say none or several."""
+    found = set()
+    for channel in channels:
+        match = _SITE_IN_NAME.search(_file(row, channel))
+        if match:
+            found.add(int(next(filter(None, match.groups()))))
+    return found.pop() if len(found) == 1 else None
 
 
 def _place(
@@ -139,10 +192,15 @@ def _file(row: dict[str, str], channel: str) -> str:
     return _slashes(unquote(re.sub(r"^file:(//)?", "", row.get(_URL + channel, ""))))
 
 
-def _paths_below(source: Source, table: Path, folder: Path) -> Callable[[str], str]:
+def _paths_below(source: Source, table: Path, folder: Folder) -> Callable[[str], str]:
     """Return a function from a path of the table to one below the images' folder."""
     prefix = _slashes(source.table_prefix or "").rstrip("/")
-    starts = [prefix, folder.absolute().as_posix(), folder.resolve().as_posix()]
+    if isinstance(folder, RemoteFolder):
+        starts = [prefix, folder.url]
+    else:
+        starts = [prefix, folder.absolute().as_posix(), folder.resolve().as_posix()]
+
+    starts += _GALLERY
 
     def below(path: str) -> str:
         for start in starts:

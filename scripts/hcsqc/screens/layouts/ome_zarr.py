@@ -1,18 +1,19 @@
 """OME-Zarr plates: NGFF `plate` metadata, wells, and a multiscale image per field."""
 
 import re
-from pathlib import Path
 
 from hcsqc.core.errors import InputError
-from hcsqc.core.patience import list_folder, look
 from hcsqc.core.places import well_name, whole_number
 from hcsqc.screens.images.ngff import channel_names, ome_attributes
 from hcsqc.screens.images.planes import UnreadableField
+from hcsqc.screens.images.remote import Folder
 from hcsqc.screens.layouts.base import (
     FoundImages,
     Image,
     Source,
+    entries,
     is_hidden,
+    is_there,
     of_plate,
     plates_by_path,
 )
@@ -67,7 +68,7 @@ def list_plates(source: Source) -> list[str]:
     """Return the plates in the images' folder, or that its `{plate}` stands for, sorted."""
     if "{plate}" in str(source.images):
         return plates_by_path(source.images)
-    names = list_folder(source.images)
+    names = entries(source.images)
     plates = [name for name in names if name.endswith(".zarr") and not is_hidden(name)]
     return sorted({re.sub(r"(\.ome)?\.zarr$", "", name) for name in plates})
 
@@ -82,10 +83,10 @@ def list_channels(source: Source) -> list[str]:
     return []
 
 
-def _plate_folder(images: Path, plate: str) -> Path:
+def _plate_folder(images: Folder, plate: str) -> Folder:
     candidates = [images, images / f"{plate}.zarr", images / f"{plate}.ome.zarr"]
     for folder in candidates:
-        if any(look(folder / name) for name in ("zarr.json", ".zattrs", ".zgroup")):
+        if any(is_there(folder / name) for name in ("zarr.json", ".zattrs", ".zgroup")):
             return folder
     looked = ", ".join(str(folder) for folder in candidates)
     raise InputError(
@@ -94,7 +95,7 @@ def _plate_folder(images: Path, plate: str) -> Path:
     )
 
 
-def _well_paths(zarr: Path) -> list[str]:
+def _well_paths(zarr: Folder) -> list[str]:
     try:
         wells = ome_attributes(zarr)["plate"]["wells"]
         return sorted(str(well["path"]) for well in wells)
@@ -106,7 +107,7 @@ def _well_paths(zarr: Path) -> list[str]:
         ) from error
 
 
-def _field_paths(well: Path, chosen: int | None, acquisitions: set[int | None]) -> list[str]:
+def _field_paths(well: Folder, chosen: int | None, acquisitions: set[int | None]) -> list[str]:
     """Return the fields of a well, of one acquisition if one is chosen; add to those there are."""
     try:
         fields = [
@@ -146,7 +147,7 @@ def _check_acquisitions(source: Source, plate: str, acquisitions: set[int | None
     )
 
 
-def _well(path: str, zarr: Path) -> str:
+def _well(path: str, zarr: Folder) -> str:
     row, _, column = path.partition("/")
     well = well_name(row, column)
     if well is None:

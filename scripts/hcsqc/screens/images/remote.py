@@ -1,0 +1,414 @@
+"""Images at a URL: on S3, Google Cloud Storage or a web server, read into memory.
+
+Downloads run ahead of the job that reads them, many at once. What breaks off is continued, and
+what a server refuses for a moment is asked for again. Credentials are those of the environment;
+without any, requests are anonymous, as public data allow.
+"""
+
+import errno
+import os
+import re
+import threading
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import cache
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+from hcsqc.core.errors import InputError, in_one_line
+from hcsqc.core.patience import patiently
+from hcsqc.screens.images import local_copies
+
+# How many images are downloaded at once; the rules set it from the config.
+CONNECTIONS, USUAL_CONNECTIONS = "HCSQC_CONNECTIONS", 16
+RETRIES, RETRY_S = 8, 60
+CONNECT_S, READ_S = 10, 30
+# Any of these says that the environment has credentials of S3.
+_S3_CREDENTIALS = (
+    "AWS_ACCESS_KEY_ID",
+    "AWS_WEB_IDENTITY_TOKEN_FILE",
+    "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+    "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+)
+_GCS_CREDENTIALS = (
+    "GOOGLE_APPLICATION_CREDENTIALS",
+    "GOOGLE_SERVICE_ACCOUNT",
+    "GOOGLE_SERVICE_ACCOUNT_KEY",
+)
+_REMOTE = re.compile(r"(s3|gs|https?)://")
+Stamp = tuple[int, int]  # as of a local image: see `stamps`
+ABSENT: Stamp = (-1, -1)
+IMAGE_ENDINGS = (".tif", ".tiff", ".png")
+
+
+@dataclass(frozen=True)
+class RemoteFolder:
+    """A folder, or a file, at a URL; it can be joined and named like a pathlib path."""
+
+    url: str  # without a slash at its end
+
+    def __truediv__(self, below: str | PurePosixPath) -> "RemoteFolder":
+        return RemoteFolder(f"{self.url}/{below}") if str(below) not in ("", ".") else self
+
+    def __str__(self) -> str:
+        return self.url
+
+    @property
+    def name(self) -> str:
+        """The last part of the URL."""
+        return self.url.rpartition("/")[2]
+
+    def relative_to(self, above: "RemoteFolder") -> PurePosixPath:
+        """Return the path from a folder above to this one; raises ValueError if it is not above."""
+        if self == above:
+            return PurePosixPath()
+        if not self.url.startswith(above.url + "/"):
+            raise ValueError(f"{self} is not below {above}")
+        return PurePosixPath(self.url[len(above.url) + 1 :])
+
+
+Folder = Path | RemoteFolder
+
+
+def is_remote(text: object) -> bool:
+    """Return whether a folder is a URL of a kind that can be read."""
+    return bool(_REMOTE.match(str(text)))
+
+
+def folder_at(text: object) -> Folder:
+    """Return a folder of images, on disk or at a URL, by how it is written.
+
+    Raises InputError for a URL that holds a password or a signature: both would stay in records.
+    """
+    if not is_remote(text):
+        return Path(str(text))
+    url = str(text).rstrip("/")
+    parts = urlsplit(url)
+    if "@" in parts.netloc:
+        raise InputError(
+            f"{parts.scheme}://...@{parts.netloc.rpartition('@')[2]}: the URL of images holds a "
+            "user or password, which records would keep; set credentials in the environment "
+            "(docs/screens.md)"
+        )
+    if parts.scheme.startswith("http") and (parts.query or parts.fragment):
+        raise InputError(
+            f"{url.partition('?')[0]}: the URL of images has a query, as signed URLs do; give a "
+            "URL without one and set credentials in the environment (docs/screens.md)"
+        )
+    if not parts.netloc:
+        raise InputError(f"{url}: the URL of images names no bucket or server")
+    return RemoteFolder(url)
+
+
+def read_remote(file: RemoteFolder) -> tuple[bytes, Stamp]:
+    """Return what a file at a URL holds, and its stamp: bytes, and nanoseconds of its last change.
+
+    Taken from the downloads that `ahead` has begun, if it is among them.
+    Raises FileNotFoundError if there is no such file, and InputError if its server refuses to give
+    it or does not respond.
+    """
+    begun = _downloads().take(file.url)
+    return begun.result() if begun else _download(file)
+
+
+def ahead(
+    rows: Iterable[Any], folder: Folder, pause_bytes: int = 2**28
+) -> Generator[Any, None, None]:
+    """Yield rows of the `fields` table while the images of the next ones are on their way.
+
+    Nothing is downloaded from a folder on disk. No download begins while those that are done and
+    not yet read add up to more than `pause_bytes`.
+    """
+    if not isinstance(folder, RemoteFolder):
+        yield from rows
+        return
+    downloads, waiting = _downloads(), deque[Any]()
+    urls: set[str] = set()
+    try:
+        for row in rows:
+            for path in dict.fromkeys(row.image_path):
+                if isinstance(path, str) and PurePosixPath(path).suffix.lower() in IMAGE_ENDINGS:
+                    file = folder / path
+                    urls.add(file.url)
+                    downloads.begin(file, pause_bytes)
+            waiting.append(row)
+            if len(waiting) > downloads.connections:
+                yield waiting.popleft()
+        yield from waiting
+    except BaseException:
+        downloads.stop(urls)  # the job ends early; else the last ones are still to be read
+        raise
+
+
+class _Downloads:
+    """Files that are being downloaded, or are in memory and have not been read yet."""
+
+    def __init__(self, connections: int):
+        self.connections = connections
+        self.pool = ThreadPoolExecutor(connections, thread_name_prefix="download")
+        self.begun: dict[str, Future] = {}
+        self.held: dict[str, int] = {}  # bytes
+        self.room = threading.Condition()
+
+    def begin(self, file: RemoteFolder, pause_bytes: int) -> None:
+        with self.room:
+            if file.url not in self.begun:
+                self.begun[file.url] = self.pool.submit(self._download, file, pause_bytes)
+
+    def _download(self, file: RemoteFolder, pause_bytes: int) -> tuple[bytes, Stamp]:
+        with self.room:
+            # What the reader already waits for is not held back.
+            self.room.wait_for(
+                lambda: file.url not in self.begun or sum(self.held.values()) <= pause_bytes
+            )
+        content, stamp = _download(file)
+        with self.room:
+            if file.url in self.begun:
+                self.held[file.url] = len(content)
+        return content, stamp
+
+    def take(self, url: str) -> Future | None:
+        with self.room:
+            self.held.pop(url, None)
+            future = self.begun.pop(url, None)
+            self.room.notify_all()
+            return future
+
+    def stop(self, urls: Iterable[str]) -> None:
+        for url in urls:
+            future = self.take(url)
+            if future:
+                future.cancel()
+
+
+@cache
+def _downloads() -> _Downloads:
+    return _Downloads(_connections())
+
+
+def _connections() -> int:
+    return int(os.environ.get(CONNECTIONS) or USUAL_CONNECTIONS)
+
+
+def _download(file: RemoteFolder) -> tuple[bytes, Stamp]:
+    """Return a file and its stamp: from its server, or from the copy that is kept of it."""
+    copies = local_copies.from_environment()
+    if copies is None:
+        return _get(file)
+    stamp = remote_stamp(file)
+    if stamp == ABSENT:
+        raise _no_such(file)
+    content = copies.read(file.url, stamp)
+    if content is None:
+        content, stamp = _get(file)
+        copies.keep(file.url, stamp, content)
+    return content, stamp
+
+
+def _get(file: RemoteFolder) -> tuple[bytes, Stamp]:
+    import obstore
+
+    def get() -> tuple[bytes, Stamp]:
+        store, key = _store_and_key(file)
+        found = obstore.get(store, key)
+        return bytes(found.bytes()), _stamp_of(found.meta)
+
+    return _ask(get, file)
+
+
+def remote_stamp(file: RemoteFolder) -> Stamp:
+    """Return size and time of a file, or of all files below a folder; ABSENT if there is none.
+
+    A folder of a bucket is listed once in the life of a job, a thousand files at a time.
+    """
+    above, _, name = file.url.rpartition("/")
+    if not _can_list(file):
+        return _head(file)
+    found = _listing(above).get(name)
+    if found is not None:
+        return found
+    below = [stamp for _, stamp in all_below(file)]
+    if not below:
+        return ABSENT
+    return sum(size for size, _ in below), max(changed for _, changed in below)
+
+
+def read_all(files: Iterable[RemoteFolder]) -> list[bytes | None]:
+    """Return what files hold, downloaded many at once; None for one that is not there."""
+
+    def read(file: RemoteFolder) -> bytes | None:
+        try:
+            return read_remote(file)[0]
+        except FileNotFoundError:
+            return None
+
+    with ThreadPoolExecutor(_connections()) as pool:
+        return list(pool.map(read, files))
+
+
+def stamps_at_once(files: Iterable[RemoteFolder]) -> list[Stamp]:
+    """Return `remote_stamp` of many files, of different folders at the same time."""
+    files = list(files)
+    with ThreadPoolExecutor(_connections()) as pool:
+        # First each folder once: what two threads ask for at once, a cache does not save.
+        above = {file.url.rpartition("/")[0] for file in files if _can_list(file)}
+        list(pool.map(_listing, sorted(above)))
+        return list(pool.map(remote_stamp, files))
+
+
+def _head(file: RemoteFolder) -> Stamp:
+    import obstore
+
+    try:
+        return _ask(lambda: _stamp_of(obstore.head(*_store_and_key(file))), file)
+    except FileNotFoundError:
+        return ABSENT
+
+
+def exists(place: RemoteFolder) -> bool:
+    """Return whether there is a file at a URL, or anything below it."""
+    return remote_stamp(place) != ABSENT
+
+
+def names_in(folder: RemoteFolder) -> list[str]:
+    """Return the names of the files and folders in a folder of a bucket, sorted.
+
+    Raises InputError for a web server, which cannot be asked for them.
+    """
+    import obstore
+
+    _check_can_list(folder)
+
+    def ask() -> list[str]:
+        store, prefix = _store_and_key(folder)
+        found = obstore.list_with_delimiter(store, prefix or None)
+        paths = [*found["common_prefixes"], *(entry["path"] for entry in found["objects"])]
+        return sorted({path.rstrip("/").rpartition("/")[2] for path in paths})
+
+    return _ask(ask, folder)
+
+
+def all_below(folder: RemoteFolder) -> list[tuple[str, Stamp]]:
+    """Return all files below a folder of a bucket, as paths relative to it, with their stamps.
+
+    Raises InputError for a web server, which cannot be asked for them.
+    """
+    import obstore
+
+    _check_can_list(folder)
+
+    def ask() -> list[tuple[str, Stamp]]:
+        store, prefix = _store_and_key(folder)
+        start = f"{prefix}/" if prefix else ""
+        found = [
+            (entry["path"].removeprefix(start), _stamp_of(entry))
+            for entries in obstore.list(store, start or None)
+            for entry in entries
+        ]
+        return sorted(found)
+
+    return _ask(ask, folder)
+
+
+@cache
+def _listing(url: str) -> dict[str, Stamp]:
+    """Return the stamps of the files directly in a folder, by name."""
+    import obstore
+
+    folder = RemoteFolder(url)
+
+    def ask() -> dict[str, Stamp]:
+        store, prefix = _store_and_key(folder)
+        found = obstore.list_with_delimiter(store, prefix or None)["objects"]
+        return {entry["path"].rpartition("/")[2]: _stamp_of(entry) for entry in found}
+
+    return _ask(ask, folder)
+
+
+def _stamp_of(meta: Any) -> Stamp:
+    # Listings have milliseconds where answers have whole seconds.
+    changed: datetime = meta["last_modified"]
+    return int(meta["size"]), int(changed.timestamp()) * 10**9
+
+
+def _can_list(place: RemoteFolder) -> bool:
+    return not place.url.startswith("http")
+
+
+def _check_can_list(folder: RemoteFolder) -> None:
+    if not _can_list(folder):
+        raise InputError(
+            f"{folder}: a web server cannot be asked which images it has; list them in a LoadData "
+            "table (layout: loaddata)"
+        )
+
+
+def _ask(action: Callable[[], Any], place: RemoteFolder) -> Any:
+    """Return what a server answers; says in one line what is wrong if it does not."""
+    from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
+
+    def once() -> Any:
+        try:
+            return action()
+        except FileNotFoundError as error:
+            raise _no_such(place) from error
+        except (PermissionDeniedError, UnauthenticatedError) as error:
+            raise InputError(
+                f"{place}: its server refuses access; correct the path, or set credentials in the "
+                "environment if the images are private (docs/screens.md)"
+            ) from error
+        except ValueError as error:
+            raise InputError(f"{place}: is not a valid URL ({in_one_line(error)})") from error
+        except BaseError as error:
+            # `patiently` asks again, because this says nothing about the file.
+            raise OSError(errno.EIO, _short(error), place.url) from error
+
+    return patiently(once, place.url)
+
+
+def _no_such(place: RemoteFolder) -> FileNotFoundError:
+    return FileNotFoundError(errno.ENOENT, "no such file", place.url)
+
+
+def _short(error: Exception) -> str:
+    return in_one_line(error).partition("Debug source")[0].strip()
+
+
+def _store_and_key(place: RemoteFolder) -> tuple[Any, str]:
+    scheme, _, rest = place.url.partition("://")
+    server, _, key = rest.partition("/")
+    return _store(scheme, server), key  # type: ignore[arg-type]
+
+
+@cache
+def _store(scheme: Literal["s3", "gs", "http", "https"], server: str) -> Any:
+    """Return the store of a bucket or server; its connections are used again."""
+    from obstore.store import GCSStore, HTTPStore, S3Store
+
+    retry: Any = {
+        "max_retries": RETRIES,
+        "retry_timeout": timedelta(seconds=RETRY_S),
+        "backoff": {"max_backoff": timedelta(seconds=5)},
+    }
+    client: Any = {
+        "connect_timeout": timedelta(seconds=CONNECT_S),
+        "read_timeout": timedelta(seconds=READ_S),
+        "allow_http": scheme == "http" or _own_http_endpoint(),
+    }
+    if scheme == "s3":
+        anonymous = not any(os.environ.get(name) for name in _S3_CREDENTIALS)
+        return S3Store(server, skip_signature=anonymous, retry_config=retry, client_options=client)
+    if scheme == "gs":
+        anonymous = not any(os.environ.get(name) for name in _GCS_CREDENTIALS)
+        return GCSStore(server, skip_signature=anonymous, retry_config=retry, client_options=client)
+    return HTTPStore.from_url(f"{scheme}://{server}", retry_config=retry, client_options=client)
+
+
+def _own_http_endpoint() -> bool:
+    """Return whether the environment names an S3 server, as of a lab, that has no TLS."""
+    names = "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT"
+    return any(os.environ.get(name, "").startswith("http://") for name in names)
