@@ -12,6 +12,7 @@ from hcsqc.core.ids import encoder_label
 from hcsqc.core.progress import Progress
 from hcsqc.core.schema import write_table
 from hcsqc.encoders.store import load_encoder
+from hcsqc.labels.groups import GROUPINGS, read_labels
 from hcsqc.probes.finetune import FinetuneSettings
 from hcsqc.probes.finetune_draws import (
     CompositeCrops,
@@ -31,6 +32,9 @@ def main() -> None:
     parser.add_argument("--crops", type=Path, nargs="+", required=True)
     parser.add_argument(
         "--composites", nargs="+", required=True, help="SCREEN:CHANNEL,... in order"
+    )
+    parser.add_argument(
+        "--group-by", choices=GROUPINGS, required=True, help="crops of --shift-labels"
     )
     parser.add_argument("--budget", type=int, required=True)
     parser.add_argument("--draws", type=int, required=True)
@@ -57,13 +61,14 @@ def probe(args, record) -> None:
         args.crops, {screen: names.split(",") for screen, names in composites.items()}
     )
     pixels.check(encoder)
+    shift_labels = [read_labels(path, args.group_by) for path in args.shift_labels]
     label = f"finetune {encoder_label(args.encoder)} at {args.budget} labels"
     epochs = settings.lasting(args.budget).epochs
     progress = Progress(args.draws * epochs * args.budget, "crops", label)
     predictions = finetuned_predictions(
         encoder,
         pixels,
-        tasks(args.splits, args.shift_labels, args.draws, args.budget, args.shuffle_labels),
+        tasks(args.splits, shift_labels, args.draws, args.budget, args.shuffle_labels),
         settings,
         args.seed,
         lambda count, loss: progress.update(count, loss=loss),
