@@ -170,7 +170,7 @@ def test_changes_are_made_or_have_a_reason(plate, chosen, most, factor, reasons)
 def write_labels(path, crop_ids):
     labels = pd.DataFrame({"crop_id": crop_ids, "plate": "p1", "well": "B02", "label": "normal"})
     labels = labels.assign(artefact=None, strength=None, annotator="a", source="s")
-    write_table(labels.assign(selection="random"), path, "labels")
+    write_table(labels.assign(selection="random", compound=None), path, "labels")
     return path
 
 

@@ -25,7 +25,7 @@ CONTROLS |= {"negcon", "negative control", "negative_control"}
 
 
 def compounds_of(labels: pd.DataFrame, fields: pd.DataFrame) -> pd.Series:
-    """Return the compound of each label's well; empty of controls, None where nothing is known.
+    """Return the compound of each label's well; empty of controls, null where nothing is known.
 
     `labels` have plate and well, `fields` are those tables, which say role and compound.
     """
@@ -34,7 +34,7 @@ def compounds_of(labels: pd.DataFrame, fields: pd.DataFrame) -> pd.Series:
     control = name.str.casefold().isin(CONTROLS) | role.str.casefold().isin(CONTROLS)
     known = name.mask(control, "")[(name != "") | (role != "")].astype(object)
     found = known.reindex(pd.MultiIndex.from_frame(labels[["plate", "well"]]))
-    return pd.Series(found.where(found.notna(), None).to_numpy(object), labels.index, object)
+    return pd.Series(found.to_numpy(object), labels.index, object)
 
 
 def groups_of(labels: pd.DataFrame, group_by: str) -> np.ndarray:

@@ -56,9 +56,10 @@ def search_finetuning(
     """Return the settings with the least log loss over inner folds, by group, and all trials.
 
     `crops` are the n x C x H x W composite crops of the training labels, `targets` 0 and 1,
-    `groups` the names of their groups. A trial's loss is the mean over all labels that were held out (nats).
-    Ties go to the smaller rate, then to fewer epochs, then to the larger decay. A setting whose
-    training fails has no loss; with too few labels for folds, none has, and the first is chosen.
+    `groups` the names of their groups. A trial's loss is the mean over all labels that were held
+    out (nats). Ties go to the smaller rate, then to fewer epochs, then to the larger decay. A
+    setting whose training fails has no loss; with too few labels for folds, none has, and the first
+    is chosen.
     Raises InputError if every setting fails.
     """
     folds = grouped_folds(targets, groups, settings.folds, seed)

@@ -24,8 +24,8 @@ def held_out_scores(
 ) -> np.ndarray:
     """Return the probability of abnormal of each label by models that saw none of its group.
 
-    Arguments are those of `fit_detector`; a score is nan where the labels of the other groups are of
-    one class. Raises InputError if all labels are of one class, or none could be held out.
+    Arguments are those of `fit_detector`; a score is nan where the labels of the other groups are
+    of one class. Raises InputError if all labels are of one class, or none could be held out.
     """
     scores = fit_detector(labels, features, settings, good_cells_lost).held_out
     if np.isnan(scores).all():

@@ -2,8 +2,7 @@
 
 A row per field: `FileName_<channel>` and perhaps `PathName_<channel>` (or `URL_<channel>`),
 `Metadata_Plate`, `Metadata_Well`, `Metadata_Site`; perhaps `Metadata_Compound`, `Metadata_Role` and
-`Metadata_Concentration_uM`. Exported Image.csv files write `Image_` before
-each name.
+`Metadata_Concentration_uM`. Exported Image.csv files write `Image_` before each name.
 """
 
 import posixpath
@@ -26,7 +25,7 @@ from hcsqc.screens.layouts.base import (
     one_of,
     plates_by_path,
 )
-from hcsqc.screens.layouts.bbbc import number
+from hcsqc.screens.layouts.bbbc import number as number_of
 
 _PLATE, _WELL, _SITE = "Metadata_Plate", "Metadata_Well", "Metadata_Site"
 _COMPOUND, _ROLE, _DOSE = "Metadata_Compound", "Metadata_Role", "Metadata_Concentration_uM"
@@ -125,7 +124,7 @@ def _place(
 def _treat(found: FoundImages, where: str, well: str, row: dict[str, str]) -> None:
     """Add what a row says was done to its well; raises InputError where rows contradict it."""
     compound, role, dose = (row.get(name, "").strip() for name in (_COMPOUND, _ROLE, _DOSE))
-    told = Treatment(role.lower() or None, compound or None, number(dose))
+    told = Treatment(role.lower() or None, compound or None, number_of(dose))
     if told == Treatment():
         return
     first = found.treatments.setdefault(well, told)
