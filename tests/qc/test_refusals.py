@@ -21,7 +21,7 @@ ABOUT = {
     "labels_normal": 40,
     "labels_abnormal": 40,
 }
-HELD = ["crop_id", "plate", "well", "label", "selection", "random", "score"]
+HELD = ["crop_id", "plate", "well", "group", "label", "selection", "random", "score"]
 
 
 def made_labels(normal: int, abnormal: int, wells: int) -> pd.DataFrame:

@@ -144,5 +144,5 @@ def fitted_text(fitted: Fitted, folder: Path) -> str:
 def _not_held_out_text(scores: pd.Series) -> str:
     missed = int(scores.isna().sum())
     if missed == len(scores):
-        return "; too few groups are labelled to hold any out"
+        return "; too few wells are labelled to hold any out"
     return f"; {missed} labels were not held out, the others are of one class" if missed else ""
