@@ -60,7 +60,7 @@ NOISES = {
 # Treatments on two plates: share of abnormal cells of every other one, what they do to features.
 SHARES = 0.1, 0.9
 PER_TREATED_WELL = 3
-COMPOUND_SD = 1.0
+COMPOUND_SD = 2.0
 SIGNAL = 1.2
 TREATED_TEST = 40
 TREATED_DRAWS = 10

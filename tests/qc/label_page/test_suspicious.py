@@ -90,7 +90,7 @@ def test_checked_labels_are_not_shown_again_nor_those_without_a_score():
 def test_labels_of_one_well_or_class_are_refused():
     labels, features = made_labels(40)
     with pytest.raises(InputError, match="40 labels in 1 groups: no model can be fitted without"):
-        held_out_scores(labels.assign(well="B01"), features, SETTINGS, LOST)
+        held_out_scores(labels.assign(group="p/B01"), features, SETTINGS, LOST)
     with pytest.raises(InputError, match="all 40 labels are normal"):
         held_out_scores(labels.assign(label="normal"), features, SETTINGS, LOST)
 
