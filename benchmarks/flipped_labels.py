@@ -16,6 +16,7 @@ import torch
 
 from hcsqc.crops.shards import Shards
 from hcsqc.features.extract import extract_features
+from hcsqc.labels.groups import WELL
 from hcsqc.probes.frozen.logistic import LogisticSettings
 from hcsqc.qc.detector import load_detector, standardised
 from hcsqc.qc.fitting import study_labels
@@ -53,7 +54,7 @@ def main() -> None:
 def labels_and_features(study: Path, screen: str) -> tuple[pd.DataFrame, np.ndarray]:
     """Return the labels of a screen, and their features as the study's detector sees them."""
     tables = [study / f"labels/{screen}{ending}.parquet" for ending in ("", ".random")]
-    labels = study_labels(*tables)
+    labels = study_labels(*tables, WELL)
     shards = Shards(
         sorted(p for p in (study / "crops" / screen).glob("*.parquet") if p.name.count(".") == 1)
     )

@@ -349,6 +349,7 @@ def _labels(scores: pd.DataFrame) -> pd.DataFrame:
             "crop_id": some["crop_id"],
             "plate": place.str[1],
             "well": place.str[2],
+            "group": place.str[1:3].str.join("/"),
             "label": np.where(some["artefact"] == "other", "normal", "abnormal"),
             "selection": "random",
             "random": True,

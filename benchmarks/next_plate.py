@@ -27,6 +27,7 @@ from hcsqc.encoders.pooling import Pooling
 from hcsqc.encoders.store import Encoder, pooled_encoder
 from hcsqc.encoders.weights import find_weights
 from hcsqc.features.extract import extract_features
+from hcsqc.labels.groups import WELL, groups_of
 from hcsqc.labels.match import draw_at_random, draw_labels, match_truth
 from hcsqc.probes.frozen.logistic import LogisticSettings
 from hcsqc.qc.detector import fit_detector, reference_of, standardised
@@ -186,9 +187,10 @@ def trained_on(
     def seen(crops: Shards, names: pd.Series) -> np.ndarray:
         return standardised(features_of(encoder, crops, names), reference)
 
+    labels["group"] = groups_of(labels, WELL)
     fitted = fit_detector(labels, seen(shards, labels["crop_id"]), LOGISTIC, LOST)
     abnormal = (labels["label"] == "abnormal").to_numpy(int)
-    wells = (labels["plate"] + "/" + labels["well"]).to_numpy()
+    wells = labels["group"].to_numpy(str)
     own = labels["crop_id"].isin(random["crop_id"]).to_numpy()
     chosen = choose_threshold(fitted.held_out[own], abnormal[own], wells[own], LOST, 0.95)
     limit = chosen.threshold

@@ -91,8 +91,7 @@ def fitted(encoder, features: np.ndarray) -> tuple[Detector, LogisticRegression]
     abnormal = np.arange(len(features)) % 2 == 1
     labels = pd.DataFrame(
         {
-            "plate": "p",
-            "well": [f"B{1 + i % 10:02d}" for i in range(len(features))],
+            "group": [f"B{1 + i % 10:02d}" for i in range(len(features))],
             "label": np.where(abnormal, "abnormal", "normal"),
             "artefact": np.where(
                 abnormal, np.where(np.arange(len(features)) % 4 == 1, "blur", "debris"), None

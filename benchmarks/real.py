@@ -182,7 +182,7 @@ def labelled_rows(folder: Path, screen: str, cells: pd.DataFrame) -> list[dict]:
     features = embedded(encoder, shards, np.arange(len(shards)))
     seen = standardised(features, reference_of(features))[shards.rows_of(cells["crop_id"])]
     labels = cells.assign(plate=cells["Metadata_Plate"], well=cells["Metadata_Well"])
-    labels = labels.assign(artefact=labels["by_eye"])
+    labels = labels.assign(artefact=labels["by_eye"], group=labels["plate"] + "/" + labels["well"])
     return [
         row(f"{count} labels, cell", cells, labelled_scores(labels, seen, count))
         for count in LABELS

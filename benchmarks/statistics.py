@@ -17,6 +17,11 @@ share wells, crops and training labels as in a study. There are as many wells th
 
 `ours` is what the ranking does. `former` is what it did: standard errors from the bootstrap of
 wells and draws, and Holm's correction over all pairs.
+
+A second table is of treatments that are on two plates each, with an effect on the cells that comes
+back there, by what `evaluation.group_by` makes a group: the AUC of a feature that is only the
+compound's name, and of features of the cells; how often the 95% interval of the latter holds what
+it is on compounds that trained nothing, and how wide it is.
 """
 
 from functools import partial
@@ -30,8 +35,10 @@ from threadpoolctl import threadpool_limits
 from benchmarks import common
 from hcsqc.analyses.differences import difference_variances
 from hcsqc.analyses.ranking import ALPHA, best_p, holm
+from hcsqc.labels.groups import COMPOUND, GROUPINGS, WELL, groups_of
 from hcsqc.labels.splits import split_labels, training_crops, training_overlaps
-from hcsqc.probes.resampling import interval, p_value
+from hcsqc.probes.metrics import auc
+from hcsqc.probes.resampling import bootstrap_scores, interval, p_value
 
 TEST_CROPS = 130
 LARGEST = 350
@@ -50,6 +57,13 @@ NOISES = {
     "winner by 6.7 points": {0: 0.25},
     "two 17 points apart": {0: 0.25, 1: 2.6},
 }
+# Treatments on two plates: share of abnormal cells of every other one, what they do to features.
+SHARES = 0.1, 0.9
+PER_TREATED_WELL = 3
+COMPOUND_SD = 2.0
+SIGNAL = 1.2
+TREATED_TEST = 40
+TREATED_DRAWS = 10
 REPLICATES = 300
 PER_GEOMETRY = 25
 
@@ -69,6 +83,8 @@ def main() -> None:
     """Read the flags, simulate the studies and print the table."""
     parser = common.parser(__doc__, rounds=False)
     parser.add_argument("--repeats", type=int, default=500, help="studies of each row")
+    parser.add_argument("--treated-repeats", type=int, default=200, help="studies with compounds")
+    parser.add_argument("--compounds", type=int, default=100, help="of these, on two plates each")
     parser.add_argument("--wells", type=int, nargs="+", default=[6, 12, 30, 75])
     parser.add_argument("--draws", type=int, nargs="+", default=[20, 10])
     parser.add_argument("--encoders", type=int, default=8)
@@ -82,8 +98,11 @@ def main() -> None:
             for wells in args.wells
             for row in rows_of(args, wells, draws)
         ]
+        treated = treated_rows(args) if args.treated_repeats else []
     print(f"{args.repeats} studies a row, {args.encoders} encoders, seed {args.seed}")
     common.report(rows, args.json)
+    print(f"{args.treated_repeats} studies of {args.compounds} compounds on two plates each")
+    common.report(treated, None)
 
 
 def rows_of(args, wells: int, draws: int) -> list[dict]:
@@ -145,7 +164,7 @@ def geometry(rng: np.random.Generator, wells: int, draws: int, budget: int) -> G
     labels["artefact"] = labels["kind"].astype(str)
     labels = labels.assign(plate="p", selection="random")
     seed = int(rng.integers(2**31))
-    splits, _ = split_labels(labels, names[:wells], budget, LARGEST, TEST_CROPS, draws, seed)
+    splits, _ = split_labels(labels, names[:wells], budget, LARGEST, TEST_CROPS, draws, seed, WELL)
     place = pd.Index(labels["crop_id"])
     train = [
         place.get_indexer(training_crops(splits, draw, budget)["crop_id"]) for draw in range(draws)
@@ -270,6 +289,105 @@ def verdict(means: np.ndarray, worse: np.ndarray, p: np.ndarray, inside: np.ndar
         "differences": inside.mean(),
         "means": np.nan,
     }
+
+
+def treated_rows(args) -> list[dict]:
+    """Return one row for each way of grouping wells whose treatments are on two plates."""
+    rng = np.random.default_rng([args.seed, args.compounds])
+    found: dict[str, list[tuple]] = {group_by: [] for group_by in GROUPINGS}
+    for start in range(0, args.treated_repeats, PER_GEOMETRY):
+        labels = treated_labels(rng, args.compounds)
+        wells = sorted(set(labels["well"]))
+        counts = 50, 150, TREATED_TEST, TREATED_DRAWS, int(rng.integers(2**31))
+        studies = range(min(PER_GEOMETRY, args.treated_repeats - start))
+        features = [treated_features(rng, labels) for _ in studies]
+        for group_by, rows in found.items():
+            splits = split_labels(labels, wells, *counts, group_by)[0]
+            by_name = area(scored(splits, labels, pd.get_dummies(labels["compound"]).to_numpy()))
+            for seen in features:
+                rows.append((by_name, *measured(scored(splits, labels, seen))))
+    tables = {
+        group_by: pd.DataFrame(rows, columns=["name", "cells", "low", "high"])
+        for group_by, rows in found.items()
+    }
+    truth = tables[COMPOUND]["cells"].mean()
+    return [
+        {
+            "group_by": group_by,
+            "AUC of the name": f"{table['name'].mean():.3f}",
+            "AUC of the cells": f"{table['cells'].mean():.3f}",
+            "of other compounds": f"{truth:.3f}",
+            "coverage": f"{100 * ((table['low'] <= truth) & (truth <= table['high'])).mean():.1f}",
+            "width": f"{(table['high'] - table['low']).mean():.3f}",
+        }
+        for group_by, table in tables.items()
+    ]
+
+
+def treated_labels(rng: np.random.Generator, compounds: int) -> pd.DataFrame:
+    """Return labels of compounds in a well of each of two plates, never the same one."""
+    compound = np.tile(np.repeat(np.arange(compounds), PER_TREATED_WELL), 2)
+    plate = np.repeat([0, 1], compounds * PER_TREATED_WELL)
+    well = (compound + 5 * plate) % compounds
+    abnormal = rng.random(len(compound)) < np.array(SHARES)[compound % 2]
+    crop = np.tile(np.arange(PER_TREATED_WELL), 2 * compounds)
+    labels = pd.DataFrame({"plate": plate, "well": well, "crop": crop})
+    labels["plate"], labels["well"] = "p" + labels["plate"].astype(str), well.astype(str)
+    keys = "s/" + labels["plate"] + "/W" + labels["well"] + "/s1/x" + labels["crop"].astype(str)
+    labels["well"] = "W" + labels["well"]
+    return labels.drop(columns="crop").assign(
+        crop_id=keys,
+        compound="C" + pd.Series(compound).astype(str),
+        label=np.where(abnormal, "abnormal", "normal"),
+        selection="random",
+    )
+
+
+def treated_features(rng: np.random.Generator, labels: pd.DataFrame) -> np.ndarray:
+    """Return features of cells: a signal, what the compound does wherever it is, wells, noise."""
+    shape = len(labels), DIMENSIONS
+    seen = rng.normal(size=shape)
+    for column, spread in (("compound", COMPOUND_SD), ("group", WELL_SD)):
+        own = groups_of(labels, WELL) if column == "group" else labels[column]
+        place, names = pd.factorize(own)
+        seen += spread * rng.normal(size=(len(names), DIMENSIONS))[place]
+    seen[:, 0] += SIGNAL * (labels["label"] == "abnormal")
+    return seen
+
+
+def scored(splits: pd.DataFrame, labels: pd.DataFrame, features: np.ndarray) -> pd.DataFrame:
+    """Return the predictions of a ridge classifier trained on all that each draw may train on."""
+    place = pd.Index(labels["crop_id"])
+    seen = np.column_stack([features, np.ones(len(features))]).astype(float)
+    parts = []
+    for _, own in splits.groupby("draw"):
+        train, test = own[own["part"] == "train"], own[own["part"] == "test"]
+        fitted = seen[place.get_indexer(train["crop_id"])]
+        targets = np.where(train["label"] == "abnormal", 1.0, -1.0)
+        weights = np.linalg.solve(
+            fitted.T @ fitted + RIDGE * np.eye(fitted.shape[1]), fitted.T @ targets
+        )
+        parts.append(test.assign(score=seen[place.get_indexer(test["crop_id"])] @ weights))
+    return pd.concat(parts, ignore_index=True).assign(screen="s")
+
+
+def area(predictions: pd.DataFrame) -> float:
+    """Return the mean AUC over draws."""
+    return float(
+        np.mean(
+            [
+                auc((rows["label"] == "abnormal").to_numpy(int), rows["score"].to_numpy().round(9))
+                for _, rows in predictions.groupby("draw")
+            ]
+        )
+    )
+
+
+def measured(predictions: pd.DataFrame) -> tuple[float, float, float]:
+    """Return the mean AUC over draws with its 95% interval."""
+    drawn = bootstrap_scores(predictions, ["auc"], REPLICATES, seed=0)
+    low, high = interval(drawn["value"].to_numpy(), int(drawn["n_groups"].iloc[0]))
+    return area(predictions), float(low), float(high)
 
 
 if __name__ == "__main__":

@@ -103,6 +103,7 @@ def made_predictions(rng: np.random.Generator) -> pd.DataFrame:
         "draw": np.repeat(np.arange(DRAWS, dtype=np.int32), CROPS),
         "screen": np.tile(["one", "two"], n // 2),
         "crop_id": [f"crop{i}" for i in range(n)],
+        "group": "p/B02",
         "label": np.tile(["normal", "normal", "abnormal", "abnormal"], n // 4),
         "score": rng.uniform(size=n),
     }

@@ -252,12 +252,13 @@ rule diagnose_shift:
         budgets=config["study"]["budgets"],
         draws=DIAGNOSTIC_DRAWS,
         labels=config["evaluation"]["shift_labels"],
+        group_by=GROUP_BY,
         settings=DIAGNOSTIC_PROBE,
         code=code_digest("analyses/diagnose_shift.py"),
     shell:
         '"$HCSQC" --log {log:q} analyses/diagnose_shift.py --source-features {input.source:q}'
         " --splits {input.splits:q} --target-features {input.targets:q}"
-        " --target-labels {input.labels:q} --variants {input.variants:q}"
+        " --target-labels {input.labels:q} {params.group_by} --variants {input.variants:q}"
         " --budgets {params.budgets} --draws {params.draws} --label-counts {params.labels}"
         " --encoder {wildcards.encoder:q} --seed {wildcards.seed} {params.settings}"
         " --output {output.scores:q} --record {output.record:q}"

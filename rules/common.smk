@@ -194,6 +194,8 @@ def pick_given(values, *names):
 
 
 # The analyses beside the tables train one kind of probe, the converged one.
+# What is independent: of the rules that read labels, and of none before them.
+GROUP_BY = flags(pick(config["evaluation"], "group_by"))
 DIAGNOSTIC_PROBE = flags(pick(config["evaluation"], "penalties", "folds"))
 
 

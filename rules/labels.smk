@@ -1,6 +1,6 @@
 """Labels and draws.
 
-in   nuclei of every plate; label files, or the truth of a simulated or derived screen
+in   nuclei and fields of every plate; label files, or the truth of a simulated or derived screen
 out  labels/{screen}.parquet, .random.parquet, .disagreements.csv; splits/{screen}.parquet, .composition.csv
 """
 
@@ -19,6 +19,7 @@ rule label_screen:
     """Give each label its crop, by the nearest nucleus."""
     input:
         nuclei=lambda wc: crop_files(wc.screen, "nuclei.parquet"),
+        fields=treated_fields,
         truth=truth_files,
         labels=label_files,
     output:
@@ -47,6 +48,7 @@ rule label_screen:
         code=code_digest("labels/label_screen.py"),
     shell:
         '"$HCSQC" --log {log:q} labels/label_screen.py --screen {wildcards.screen:q} --nuclei {input.nuclei:q}'
+        " --fields {input.fields:q}"
         " --truth {input.truth:q} --label-files {input.labels:q}"
         " --evaluation-wells {params.wells:q} {params.settings} --window-px {params.window}"
         " --output {output.labels:q} --random {output.random:q} --unmatched {output.unmatched:q}"
@@ -55,7 +57,7 @@ rule label_screen:
 
 
 rule split_labels:
-    """Divide the labelled crops, by well, into test sets and ranked training lists."""
+    """Divide the labelled crops, by group, into test sets and ranked training lists."""
     input:
         labels=f"{STUDY}/labels/{{screen}}.parquet",
     output:
@@ -83,9 +85,10 @@ rule split_labels:
                 ),
             }
         ),
+        group_by=GROUP_BY,
         code=code_digest("labels/split_labels.py"),
     shell:
         '"$HCSQC" --log {log:q} labels/split_labels.py --labels {input.labels:q}'
-        " --evaluation-wells {params.wells:q} {params.settings}"
+        " --evaluation-wells {params.wells:q} {params.settings} {params.group_by}"
         " --output {output.splits:q} --composition {output.composition:q}"
         " --record {output.record:q}"

@@ -35,10 +35,11 @@ rule probe:
         settings=lambda wc: flags(settings.probe_settings(config, wc.probe)),
         draws=lambda wc: settings.probe_draws(config, wc.probe),
         shuffle=shuffle_flag,
+        group_by=GROUP_BY,
         code=probe_code,
     shell:
         '"$HCSQC" --log {log:q} probes/probe_features.py --kind {params.kind} --features {input.features:q} --splits {input.splits:q}'
-        " --shift-labels {input.shift:q} --budget {wildcards.budget} --draws {params.draws} {params.shuffle}"
+        " --shift-labels {input.shift:q} {params.group_by} --budget {wildcards.budget} --draws {params.draws} {params.shuffle}"
         " --seed {wildcards.seed} {params.settings}"
         " --output {output.predictions:q} --record {output.record:q}"
 
@@ -111,17 +112,18 @@ rule finetune:
         settings=finetuning_flags,
         draws=lambda wc: settings.probe_draws(config, wc.probe),
         shuffle=shuffle_flag,
+        group_by=GROUP_BY,
         code=code_digest("probes/finetune.py"),
     shell:
         '"$HCSQC" --log {log:q} probes/finetune.py --encoder {input.encoder:q} --splits {input.splits:q}'
-        " --shift-labels {input.shift:q} --crops {input.crops:q}"
+        " --shift-labels {input.shift:q} {params.group_by} --crops {input.crops:q}"
         " --composites {params.composites:q} --channel-roles {params.roles:q} --budget {wildcards.budget} --draws {params.draws} {params.shuffle}"
         " --seed {wildcards.seed} {params.settings} --threads {threads}"
         " --output {output.predictions:q} --record {output.record:q}"
 
 
 rule score_predictions:
-    """Compute the metrics of every prediction of an encoder, and resample wells and draws."""
+    """Compute the metrics of every prediction of an encoder, and resample groups and draws."""
     input:
         predictions=lambda wc: [
             PREDICTIONS.format(**job)

@@ -91,11 +91,12 @@ rule fit_detector:
         probe=DIAGNOSTIC_PROBE,
         judged=judged_at(),
         folder=lambda wc, output: str(Path(output.files[0]).parent),
+        group_by=GROUP_BY,
         code=code_digest("qc/fit_detector.py"),
     shell:
         '"$HCSQC" --log {log:q} qc/fit_detector.py --study {params.study:q} --screen {params.screen:q}'
         " --encoder {params.encoder:q} --encoders {input.encoders:q} {params.ranking}"
-        " --labels {input.labels:q} --random-labels {input.random:q}"
+        " --labels {input.labels:q} --random-labels {input.random:q} {params.group_by}"
         " --trained-on {params.trained_on:q} --crops {input.crops:q} --scales {input.scales:q}"
         " --composite {params.composite:q} --channel-roles {params.roles:q} --shift-composites {params.shifted:q}"
         " {params.window_um} {params.settings} {params.probe} --judged-at {params.judged} --threads {threads}"
@@ -182,10 +183,11 @@ rule set_threshold:
         folder=lambda wc, input: str(Path(input.detector[0]).parent),
         study=config["study"]["name"],
         settings=flags(pick(QC, "good_cells_lost", "confidence")),
+        group_by=GROUP_BY,
         code=code_digest("qc/set_threshold.py"),
     shell:
         '"$HCSQC" --log {log:q} qc/set_threshold.py --study {params.study:q} --screen {wildcards.screen:q} --detector {params.folder:q}'
-        " --labels {input.labels:q} --scores {input.scores:q} {params.settings}"
+        " --labels {input.labels:q} {params.group_by} --scores {input.scores:q} {params.settings}"
         " --output {output.threshold:q} --record {output.record:q}"
 
 
@@ -323,11 +325,12 @@ rule find_suspicious_labels:
         settings=flags(pick(config["features"], "batch_size", "precision") | SCALING),
         probe=DIAGNOSTIC_PROBE,
         judged=judged_at(),
+        group_by=GROUP_BY,
         code=code_digest("qc/find_suspicious_labels.py"),
     shell:
         '"$HCSQC" --log {log:q} qc/find_suspicious_labels.py --screen {wildcards.screen:q}'
         " --detector {params.folder:q} --crops {input.crops:q} --nuclei {input.nuclei:q}"
-        " --summaries {input.summaries:q} --labels {input.labels:q} --random-labels {input.random:q}"
+        " --summaries {input.summaries:q} --labels {input.labels:q} --random-labels {input.random:q} {params.group_by}"
         " --label-files {input.files:q} --match-px {params.match} --composite {params.composite:q}"
         " --channel-roles {params.roles:q}"
         " --fields {input.fields:q} {params.images} --window-px {params.window}"

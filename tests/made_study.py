@@ -67,7 +67,7 @@ def _tables(saved: str, enough_draws: bool) -> dict[int, pd.DataFrame]:
     keys = ["encoder", "seed", "probe", "budget", "screen", "metric"]
     means = scored.groupby(keys, as_index=False)["value"].mean()
     parts = [
-        means.assign(value=means["value"] + offset / 1000, replicate=replicate, n_wells=32)
+        means.assign(value=means["value"] + offset / 1000, replicate=replicate, n_groups=32)
         for replicate, offset in enumerate(range(-20, 21))
     ]
     return make_tables(scored, pd.concat(parts, ignore_index=True), config)
@@ -79,7 +79,7 @@ def paired_tables(
     drop=lambda encoder: 0.1,
     unsure: Collection[str] = (),
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return F1 scores and those without a well, in six wells and at most five draws.
+    """Return F1 scores and those without a group, in six groups and at most five draws.
 
     An encoder loses `drop` from the largest budget to the smallest; the draws of those that are
     `unsure` lie 40 points to either side.
@@ -97,8 +97,8 @@ def paired_tables(
                     rows.append(row)
     names = ["encoder", "seed", "probe", "budget", "draw", "screen", "metric", "value", "n_test"]
     made = pd.DataFrame(rows, columns=names)
-    wells = pd.DataFrame({"well": [f"p/B{place:02d}" for place in range(2, 8)]})
-    return made, made.drop(columns="n_test").merge(wells, how="cross")
+    groups = pd.DataFrame({"group": [f"p/B{place:02d}" for place in range(2, 8)]})
+    return made, made.drop(columns="n_test").merge(groups, how="cross")
 
 
 def paired(config: dict, *given, **changes) -> PairedScores:

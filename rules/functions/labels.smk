@@ -1,6 +1,13 @@
 """Where the labels of a screen come from."""
 
 
+def treated_fields(wildcards):
+    """Return the fields of a screen's plates, which name their compounds."""
+    entry = screen_entry(wildcards)
+    source = entry.get("derived_from", wildcards.screen)
+    return [plate_file("screens", source, plate, "fields.parquet") for plate in entry["plates"]]
+
+
 def truth_files(wildcards):
     """Return the truth of a screen's plates, where the config says that labels come from it."""
     if screen_entry(wildcards)["labels"] != "truth":

@@ -10,6 +10,7 @@ from hcsqc.analyses.shift_images import MATCHED_PIXEL_SIZE, PERMUTED_CHANNELS, r
 from hcsqc.core import cli
 from hcsqc.core.errors import InputError
 from hcsqc.core.schema import read_table, write_table
+from hcsqc.labels.groups import GROUPINGS, read_labels
 from hcsqc.labels.splits import largest_budget
 from hcsqc.probes.frozen.logistic import LogisticSettings, logistic_scores
 from hcsqc.probes.task import read_features, tasks
@@ -36,6 +37,7 @@ def main() -> None:
     )
     parser.add_argument("--draws", type=int, required=True)
     parser.add_argument("--label-counts", type=int, nargs="*", required=True, help="of a target")
+    parser.add_argument("--group-by", choices=GROUPINGS, required=True, help="target crops")
     parser.add_argument("--encoder", required=True)
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--output", type=Path, required=True)
@@ -65,7 +67,7 @@ def diagnose_screens(args, record) -> None:
             source,
             draws,
             read_features([features[screen]]),
-            read_table(path, "labels", ["crop_id", "label"]),
+            read_labels(path, args.group_by),
             changed,
             not_made,
             args.label_counts,

@@ -21,7 +21,7 @@ def main() -> None:
     parser.add_argument("--predictions", type=Path, nargs="+", required=True, help=PATHS)
     parser.add_argument("--labels", type=Path, nargs="+", required=True, help="of every screen")
     parser.add_argument("--train-screen", required=True, help="the one that the figure shows")
-    parser.add_argument("--replicates", type=int, required=True, help="resamples of the wells")
+    parser.add_argument("--replicates", type=int, required=True, help="resamples of the groups")
     parser.add_argument("--seed", type=int, required=True, help="of the resamples")
     parser.add_argument("--output", type=Path, required=True, help="dose_response.csv")
     parser.add_argument("--words", type=json.loads, required=True, help="JSON, for the figure")

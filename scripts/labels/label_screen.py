@@ -6,8 +6,9 @@ import pandas as pd
 
 from hcsqc.core import cli
 from hcsqc.core.errors import InputError
-from hcsqc.core.schema import write_table
+from hcsqc.core.schema import read_table, write_table
 from hcsqc.labels.agreement import DISAGREEMENT_COLUMNS
+from hcsqc.labels.groups import compounds_of
 from hcsqc.labels.screen_labels import (
     LabelSettings,
     labels_of_files,
@@ -17,12 +18,15 @@ from hcsqc.labels.screen_labels import (
     write_list,
 )
 
+TREATED = ["plate", "well", "role", "compound"]
+
 
 def main() -> None:
     """Read the flags, nuclei and labels; write the labelled crops and what found none."""
     parser = cli.parser(__doc__)
     parser.add_argument("--screen", required=True)
     parser.add_argument("--nuclei", type=Path, nargs="+", required=True)
+    parser.add_argument("--fields", type=Path, nargs="+", required=True, help="of every plate")
     parser.add_argument("--truth", type=Path, nargs="*", required=True)
     parser.add_argument("--label-files", type=Path, nargs="*", required=True)
     parser.add_argument("--evaluation-wells", nargs="*", required=True)
@@ -54,8 +58,9 @@ def label(args, record) -> None:
     counts = found.counts()
     told = ", ".join(f"{n} {name}" for name, n in counts.items()) or "none"
     print(f"labels of {args.screen}: {told}")
-    write_table(found.labels, args.output, "labels")
-    write_table(found.at_random, args.random, "labels")
+    fields = pd.concat([read_table(path, "fields", TREATED) for path in args.fields])
+    for labels, path in ((found.labels, args.output), (found.at_random, args.random)):
+        write_table(labels.assign(compound=compounds_of(labels, fields)), path, "labels")
     write_list(found.unmatched, args.unmatched)
     record.metrics = found.metrics | {f"labels_{name}": n for name, n in counts.items()}
     record.metrics |= {

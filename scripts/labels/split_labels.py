@@ -1,4 +1,4 @@
-"""Divide the labelled crops, by well, into test sets and ranked training lists."""
+"""Divide the labelled crops, by group, into test sets and ranked training lists."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,8 +6,9 @@ from pathlib import Path
 from hcsqc.core import cli
 from hcsqc.core.errors import InputError
 from hcsqc.core.schema import read_table, write_csv, write_table
+from hcsqc.labels.groups import GROUPINGS, WELL
 from hcsqc.labels.splits import largest_budget, split_labels
-from hcsqc.labels.test_sets import composition
+from hcsqc.labels.test_sets import composition, largest_group
 
 WITHOUT_DRAWS = (
     "Quality control needs no draws where qc.encoder names an encoder, and not `best`: then "
@@ -30,6 +31,7 @@ def main() -> None:
     parser = cli.parser(__doc__)
     parser.add_argument("--labels", type=Path, required=True)
     parser.add_argument("--evaluation-wells", nargs="*", required=True)
+    parser.add_argument("--group-by", choices=GROUPINGS, required=True)
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--composition", type=Path, required=True, help="CSV: what draws test")
     cli.add_settings(parser, Settings)
@@ -42,15 +44,35 @@ def split(args, record) -> None:
     labels = read_table(args.labels, "labels")
     counts = settings.smallest, settings.largest, settings.test_crops, settings.draws
     try:
-        splits, protocol = split_labels(labels, args.evaluation_wells, *counts, seed=0)
+        splits, protocol = split_labels(labels, args.evaluation_wells, *counts, 0, args.group_by)
     except InputError as error:
-        raise InputError(f"{error}. {WITHOUT_DRAWS}") from error
+        others = _others(labels, args, counts)
+        raise InputError(f"{error}. {others}{WITHOUT_DRAWS}") from error
     write_table(splits, args.output, "splits", {"protocol": protocol})
     write_csv(composition(splits, labels), args.composition)
     carried = largest_budget(splits)
     print(f"splits: crops are {protocol}; labels allow a budget of {carried}")
     record.parameters["protocol"] = protocol
+    groups = splits["group"].nunique()
+    if args.group_by != WELL:
+        name, share = largest_group(splits)
+        print(f"splits: {groups} groups by {args.group_by}; {name} has {share:.0%} of the labels")
     record.metrics = {"draws": settings.draws, "rows": len(splits), "largest_budget": carried}
+    record.metrics["groups"] = groups
+
+
+def _others(labels, args, counts) -> str:
+    """Return which finer groups the same labels suffice for, as the start of a sentence."""
+    found = []
+    for group_by in GROUPINGS[: GROUPINGS.index(args.group_by)]:
+        try:
+            split_labels(labels, args.evaluation_wells, *counts, 0, group_by)
+        except InputError:
+            continue
+        found.append(group_by)
+    if not found:
+        return ""
+    return f"These labels suffice for evaluation.group_by: {' or '.join(found)}. "
 
 
 if __name__ == "__main__":

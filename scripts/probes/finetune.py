@@ -13,6 +13,7 @@ from hcsqc.core.progress import Progress
 from hcsqc.core.schema import write_table
 from hcsqc.encoders.roles import channels_for, read_roles
 from hcsqc.encoders.store import Encoder, load_encoder
+from hcsqc.labels.groups import GROUPINGS, read_labels
 from hcsqc.probes.finetune import FinetuneSettings
 from hcsqc.probes.finetune_draws import (
     CompositeCrops,
@@ -34,6 +35,9 @@ def main() -> None:
         "--composites", nargs="+", required=True, help="SCREEN:CHANNEL,... in order"
     )
     parser.add_argument("--channel-roles", nargs="*", default=[], help="SCREEN:CHANNEL:ROLE")
+    parser.add_argument(
+        "--group-by", choices=GROUPINGS, required=True, help="crops of --shift-labels"
+    )
     parser.add_argument("--budget", type=int, required=True)
     parser.add_argument("--draws", type=int, required=True)
     parser.add_argument("--shuffle-labels", action="store_true", help="table of the training crops")
@@ -56,13 +60,14 @@ def probe(args, record) -> None:
     check_trainable(encoder, args.encoder)
     pixels = CompositeCrops(args.crops, channels_by_screen(args, encoder))
     pixels.check(encoder)
+    shift_labels = [read_labels(path, args.group_by) for path in args.shift_labels]
     label = f"finetune {encoder_label(args.encoder)} at {args.budget} labels"
     epochs = settings.lasting(args.budget).epochs
     progress = Progress(args.draws * epochs * args.budget, "crops", label)
     predictions = finetuned_predictions(
         encoder,
         pixels,
-        tasks(args.splits, args.shift_labels, args.draws, args.budget, args.shuffle_labels),
+        tasks(args.splits, shift_labels, args.draws, args.budget, args.shuffle_labels),
         settings,
         args.seed,
         lambda count, loss: progress.update(count, loss=loss),

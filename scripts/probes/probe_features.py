@@ -8,6 +8,7 @@ from types import ModuleType
 
 from hcsqc.core import cli
 from hcsqc.core.schema import write_table
+from hcsqc.labels.groups import GROUPINGS, read_labels
 from hcsqc.probes import frozen
 from hcsqc.probes.task import all_predictions, read_features, tasks
 
@@ -25,6 +26,9 @@ def main() -> None:
     parser.add_argument("--features", type=Path, nargs="+", required=True)
     parser.add_argument("--splits", type=Path, required=True)
     parser.add_argument("--shift-labels", type=Path, nargs="*", required=True)
+    parser.add_argument(
+        "--group-by", choices=GROUPINGS, required=True, help="crops of --shift-labels"
+    )
     parser.add_argument("--budget", type=int, required=True)
     parser.add_argument("--draws", type=int, required=True)
     parser.add_argument("--shuffle-labels", action="store_true", help="table of the training crops")
@@ -46,9 +50,8 @@ def probe(args, record) -> None:
     module = module_of(args.kind)
     settings = cli.settings_from(args, module.Settings)
     crops, features = read_features(args.features)
-    draws = list(
-        tasks(args.splits, args.shift_labels, args.draws, args.budget, args.shuffle_labels)
-    )
+    shift_labels = [read_labels(path, args.group_by) for path in args.shift_labels]
+    draws = list(tasks(args.splits, shift_labels, args.draws, args.budget, args.shuffle_labels))
     made = module.classify(crops, features, draws, settings, args.seed)
     record.curves += made.curves
     if made.trials is not None:

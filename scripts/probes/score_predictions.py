@@ -9,7 +9,7 @@ from hcsqc.core.ids import probe_job
 from hcsqc.core.progress import Progress
 from hcsqc.core.schema import read_table, write_table
 from hcsqc.probes.metrics import METRICS, score_predictions
-from hcsqc.probes.resampling import bootstrap_scores, scores_without_wells
+from hcsqc.probes.resampling import bootstrap_scores, scores_without_groups
 
 
 def main() -> None:
@@ -38,7 +38,7 @@ def score(args, record) -> None:
         scores.append(score_predictions(predictions).assign(**about))
         resampled = bootstrap_scores(predictions, list(METRICS), args.replicates, seed=0)
         replicates.append(resampled.assign(**about))
-        left_out.append(scores_without_wells(predictions, list(METRICS)).assign(**about))
+        left_out.append(scores_without_groups(predictions, list(METRICS)).assign(**about))
         progress.update()
     progress.close()
     write_table(pd.concat(scores), args.output, "scores")

@@ -7,7 +7,7 @@ import torch
 
 from hcsqc.core import cli
 from hcsqc.core.files import write_checked_json
-from hcsqc.core.ids import encoder_label, wells_of
+from hcsqc.core.ids import encoder_label
 from hcsqc.core.progress import Progress
 from hcsqc.crops.shards import Shards
 from hcsqc.encoders.roles import channels_for, read_roles
@@ -55,7 +55,7 @@ def search(args, record) -> None:
             encoder,
             crops,
             task.train_targets,
-            wells_of(task.train_crops),
+            task.train_groups,
             settings,
             args.seed,
             lambda count, loss: progress.update(count, loss=loss),

@@ -13,6 +13,7 @@ from hcsqc.core.schema import read_table, write_csv
 from hcsqc.crops.shards import Shards
 from hcsqc.encoders.roles import channels_for, read_roles
 from hcsqc.features.extract import extract_features
+from hcsqc.labels.groups import GROUPINGS
 from hcsqc.labels.screen_labels import read_nuclei
 from hcsqc.probes.frozen.logistic import LogisticSettings
 from hcsqc.qc.detector import Scaling, check_screen, load_detector, standardised
@@ -40,6 +41,7 @@ def main() -> None:
     parser.add_argument("--summaries", type=Path, nargs="+", required=True)
     parser.add_argument("--labels", type=Path, required=True)
     parser.add_argument("--random-labels", type=Path, required=True)
+    parser.add_argument("--group-by", choices=GROUPINGS, required=True)
     parser.add_argument("--label-files", type=Path, nargs="*", required=True, help="CSV")
     parser.add_argument("--match-px", type=float, required=True)
     parser.add_argument("--composite", nargs="+", required=True, help="channels, in order")
@@ -65,7 +67,7 @@ def find(args, record) -> None:
     torch.set_num_threads(args.threads)
     shards = Shards(args.crops)
     check_places(shards.index, args.screen)
-    labels = study_labels(args.labels, args.random_labels)
+    labels = study_labels(args.labels, args.random_labels, args.group_by)
     table = ranked(labels, _scores(args, shards, labels))
     rows = (
         rows_of_files(args.label_files, read_nuclei(args.nuclei), args.match_px)

@@ -13,6 +13,7 @@ from hcsqc.core.schema import read_table
 from hcsqc.crops.shards import Shards
 from hcsqc.encoders.roles import channels_for, hidden_from, read_roles
 from hcsqc.encoders.store import load_encoder
+from hcsqc.labels.groups import GROUPINGS
 from hcsqc.probes.frozen.logistic import LogisticSettings
 from hcsqc.qc.choice import Choice, choose_encoder
 from hcsqc.qc.corrections import levels_of
@@ -40,6 +41,7 @@ def main() -> None:
     parser.add_argument("--probe", help="that the ranking is looked up for")
     parser.add_argument("--labels", type=Path, required=True)
     parser.add_argument("--random-labels", type=Path, required=True)
+    parser.add_argument("--group-by", choices=GROUPINGS, required=True)
     parser.add_argument("--trained-on", required=True, help="labels, or what stands for them")
     parser.add_argument("--crops", type=Path, nargs="+", required=True)
     parser.add_argument("--scales", type=Path, nargs="+", required=True, help="of their plates")
@@ -68,7 +70,7 @@ def fit(args, record) -> None:
         choice = choose_encoder(args.ranking, args.probe, args.screen, sizes, lost)
     name = choice.encoder
     encoder = load_encoder(weights[name])
-    labels = study_labels(args.labels, args.random_labels)
+    labels = study_labels(args.labels, args.random_labels, args.group_by)
     shifted = [tuple(composite.split(",")) for composite in args.shift_composites]
     roles = read_roles(args.channel_roles)
     about = {

@@ -9,6 +9,7 @@ from hcsqc.core import cli
 from hcsqc.core.errors import InputError
 from hcsqc.core.files import read_checked_json, write_checked_json
 from hcsqc.core.schema import read_table
+from hcsqc.labels.groups import GROUPINGS, UNITS, WELL, read_labels
 from hcsqc.qc.calibration import calibrate, check_labels_of, held_out_of
 from hcsqc.qc.detector_files import ABOUT, HELD_OUT
 from hcsqc.qc.outdated import FOLDER, put_aside
@@ -29,6 +30,7 @@ def main() -> None:
     parser.add_argument("--screen", required=True)
     parser.add_argument("--detector", type=Path, required=True, help="folder of the detector")
     parser.add_argument("--labels", type=Path, nargs="*", required=True, help="all, then random")
+    parser.add_argument("--group-by", choices=GROUPINGS, required=True, help="own labels")
     parser.add_argument("--scores", type=Path, nargs="+", required=True, help="of all plates")
     parser.add_argument("--output", type=Path, required=True)
     cli.add_settings(parser, Settings)
@@ -41,7 +43,7 @@ def calibrate_screen(args, record) -> None:
     about = read_checked_json(args.detector / ABOUT)
     check_labels_of(about)
     scores = pd.concat([read_table(path, "crop_scores") for path in args.scores])
-    labels, random = ([read_table(path, "labels") for path in args.labels] + [None, None])[:2]
+    labels, random = _own_labels(args)
     held_out = read_table(args.detector / HELD_OUT, "held_out")
     fitted = about["labels_normal"] + about["labels_abnormal"]
     share = about["labels_abnormal"] / fitted
@@ -58,6 +60,8 @@ def calibrate_screen(args, record) -> None:
         own = about["screen"] == args.screen and about["study"] == args.study
         if unproven or own or labels is None:
             why = f"screen {args.screen}: {error} (qc.good_cells_lost and qc.confidence)"
+            if args.group_by != WELL:
+                why += f"; evaluation.group_by counts {UNITS[args.group_by]} as wells"
             if put_aside(args.output.parent, why):
                 why += f"; the flags of an earlier run lie in {args.output.parent / FOLDER} now"
             raise InputError(why) from error
@@ -73,6 +77,14 @@ def calibrate_screen(args, record) -> None:
     print(f"threshold of {args.screen}: {found['threshold']:.4f}; {told}")
     kept = ("threshold", "bound", "exceeding", "effective_n", "supported", "flagged_share")
     record.metrics = {name: found[name] for name in kept if found[name] is not None}
+
+
+def _own_labels(args) -> tuple[pd.DataFrame | None, pd.DataFrame | None]:
+    """Return the screen's labels and those of them that were chosen at random, if there are any."""
+    if not args.labels:
+        return None, None
+    labels, random = (read_labels(path, args.group_by) for path in args.labels)
+    return labels, random
 
 
 if __name__ == "__main__":

@@ -42,7 +42,7 @@ def made_labels(wells=10) -> pd.DataFrame:
     table = pd.DataFrame(
         rows, columns=["crop_id", "plate", "well", "label", "artefact", "strength"]
     ).astype({"strength": float})
-    return table.assign(annotator="me", source="truth", selection="random")
+    return table.assign(compound=None, annotator="me", source="truth", selection="random")
 
 
 def made_predictions(labels, draws=2) -> pd.DataFrame:
@@ -54,6 +54,7 @@ def made_predictions(labels, draws=2) -> pd.DataFrame:
         for row in labels.itertuples()
     ]
     table = labels[["crop_id", "label"]].assign(score=scores, screen="s", seed=0)
+    table["group"] = "p/" + labels["well"]
     normal = table["label"] == "normal"
     table.loc[normal, "score"] = np.linspace(0, 0.3, normal.sum())
     return pd.concat([table.assign(draw=draw) for draw in range(draws)], ignore_index=True)

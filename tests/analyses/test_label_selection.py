@@ -144,12 +144,12 @@ def study(rare=30, draws=3):
     features, targets = rare_third(common=60, rare=rare)
     names = [f"s/p/B{row % 12:02d}/s1/x{row:04d}y0000" for row in range(len(targets))]
     rows = [
-        (draw, names[row], ("normal", "abnormal")[target], part, rank)
+        (draw, names[row], f"p/B{row % 12:02d}", ("normal", "abnormal")[target], part, rank)
         for draw in range(draws)
         for row, target in enumerate(targets)
         for part, rank in [("test", None) if (row + draw) % 3 == 0 else ("train", row)]
     ]
-    splits = pd.DataFrame(rows, columns=["draw", "crop_id", "label", "part", "rank"])
+    splits = pd.DataFrame(rows, columns=["draw", "crop_id", "group", "label", "part", "rank"])
     return splits.astype({"draw": "int32", "rank": "Int32"}), pd.Index(names), features
 
 

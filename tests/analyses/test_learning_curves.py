@@ -54,7 +54,7 @@ def resampled(scores, count=20, seed=0):
         chosen = np.random.default_rng(seed).integers(len(table), size=(count, len(table)))
         means = pd.DataFrame(table.to_numpy()[chosen].mean(axis=1), columns=table.columns)
         part = means.rename_axis("replicate").reset_index().melt("replicate", var_name="budget")
-        parts.append(part.assign(**dict(zip(keys, key, strict=True)), n_wells=len(table), seed=0))
+        parts.append(part.assign(**dict(zip(keys, key, strict=True)), n_groups=len(table), seed=0))
     return pd.concat(parts, ignore_index=True)
 
 

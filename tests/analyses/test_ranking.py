@@ -15,7 +15,7 @@ from hcsqc.probes.resampling import (
     bootstrap_scores,
     interval,
     p_value,
-    scores_without_wells,
+    scores_without_groups,
 )
 
 NAMES = ["a", "b", "c", "d"]
@@ -46,6 +46,7 @@ def simulated(rng, skills, wells=12, per_well=12, draws=8, common=0.7) -> dict[s
                         "screen": "s",
                         "crop_id": crop[inside],
                         "label": np.where(label, "abnormal", "normal")[inside],
+                        "group": [f"p/W{w:02d}" for w in well[inside]],
                         "score": score[inside],
                     }
                 )
@@ -72,7 +73,7 @@ def evidence(parts, replicates: int = 50):
         tables = (
             scores[scores["metric"] == "f1"],
             bootstrap_scores(rows, ["f1"], replicates, seed=0),
-            scores_without_wells(rows, ["f1"]),
+            scores_without_groups(rows, ["f1"]),
         )
         for gathered, table in zip(found, tables, strict=True):
             gathered.append(table.assign(**about))
@@ -261,18 +262,18 @@ def test_p_of_being_best_counts_the_others_and_at_least_two():
 
 def test_a_score_without_a_well_is_that_of_the_other_crops():
     rows = simulated(np.random.default_rng(5), [0.8], wells=4, draws=2)["a"]
-    found = scores_without_wells(rows, ["f1", "auc"])
-    assert not found.duplicated(["draw", "screen", "metric", "well"]).any()
+    found = scores_without_groups(rows, ["f1", "auc"])
+    assert not found.duplicated(["draw", "screen", "metric", "group"]).any()
     assert len(found) == 2 * 2 * 2  # draws, metrics, and wells that a draw tests
-    for (draw, well), group in found.groupby(["draw", "well"]):
+    for (draw, well), group in found.groupby(["draw", "group"]):
         kept = rows[(rows["draw"] == draw) & ~rows["crop_id"].str.contains(f"/{well}/")]
         expected = score_predictions(kept).set_index("metric")["value"]
         for row in group.itertuples():
             assert row.value == pytest.approx(expected[row.metric])
     one_class = rows[(rows["label"] == "normal") | rows["crop_id"].str.contains("/W00/")]
-    lost = scores_without_wells(one_class, ["auc"]).query("well == 'p/W00'")
+    lost = scores_without_groups(one_class, ["auc"]).query("group == 'p/W00'")
     assert len(lost) and lost["value"].isna().all()
-    assert len(scores_without_wells(rows[:0], ["f1"])) == 0
+    assert len(scores_without_groups(rows[:0], ["f1"])) == 0
 
 
 def test_holm_is_between_bonferroni_and_no_correction():

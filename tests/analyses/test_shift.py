@@ -28,7 +28,6 @@ from hcsqc.analyses.shift_images import (
     write_variants,
 )
 from hcsqc.core.errors import InputError
-from hcsqc.core.ids import wells_of
 from hcsqc.core.schema import features_schema, write_table
 from hcsqc.features.tables import features_table
 from hcsqc.figures import shift as shift_figures
@@ -62,11 +61,12 @@ def labels_of(screen: str, wells: int = WELLS, per_well: int = PER_WELL) -> pd.D
             "label": np.where(np.arange(count) % 2, "abnormal", "normal"),
             "artefact": None,
             "strength": None,
+            "compound": None,
             "annotator": "a",
             "source": "s",
             "selection": "random",
         }
-    )
+    ).assign(group=["p1/" + well for well in names])
 
 
 def measured(labels: pd.DataFrame, seed: int, distance: float = 4.0) -> np.ndarray:
@@ -87,7 +87,7 @@ def splits_of(labels: pd.DataFrame, seed: int) -> pd.DataFrame:
         parts.append(train.assign(part="train", rank=rank, draw=draw))
         parts.append(labels[tested].assign(part="test", rank=None, draw=draw))
     table = pd.concat(parts, ignore_index=True).astype({"rank": "Int32"})
-    return table[["draw", "crop_id", "label", "part", "rank"]]
+    return table[["draw", "crop_id", "label", "group", "part", "rank"]]
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +108,7 @@ def run(draws, target, labels=None, source=None, variants=None, not_made=None, c
         (pd.Index(own["crop_id"]), source),
         draws[1],
         (crops, target),
-        labels[["crop_id", "label"]],
+        labels[["crop_id", "label", "group"]],
         {name: (crops, matrix) for name, matrix in (variants or {}).items()},
         NOT_MADE if not_made is None else not_made,
         counts,
@@ -232,7 +232,7 @@ def test_scores_are_those_of_the_probe_fitted_by_hand(draws):
 @pytest.mark.parametrize("count", [5, 10, 25])
 def test_added_labels_are_balanced_and_their_wells_never_test(count):
     labels = labels_of("b")
-    wells = wells_of(labels["crop_id"])
+    wells = labels["group"].to_numpy()
     train, test = add_labels(labels, count, np.random.default_rng(4))
     counts = labels["label"].iloc[train].value_counts()
     assert counts["normal"] == count - count // 2
@@ -257,7 +257,7 @@ def test_too_few_labels_or_wells_have_a_reason(draws):
     by_name = table.groupby("condition")["reason"].first()
     assert by_name["25 target labels"] == "b has 8 normal labels, 13 are needed"
     assert by_name["10 target labels"] == (
-        "b has 2 wells with labels, and those that are left to test on hold no normal crop"
+        "b has 2 groups of labels, and those that are left to test on hold no normal crop"
     )
     assert by_name[["5 target labels"]].isna().all()
     short = table[table["condition"] == "25 target labels"]
@@ -449,7 +449,7 @@ def test_the_script_writes_the_diagnosis_of_every_shift_screen(
         matrix = measured(there, 2 + place)
         features.append(write_features(tmp_path / "features" / name, there["crop_id"], matrix))
         labels.append(tmp_path / "labels" / name)
-        write_table(there, labels[-1], "labels")
+        write_table(there.drop(columns="group"), labels[-1], "labels")
         variants.append(tmp_path / "variants" / name)
         variants[-1].parent.mkdir(exist_ok=True)
         changed = {f"{PERMUTED_CHANNELS} 2-1": matrix[:, [1, 0, 2, 3]]}
@@ -457,7 +457,19 @@ def test_the_script_writes_the_diagnosis_of_every_shift_screen(
         write_variants(there["crop_id"].tolist(), changed, 4, not_made, variants[-1])
     words += ["--target-features", *features[::-1], "--target-labels", *labels]
     words += ["--variants", *variants] if with_images else []
-    words += ["--encoder", "e", "--seed", 0, "--penalties", 0.1, 1, "--folds", 3]
+    words += [
+        "--group-by",
+        "well",
+        "--encoder",
+        "e",
+        "--seed",
+        0,
+        "--penalties",
+        0.1,
+        1,
+        "--folds",
+        3,
+    ]
     words += ["--output", tmp_path / "out.parquet", "--record", tmp_path / "run.json"]
     monkeypatch.setattr(sys, "argv", [diagnose_shift.__file__, *map(str, words)])
     diagnose_shift.main()

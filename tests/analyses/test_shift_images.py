@@ -176,7 +176,7 @@ def test_channels_that_an_encoder_chooses_by_role_are_not_permuted(plate):
 def write_labels(path, crop_ids):
     labels = pd.DataFrame({"crop_id": crop_ids, "plate": "p1", "well": "B02", "label": "normal"})
     labels = labels.assign(artefact=None, strength=None, annotator="a", source="s")
-    write_table(labels.assign(selection="random"), path, "labels")
+    write_table(labels.assign(selection="random", compound=None), path, "labels")
     return path
 
 

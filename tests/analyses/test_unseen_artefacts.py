@@ -13,6 +13,7 @@ from hcsqc.analyses.unseen_artefacts import COLUMNS, leave_families_out, without
 from hcsqc.core.errors import InputError
 from hcsqc.core.schema import features_schema, write_table
 from hcsqc.features.tables import features_table
+from hcsqc.labels.groups import WELL
 from hcsqc.labels.splits import split_labels, training_crops
 from scripts.analyses import probe_unseen_artefacts
 
@@ -35,9 +36,14 @@ def study(per_well=3, families=FAMILIES, seed=0):
     labels = pd.DataFrame(rows, columns=["crop_id", "well", "artefact"])
     labels["label"] = np.where(labels["artefact"].isna(), "normal", "abnormal")
     labels = labels.assign(
-        plate="p", strength=np.nan, annotator="me", source="truth", selection="random"
+        plate="p",
+        strength=np.nan,
+        compound=None,
+        annotator="me",
+        source="truth",
+        selection="random",
     )
-    splits, _ = split_labels(labels, WELLS[::2], 20, len(labels), 24, 4, 0)
+    splits, _ = split_labels(labels, WELLS[::2], 20, len(labels), 24, 4, 0, WELL)
     return labels, splits, pd.Index(labels["crop_id"]), np.array(features, np.float32)
 
 

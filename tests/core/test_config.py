@@ -25,6 +25,7 @@ from hcsqc.crops.cut import CropSettings
 from hcsqc.crops.nuclei import NucleusSettings
 from hcsqc.encoders.measures import MEASURES
 from hcsqc.encoders.views import ViewSettings
+from hcsqc.labels.groups import GROUPINGS
 from hcsqc.pretraining.methods import METHODS
 from hcsqc.pretraining.settings import PretrainingSettings
 from hcsqc.probes.draws import FEWEST_DRAWS_OF_A_MEAN
@@ -263,6 +264,11 @@ def test_other_bits_are_named(bits, problem):
         ("labels__truth_trimmed", -0.1, "labels.truth_trimmed: -0.1 is less than the minimum of 0"),
         ("crops__window_px", 127, "crops.window_px: 127 is not a multiple of 2"),
         (
+            "evaluation__group_by",
+            "compounds",
+            "evaluation.group_by: unknown value 'compounds'; did you mean 'compound'?",
+        ),
+        (
             "probes__finetune__batchnorm",
             "froozen",
             "probes.finetune.batchnorm: unknown value 'froozen'; did you mean 'frozen'?",
@@ -282,6 +288,12 @@ def test_other_bits_are_named(bits, problem):
 )
 def test_a_value_out_of_range_is_named_with_its_place(path, value, expected):
     assert message(edited(**{path: value})).startswith(f"config: {expected}")
+
+
+def test_what_is_independent_is_a_well_unless_the_config_says_otherwise():
+    assert edited()["evaluation"]["group_by"] == "well"
+    allowed = config_model.Evaluation.model_fields["group_by"].annotation
+    assert get_args(allowed) == GROUPINGS
 
 
 @pytest.mark.parametrize(

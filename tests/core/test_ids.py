@@ -27,7 +27,6 @@ def test_a_key_is_put_together_and_taken_apart():
 @pytest.mark.parametrize("key", [FIELD, CROP, f"{CROP}/blur"])
 def test_a_key_says_where_a_field_or_crop_lies(key):
     assert (ids.screen_of(key), ids.plate_of(key)) == ("BBBC022", "20585")
-    assert ids.wells_of([key, "s/p/H12/s1"]).tolist() == ["20585/A01", "p/H12"]
 
 
 def test_a_degraded_copy_is_told_from_its_crop():

@@ -122,6 +122,7 @@ def test_writer_refuses_numbers_where_text_belongs(tmp_path):
 
 def test_key_of_several_columns_may_repeat_in_one(tmp_path):
     rows = pd.DataFrame({"draw": [0, 1], "crop_id": "a", "label": "normal", "part": "test"})
+    rows["group"] = "p/B02"
     write_table(rows.assign(rank=None), tmp_path / "splits.parquet", "splits")
     with pytest.raises(ValueError, match=r"1 repeated keys \('draw', 'crop_id'\)"):
         write_table(rows.assign(rank=None, draw=0), tmp_path / "splits.parquet", "splits")

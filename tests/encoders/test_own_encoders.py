@@ -235,7 +235,9 @@ def test_crops_without_finite_features_are_named(tmp_path):
 def test_the_commands_write_what_probes_read(tmp_path, monkeypatch):
     source = table(tmp_path / "t.parquet", "columns")
     labels = pd.DataFrame({"crop_id": CROPS[:2], "plate": "p1", "well": "B02", "label": "normal"})
-    labels = labels.assign(artefact=None, strength=np.nan, annotator="a", source="f.csv")
+    labels = labels.assign(
+        artefact=None, strength=np.nan, annotator="a", source="f.csv", compound=""
+    )
     write_table(labels.assign(selection="random"), tmp_path / "labels.parquet", "labels")
     shared = ["--table", str(source), "--record", str(tmp_path / "run.json")]
     out = tmp_path / "features.parquet"

@@ -280,7 +280,7 @@ def test_matched_labels_fit_their_table(tmp_path):
         ignore_index=True,
     )
     labels, _ = placed_and_settled(rows, nuclei, MATCH_PX)
-    write_table(labels, tmp_path / "labels.parquet", "labels")
+    write_table(labels.assign(compound=None), tmp_path / "labels.parquet", "labels")
     back = read_table(tmp_path / "labels.parquet", "labels")
     assert back["artefact"].isna().tolist() == [True, False] and back["artefact"][1] == "debris"
     assert back["strength"].isna().all() and back["annotator"].tolist() == ["alice", "bob"]
@@ -442,13 +442,13 @@ def test_at_most_so_many_labels_of_each_class_are_drawn(tmp_path, normal, abnorm
     counts = labels["label"].value_counts()
     assert (counts.get("normal", 0), counts.get("abnormal", 0)) == expected
     assert labels["crop_id"].is_unique
-    write_table(labels, tmp_path / "labels.parquet", "labels")
+    write_table(labels.assign(compound=None), tmp_path / "labels.parquet", "labels")
 
 
 def test_drawn_labels_say_what_the_truth_says(tmp_path):
     rows = candidates(30, 30)
     labels = drawn(rows.sample(frac=1, random_state=1), per_class=20)
-    write_table(labels, tmp_path / "labels.parquet", "labels")
+    write_table(labels.assign(compound=None), tmp_path / "labels.parquet", "labels")
     back = read_table(tmp_path / "labels.parquet", "labels").set_index("crop_id")
     truth = rows.set_index("crop_id").loc[back.index]
     assert ((back["label"] == "normal") == (truth["artefact"] == "none")).all()
@@ -564,7 +564,7 @@ def test_crops_drawn_at_random_keep_the_share_of_abnormal_ones(tmp_path):
     assert abs(share - 0.1) < 4 * np.sqrt(0.1 * 0.9 / 1000)
     truth = rows.set_index("crop_id")["artefact"].loc[labels["crop_id"]]
     assert ((truth == "none").to_numpy() == (labels["label"] == "normal")).all()
-    write_table(labels, tmp_path / "labels.parquet", "labels")
+    write_table(labels.assign(compound=None), tmp_path / "labels.parquet", "labels")
 
 
 def test_more_crops_at_random_than_there_are_is_all():

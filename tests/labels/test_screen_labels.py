@@ -246,9 +246,16 @@ def test_the_first_five_labels_without_a_crop_are_told_and_where_all_are(tmp_pat
 
 def arguments(folder, nuclei, truth=(), files=(), wells=("B02",)):
     write_table(nuclei[NUCLEI_COLUMNS], folder / "nuclei.parquet", "nuclei")
+    fields = pd.DataFrame({"plate": "p", "well": ["B02", "B03"], "role": ["compound", "mock"]})
+    fields["field_id"] = "s/p/" + fields["well"] + "/s1"
+    fields = fields.assign(site=1, compound=["Taxol", "DMSO"], concentration_um=1.0, problem=None)
+    blank = [[None]] * len(fields)
+    images = dict.fromkeys(("image_path", "image_page", "image_bytes"), blank)
+    write_table(fields.assign(**images), folder / "fields.parquet", "fields")
     return Namespace(
         screen="s",
         nuclei=[folder / "nuclei.parquet"],
+        fields=[folder / "fields.parquet"],
         truth=list(truth),
         label_files=list(files),
         evaluation_wells=list(wells),
@@ -370,6 +377,9 @@ def test_simulated_screen_is_labelled_in_evaluation_wells_from_whole_crops(tmp_p
         "labels_left_out_nearby": 0,
     }
     at_random = read_table(tmp_path / "random.parquet", "labels")
+    assert set(labels["compound"]) == {"Taxol"}
+    treated = at_random.groupby("well")["compound"].unique().str.join("+")
+    assert treated.to_dict() == {"B02": "Taxol", "B03": ""}
     assert set(at_random["well"]) == {"B02", "B03"} and set(at_random["selection"]) == {"random"}
     assert set(at_random["crop_id"]) <= set(nuclei["crop_id"][nuclei["kept"]])
     assert pd.read_csv(tmp_path / "disagreements.csv").empty

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from hcsqc.core.errors import InputError
 from hcsqc.core.schema import read_table, write_table
+from hcsqc.labels.groups import WELL
 from hcsqc.labels.splits import (
     CROSS_VALIDATION,
     FOLDS,
@@ -51,6 +52,7 @@ def split(labels, **changes):
         "test_crops": TEST_CROPS,
         "draws": 5,
         "seed": 0,
+        "group_by": WELL,
     }
     return split_labels(labels, **(arguments | changes))[0]
 
@@ -262,7 +264,7 @@ def test_draws_overlap_by_the_training_labels_that_they_share():
 
 def test_few_labels_are_cross_validated_by_well():
     labels = make_labels(per_well=1, plates=("p",))  # 8 evaluation wells, 2 labels each
-    splits, protocol = split_labels(labels, EVALUATION, 10, 20, 130, draws=10, seed=0)
+    splits, protocol = split_labels(labels, EVALUATION, 10, 20, 130, 10, 0, WELL)
     assert protocol == CROSS_VALIDATION
     test, train = sides(splits, labels)
     for repeat in range(2):
@@ -275,14 +277,16 @@ def test_few_labels_are_cross_validated_by_well():
         trained = train[train["draw"] == draw]
         assert not places & set(trained["place"])
         assert len(trained) == 2 * (len(WELLS) - len(places)), "all others train"
-    again, _ = split_labels(labels.sample(frac=1, random_state=1), EVALUATION, 10, 20, 130, 10, 0)
+    again, _ = split_labels(
+        labels.sample(frac=1, random_state=1), EVALUATION, 10, 20, 130, 10, 0, WELL
+    )
     pd.testing.assert_frame_equal(splits, again)
     firsts = [frozenset(test["crop_id"][test["draw"] == draw]) for draw in (0, FOLDS)]
     assert firsts[0] != firsts[1], "repeats divide the wells anew"
 
 
 def test_enough_labels_are_held_out():
-    assert split_labels(make_labels(), EVALUATION, 10, 50, TEST_CROPS, 5, 0)[1] == HELD_OUT
+    assert split_labels(make_labels(), EVALUATION, 10, 50, TEST_CROPS, 5, 0, WELL)[1] == HELD_OUT
 
 
 def test_the_largest_budget_is_what_every_draw_carries():

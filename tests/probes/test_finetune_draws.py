@@ -65,9 +65,14 @@ def task(draw: int, train=range(6)) -> Task:
     """Return a task that tests on both screens, in turn."""
     test = [crop for i in (6, 7, 8) for crop in (*ids("here", i), *ids("there", i))]
     table = pd.DataFrame({"screen": ["here", "there"] * 3, "crop_id": test, "label": "normal"})
+    table["group"] = "p"
     # No row's number is its place, as after a selection.
     return Task(
-        draw, np.array(ids("here", *train)), np.arange(6) % 2, table.set_axis(range(9, 3, -1))
+        draw,
+        np.array(ids("here", *train)),
+        np.arange(6) % 2,
+        np.arange(6).astype(str),
+        table.set_axis(range(9, 3, -1)),
     )
 
 
@@ -153,6 +158,7 @@ def split_file(folder: Path) -> Path:
     rows = [(0, crop, "train", i) for i, crop in enumerate(ids("here", *range(6)))]
     rows += [(0, crop, "test", None) for crop in ids("here", *range(6, 10))]
     table = pd.DataFrame(rows, columns=["draw", "crop_id", "part", "rank"])
+    table["group"] = "p/" + table["crop_id"].str.split("/").str[2]
     table["label"] = [("normal", "abnormal")[i % 2] for i in range(len(table))]
     write_table(
         table.astype({"draw": "int32", "rank": "Int32"}), folder / "splits.parquet", "splits"
@@ -167,7 +173,15 @@ def test_command_trains_with_the_settings_of_a_search(tmp_path, crops, encoder, 
     save_encoder(encoder, weights)
     (tmp_path / "choice.json").write_text(json.dumps({"chosen": asdict(TUNING)}))
     words = [command.__file__, "--encoder", weights, "--splits", split_file(tmp_path)]
-    words += ["--shift-labels", "--crops", *crops.values(), "--composites", "here:c,b,a"]
+    words += [
+        "--shift-labels",
+        "--group-by",
+        "well",
+        "--crops",
+        *crops.values(),
+        "--composites",
+        "here:c,b,a",
+    ]
     words += ["--budget", 4, "--draws", 1, "--seed", 0, "--choice", tmp_path / "choice.json"]
     words += ["--output", tmp_path / "p.parquet", "--record", tmp_path / "run" / "run.json"]
     monkeypatch.setattr(sys, "argv", [str(word) for word in words])

@@ -181,6 +181,7 @@ def write_study(folder: Path) -> None:
             label = ("normal", "abnormal")[targets[crop]]
             rows.append((draw, crops[crop], label, part, rank if part == "train" else None))
     splits = pd.DataFrame(rows, columns=["draw", "crop_id", "label", "part", "rank"])
+    splits["group"] = splits["crop_id"].str.split("/").str[1:3].str.join("/")
     splits = splits.astype({"draw": "int32", "rank": "Int32"})
     write_table(splits, folder / "splits.parquet", "splits")
 
@@ -190,7 +191,7 @@ def ran(folder: Path, monkeypatch) -> tuple[pd.DataFrame, dict]:
     names = ("features.parquet", "splits.parquet", "predictions.parquet", "run.json")
     features, splits, output, record = (str(folder / name) for name in names)
     files = ["--features", features, "--splits", splits, "--output", output, "--record", record]
-    flags = [*FLAGS.split(), "--shift-labels", *files]
+    flags = [*FLAGS.split(), "--shift-labels", "--group-by", "well", *files]
     monkeypatch.setattr(sys, "argv", [probe_features.__file__, "--kind", "linear_search", *flags])
     probe_features.main()
     return read_table(output, "predictions"), json.loads(Path(record).read_text(encoding="utf-8"))

@@ -17,7 +17,6 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from hcsqc.core.errors import InputError
-from hcsqc.core.ids import wells_of
 from hcsqc.core.schema import features_schema, read_table, write_table
 from hcsqc.features.tables import features_table
 from hcsqc.labels.folds import grouped_folds
@@ -289,12 +288,7 @@ def test_a_fit_that_does_not_converge_is_refused(monkeypatch):
         fit_logistic(train, targets, wells_for(20), LogisticSettings((10.0,), 0), 0)
 
 
-# The wells of crops, and the script.
-
-
-def test_the_well_of_a_crop_names_its_plate():
-    found = wells_of(["here/p1/B02/s1/x1y2", "here/p2/B02/s3/x4y5"])
-    assert found.tolist() == ["p1/B02", "p2/B02"]
+# The script.
 
 
 def study_tables() -> tuple[pd.DataFrame, pd.DataFrame, np.ndarray]:
@@ -308,6 +302,7 @@ def study_tables() -> tuple[pd.DataFrame, pd.DataFrame, np.ndarray]:
         for i in range(40)
     ]
     splits = pd.DataFrame(rows, columns=["draw", "crop_id", "label", "part", "rank"])
+    splits["group"] = splits["crop_id"].str.split("/").str[1:3].str.join("/")
     splits = splits.astype({"draw": "int32", "rank": "Int32"})
     shift = pd.DataFrame(
         {
@@ -317,6 +312,7 @@ def study_tables() -> tuple[pd.DataFrame, pd.DataFrame, np.ndarray]:
             "label": label[40:],
             "artefact": None,
             "strength": None,
+            "compound": None,
             "annotator": "me",
             "source": "truth",
             "selection": "random",
@@ -333,7 +329,16 @@ def run_script(folder: Path, monkeypatch, splits, shift, features, *flags: str, 
     table = features_table(crops, features)
     write_table(table, folder / "features.parquet", features_schema(features.shape[1]))
     words = ["--features", "features.parquet", "--splits", "splits.parquet"]
-    words += ["--shift-labels", "shift.parquet", "--budget", str(budget), "--draws", "2"]
+    words += [
+        "--shift-labels",
+        "shift.parquet",
+        "--group-by",
+        "well",
+        "--budget",
+        str(budget),
+        "--draws",
+        "2",
+    ]
     words += ["--seed", "0", "--output", "out.parquet", "--record", "run.json"]
     words += ["--penalties", "0.0001", "0.1", "10", "--folds", "5", *flags]
     monkeypatch.chdir(folder)

@@ -27,6 +27,7 @@ from hcsqc.core.schema import features_schema, write_table
 from hcsqc.crops.shards import ShardFormat, ShardWriter
 from hcsqc.encoders.store import Encoder, random_encoder, save_encoder
 from hcsqc.features.tables import features_table
+from hcsqc.labels.groups import read_labels
 from hcsqc.probes import finetune as finetune_module
 from hcsqc.probes import frozen
 from hcsqc.probes.finetune import FinetuneSettings, finetune, finetuned_scores
@@ -607,6 +608,7 @@ def split_files(folder: Path) -> tuple[Path, Path]:
             rank = i if part == "train" else None
             rows.append((draw, f"here/p/B0{i}/s1/x{i}", label, part, rank))
     splits = pd.DataFrame(rows, columns=["draw", "crop_id", "label", "part", "rank"])
+    splits["group"] = splits["crop_id"].str.split("/").str[1:3].str.join("/")
     splits = splits.astype({"draw": "int32", "rank": "Int32"})
     write_table(splits, folder / "splits.parquet", "splits")
     shift = pd.DataFrame(
@@ -617,6 +619,7 @@ def split_files(folder: Path) -> tuple[Path, Path]:
             "label": ["normal", "abnormal", "abnormal"],
             "artefact": [None, "blur", "dead"],
             "strength": [None, 0.5, 0.5],
+            "compound": ["Taxol", "taxol ", ""],
             "annotator": "me",
             "source": "truth",
             "selection": "random",
@@ -628,7 +631,7 @@ def split_files(folder: Path) -> tuple[Path, Path]:
 
 def test_a_task_trains_on_the_first_labels_and_tests_on_the_draw_and_the_other_screens(tmp_path):
     splits, shift = split_files(tmp_path)
-    found = list(tasks(splits, [shift], draws=2, budget=4))
+    found = list(tasks(splits, [read_labels(shift, "compound")], draws=2, budget=4))
     assert [task.draw for task in found] == [0, 1]
     first = found[0]
     assert [crop[-2:] for crop in first.train_crops] == ["x4", "x5", "x6", "x7"]
@@ -638,12 +641,14 @@ def test_a_task_trains_on_the_first_labels_and_tests_on_the_draw_and_the_other_s
         first.test["label"].tolist() == ["normal", "abnormal"] * 2 + ["normal"] + ["abnormal"] * 2
     )
     assert not set(first.train_crops) & set(first.test["crop_id"])
+    assert first.train_groups.tolist() == ["p/B04", "p/B05", "p/B06", "p/B07"]
+    assert first.test["group"].tolist()[3:] == ["p/B03", "taxol", "taxol", "p/B02"]
     assert set(found[1].test["crop_id"]) != set(first.test["crop_id"])
 
 
 def test_predictions_carry_draw_screen_and_label(tmp_path):
     splits, shift = split_files(tmp_path)
-    task = list(tasks(splits, [shift], draws=2, budget=4))[1]
+    task = list(tasks(splits, [read_labels(shift, "well")], draws=2, budget=4))[1]
     rows = task.predictions(np.linspace(0, 1, 7, dtype=np.float32))
     write_table(rows, tmp_path / "predictions.parquet", "predictions")
     assert (rows["draw"] == 1).all()

@@ -104,6 +104,7 @@ def held_out(n: int = 400, abnormal: float = 0.2) -> pd.DataFrame:
             "crop_id": [f"sim/p1/B02/s1/x{i:04d}y0001" for i in range(n)],
             "plate": "p1",
             "well": [f"{'BCDE'[i % 4]}{2 + i % 10:02d}" for i in range(n)],
+            "group": [f"p1/{'BCDE'[i % 4]}{2 + i % 10:02d}" for i in range(n)],
             "label": np.where(is_abnormal, "abnormal", "normal"),
             "selection": "random",
             "random": np.arange(n) % 2 == 0,

@@ -66,6 +66,7 @@ def labels_of(n: int, wells: int = 10, seed: int = 0) -> tuple[pd.DataFrame, np.
             "crop_id": [f"sim/p/{w}/s1/x{i:04d}y0001" for i, w in enumerate(well)],
             "plate": "p",
             "well": well,
+            "group": [f"p/{w}" for w in well],
             "label": np.where(abnormal, "abnormal", "normal"),
             "artefact": artefact,
         }
@@ -125,8 +126,7 @@ def opposite_kinds(count: int, seed: int = 0) -> tuple[pd.DataFrame, np.ndarray]
     features[:, 0] += np.array([0, 4, -4])[kind]
     labels = pd.DataFrame(
         {
-            "plate": "p",
-            "well": [f"B{2 + row // 3 % 12:02d}" for row in range(count)],
+            "group": [f"p/B{2 + row // 3 % 12:02d}" for row in range(count)],
             "label": np.where(kind > 0, "abnormal", "normal"),
             "artefact": np.array([None, "blur", "debris"], object)[kind],
         }
@@ -187,8 +187,7 @@ def good_cells_lost(width: int, seed: int, refitted: bool = False) -> float:
     features += 2 * abnormal[:, None] * direction / np.linalg.norm(direction)
     labels = pd.DataFrame(
         {
-            "plate": "p",
-            "well": [f"B{one:02d}" for one in place],
+            "group": [f"B{one:02d}" for one in place],
             "label": np.where(abnormal, "abnormal", "normal"),
             "artefact": None,
             "random": True,
@@ -197,7 +196,7 @@ def good_cells_lost(width: int, seed: int, refitted: bool = False) -> float:
     fit = fit_detector(labels, features, LogisticSettings((0.01,), 2), LOST)
     model, labels["score"] = fit.classifier, fit.held_out
     if refitted:
-        wells = labels["well"].to_numpy()
+        wells = labels["group"].to_numpy()
         model = fit_logistic(features, abnormal, wells, LogisticSettings((0.01,), 2), 0, True)
     found = calibrate(labels, np.zeros(0), 0.15, 0.05, 0.95, unproven="")
     weight = model.weight / model.scale
@@ -236,12 +235,12 @@ def test_with_few_wells_each_is_held_out_once(wells):
 def test_every_label_is_in_the_detector_where_one_well_holds_all_abnormal_ones():
     labels, features = labels_of(60)
     abnormal = labels["label"] == "abnormal"
-    labels.loc[abnormal, "well"] = "C01"
+    labels.loc[abnormal, "group"] = "p/C01"
     found = fit_detector(labels, features, SETTINGS, LOST)
     held_out, scores = found.held_out, found.classifier.scores(features)
     assert np.isnan(held_out[abnormal]).all() and np.isfinite(held_out[~abnormal]).mean() > 0.8
     assert scores[abnormal].min() > np.median(scores[~abnormal])
-    labels.loc[~abnormal, "well"] = "B01"
+    labels.loc[~abnormal, "group"] = "p/B01"
     found = fit_detector(labels, features, SETTINGS, LOST)
     assert np.isnan(found.held_out).all()
     oracle = regression(features, abnormal, found.penalty)

@@ -67,6 +67,7 @@ def labels_of(shards: Shards, rows, selection: str = "random") -> pd.DataFrame:
             "label": np.where(abnormal, "abnormal", "normal"),
             "artefact": np.where(abnormal, "blur", None),
             "strength": np.nan,
+            "compound": None,
             "annotator": "a",
             "source": "a.csv",
             "selection": selection,
@@ -90,6 +91,7 @@ def encoder():
 def fitted(encoder, shards):
     """A detector of every second crop, and its labels."""
     labels = labels_of(shards, range(0, 60, 2)).assign(random=[True, False] * 15)
+    labels["group"] = "p/" + labels["well"]
     return fit_to_crops(encoder, shards, labels, EMBEDDING, SETTINGS, 0.05, ABOUT), labels
 
 
@@ -100,7 +102,7 @@ def test_a_crop_chosen_in_both_ways_is_a_random_one(shards, tmp_path):
     random, rest = labels_of(shards, [1, 2]), labels_of(shards, [2, 40], "uncertain")
     for name, table in (("random", random), ("all", rest)):
         write_table(table, tmp_path / f"{name}.parquet", "labels")
-    labels = study_labels(tmp_path / "all.parquet", tmp_path / "random.parquet")
+    labels = study_labels(tmp_path / "all.parquet", tmp_path / "random.parquet", "well")
     assert labels["crop_id"].tolist() == shards.index["crop_id"].iloc[[1, 2, 40]].tolist()
     assert labels["random"].tolist() == [True, True, False]
     assert labels["selection"].tolist() == ["random", "random", "uncertain"]
@@ -218,6 +220,7 @@ def study(tmp_path, shards, encoder, monkeypatch):
         probe="knn",
         labels=tmp_path / "all.parquet",
         random_labels=tmp_path / "random.parquet",
+        group_by="well",
         trained_on="labels",
         crops=[Path(path) for path in shards.paths],
         composite=list(COMPOSITE),

@@ -327,7 +327,7 @@ def test_command_writes_the_page_and_counts(screen, tmp_path, capsys):
 def test_labelled_crops_are_not_chosen_again(screen, tmp_path):
     crops = screen.shards.index["crop_id"]
     labels = pd.DataFrame({"crop_id": crops[4:], "plate": "p", "well": "B02", "label": "normal"})
-    labels = labels.assign(artefact=None, strength=np.nan, annotator="a", source="f")
+    labels = labels.assign(artefact=None, strength=np.nan, annotator="a", source="f", compound="")
     write_table(labels.assign(selection="random"), tmp_path / "labels.parquet", "labels")
     path, _ = write_page(
         screen, tmp_path, labels=tmp_path / "labels.parquet", random=99, uncertain=0

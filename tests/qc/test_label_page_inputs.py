@@ -20,7 +20,7 @@ def labels_file(path, *selections):
     table = pd.DataFrame({"crop_id": crops, "selection": selections}).assign(
         plate="p", well="B02", label="normal", artefact=None, strength=np.nan, annotator="a"
     )
-    write_table(table.assign(source="a.csv"), path, "labels")
+    write_table(table.assign(source="a.csv", compound=None), path, "labels")
     return path
 
 

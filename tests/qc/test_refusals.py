@@ -21,7 +21,7 @@ ABOUT = {
     "labels_normal": 40,
     "labels_abnormal": 40,
 }
-HELD = ["crop_id", "plate", "well", "label", "selection", "random", "score"]
+HELD = ["crop_id", "plate", "well", "group", "label", "selection", "random", "score"]
 
 
 def made_labels(normal: int, abnormal: int, wells: int) -> pd.DataFrame:
@@ -34,10 +34,12 @@ def made_labels(normal: int, abnormal: int, wells: int) -> pd.DataFrame:
             "crop_id": [f"sim/p1/{w}/s1/x{i:04d}y0001" for i, w in zip(number, well, strict=True)],
             "plate": "p1",
             "well": well,
+            "group": [f"p1/{w}" for w in well],
             "label": label,
             "selection": "random",
             "artefact": None,
             "strength": np.nan,
+            "compound": None,
             "annotator": "a",
             "source": "labels.csv",
             "random": True,
@@ -62,7 +64,7 @@ def set_aside_by(tmp_path, monkeypatch, normal: int):
     )
     write_table(scores, tmp_path / "scores.parquet", "crop_scores")
     words = f"--study mine --screen sim --detector {detector} --labels --scores"
-    words += f" {tmp_path}/scores.parquet --good-cells-lost 0.05 --confidence 0.95"
+    words += f" {tmp_path}/scores.parquet --group-by well --good-cells-lost 0.05 --confidence 0.95"
     words += f" --output {screen}/threshold.json --record {tmp_path}/run.json"
     monkeypatch.setattr(sys, "argv", [set_threshold.__file__, *words.split()])
     set_threshold.main()
@@ -105,9 +107,11 @@ def test_all_that_is_made_with_a_threshold_is_put_aside():
 
 def test_labels_too_few_for_draws_name_the_way_without_draws(tmp_path, monkeypatch, capsys):
     labels = made_labels(30, 4, 3)
-    write_table(labels.drop(columns=["random", "score"]), tmp_path / "labels.parquet", "labels")
+    write_table(
+        labels.drop(columns=["random", "score", "group"]), tmp_path / "labels.parquet", "labels"
+    )
     words = f"--labels {tmp_path}/labels.parquet --evaluation-wells B02 B03 B04 --smallest 25"
-    words += f" --largest 25 --composition {tmp_path}/c.csv"
+    words += f" --largest 25 --group-by well --composition {tmp_path}/c.csv"
     words += f" --test-crops 60 --draws 5 --output {tmp_path}/s.parquet --record {tmp_path}/r.json"
     monkeypatch.setattr(sys, "argv", [split_labels.__file__, *words.split()])
     with pytest.raises(SystemExit):

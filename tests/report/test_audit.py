@@ -257,6 +257,7 @@ def test_the_script_writes_the_page_from_files(tmp_path, monkeypatch):
         for crop in range(10)
     ]
     splits = pd.DataFrame(chosen, columns=["draw", "crop_id", "label", "part", "rank"])
+    splits["group"] = splits["crop_id"].str.split("/").str[1:3].str.join("/")
     write_table(splits, flags["splits"], "splits")
     (tmp_path / "config.json").write_text(json.dumps({"config": config, "changed": []}))
     (tmp_path / "run.json").write_text(json.dumps(records("probes/simclr/seed0/knn/budget350")[0]))

@@ -72,7 +72,7 @@ def scored(encoders, by_budget=None) -> tuple[pd.DataFrame, pd.DataFrame]:
     replicates = pd.concat(
         [
             pd.DataFrame({"replicate": range(200), "value": row["value"] + noise * (1 + k / 2)})
-            .assign(**{key: row[key] for key in ("encoder", "budget")}, n_wells=12, **keys)
+            .assign(**{key: row[key] for key in ("encoder", "budget")}, n_groups=12, **keys)
             for k, row in enumerate(rows)
         ]
     )  # fmt: skip

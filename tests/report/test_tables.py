@@ -66,7 +66,7 @@ def replicates_of(scores: pd.DataFrame) -> pd.DataFrame:
     offsets = pd.DataFrame({"replicate": range(41), "offset": np.linspace(-0.1, 0.1, 41)})
     table = means.merge(offsets, how="cross")
     table["value"] += table.pop("offset")
-    return table.assign(n_wells=100_000)
+    return table.assign(n_groups=100_000)
 
 
 def make(scores: pd.DataFrame, config: dict) -> dict[int, pd.DataFrame]:

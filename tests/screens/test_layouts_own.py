@@ -247,6 +247,20 @@ def test_rows_with_more_cells_than_columns_are_not_shifted(tmp_path):
     assert len(fields) == 4 and fields["problem"].isna().all()
 
 
+def test_treatments_of_a_table_are_those_of_its_wells(tmp_path):
+    treated = {"Metadata_Compound": "Taxol", "Metadata_Role": "Compound"}
+    of_well = {"A01": treated | {"Metadata_Concentration_uM": "0.5"}, "B02": {}}
+    rows = [row | of_well[row["Metadata_Well"]] for row in gallery_rows()]
+    for name in ("a.csv", "a.parquet"):
+        fields, _ = index_plate(gallery(tmp_path, rows, name), "own", "P1")
+        assert fields["compound"].tolist()[:2] == ["Taxol"] * 2 and fields["role"][1] == "compound"
+        assert fields["concentration_um"][0] == 0.5
+        assert fields[["role", "compound", "concentration_um"]][2:].isna().all(axis=None)
+    rows[1] = rows[1] | {"Metadata_Compound": "DMSO"}
+    expected = "row 2 after the header: well A01 has compound, DMSO, 0.5, but compound, Taxol, 0.5"
+    assert expected in refusal(gallery(tmp_path, rows))
+
+
 def test_frames_are_pages_counted_from_0(tmp_path):
     stack = np.stack([pixels(seed) for seed in range(3)])
     (tmp_path / "images").mkdir()

@@ -270,6 +270,7 @@ def write_predictions(store) -> None:
         [(0, "sim", f"c{i}", label, 0.4) for i, label in enumerate(("normal", "abnormal"))],
         columns=["draw", "screen", "crop_id", "label", "score"],
     ).astype({"draw": "int32"})
+    predictions["group"] = "p/B02"
     path = store.folder / "predictions/simclr/seed0/knn/budget25.parquet"
     path.parent.mkdir(parents=True)
     write_table(predictions, path, "predictions")
@@ -475,7 +476,7 @@ def test_a_run_keeps_its_data_sets_confusion_matrix_and_draws(store):
         (1, "other", "d", "abnormal", 0.1),
     ]
     table = pd.DataFrame(rows, columns=["draw", "screen", "crop_id", "label", "score"])
-    write_table(table.astype({"draw": "int32"}), predictions, "predictions")
+    write_table(table.assign(group="p").astype({"draw": "int32"}), predictions, "predictions")
     store.mirror()
     run = store.all()[PROBE]
     folder = Path(run.info.artifact_uri.removeprefix("file://"))

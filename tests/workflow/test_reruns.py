@@ -212,6 +212,12 @@ CHANGES = [
         never=("pretrain", "pretrain_trial", "crop_plate", "fit_measures", "import_encoder"),
     ),
     Change(
+        "what is independent (`evaluation.group_by`)",
+        config(evaluation={"group_by": "plate"}),
+        {"split_labels": 1, "probe": 4 * FROZEN_JOBS, "finetune": 3, "diagnose_shift": 4},
+        never=("label_screen", "extract_features", "index_plate", "embed_shift_variants"),
+    ),
+    Change(
         "the window of the crops, or their scale",
         config(crops={"window_px": 34, "scale_fields": 4, "failed_fields": 0.5}),
         {"crop_plate": 3, "pretrain": 1},

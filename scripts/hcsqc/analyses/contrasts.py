@@ -1,4 +1,4 @@
-"""Differences over several probes, budgets and screens together, on the same draws and wells."""
+"""Differences over several probes, budgets and screens together, on the same draws and groups."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
@@ -38,7 +38,7 @@ class Contrast(NamedTuple):
 
 
 class PairedScores:
-    """The F1 scores of all encoders, draw by draw, with and without each well; seeds are averaged.
+    """The F1 scores of all encoders, draw by draw, with and without each group; seeds are averaged.
 
     `scores` and `left_out` are those tables, `overlaps` the share of training labels that two draws
     have in common, by budget. Settings of fewer than 5 draws are not `usable`.
@@ -49,18 +49,18 @@ class PairedScores:
         left_out = left_out[left_out["metric"] == METRIC]
         self.overlaps = overlaps
         draws = pd.Index(sorted(set(scores["draw"])))
-        places = left_out["screen"] + "/" + left_out["well"]
-        wells = pd.Index(sorted(set(places)))
+        places = left_out["screen"] + "/" + left_out["group"]
+        groups = pd.Index(sorted(set(places)))
         self.scores: dict[tuple, np.ndarray] = {}
         self.left_out: dict[tuple, np.ndarray] = {}
         for key, rows in scores.groupby(KEYS):
             values = rows.groupby("draw")["value"].mean()
             self.scores[key] = values.reindex(draws).to_numpy()
         for key, rows in left_out.assign(place=places).groupby(KEYS):
-            changed = np.full((len(wells), len(draws)), np.inf)
+            changed = np.full((len(groups), len(draws)), np.inf)
             means = rows.groupby(["place", "draw"])["value"].mean()
             place, draw = (means.index.get_level_values(name) for name in means.index.names)
-            changed[wells.get_indexer(place), draws.get_indexer(draw)] = means.to_numpy()
+            changed[groups.get_indexer(place), draws.get_indexer(draw)] = means.to_numpy()
             self.left_out[key] = changed
 
     def usable(self, encoder: str, setting: Setting) -> bool:
@@ -97,7 +97,7 @@ class PairedScores:
         left_out = np.stack([self.left_out[key] for key in keys])
         without = np.where(np.isinf(left_out), values[:, None], left_out)
         tested = ~np.isinf(left_out).all(axis=0)
-        # A setting that has no score without a well: the others' mean would be another quantity.
+        # A setting that has no score without a group: the others' mean would be another quantity.
         lost = (np.isnan(left_out) & ~np.isnan(values)[:, None]).any(axis=0)
         changed = np.where(lost, np.nan, _defined(without))
         return _defined(values), np.where(tested, changed, np.inf)

@@ -32,18 +32,18 @@ def detection(
     and `all`. threshold is `0.5`, or `5% false alarms`: that of each draw's normal test crops. An
     artefact that the label does not name is `unknown`. Each crop counts once, with its mean over
     draws and seeds; crops is their number. low to high is a 95% interval from `replicates`
-    resamples of the wells.
+    resamples of the groups.
     Raises InputError if a test crop has no label.
     """
     found = _described(_detected(predictions), labels)
     rows = []
     for (screen, artefact, strength), crops in _cells(found):
-        places = crops["place"].to_numpy()
+        groups = crops["group"].to_numpy()
         for threshold in (HALF, AT_FALSE_ALARMS):
             detected = crops[threshold].to_numpy()
             known = ~np.isnan(detected)
             own = detected[known]
-            low, high = _interval(own, places[known], replicates, seed)
+            low, high = _interval(own, groups[known], replicates, seed)
             mean = own.mean() if len(own) else np.nan
             rows.append((screen, artefact, strength, threshold, mean, low, high, len(own)))
     return pd.DataFrame(rows, columns=COLUMNS)
@@ -76,37 +76,38 @@ def is_missed(table: pd.DataFrame) -> pd.Series:
 
 
 def _detected(predictions: pd.DataFrame) -> pd.DataFrame:
-    """Return screen, crop_id and, for each threshold, whether each abnormal crop is above it."""
+    """Return screen, crop_id, group and, by threshold, whether each abnormal crop is above it."""
     parts = []
     for _, rows in predictions.groupby(["seed", "draw", "screen"]):
         normal = rows.loc[rows["label"] == "normal", "score"].to_numpy()
         abnormal = rows[rows["label"] == "abnormal"]
         limit = false_alarm_threshold(normal, FALSE_ALARMS)
-        part = abnormal[["screen", "crop_id"]].assign(
+        part = abnormal[["screen", "crop_id", "group"]].assign(
             **{HALF: (abnormal["score"] > THRESHOLD).astype(float)}
         )
         above = (abnormal["score"] > limit).astype(float)
         parts.append(part.assign(**{AT_FALSE_ALARMS: above if limit == limit else np.nan}))
     if not parts:
-        return pd.DataFrame(columns=["screen", "crop_id", HALF, AT_FALSE_ALARMS])
+        return pd.DataFrame(columns=["screen", "crop_id", "group", HALF, AT_FALSE_ALARMS])
     return pd.concat(parts, ignore_index=True)
 
 
 def _described(detected: pd.DataFrame, labels: pd.DataFrame) -> pd.DataFrame:
-    """Return one row per crop: its mean detection, artefact, strength bin and its well's number."""
-    crops = detected.groupby(["screen", "crop_id"], as_index=False)[[HALF, AT_FALSE_ALARMS]].mean()
-    about = labels[["crop_id", "artefact", "strength"]].assign(
-        place=labels["plate"] + "/" + labels["well"]
+    """Return a row per crop: its mean detection, artefact, strength bin and its group's number."""
+    keys = ["screen", "crop_id", "group"]
+    crops = detected.groupby(keys, as_index=False)[[HALF, AT_FALSE_ALARMS]].mean()
+    about = labels[["crop_id", "artefact", "strength"]]
+    found = crops.merge(
+        about, on="crop_id", how="left", validate="one_to_one", indicator="labelled"
     )
-    found = crops.merge(about, on="crop_id", how="left", validate="one_to_one")
-    if found["place"].isna().any():
-        missing = found.loc[found["place"].isna(), "crop_id"]
+    missing = found.loc[found["labelled"] == "left_only", "crop_id"]
+    if len(missing):
         raise InputError(
             f"dose response: {len(missing)} abnormal test crops have no label, first "
             f"{missing.iloc[0]}; give the labels of every screen of the predictions"
         )
     found["artefact"] = found["artefact"].where(found["artefact"].notna(), UNKNOWN)
-    found["place"] = pd.factorize(found["place"], sort=True)[0]
+    found["group"] = pd.factorize(found["group"], sort=True)[0]
     return found.assign(strength=strength_bins(found["strength"]))
 
 
@@ -119,28 +120,28 @@ def _cells(found: pd.DataFrame) -> Iterator[tuple[tuple[str, str, str], pd.DataF
         yield (screen, artefact, ALL), crops
 
 
-def _interval(detected: np.ndarray, places: np.ndarray, replicates, seed) -> tuple[float, float]:
-    """Return the interval of a mean over crops, by resampling the wells that hold them.
+def _interval(detected: np.ndarray, groups: np.ndarray, replicates, seed) -> tuple[float, float]:
+    """Return the interval of a mean over crops, by resampling the groups that hold them.
 
-    `places` are the wells' numbers.
+    `groups` are their numbers.
     """
-    count = np.bincount(places)
+    count = np.bincount(groups)
     held = count > 0
     n = int(held.sum())
     if n >= 2 and (detected.min() == 1 or detected.max() == 0):
-        # Wells that all agree leave nothing to resample: the exact (Clopper-Pearson) interval.
+        # Groups that all agree leave nothing to resample: the exact (Clopper-Pearson) interval.
         hits = n * detected.min()
         low = beta.ppf(0.025, hits, 1) if hits else 0.0
         return float(low), 1.0 if hits else float(beta.ppf(0.975, 1, n))
     if n < 2:
         return float("nan"), float("nan")
     counts = _resamples(n, replicates, seed)
-    total = np.bincount(places, weights=detected)
+    total = np.bincount(groups, weights=detected)
     low, high = interval((counts @ total[held]) / (counts @ count[held]), n)
     return float(low), float(high)
 
 
 @cache
 def _resamples(n: int, replicates: int, seed: int) -> np.ndarray:
-    """Return how often each of n wells is drawn, replicates x n."""
+    """Return how often each of n groups is drawn, replicates x n."""
     return np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), replicates)

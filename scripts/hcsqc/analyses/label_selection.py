@@ -13,7 +13,6 @@ from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import StandardScaler
 
 from hcsqc.core.errors import InputError
-from hcsqc.core.ids import wells_of
 from hcsqc.probes.metrics import table_scores
 from hcsqc.probes.resampling import interval
 from hcsqc.probes.task import ABNORMAL, FitScores, select
@@ -55,12 +54,12 @@ def compare_selections(
         matrix = select(index, features, pool["crop_id"])
         tested = select(index, features, test["crop_id"])
         targets, wanted = ((part["label"] == ABNORMAL).to_numpy(np.int64) for part in (pool, test))
-        wells = wells_of(pool["crop_id"])
+        groups = pool["group"].to_numpy()
         for budget in [budget for budget in budgets if budget <= len(pool)]:
             state = np.random.default_rng([seed, draw])
-            chosen = choose(matrix, targets, wells, budget, fit_scores, state)
+            chosen = choose(matrix, targets, groups, budget, fit_scores, state)
             for strategy, picked in chosen.items():
-                (scores,) = _scores(fit_scores, matrix, targets, wells, picked, [tested])
+                (scores,) = _scores(fit_scores, matrix, targets, groups, picked, [tested])
                 labels = targets[picked]
                 about = (labels.mean(), len(set(labels)) == 1)
                 rows += [
@@ -77,7 +76,7 @@ def compare_selections(
 def choose(
     matrix: np.ndarray,
     targets: np.ndarray,
-    wells: np.ndarray,
+    groups: np.ndarray,
     budget: int,
     fit_scores: FitScores,
     rng: np.random.Generator,
@@ -94,7 +93,7 @@ def choose(
         RANDOM: order[:budget],
         DIVERSE: _least_per_cluster(to_centre, clusters, budget, order),
         TYPICAL: _least_per_cluster(_sparsity(standardised), clusters, budget, order),
-        UNCERTAIN: _uncertain(matrix, targets, wells, budget, fit_scores, order),
+        UNCERTAIN: _uncertain(matrix, targets, groups, budget, fit_scores, order),
     }
 
 
@@ -122,11 +121,11 @@ def compare_to_random(table: pd.DataFrame, replicates: int, seed: int) -> pd.Dat
     return pd.DataFrame(rows, columns=[*names, "one_class", "random_one_class"])
 
 
-def _scores(fit_scores, matrix, targets, wells, picked, tests) -> list[np.ndarray]:
+def _scores(fit_scores, matrix, targets, groups, picked, tests) -> list[np.ndarray]:
     labels = targets[picked]
     if len(set(labels)) == 1:
         return [np.full(len(test), float(labels[0])) for test in tests]
-    return fit_scores(matrix[picked], labels, wells[picked], tests)
+    return fit_scores(matrix[picked], labels, groups[picked], tests)
 
 
 def _clusters(standardised, budget, state) -> tuple[np.ndarray, np.ndarray]:
@@ -155,11 +154,11 @@ def _sparsity(standardised: np.ndarray) -> np.ndarray:
     return distances.mean(axis=1)
 
 
-def _uncertain(matrix, targets, wells, budget, fit_scores, order) -> np.ndarray:
+def _uncertain(matrix, targets, groups, budget, fit_scores, order) -> np.ndarray:
     picked = order[: min(FIRST_RANDOM, budget)]
     while len(picked) < budget:
         rest = order[~np.isin(order, picked)]
-        (scores,) = _scores(fit_scores, matrix, targets, wells, picked, [matrix[rest]])
+        (scores,) = _scores(fit_scores, matrix, targets, groups, picked, [matrix[rest]])
         # Ties, and the one class of a constant prediction, go by the random order.
         nearest = rest[np.argsort(np.abs(scores - 0.5), kind="stable")]
         size = min(max(SMALLEST_ROUND, budget // ROUNDS), budget - len(picked))

@@ -117,7 +117,7 @@ def learning_curves(scores: pd.DataFrame, replicates: pd.DataFrame, screen: str)
     Raises InputError if there are no scores of the screen.
     """
     rows = []
-    for about, budgets, values, means, wells in _by_draw(scores, replicates, screen):
+    for about, budgets, values, means, groups in _by_draw(scores, replicates, screen):
         row = about | {
             "screen": screen,
             "metric": METRIC,
@@ -126,9 +126,9 @@ def learning_curves(scores: pd.DataFrame, replicates: pd.DataFrame, screen: str)
             "budgets": " ".join(map(str, budgets)),
             "draws": len(values),
         }
-        row["reason"] = _obstacle(budgets, values, means, wells)
+        row["reason"] = _obstacle(budgets, values, means, groups)
         if row["reason"] is None:
-            row |= _fitted(budgets, values, means, wells)
+            row |= _fitted(budgets, values, means, groups)
         rows.append(row)
     return pd.DataFrame(rows, columns=COLUMNS)
 
@@ -140,9 +140,9 @@ def points(scores: pd.DataFrame, replicates: pd.DataFrame, screen: str) -> pd.Da
     have no interval.
     """
     rows = []
-    for about, budgets, values, means, wells in _by_draw(scores, replicates, screen):
+    for about, budgets, values, means, groups in _by_draw(scores, replicates, screen):
         for place, budget in enumerate(budgets):
-            low, high = interval(means[:, place], wells)
+            low, high = interval(means[:, place], groups)
             if len(values) < FEWEST_DRAWS:
                 low = high = np.nan
             score = values[:, place].mean() if len(values) else np.nan
@@ -160,10 +160,10 @@ def drops(scores: pd.DataFrame, replicates: pd.DataFrame, screen: str) -> pd.Dat
     Raises InputError if there are no scores of the screen.
     """
     rows = []
-    for about, budgets, values, means, wells in _by_draw(scores, replicates, screen):
+    for about, budgets, values, means, groups in _by_draw(scores, replicates, screen):
         if len(budgets) < 2 or not len(values):
             continue
-        low, high = interval(means[:, -1] - means[:, 0], wells)
+        low, high = interval(means[:, -1] - means[:, 0], groups)
         drop = (values[:, -1] - values[:, 0]).mean()
         rows.append(about | {"low_budget": budgets[0], "high_budget": budgets[-1], "drop": drop})
         rows[-1] |= {"low": low, "high": high, "draws": len(values)}
@@ -176,7 +176,7 @@ def _by_draw(
 ) -> Iterator[tuple[dict, list[int], np.ndarray, np.ndarray, int]]:
     """Yield encoder and probe, rising budgets, and draws x budgets of F1 averaged over seeds.
 
-    Then the replicates of their means, replicates x budgets, and the number of test wells.
+    Then the replicates of their means, replicates x budgets, and the number of test groups.
     """
     own = scores[(scores["screen"] == screen) & (scores["metric"] == METRIC)]
     if not len(own):
@@ -192,27 +192,27 @@ def _by_draw(
         budgets = [int(budget) for budget in table.columns]
         means = resampled[key].pivot_table(index="replicate", columns="budget", values="value")
         means = means[table.columns].dropna().to_numpy()
-        wells = int(resampled[key]["n_wells"].iloc[0])
-        yield dict(zip(KEYS, key, strict=True)), budgets, table.to_numpy(), means, wells
+        groups = int(resampled[key]["n_groups"].iloc[0])
+        yield dict(zip(KEYS, key, strict=True)), budgets, table.to_numpy(), means, groups
 
 
-def _obstacle(budgets, values, means, wells) -> str | None:
+def _obstacle(budgets, values, means, groups) -> str | None:
     if len(budgets) < FEWEST_BUDGETS:
         return f"{len(budgets)} budgets, and a curve needs {FEWEST_BUDGETS}"
     if len(values) < FEWEST_DRAWS:
         return f"{len(values)} draws, and an interval needs {FEWEST_DRAWS}"
-    _, high = interval(means[:, -1] - means[:, 0], wells)
+    _, high = interval(means[:, -1] - means[:, 0], groups)
     return DOES_NOT_RISE if high < 0 else None
 
 
-def _fitted(budgets, values, means, wells) -> dict:
+def _fitted(budgets, values, means, groups) -> dict:
     spreads = values.std(axis=0, ddof=1)
     curve = fit_curve(budgets, values.mean(axis=0), spreads)
     refitted = [fit_curve(budgets, mean, spreads) for mean in means]
     gains = np.array([_gain(other, budgets[-1]) for other in refitted])
     asymptotes = np.array([other.asymptote for other in refitted])
-    gain_low, gain_high = interval(gains, wells)
-    asymptote_low, asymptote_high = interval(asymptotes, wells)
+    gain_low, gain_high = interval(gains, groups)
+    asymptote_low, asymptote_high = interval(asymptotes, groups)
     return {
         "gain_next_50": _gain(curve, budgets[-1]),
         "gain_low": gain_low,

@@ -30,7 +30,7 @@ def compare_encoders(
     """
     table = scores.pivot_table(index=[*CELL, "draw"], columns="encoder", values="value")
     # Undefined scores stay, which a pivot table would drop.
-    keys = [*CELL, "draw", "well", "encoder"]
+    keys = [*CELL, "draw", "group", "encoder"]
     without = left_out.groupby(keys)["value"].mean().unstack("encoder")
     without = dict(tuple(without.groupby(level=CELL, sort=False)))
     parts = []
@@ -38,7 +38,7 @@ def compare_encoders(
         # A draw in which a metric is not defined for one encoder is left out for all.
         own = group.droplevel(CELL).dropna(axis=1, how="all").dropna()
         lost = without.get(cell)
-        if lost is None:  # the paper's habits of computing: no score without a well
+        if lost is None:  # the paper's habits of computing: no score without a group
             continue
         values, changed = _arrays(own, lost.droplevel(CELL))
         budget = cell[CELL.index("budget")]
@@ -76,12 +76,13 @@ def compare_encoders(
 
 
 def _arrays(scores: pd.DataFrame, left_out: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
-    """Return scores, encoders x draws, and those without a well, encoders x wells x draws."""
+    """Return scores, encoders x draws, and those without a group, encoders x groups x draws."""
     lost = left_out[left_out.index.get_level_values("draw").isin(scores.index)][scores.columns]
     draw = scores.index.get_indexer(lost.index.get_level_values("draw"))
-    wells, well = np.unique(lost.index.get_level_values("well").to_numpy(str), return_inverse=True)
-    changed = np.full((len(scores.columns), len(wells), len(scores)), np.inf)
-    changed[:, well, draw] = lost.to_numpy().T
+    names = lost.index.get_level_values("group").to_numpy(str)
+    groups, group = np.unique(names, return_inverse=True)
+    changed = np.full((len(scores.columns), len(groups), len(scores)), np.inf)
+    changed[:, group, draw] = lost.to_numpy().T
     return scores.to_numpy().T, changed
 
 
@@ -123,7 +124,7 @@ def rank(pairs: pd.DataFrame, scores: pd.DataFrame, replicates: pd.DataFrame) ->
     means = scores.groupby([*CELL, "encoder"])["value"].mean()
     keys = [*CELL, "replicate", "encoder"]
     resampled = replicates.groupby(keys)["value"].mean().unstack("encoder")
-    wells = replicates.groupby(CELL)["n_wells"].first()
+    groups = replicates.groupby(CELL)["n_groups"].first()
     draws = scores.groupby(CELL)["draw"].nunique()
     compared = dict(tuple(pairs.groupby(CELL, sort=False)))
     parts = []
@@ -133,7 +134,7 @@ def rank(pairs: pd.DataFrame, scores: pd.DataFrame, replicates: pd.DataFrame) ->
         names = own.columns
         table = means.loc[cell].reindex(names).sort_values(ascending=False, kind="stable")
         table = table.rename("mean").rename_axis("encoder").reset_index()
-        table["low"], table["high"] = interval(own[table["encoder"]].to_numpy().T, wells[cell])
+        table["low"], table["high"] = interval(own[table["encoder"]].to_numpy().T, groups[cell])
         best = table["encoder"].iloc[0]
         own_pairs = compared.get(cell, pairs.head(0))  # an encoder alone is in no pair
         to_best = own_pairs[own_pairs["other"] == best].set_index("encoder")

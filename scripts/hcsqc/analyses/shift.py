@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from hcsqc.analyses.shift_images import MATCHED_PIXEL_SIZE, PERMUTED_CHANNELS
 from hcsqc.core.errors import InputError
-from hcsqc.core.ids import screen_of, wells_of
+from hcsqc.core.ids import screen_of
 from hcsqc.core.schema import LABELS, TableSchema
 from hcsqc.labels.splits import class_counts
 from hcsqc.probes.draws import FEWEST_DRAWS
@@ -72,8 +72,8 @@ def diagnose(
     """Return a row per condition, draw and metric: columns `COLUMNS`.
 
     `source` are features of the training screen, `draws` what is trained and tested on there;
-    `target` are features of the other screen, `labels` its crop_id and label. Features of both
-    hold all embedded crops, from which each screen is standardised, without labels. `variants`
+    `target` are features of the other screen, `labels` its crop_id, label and group. Features of
+    both hold all embedded crops, from which each screen is standardised, without labels. `variants`
     are features of the labelled target crops under changed images, `not_made` the reasons why
     other changes were not made. `label_counts` say how many target labels are added.
 
@@ -134,13 +134,13 @@ def add_labels(
 ) -> tuple[np.ndarray, np.ndarray] | str:
     """Return places in `labels` of `count` crops to train with and of those to test on, or why not.
 
-    Wells come in random order, and each class takes its share, `class_counts`, from the first:
-    labels of few wells, as they are made, so that the other wells are left to test on. No crop
-    tests whose well trains. The same `rng` state gives the same order: counts nest.
+    Groups come in random order, and each class takes its share, `class_counts`, from the first:
+    labels of few wells, as they are made, so that the other groups are left to test on. No crop
+    tests whose group trains. The same `rng` state gives the same order: counts nest.
     """
-    wells = wells_of(labels["crop_id"])
-    names = rng.permutation(np.unique(wells))
-    turn = pd.Index(names).get_indexer(wells)
+    groups = labels["group"].to_numpy(str)
+    names = rng.permutation(np.unique(groups))
+    turn = pd.Index(names).get_indexer(groups)
     shuffled = rng.permutation(len(labels))
     order = shuffled[np.argsort(turn[shuffled], kind="stable")]
     chosen = []
@@ -150,11 +150,11 @@ def add_labels(
             return f"{_screen(labels)} has {len(places)} {label} labels, {wanted} are needed"
         chosen.append(places)
     train = np.concatenate(chosen)
-    test = np.flatnonzero(~np.isin(wells, wells[train]))
+    test = np.flatnonzero(~np.isin(groups, groups[train]))
     for label in LABELS:
         if not (labels["label"].to_numpy()[test] == label).any():
             return (
-                f"{_screen(labels)} has {len(names)} wells with labels, and those that are left "
+                f"{_screen(labels)} has {len(names)} groups of labels, and those that are left "
                 f"to test on hold no {label} crop"
             )
     return train, test
@@ -166,7 +166,7 @@ def _images(task, source, target, labels, variants, fit_scores) -> tuple[list[di
     own, plain, *changed = fit_scores(
         select(*source, task.train_crops),
         task.train_targets,
-        wells_of(task.train_crops),
+        task.train_groups,
         [select(*source, task.test["crop_id"]), *there],
     )
     targets = _targets(labels)
@@ -180,7 +180,7 @@ def _standardised(task, source, target, labels, plain, fit_scores) -> list[dict]
     (scores,) = fit_scores(
         select(*source, task.train_crops),
         task.train_targets,
-        wells_of(task.train_crops),
+        task.train_groups,
         [select(*target, labels["crop_id"])],
     )
     return _tried(STANDARDISED, task.draw, _targets(labels), scores, plain)
@@ -194,7 +194,7 @@ def _with_labels(task, source, target, labels, count, added, plain, fit_scores) 
     (scores,) = fit_scores(
         np.concatenate([select(*source, task.train_crops), there[train]]),
         np.concatenate([task.train_targets, targets[train]]),
-        wells_of([*task.train_crops, *labels["crop_id"].iloc[train]]),
+        np.concatenate([task.train_groups, labels["group"].to_numpy(object)[train]]),
         [there[test]],
     )
     return _tried(label_condition(count), task.draw, targets[test], scores, plain[test])

@@ -5,7 +5,6 @@ import pandas as pd
 
 from hcsqc.analyses.dose_response import FALSE_ALARMS, false_alarm_threshold
 from hcsqc.core.errors import InputError
-from hcsqc.core.ids import wells_of
 from hcsqc.labels.splits import class_counts, largest_budget, training_crops
 from hcsqc.probes.metrics import auc
 from hcsqc.probes.task import ABNORMAL, FitScores, select
@@ -76,7 +75,7 @@ def _draw_rows(splits, draw, families, budget, index, features, fit_scores) -> l
     def scores_of(train: pd.DataFrame) -> np.ndarray:
         targets = (train["label"] == ABNORMAL).to_numpy(np.int64)
         rows = select(index, features, train["crop_id"])
-        return fit_scores(rows, targets, wells_of(train["crop_id"]), [matrix])[0]
+        return fit_scores(rows, targets, train["group"].to_numpy(), [matrix])[0]
 
     seen = training_crops(splits, draw, budget)
     seen_scores = scores_of(seen)

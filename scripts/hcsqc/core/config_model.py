@@ -820,8 +820,9 @@ class Features(Section):
 
 
 class Evaluation(Section):
-    """Intervals, and the analyses in addition to the tables."""
+    """What is independent, intervals, and the analyses in addition to the tables."""
 
+    group_by: Literal["well", "compound", "plate"]
     replicates: Count
     draws: Count
     penalties: Penalties

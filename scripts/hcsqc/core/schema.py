@@ -66,6 +66,7 @@ _DRAW = _column("draw", pa.int32(), "division of the labelled crops, from 0")
 _SCREEN = _column("screen", pa.string(), "name of the screen in the config")
 _LABEL = _column("label", pa.string(), "normal or abnormal")
 _ARTEFACT = _column("artefact", pa.string(), "kind of artefact; null for normal", nullable=True)
+_GROUP = _column("group", pa.string(), "plate/well, compound or plate: evaluation.group_by")
 _STRENGTH = _column(
     "strength", pa.float64(), "of a simulated artefact, 0 to 1; null if not known", nullable=True
 )
@@ -176,6 +177,7 @@ TABLES = {
         _LABEL,
         _ARTEFACT,
         _STRENGTH,
+        _column("compound", pa.string(), "of its well; empty: a control, null: not known", True),
         _column("annotator", pa.string(), "who labelled"),
         _column("source", pa.string(), "label file, or truth"),
         _column("selection", pa.string(), "how it was chosen: random, diverse, uncertain"),
@@ -185,6 +187,7 @@ TABLES = {
         _DRAW,
         _CROP_ID,
         _LABEL,
+        _GROUP,
         _column("part", pa.string(), "train or test"),
         _column(
             "rank", pa.int32(), "place in the training list, from 0; null in the test set", True
@@ -196,6 +199,7 @@ TABLES = {
         _SCREEN,
         _CROP_ID,
         _LABEL,
+        _GROUP,
         _column("score", pa.float64(), "probability of abnormal"),
     ),
     "scores": _table(
@@ -218,12 +222,12 @@ TABLES = {
         _column("budget", pa.int32(), "labelled training crops"),
         _SCREEN,
         _column("metric", pa.string(), "one of metrics.METRICS"),
-        _column("replicate", pa.int32(), "of the bootstrap over wells and draws, from 0"),
+        _column("replicate", pa.int32(), "of the bootstrap over groups and draws, from 0"),
         _column("value", pa.float64(), "mean over draws, fraction, 0 to 1"),
-        _column("n_wells", pa.int32(), "wells that the test crops lie in"),
+        _column("n_groups", pa.int32(), "groups that the test crops lie in"),
     ),
     "left_out": _table(
-        ("encoder", "seed", "probe", "budget", "draw", "screen", "metric", "well"),
+        ("encoder", "seed", "probe", "budget", "draw", "screen", "metric", "group"),
         _ENCODER,
         _SEED,
         _column("probe", pa.string(), "name in the config"),
@@ -231,7 +235,7 @@ TABLES = {
         _DRAW,
         _SCREEN,
         _column("metric", pa.string(), "one of metrics.METRICS"),
-        _column("well", pa.string(), "plate/well that is left out"),
+        _column("group", pa.string(), "that is left out"),
         _column("value", pa.float64(), "fraction, 0 to 1; null if not defined", nullable=True),
     ),
     "held_out": _table(
@@ -239,10 +243,11 @@ TABLES = {
         _CROP_ID,
         _PLATE,
         _WELL,
+        _GROUP,
         _LABEL,
         _column("selection", pa.string(), "how it was chosen: random, diverse, uncertain"),
         _column("random", pa.bool_(), "chosen at random whatever its class"),
-        _column("score", pa.float64(), "of a model that saw no label of its well", True),
+        _column("score", pa.float64(), "of a model that saw no label of its group", True),
     ),
     "crop_scores": _table(
         ("crop_id",),

@@ -1,21 +1,21 @@
-"""Folds of labelled crops by well: for inner cross-validation, and for labels too few for draws."""
+"""Folds of labelled crops by group: for inner cross-validation, and where labels are few."""
 
 import numpy as np
 
 Fold = tuple[np.ndarray, np.ndarray]  # rows to fit on, rows to score on
 
 
-def grouped_folds(targets: np.ndarray, wells: np.ndarray, folds: int, seed: int) -> list[Fold]:
-    """Return folds of n labelled crops in which no well is on both sides.
+def grouped_folds(targets: np.ndarray, groups: np.ndarray, folds: int, seed: int) -> list[Fold]:
+    """Return folds of n labelled crops in which no group is on both sides.
 
-    `targets` are 0 and 1, `wells` the n names of their wells. Both sides of each fold hold both
+    `targets` are 0 and 1, `groups` the n names of their groups. Both sides of each fold hold both
     classes; folds that cannot are left out, and there may be none. The same seed gives the same
     folds.
     """
-    folds = min(folds, len(np.unique(wells)))
+    folds = min(folds, len(np.unique(groups)))
     if folds < 2 or min(np.bincount(targets, minlength=2)) < folds:
         return []
-    number = held_out_fold(targets, wells, folds, seed)
+    number = held_out_fold(targets, groups, folds, seed)
     found = [(np.flatnonzero(number != i), np.flatnonzero(number == i)) for i in range(folds)]
     return [
         (fit, held)

@@ -1,9 +1,9 @@
-"""Draws: divisions of the labelled crops, by well, into a test set and a ranked training list.
+"""Draws: divisions of the labelled crops, by group, into a test set and a ranked training list.
 
-Wells take turns to be tested (`test_sets`). The test set of a draw is the same for every encoder,
-probe and budget, and a budget takes the first labels of the training list, so budgets nest. With
-fewer labels than test set and smallest budget need, draws are the folds of a repeated
-cross-validation by well.
+Groups (`groups`: wells, compounds or plates) take turns to be tested (`test_sets`). The test set of
+a draw is the same for every encoder, probe and budget, and a budget takes the first labels of the
+training list, so budgets nest. With fewer labels than test set and smallest budget need, draws are
+the folds of a repeated cross-validation by group.
 """
 
 from collections.abc import Iterable, Sequence
@@ -15,6 +15,7 @@ import pandas as pd
 from hcsqc.core.errors import InputError
 from hcsqc.core.schema import LABELS
 from hcsqc.labels.folds import held_out_fold
+from hcsqc.labels.groups import UNITS, WELL, groups_of
 from hcsqc.labels.test_sets import TestSets
 from hcsqc.screens.layouts.base import first_few
 
@@ -38,19 +39,26 @@ def split_labels(
     test_crops: int,
     draws: int,
     seed: int,
+    group_by: str,
 ) -> tuple[pd.DataFrame, str]:
     """Return the `splits` table, test crops and training list of each draw, and its protocol.
 
-    Held out: the evaluation wells take turns to test, as many in a draw as hold enough
-    random-chosen labels of each class, and more while the labels of all other wells, which train,
-    are enough for the `largest` budget. Within a draw no well is on both sides, the counts of each
-    class are exact, and artefacts and fields are tested evenly. Where the labels are too few for
-    that and for the `smallest` budget, cross-validation: in five draws each evaluation well is
-    tested once, with all its random-chosen labels.
+    Only random-chosen labels of evaluation wells test, and no group by `group_by` (see
+    `labels.groups`) is on both sides of a draw.
+    Held out: the groups with labels that may test take turns, as many in a draw as hold enough of
+    them of each class, and more while the labels of all other groups, which train, are enough for
+    the `largest` budget. Within a draw the counts of each class are exact, and artefacts and fields
+    are tested evenly. Where the labels are too few for that and for the `smallest` budget,
+    cross-validation: in five draws each group is tested once, with all its labels that may test.
     Raises InputError if the labels do not suffice for that either.
     """
     labels = labels.sort_values("crop_id", ignore_index=True)
-    labels["place"] = labels["plate"] + "/" + labels["well"]
+    labels["group"] = groups_of(labels, group_by)
+    if group_by != WELL and labels["group"].nunique() == 1:
+        raise InputError(
+            f"all {len(labels)} labels are of one {group_by}, {labels['group'].iloc[0]}, so that "
+            f"none is left to train with: evaluation.group_by: {group_by} needs labels of more"
+        )
     labels["may_test"] = labels["well"].isin(list(evaluation_wells))
     labels["may_test"] &= labels["selection"] == "random"
     try:
@@ -62,7 +70,7 @@ def split_labels(
     except InputError as held_out:
         protocol = CROSS_VALIDATION
         try:
-            splits = [_fold(labels, smallest, draw, seed) for draw in range(draws)]
+            splits = [_fold(labels, smallest, draw, seed, UNITS[group_by]) for draw in range(draws)]
         except InputError as error:
             why = "" if labels["may_test"].any() else _why_none(labels, evaluation_wells)
             told = f"{why}{held_out}. Nor is {CROSS_VALIDATION} possible: {error}"
@@ -119,28 +127,28 @@ def training_overlaps(splits: pd.DataFrame, budgets: Iterable[int]) -> dict[int,
 def _held_out(labels, test_sets, smallest, largest, test_crops, draw, seed) -> pd.DataFrame:
     rng = np.random.default_rng([seed, draw])
     counts = class_counts(test_crops)
-    wells = test_sets.wells(counts, class_counts(largest), rng)
-    in_wells = labels["place"].isin(wells)
-    _check_enough(labels, labels["may_test"] & in_wells, counts, draw, "test")
-    test = test_sets.crops(wells, counts, rng)
-    return _divided(labels, test, ~in_wells, smallest, draw, rng)
+    groups = test_sets.groups(counts, class_counts(largest), rng)
+    inside = labels["group"].isin(groups)
+    _check_enough(labels, labels["may_test"] & inside, counts, draw, "test")
+    test = test_sets.crops(groups, counts, rng)
+    return _divided(labels, test, ~inside, smallest, draw, rng)
 
 
-def _fold(labels, smallest, draw, seed) -> pd.DataFrame:
+def _fold(labels, smallest, draw, seed, units) -> pd.DataFrame:
     repeat, fold = divmod(draw, FOLDS)
     rng = np.random.default_rng([seed, draw])
     candidates = np.flatnonzero(labels["may_test"])
-    places = labels["place"].to_numpy()[candidates]
-    if len(set(places)) < FOLDS:
+    groups = labels["group"].to_numpy()[candidates]
+    if len(set(groups)) < FOLDS:
         raise InputError(
-            f"random-chosen labels lie in {len(set(places))} evaluation wells, fewer than the "
-            f"{FOLDS} folds"
+            f"random-chosen labels of evaluation wells lie in {len(set(groups))} {units}, fewer "
+            f"than the {FOLDS} folds"
         )
     state = np.random.default_rng([seed, repeat]).integers(2**31)
     targets = labels["label"].to_numpy()[candidates]
-    test = candidates[held_out_fold(targets, places, FOLDS, int(state)) == fold]
-    in_wells = labels["place"].isin(places[np.isin(candidates, test)])
-    return _divided(labels, test, ~in_wells, smallest, draw, rng)
+    test = candidates[held_out_fold(targets, groups, FOLDS, int(state)) == fold]
+    inside = labels["group"].isin(groups[np.isin(candidates, test)])
+    return _divided(labels, test, ~inside, smallest, draw, rng)
 
 
 def _divided(labels, test, may_train, smallest, draw, rng) -> pd.DataFrame:
@@ -152,7 +160,7 @@ def _divided(labels, test, may_train, smallest, draw, rng) -> pd.DataFrame:
         rank = 2 * np.arange(len(rows)) + LABELS.index(label)
         parts.append(pd.DataFrame({"row": rows, "part": "train", "rank": rank}))
     table = pd.concat(parts, ignore_index=True)
-    chosen = labels[["crop_id", "label"]].iloc[table.pop("row")].reset_index(drop=True)
+    chosen = labels[["crop_id", "label", "group"]].iloc[table.pop("row")].reset_index(drop=True)
     return pd.concat([chosen, table], axis=1).assign(draw=draw).astype({"rank": "Int32"})
 
 

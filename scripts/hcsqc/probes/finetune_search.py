@@ -48,20 +48,21 @@ def search_finetuning(
     encoder: Encoder,
     crops: np.ndarray,
     targets: np.ndarray,
-    wells: np.ndarray,
+    groups: np.ndarray,
     settings: FinetuneSearchSettings,
     seed: int,
     on_batch: Callable[[int, float], None],
 ) -> tuple[FinetuneSettings, list[dict[str, float | None]]]:
-    """Return the settings with the least log loss over inner folds, by well, and all trials.
+    """Return the settings with the least log loss over inner folds, by group, and all trials.
 
-    `crops` are the n x C x H x W composite crops of the training labels, `targets` 0 and 1, `wells`
-    the names of their wells. A trial's loss is the mean over all labels that were held out (nats).
-    Ties go to the smaller rate, then to fewer epochs, then to the larger decay. A setting whose
-    training fails has no loss; with too few labels for folds, none has, and the first is chosen.
+    `crops` are the n x C x H x W composite crops of the training labels, `targets` 0 and 1,
+    `groups` the names of their groups. A trial's loss is the mean over all labels that were held
+    out (nats). Ties go to the smaller rate, then to fewer epochs, then to the larger decay. A
+    setting whose training fails has no loss; with too few labels for folds, none has, and the first
+    is chosen.
     Raises InputError if every setting fails.
     """
-    folds = grouped_folds(targets, wells, settings.folds, seed)
+    folds = grouped_folds(targets, groups, settings.folds, seed)
     trials = []
     for chosen in settings.grid():
         losses: list[float] | None = []

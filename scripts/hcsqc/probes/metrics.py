@@ -1,6 +1,6 @@
 """Scores of predictions: those of the paper (3.4), and others that a lab decides by.
 
-Every metric takes many weightings of the test crops at once, because intervals resample the wells
+Every metric takes many weightings of the test crops at once, because intervals resample the groups
 hundreds of times; scikit-learn's metrics with `sample_weight` are the oracle in the tests.
 """
 

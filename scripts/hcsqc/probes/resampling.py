@@ -1,8 +1,9 @@
-"""How sure a score is: the bootstrap over wells and draws, and scores without one well.
+"""How sure a score is: the bootstrap over groups and draws, and scores without one group.
 
-Crops of one well are alike, and draws share their labels, so neither crops nor draws are
-independent. A replicate resamples the wells once for all draws, and the draws; every encoder, probe
-and budget sees the same replicates, so that differences are paired.
+Crops of one group (`labels.groups`: a well, compound or plate) are alike, and draws share their
+labels, so neither crops nor draws are independent. A replicate resamples the groups once for all
+draws, and the draws; every encoder, probe and budget sees the same replicates, so that differences
+are paired.
 """
 
 from collections.abc import Sequence
@@ -11,7 +12,6 @@ import numpy as np
 import pandas as pd
 from scipy.stats import norm, t
 
-from hcsqc.core.ids import wells_of
 from hcsqc.probes.metrics import METRICS, Weighted
 
 
@@ -26,18 +26,18 @@ def bootstrap_scores(
     """
     parts = []
     for screen, rows in predictions.groupby("screen"):
-        wells, well, targets, scores = _arrays(rows)
+        groups, group, targets, scores = _arrays(rows)
         places = rows.groupby("draw").indices
         draws = sorted(places)
         rng = np.random.default_rng(seed)
-        well_counts = rng.multinomial(len(wells), np.full(len(wells), 1 / len(wells)), replicates)
-        well_counts = np.ascontiguousarray(well_counts.T, float)  # wells x replicates
-        draw_counts = rng.multinomial(len(draws), np.full(len(draws), 1 / len(draws)), replicates)
+        group_counts = _drawn(rng, len(groups), replicates)
+        group_counts = np.ascontiguousarray(group_counts.T, float)  # groups x replicates
+        draw_counts = _drawn(rng, len(draws), replicates)
         sums = {metric: np.zeros(replicates) for metric in metrics}
         used = {metric: np.zeros(replicates) for metric in metrics}
         for place, draw in enumerate(draws):
             own = places[draw]
-            crops = Weighted(targets[own], scores[own], well_counts[well[own]])
+            crops = Weighted(targets[own], scores[own], group_counts[group[own]])
             for metric in metrics:
                 values = METRICS[metric](crops)
                 counts = np.where(np.isnan(values), 0, draw_counts[:, place])
@@ -47,56 +47,60 @@ def bootstrap_scores(
             with np.errstate(invalid="ignore"):
                 value = sums[metric] / used[metric]
             part = pd.DataFrame({"replicate": np.arange(replicates), "value": value})
-            parts.append(part.assign(screen=screen, metric=metric, n_wells=len(wells)))
+            parts.append(part.assign(screen=screen, metric=metric, n_groups=len(groups)))
     if not parts:
-        return pd.DataFrame(columns=["replicate", "value", "screen", "metric", "n_wells"])
+        return pd.DataFrame(columns=["replicate", "value", "screen", "metric", "n_groups"])
     return pd.concat(parts, ignore_index=True).dropna(subset="value")
 
 
-def scores_without_wells(predictions: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
-    """Return draw, screen, metric, well and value: each draw's score without one of its test wells.
+def scores_without_groups(predictions: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
+    """Return draw, screen, metric, group and value: each score without one of its test groups.
 
-    `predictions` are those of one encoder, probe and budget; a well is `plate/well`. Where a score
-    is not defined without a well, its value is nan.
+    `predictions` are those of one encoder, probe and budget. Where a score is not defined without a
+    group, its value is nan.
     """
-    names, well, targets, scores = _arrays(predictions)
+    names, group, targets, scores = _arrays(predictions)
     parts = []
     for (draw, screen), rows in predictions.groupby(["draw", "screen"]).indices.items():
-        wells, place = np.unique(well[rows], return_inverse=True)
-        crops = Weighted(targets[rows], scores[rows], 1.0 - np.eye(len(wells))[place])
-        parts += [(draw, screen, metric, wells, METRICS[metric](crops)) for metric in metrics]
-    counts = [len(wells) for *_, wells, _ in parts]
-    draws, screens, told, wells, values = zip(*parts, strict=True) if parts else [()] * 5
+        groups, place = np.unique(group[rows], return_inverse=True)
+        crops = Weighted(targets[rows], scores[rows], 1.0 - np.eye(len(groups))[place])
+        parts += [(draw, screen, metric, groups, METRICS[metric](crops)) for metric in metrics]
+    counts = [len(groups) for *_, groups, _ in parts]
+    draws, screens, told, groups, values = zip(*parts, strict=True) if parts else [()] * 5
     return pd.DataFrame(
         {
             "draw": np.repeat(np.array(draws, int), counts),
             "screen": np.repeat(np.array(screens, object), counts),
             "metric": np.repeat(np.array(told, object), counts),
-            "well": names[np.concatenate([np.array([], int), *wells])],
+            "group": names[np.concatenate([np.array([], int), *groups])],
             "value": np.concatenate([np.array([]), *values]),
         }
     )
 
 
 def _arrays(rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Return the wells in order, and of each row its well's number, target and score."""
-    crop, crops = pd.factorize(rows["crop_id"])
-    wells, well = np.unique(wells_of(crops), return_inverse=True)
+    """Return the groups in order, and of each row its group's number, target and score."""
+    group, groups = pd.factorize(rows["group"].to_numpy(object), sort=True)
     targets = (rows["label"] == "abnormal").to_numpy(int)
-    return wells.astype(object), well[crop], targets, rows["score"].to_numpy(float)
+    return groups, group, targets, rows["score"].to_numpy(float)
 
 
-def interval(replicates: np.ndarray, n_wells: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return an expanded 95% percentile interval: wider where wells are few (Hesterberg 2015, 5.3).
+def _drawn(rng: np.random.Generator, count: int, replicates: int) -> np.ndarray:
+    """Return how often each of `count` is drawn in each replicate, replicates x count."""
+    return rng.multinomial(count, np.full(count, 1 / count), replicates)
 
-    Plain percentiles of resampled wells are too narrow by as much as a normal interval with the
-    biased standard deviation is. Without two wells nothing is known: nan. Replicates are the last
+
+def interval(replicates: np.ndarray, n_groups: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return an expanded 95% percentile interval: wider if groups are few (Hesterberg 2015, 5.3).
+
+    Plain percentiles of resampled groups are too narrow by as much as a normal interval with the
+    biased standard deviation is. Without two groups nothing is known: nan. Replicates are the last
     axis; low and high have the others.
     """
-    if n_wells < 2:
+    if n_groups < 2:
         unknown = np.full(replicates.shape[:-1], np.nan)
         return unknown, unknown
-    tail = norm.cdf(-np.sqrt(n_wells / (n_wells - 1)) * t.ppf(0.975, n_wells - 1))
+    tail = norm.cdf(-np.sqrt(n_groups / (n_groups - 1)) * t.ppf(0.975, n_groups - 1))
     low, high = np.quantile(replicates, [tail, 1 - tail], axis=-1)
     return low, high
 

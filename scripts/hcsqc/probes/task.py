@@ -14,7 +14,7 @@ from hcsqc.core.schema import TABLES, read_table
 from hcsqc.labels.splits import largest_budget, training_crops
 
 ABNORMAL = "abnormal"
-# Of training crops n x width features, n targets of 0 and 1 and n wells, then m x width matrices to
+# Of training crops n x width features, n targets of 0 and 1, n groups, then m x width matrices to
 # score, to the probabilities of abnormal (m) of each.
 FitScores = Callable[
     [np.ndarray, np.ndarray, np.ndarray, Sequence[np.ndarray]], Sequence[np.ndarray]
@@ -25,12 +25,13 @@ FitScores = Callable[
 class Task:
     """One draw: crops to train on and crops to test on, of the training screen and the others.
 
-    Targets are 1 for abnormal, 0 for normal.
+    Targets are 1 for abnormal, 0 for normal; groups are those of `labels.groups`.
     """
 
     draw: int
     train_crops: np.ndarray
     train_targets: np.ndarray
+    train_groups: np.ndarray
     test: pd.DataFrame
 
     def predictions(self, scores: np.ndarray) -> pd.DataFrame:
@@ -49,15 +50,15 @@ class Classified:
 
 def tasks(
     splits: Path,
-    shift_labels: Sequence[Path],
+    shift_labels: Sequence[pd.DataFrame],
     draws: int,
     budget: int,
     shuffle_labels: bool = False,
 ) -> Iterator[Task]:
     """Yield the first `draws` draws of the splits at one label budget.
 
-    There are none if there are too few labels for the budget. The labelled crops of each file of
-    `shift_labels` are tested in every draw, whole. With
+    There are none if there are too few labels for the budget. The labelled crops of each table of
+    `shift_labels`, as `read_labels` returns it, are tested in every draw, whole. With
     `shuffle_labels` the training labels are those of other training crops: the control that any
     probe must beat.
     """
@@ -65,16 +66,16 @@ def tasks(
     if budget > largest_budget(table):
         print(f"not enough labels: {splits} allows {largest_budget(table)}, not {budget}")
         return
-    shifted = [read_table(path, "labels", ["crop_id", "label"]) for path in shift_labels]
+    tested = ["crop_id", "label", "group"]
     for draw in range(draws):
         train = training_crops(table, draw, budget)
         test = table[(table["draw"] == draw) & (table["part"] == "test")]
-        test = pd.concat([test[["crop_id", "label"]], *shifted], ignore_index=True)
+        test = pd.concat([part[tested] for part in (test, *shift_labels)], ignore_index=True)
         test.insert(0, "screen", test["crop_id"].map(screen_of))
         targets = (train["label"] == ABNORMAL).to_numpy(np.int64)
         if shuffle_labels:
             targets = np.random.default_rng(draw).permutation(targets)
-        yield Task(draw, train["crop_id"].to_numpy(), targets, test)
+        yield Task(draw, train["crop_id"].to_numpy(), targets, train["group"].to_numpy(), test)
 
 
 def all_predictions(parts: Sequence[pd.DataFrame]) -> pd.DataFrame:

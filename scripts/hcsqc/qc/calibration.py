@@ -50,7 +50,7 @@ def held_out_of(
     detector was fitted to count where `study` and screen are its own. `about` is
     `detector.json` and `held_out` the labels that the detector was fitted to; `labels` and `random`
     are the screen's own, of which the latter were chosen whatever their class, and `scores` those
-    of all of its crops. The result has label, plate, well, random and score.
+    of all of its crops. The result has label, group, random and score.
     Raises InputError if no label was chosen at random and could be held out.
     """
     trained_on = about["screen"] == screen and about["study"] == study
@@ -118,7 +118,7 @@ def calibrate(
     and a bound on these would lie above them.
     """
     targets = (labels["label"] == ABNORMAL).to_numpy(np.int64)
-    wells = (labels["plate"] + "/" + labels["well"]).to_numpy()
+    wells = labels["group"].to_numpy(str)  # or what else is independent
     own = labels["score"].to_numpy()
     found = None
     if by_people:

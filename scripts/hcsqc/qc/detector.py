@@ -122,7 +122,8 @@ def fit_detector(
 ) -> DetectorFit:
     """Fit the classifiers, and score each label by models that saw none of its well.
 
-    `labels` are rows of the `labels` table, `features` their n x width features, `standardised`.
+    `labels` are rows of the `labels` table with their `group`, which stands for the well here (see
+    `labels.groups`); `features` their n x width features, `standardised`.
     The C is chosen on all labels. With it a model is fitted without each tenth of the wells
     (without each well, of fewer than ten), which it then scores, and the detector is the mean of
     these models. It varies less than each, and in simulations no more good cells lie above a
@@ -143,7 +144,7 @@ def fit_detector(
 def _fit_classifier(labels, features, settings, good_cells_lost) -> DetectorFit:
     """Return the fit without classifiers of artefacts."""
     targets = (labels["label"] == ABNORMAL).to_numpy(np.int64)
-    wells = (labels["plate"] + "/" + labels["well"]).to_numpy()
+    wells = labels["group"].to_numpy(str)  # or what else is independent
     if len(np.unique(targets)) < 2:
         raise InputError(
             f"all {len(labels)} labels are {labels['label'].iloc[0]}; a detector needs normal and "
@@ -268,7 +269,7 @@ def _fit_artefacts(labels, features, penalty) -> dict[str, FittedLogistic]:
     if len(names) == 1:
         return {names[0]: _constant(features.shape[1])}
     alike = LogisticSettings((penalty,), folds=1)
-    wells = labels["well"].to_numpy()[named]  # of no use without folds
+    wells = labels["group"].to_numpy()[named]  # of no use without folds
     return {
         name: fit_logistic(
             features[named],

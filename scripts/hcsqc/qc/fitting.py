@@ -11,10 +11,11 @@ import numpy as np
 import pandas as pd
 
 from hcsqc.core.ids import is_copy
-from hcsqc.core.schema import read_table, write_table
+from hcsqc.core.schema import write_table
 from hcsqc.crops.shards import Shards
 from hcsqc.encoders.store import Encoder
 from hcsqc.features.extract import extract_features
+from hcsqc.labels.groups import read_labels
 from hcsqc.probes.frozen.logistic import LogisticSettings
 from hcsqc.qc.detector import (
     QUANTILES,
@@ -45,14 +46,15 @@ class Fitted:
     held_out: pd.DataFrame
 
 
-def study_labels(labels: Path, random_labels: Path) -> pd.DataFrame:
+def study_labels(labels: Path, random_labels: Path, group_by: str) -> pd.DataFrame:
     """Return the rows of two `labels` tables, one per crop, and whether it was chosen at random.
 
-    The column is `random`, true of all crops of `random_labels`.
+    The column is `random`, true of all crops of `random_labels`. Another is `group`: see
+    `read_labels`.
     """
-    random = read_table(random_labels, "labels")
+    random = read_labels(random_labels, group_by)
     # The random ones first: a crop chosen in both ways was chosen at random.
-    both = pd.concat([random, read_table(labels, "labels")], ignore_index=True)
+    both = pd.concat([random, read_labels(labels, group_by)], ignore_index=True)
     both = both.drop_duplicates("crop_id", ignore_index=True)
     return both.assign(random=both["crop_id"].isin(random["crop_id"]))
 
@@ -103,7 +105,7 @@ def fit_to_crops(
     }
     known["score_quantiles"] = np.quantile(fit.classifier.scores(of_reference), QUANTILES)
     detector = Detector(encoder, fit.classifier, fit.artefacts, known, {**about, **found})
-    columns = ["crop_id", "plate", "well", "label", "selection", "random"]
+    columns = ["crop_id", "plate", "well", "group", "label", "selection", "random"]
     held_out = labels[columns].assign(score=fit.held_out)
     return Fitted(detector, held_out)
 

@@ -12,6 +12,7 @@ from hcsqc.core.html import render
 from hcsqc.core.ids import ProbeJob, probe_job, stage_of
 from hcsqc.core.schema import check_columns
 from hcsqc.figures.words import study_words
+from hcsqc.labels.groups import UNITS
 from hcsqc.probes.draws import few_draws
 from hcsqc.probes.metrics import TABLE_METRICS
 from hcsqc.report.names import name_filters
@@ -149,6 +150,7 @@ def render_audit(
         TEMPLATE,
         name_filters(study_words(config), config),
         study=config["study"],
+        units=UNITS[config["evaluation"]["group_by"]],
         data=describe_data(config),
         groups=layout_cells(found),
         measured=sum(any(own["reason"] is None for own in cell["ours"]) for cell in found),

@@ -11,6 +11,7 @@ from hcsqc.core.config import describe_data, shuffles_labels
 from hcsqc.core.html import render
 from hcsqc.core.schema import ARTEFACTS
 from hcsqc.figures.words import KIND_WORDS, Words, study_words
+from hcsqc.labels.groups import UNITS
 from hcsqc.labels.test_sets import kinds
 from hcsqc.probes.draws import FEWEST_DRAWS_OF_A_MEAN, few_draws
 from hcsqc.probes.metrics import TABLE_METRICS
@@ -97,6 +98,8 @@ def render_report(
         TEMPLATE,
         name_filters(words, config) | {"duration": duration},
         study=config["study"],
+        group_by=config["evaluation"]["group_by"],
+        units=UNITS[config["evaluation"]["group_by"]],
         data=describe_data(config),
         changed=[row for row in changed if not row[0].startswith(("screens.", "study.name"))],
         tables=[

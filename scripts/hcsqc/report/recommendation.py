@@ -149,7 +149,7 @@ def _smaller_budgets(scores: pd.DataFrame, replicates: pd.DataFrame, largest: in
         if budget > largest or not {budget, largest} <= set(resampled):
             continue
         differences = (resampled[budget] - resampled[largest]).dropna().to_numpy()
-        low, high = interval(differences, int(replicates["n_wells"].iloc[0]))
+        low, high = interval(differences, int(replicates["n_groups"].iloc[0]))
         rows.append((budget, means[budget], means[budget] - means[largest], low, high))
     return pd.DataFrame(rows, columns=["budget", "mean", "difference", "low", "high"])
 

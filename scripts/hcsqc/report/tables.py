@@ -56,7 +56,7 @@ def make_tables(
     """Return tables 1 to 3, one row per encoder x probe x budget x screen x metric.
 
     `scores` and `replicates` are those tables of all encoders. Each figure is the mean over draws
-    and seeds, in percent, with its 95% interval from resampling wells and draws where there are
+    and seeds, in percent, with its 95% interval from resampling groups and draws where there are
     enough draws. Encoders and budgets that were not run have a row that says why, and the reason of
     a figure from fewer than 3 draws says that these are no mean.
     """
@@ -104,9 +104,9 @@ def _cells(config: Mapping, carried: set[int]) -> list[tuple[int, str, int, str]
 def _summarise(scores: pd.DataFrame, replicates: pd.DataFrame) -> pd.DataFrame:
     """Return value, low, high, draws, seeds and n_test by `CELL`."""
     grouped = scores.groupby(CELL)
-    means = replicates.groupby([*CELL, "replicate"], as_index=False)[["value", "n_wells"]].mean()
+    means = replicates.groupby([*CELL, "replicate"], as_index=False)[["value", "n_groups"]].mean()
     bounds = {
-        cell: interval(rows["value"].to_numpy(), int(rows["n_wells"].iloc[0]))
+        cell: interval(rows["value"].to_numpy(), int(rows["n_groups"].iloc[0]))
         for cell, rows in means.groupby(CELL)
     }
     found = {

@@ -85,7 +85,7 @@ def study(tmp_path_factory):
     ]
     (folder / "b.csv").write_text("\n".join([HEADER, *seconds]) + "\n")
     files = [folder / "a.csv", folder / "b.csv"]
-    made = settled(folder, files)
+    made = settled(folder, files).assign(compound=None)
     write_table(made, folder / "labels.parquet", "labels")
     write_table(made[made["selection"] == "random"], folder / "random.parquet", "labels")
     about = {"study": "mine", "screen": "s", "encoder": "r", "encoder_chosen": "named"}
@@ -94,7 +94,7 @@ def study(tmp_path_factory):
     fitted = fit_to_crops(
         random_encoder("test_resnet", SIDE, 3, seed=0),
         Shards([folder / "p.parquet"]),
-        made.assign(random=True),
+        made.assign(random=True, group=made["well"]),
         Embedding(CHANNELS, batch_size=32, precision="float32", standardised=40),
         LogisticSettings(penalties=(0.1,), folds=1),
         0.05,
@@ -122,6 +122,7 @@ def find(study, folder, files, monkeypatch, capsys=None):
         "summaries": [of / "p.summary.parquet"],
         "labels": [of / "labels.parquet"],
         "random-labels": [of / "random.parquet"],
+        "group-by": ["well"],
         "label-files": files,
         "match-px": [5],
         "composite": CHANNELS,

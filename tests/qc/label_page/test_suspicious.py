@@ -25,6 +25,7 @@ def made_labels(count: int, wells: int = 20, seed: int = 0) -> tuple[pd.DataFram
             "crop_id": [f"s/p/{w}/s1/x{i:04d}y0001" for i, w in enumerate(well)],
             "plate": "p",
             "well": well,
+            "group": [f"p/{w}" for w in well],
             "label": np.where(abnormal, "abnormal", "normal"),
             "artefact": artefact,
             "annotator": "a",
@@ -88,8 +89,8 @@ def test_checked_labels_are_not_shown_again_nor_those_without_a_score():
 
 def test_labels_of_one_well_or_class_are_refused():
     labels, features = made_labels(40)
-    with pytest.raises(InputError, match="40 labels in 1 wells: no model can be fitted without"):
-        held_out_scores(labels.assign(well="B01"), features, SETTINGS, LOST)
+    with pytest.raises(InputError, match="40 labels in 1 groups: no model can be fitted without"):
+        held_out_scores(labels.assign(group="p/B01"), features, SETTINGS, LOST)
     with pytest.raises(InputError, match="all 40 labels are normal"):
         held_out_scores(labels.assign(label="normal"), features, SETTINGS, LOST)
 

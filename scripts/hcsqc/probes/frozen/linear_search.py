@@ -5,7 +5,6 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from hcsqc.core.ids import wells_of
 from hcsqc.labels.folds import grouped_folds
 from hcsqc.probes.frozen.linear import linear_logits, linear_scores
 from hcsqc.probes.sgd import SgdSearchSettings, SgdSettings, best_trial, trial
@@ -21,8 +20,9 @@ def classify(
     made = Classified([], trials={})
     for task in draws:
         train, targets = select(crops, features, task.train_crops), task.train_targets
-        wells = wells_of(task.train_crops)
-        chosen, made.trials[str(task.draw)] = search_linear(train, targets, wells, settings, seed)
+        chosen, made.trials[str(task.draw)] = search_linear(
+            train, targets, task.train_groups, settings, seed
+        )
         test = select(crops, features, task.test["crop_id"])
         rng = np.random.default_rng([seed, task.draw])
         made.scores += linear_scores([train], [targets], [test], chosen, [rng])
@@ -40,13 +40,13 @@ def classify(
 def search_linear(
     train: np.ndarray,
     targets: np.ndarray,
-    wells: np.ndarray,
+    groups: np.ndarray,
     settings: SgdSearchSettings,
     seed: int,
 ) -> tuple[SgdSettings, list[dict[str, float | None]]]:
-    """Return the settings with the least log loss over inner folds, by well, and all trials.
+    """Return the settings with the least log loss over inner folds, by group, and all trials.
 
-    `train` is n x width, `targets` n of 0 and 1, `wells` the n names of their wells. Every setting
+    `train` is n x width, `targets` n of 0 and 1, `groups` n names. Every setting
     is trained on each fold's rest, all from one start and by one order of batches. A trial is its
     learning_rate, weight_decay and epochs, and as loss the mean over all labels that were held out
     (nats), each counted once. Ties go to the smaller rate, then to fewer epochs, then to the larger
@@ -55,7 +55,7 @@ def search_linear(
     InputError if all are.
     """
     grid = settings.grid()
-    folds = grouped_folds(targets, wells, settings.folds, seed)
+    folds = grouped_folds(targets, groups, settings.folds, seed)
     losses = [
         _losses(train, targets, fit, held, grid, np.random.default_rng([seed, fold]))
         for fold, (fit, held) in enumerate(folds)

@@ -10,7 +10,6 @@ from scipy.optimize import minimize
 from scipy.special import expit
 
 from hcsqc.core.errors import InputError
-from hcsqc.core.ids import wells_of
 from hcsqc.labels.folds import grouped_folds
 from hcsqc.probes.sgd import TIE
 from hcsqc.probes.task import Classified, Task, select
@@ -43,8 +42,7 @@ def classify(
     made = Classified([], trials={})
     for task in draws:
         train = select(crops, features, task.train_crops)
-        wells = wells_of(task.train_crops)
-        fitted = fit_logistic(train, task.train_targets, wells, settings, seed)
+        fitted = fit_logistic(train, task.train_targets, task.train_groups, settings, seed)
         made.scores.append(fitted.scores(select(crops, features, task.test["crop_id"])))
         made.curves.append({"step": task.draw, "penalty": fitted.penalty})
         made.trials[str(task.draw)] = {str(value): loss for value, loss in fitted.trials.items()}
@@ -75,17 +73,17 @@ class FittedLogistic:
 def fit_logistic(
     train: np.ndarray,
     targets: np.ndarray,
-    wells: np.ndarray,
+    groups: np.ndarray,
     settings: LogisticSettings,
     seed: int,
     standardised: bool = False,
 ) -> FittedLogistic:
-    """Fit the C with the least log loss over inner folds, by well, to all training labels.
+    """Fit the C with the least log loss over inner folds, by group, to all training labels.
 
-    `train` is n x width, `targets` n of 0 and 1, `wells` the n names of their wells. Features are
+    `train` is n x width, `targets` n of 0 and 1, `groups` the n names of their groups. Features are
     standardised by the labels that a model is fitted on, unless they are `standardised` already; a
     constant one is only centred. Ties go to the stronger penalty. Labels that carry no folds get
-    the middle C, of two the smaller. `seed` shuffles wells into folds. Raises InputError on
+    the middle C, of two the smaller. `seed` shuffles groups into folds. Raises InputError on
     penalties that are no positive numbers, on labels of one class, and if a fit does not converge.
     """
     penalties = _checked(settings.penalties)
@@ -96,7 +94,7 @@ def fit_logistic(
         )
     train = train.astype(np.float64)
     measure = _as_they_are if standardised else _standardisation
-    trials = _trials(train, targets, wells, penalties, settings.folds, seed, measure)
+    trials = _trials(train, targets, groups, penalties, settings.folds, seed, measure)
     penalty = least_loss(trials)
     centre, scale = measure(train)
     weights, intercepts = _fits((train - centre) / scale, targets, [penalty])
@@ -122,13 +120,13 @@ def mean_of_models(models: Sequence[FittedLogistic]) -> FittedLogistic:
 def logistic_scores(
     train: np.ndarray,
     targets: np.ndarray,
-    wells: np.ndarray,
+    groups: np.ndarray,
     tests: Sequence[np.ndarray],
     settings: LogisticSettings,
     seed: int,
 ) -> list[np.ndarray]:
     """Return the scores of the rows of each matrix of `tests`: see `fit_logistic`."""
-    fitted = fit_logistic(train, targets, wells, settings, seed)
+    fitted = fit_logistic(train, targets, groups, settings, seed)
     return [fitted.scores(matrix) for matrix in tests]
 
 
@@ -145,10 +143,10 @@ def _checked(penalties: Sequence[float]) -> list[float]:
     return sorted(set(penalties))
 
 
-def _trials(train, targets, wells, penalties, folds, seed, measure) -> dict[float, float | None]:
+def _trials(train, targets, groups, penalties, folds, seed, measure) -> dict[float, float | None]:
     losses = [
         _losses(train[fit], targets[fit], train[held], targets[held], penalties, measure)
-        for fit, held in grouped_folds(targets, wells, folds, seed)
+        for fit, held in grouped_folds(targets, groups, folds, seed)
     ]
     if not losses:
         return dict.fromkeys(penalties)

@@ -1,4 +1,4 @@
-"""Labels that models contradict which saw no label of their well.
+"""Labels that models contradict which saw no label of their group.
 
 The models are those that a detector is made of, fitted to the screen's own labels. Labels are
 ranked by self-confidence, the probability that the held-out model gives the label (Northcutt,
@@ -22,16 +22,16 @@ FEWEST, MOST = 20, 300  # labels of a page
 def held_out_scores(
     labels: pd.DataFrame, features: np.ndarray, settings: LogisticSettings, good_cells_lost: float
 ) -> np.ndarray:
-    """Return the probability of abnormal of each label by models that saw no label of its well.
+    """Return the probability of abnormal of each label by models that saw none of its group.
 
-    Arguments are those of `fit_detector`; a score is nan where the labels of the other wells are of
-    one class. Raises InputError if all labels are of one class, or none could be held out.
+    Arguments are those of `fit_detector`; a score is nan where the labels of the other groups are
+    of one class. Raises InputError if all labels are of one class, or none could be held out.
     """
     scores = fit_detector(labels, features, settings, good_cells_lost).held_out
     if np.isnan(scores).all():
         raise InputError(
-            f"{len(labels)} labels in {labels['well'].nunique()} wells: no model can be fitted "
-            "without a label's own well; label normal and abnormal crops in more wells"
+            f"{len(labels)} labels in {labels['group'].nunique()} groups: no model can be fitted "
+            "without a label's own group; label normal and abnormal crops in more wells"
         )
     return scores
 

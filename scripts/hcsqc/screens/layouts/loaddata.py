@@ -1,8 +1,8 @@
 """A table with the columns of CellProfiler's LoadData, as the Cell Painting Gallery publishes them.
 
 A row per field: `FileName_<channel>` and perhaps `PathName_<channel>` (or `URL_<channel>`),
-`Metadata_Plate`, `Metadata_Well`, `Metadata_Site`. Exported Image.csv files write `Image_` before
-each name.
+`Metadata_Plate`, `Metadata_Well`, `Metadata_Site`; perhaps `Metadata_Compound`, `Metadata_Role` and
+`Metadata_Concentration_uM`. Exported Image.csv files write `Image_` before each name.
 """
 
 import posixpath
@@ -22,12 +22,15 @@ from hcsqc.screens.layouts.base import (
     FoundImages,
     Image,
     Source,
+    Treatment,
     of_plate,
     one_of,
     plates_by_path,
 )
+from hcsqc.screens.layouts.bbbc import number as number_of
 
 _PLATE, _WELL, _SITE = "Metadata_Plate", "Metadata_Well", "Metadata_Site"
+_COMPOUND, _ROLE, _DOSE = "Metadata_Compound", "Metadata_Role", "Metadata_Concentration_uM"
 _FILE, _PATH, _URL = "FileName_", "PathName_", "URL_"
 # CellProfiler hands Frame_<channel> to its readers as the index of the plane in the file, counted
 # from 0, and Series_<channel> as that of the image in files that hold several images.
@@ -58,7 +61,7 @@ def find_images(source: Source, plate: str) -> FoundImages:
         if channel in found.channels
         for prefix in (_FILE, _PATH, _URL, _FRAME, _SERIES)
     ]
-    rows = _read(table, names, [_PLATE, _WELL, _SITE, *parts])
+    rows = _read(table, names, [_PLATE, _WELL, _SITE, _COMPOUND, _ROLE, _DOSE, *parts])
     of_this = rows[(plates_among(rows[_PLATE], [plate]) == plate).to_numpy(bool)]
     if of_this.empty:
         plates = set(each(rows[_PLATE], parse_plate))
@@ -72,6 +75,7 @@ def find_images(source: Source, plate: str) -> FoundImages:
     for number, row in of_this.to_dict("index").items():
         where = f"{table}: row {number + 1} after the header"
         place, images = _place(found, where, row, source.channels, below)
+        _treat(found, where, place[0], row)
         _check_distinct(images, where)
         for image in images.values():
             first, other = places.setdefault(image, (number, place))
@@ -168,6 +172,25 @@ def _place(
         found.images[well, site][channel].append(images[channel])
     found.images[well, site]  # a field without any image is one too
     return (well, site), images
+
+
+def _treat(found: FoundImages, where: str, well: str, row: dict[str, str]) -> None:
+    """Add what a row says was done to its well; raises InputError where rows contradict it."""
+    compound, role, dose = (row.get(name, "").strip() for name in (_COMPOUND, _ROLE, _DOSE))
+    told = Treatment(role.lower() or None, compound or None, number_of(dose))
+    if told == Treatment():
+        return
+    first = found.treatments.setdefault(well, told)
+    if first != told:
+        raise InputError(
+            f"{where}: well {well} has {_in_words(told)}, but {_in_words(first)} in a row before; "
+            "correct the wrong one"
+        )
+
+
+def _in_words(treatment: Treatment) -> str:
+    told = (treatment.role, treatment.compound, treatment.concentration_um)
+    return ", ".join(str(value) for value in told if value is not None)
 
 
 def _check_distinct(images: dict[str, Image], where: str) -> None:
