@@ -71,8 +71,10 @@ def calibrate_screen(args, record) -> None:
         f"({found['n_normal']} normal labels of {found['wells']} wells)"
     )
     print(f"threshold of {args.screen}: {found['threshold']:.4f}; {told}")
-    kept = ("threshold", "bound", "exceeding", "effective_n", "supported", "flagged_share")
-    record.metrics = {name: found[name] for name in kept if found[name] is not None}
+    kept = ("threshold", "bound", "exceeding", "wells", "wells_needed", "supported")
+    record.metrics = {
+        name: found[name] for name in (*kept, "flagged_share") if found[name] is not None
+    } | {"promise": int(found["promise"])}
 
 
 if __name__ == "__main__":

@@ -158,9 +158,14 @@ def next_steps(results: Results, simulated: bool) -> list[str]:
             "Look through the galleries above: are these the artefacts that you want to be rid of?"
         )
     if not threshold.get("promise"):
+        wanted = ""
+        # Only labels of the screen itself could support a promise.
+        if not is_missing(threshold.get("supported")):
+            more = (threshold.get("wells_needed") or 0) - (threshold.get("wells") or 0)
+            wanted = f" in {counted(more, 'more well')}" if more > 0 else ""
         steps.append(
-            "Label random crops of this screen, normal and abnormal, and make the flags again: "
-            "without them nothing is promised."
+            f"Label random crops of this screen{wanted}, normal and abnormal, and make the flags "
+            "again: without them nothing is promised."
         )
     warned = int(results.plates["warning"].fillna("").ne("").sum())
     if warned:
@@ -182,10 +187,10 @@ def next_steps(results: Results, simulated: bool) -> list[str]:
             "artefacts (a compound that glows or precipitates) or the phenotype itself: do not "
             "drop a phenotype as an artefact."
         )
-    stricter = threshold.get("more_for_stricter") or {}
+    stricter = threshold.get("wells_for_stricter") or {}
     if threshold.get("promise") and stricter:
         wanted = "; ".join(
-            f"{_short_percent(float(share))} takes {counted(more, 'more normal label')}"
+            f"{_short_percent(float(share))} takes {counted(more, 'more well')}"
             for share, more in stricter.items()
             if not is_missing(more) and more > 0
         )
@@ -197,7 +202,7 @@ def next_steps(results: Results, simulated: bool) -> list[str]:
             )
         if wanted:
             steps.append(
-                f"For a stricter promise, label more random crops, in more wells: {wanted}."
+                f"For a stricter promise, label random crops in more wells: {wanted}."
             )
     if counts["flagged"]:
         steps.append(
