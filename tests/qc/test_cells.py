@@ -225,7 +225,9 @@ def test_labels_of_too_few_wells_promise_nothing_and_say_how_many_it_takes():
     found = calibrate(labels, labels["score"].to_numpy(), 0.5, 0.05, 0.95, "")
     normal = labels["score"][labels["label"] == "normal"]
     assert not found["promise"] and (found["wells"], found["wells_needed"]) == (9, 59)
-    assert found["note"].startswith(f"No promise: {len(normal)} random normal labels lie in 9 wells")
+    assert found["note"].startswith(
+        f"No promise: {len(normal)} random normal labels lie in 9 wells"
+    )
     assert "at least 59 wells with random normal labels, 50 more: 9 wells allow" in found["note"]
     assert found["note"].endswith("the threshold flags 4.7% of these labels")
     assert 0.04 < (normal > found["threshold"]).mean() <= 0.05

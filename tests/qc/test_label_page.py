@@ -144,7 +144,11 @@ def test_random_crops_are_spread_over_all():
 
 def crops_of_wells(sizes):
     return np.array(
-        [f"s/p/W{well:02d}/s1/x{n:04d}y0001" for well, size in enumerate(sizes) for n in range(size)],
+        [
+            f"s/p/W{well:02d}/s1/x{n:04d}y0001"
+            for well, size in enumerate(sizes)
+            for n in range(size)
+        ],
         dtype=object,
     )
 
@@ -358,7 +362,9 @@ def test_command_writes_the_page_and_counts(screen, tmp_path, capsys):
     assert record.metrics["crops_random"] == 8 and record.metrics["crops_uncertain"] == 4
     assert record.metrics["contexts"] == 12
     said = capsys.readouterr().out
-    needs = "needs sampled crops that are labelled normal in 59 wells. No well has one so far: 59 more"
+    needs = (
+        "needs sampled crops that are labelled normal in 59 wells. No well has one so far: 59 more"
+    )
     assert "12 crops (" in said and needs in said and needs in path.read_text()
     assert "The screen has crops in 2 wells only, which allow a promise of 77.7% at" in said
     assert (record.metrics["wells_labelled"], record.metrics["wells_needed"]) == (0, 59)
@@ -376,7 +382,9 @@ def test_labelled_crops_are_not_chosen_again(screen, tmp_path):
     both = [tmp_path / "labels.parquet"] * 2
     path, record = write_page(screen, tmp_path, labels=both, random=99, uncertain=0)
     assert record.metrics["wells_labelled"] == 2
-    assert "2 wells have one so far: 57 more needed. This page samples 0 further" in path.read_text()
+    assert (
+        "2 wells have one so far: 57 more needed. This page samples 0 further" in path.read_text()
+    )
     assert sorted((c["x_px"], c["y_px"]) for c in content_of(path.read_text())["crops"]) == [
         (x, 20) for x in (10, 40, 70, 100)
     ]

@@ -77,7 +77,9 @@ def test_flags_of_an_earlier_run_are_put_aside_when_a_threshold_is_refused(
             set_aside_by(tmp_path, monkeypatch, normal=15)
         said = capsys.readouterr().err.splitlines()
         assert len(said) == 1
-        assert re.search(r"label at least 20 randomly chosen normal cells in at least 2 wells", said[0])
+        assert re.search(
+            r"label at least 20 randomly chosen normal cells in at least 2 wells", said[0]
+        )
         assert said[0].endswith(f"; the flags of an earlier run lie in {screen / 'outdated'} now")
         assert {path.name for path in screen.iterdir()} == {"outdated", "label_page.html"}
     aside = screen / "outdated"

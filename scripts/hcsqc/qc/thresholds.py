@@ -223,8 +223,7 @@ def _steps(
     before = 1 - _seen_before(own) / sizes[own]
     after = before - 1 / sizes[own]
     sums = [
-        len(sizes) + np.r_[0, np.cumsum(after**power - before**power)][counts]
-        for power in POWERS
+        len(sizes) + np.r_[0, np.cumsum(after**power - before**power)][counts] for power in POWERS
     ]
     return ordered[counts], counts, np.maximum.accumulate(_bound(sums, len(sizes), tail))
 

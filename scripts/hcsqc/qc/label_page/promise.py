@@ -41,7 +41,9 @@ def wells_of_promise(
     `chosen` what `choose_crops` returns.
     """
     needed = wells_needed(asked.good_cells_lost, asked.confidence)
-    normal = [] if labels is None else labels["crop_id"][labels["label"] == "normal"]
+    normal: Sequence[str] = []
+    if labels is not None:
+        normal = labels["crop_id"][labels["label"] == "normal"].tolist()
     labelled = sorted(set(wells_of(normal)))
     offered = set(wells_of(chosen["crop_id"][chosen["selection"] == RANDOM]))
     missing = max(needed - len(labelled), 0)

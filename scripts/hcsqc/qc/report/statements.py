@@ -201,9 +201,7 @@ def next_steps(results: Results, simulated: bool) -> list[str]:
                 f"good cells lost (qc.good_cells_lost: {min(carried):g})."
             )
         if wanted:
-            steps.append(
-                f"For a stricter promise, label random crops in more wells: {wanted}."
-            )
+            steps.append(f"For a stricter promise, label random crops in more wells: {wanted}.")
     if counts["flagged"]:
         steps.append(
             "Look at the borderline crops: if many on the wrong side are plain to you, label them "
