@@ -14,8 +14,7 @@ lie above the threshold: the more do, the more aberrant cells it finds.
 
 The second table chooses the best of several encoders by its held-out recall on the labels that set
 the threshold as well; all encoders are equal. `nested` chooses without each tenth of the wells, and
-scores these with that choice; `by well` chooses without each well. Good cells lost and recall are
-of new wells.
+scores these with that choice. Good cells lost and recall are of new wells.
 """
 
 from typing import NamedTuple
@@ -184,7 +183,7 @@ def choice_rows(repeats: int, seed: int) -> list[dict]:
             _study(np.random.default_rng([seed, wells, number]), wells, labels)
             for number in range(repeats)
         ]
-        for way in ("one encoder", "chosen", "chosen, nested", "chosen, by well"):
+        for way in ("one encoder", "chosen", "chosen, nested"):
             row = {"wells x labels": f"{wells} x {labels}", "way": way}
             for name, bound in (("ours", ours), ("former", former)):
                 told = pd.DataFrame([_outcome(study, way, bound) for study in studies]).mean()
@@ -246,10 +245,9 @@ def _outcome(study: dict, way: str, bound) -> dict:
     abnormal, scores, fold = study["abnormal"], study["scores"], study["fold"]
     encoder = 0 if way == "one encoder" else _best(scores, abnormal)
     own = scores[encoder]
-    if way.startswith("chosen, "):
+    if way == "chosen, nested":
         own = own.copy()
-        fold = study["wells"] if way == "chosen, by well" else fold
-        for number in np.unique(fold):
+        for number in range(FOLDS):
             rest = fold != number
             inner = _best(scores[:, rest], abnormal[rest])
             own[~rest] = scores[inner, ~rest]

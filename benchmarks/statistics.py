@@ -77,8 +77,8 @@ def main() -> None:
     parser.add_argument("--draws", type=int, nargs="+", default=[20, 10])
     parser.add_argument("--encoders", type=int, default=8)
     parser.add_argument("--budget", type=int, default=50)
-    parser.add_argument("--screens", type=int, default=1000, help="of each kind, for promises")
-    parser.add_argument("--choices", type=int, default=60, help="studies that choose an encoder")
+    parser.add_argument("--screens", type=int, default=400, help="of each kind, for promises")
+    parser.add_argument("--choices", type=int, default=40, help="studies that choose an encoder")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     with threadpool_limits(1):

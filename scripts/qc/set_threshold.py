@@ -65,6 +65,8 @@ def calibrate_screen(args, record) -> None:
         usable, reason = held_out_of(args.study, args.screen, about, held_out, None, None, scores)
         unproven = f"{reason}; of its own labels: {error}"
         found = calibrate(usable, *rest, unproven, about["trained_on"] == "labels")
+    chosen_here = about["study"] == args.study
+    found["encoders_compared"] = len(about.get("candidates", [])) if chosen_here else 0
     write_checked_json(found, args.output)
     told = found["note"] or (
         f"at most {found['promised']:.1%} of good cells are lost, {found['confidence']:.0%} sure "

@@ -155,6 +155,9 @@ def test_the_promise_is_that_of_the_threshold():
     without = PROMISE | {"promise": False, "note": "No promise: nobody has looked"}
     assert promise(without) == "No promise is made for the threshold of 0.8: nobody has looked."
     assert "no random labels of this screen" in promise({"promise": False, "threshold": None})
+    chosen = promise(PROMISE | {"encoders_compared": 11})
+    assert "The encoder was chosen among 11 on labels of the same wells" in chosen
+    assert "chosen among" not in promise(PROMISE | {"encoders_compared": 0})
 
 
 def test_a_promise_that_too_few_wells_refuse_is_told_with_the_wells_it_takes(screen):
