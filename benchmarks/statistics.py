@@ -1,4 +1,7 @@
-"""Error rates, power and coverage of the comparison of encoders, in simulated studies.
+"""Error rates, power and coverage of the comparison of encoders, and broken promises, simulated.
+
+Two more tables, of `benchmarks.promises`, say how often a threshold's promise is broken, and what
+choosing the encoder on the same labels costs.
 
 Each study has encoders of known quality. Crops are points with a well effect that all encoders see
 and one of each encoder's own; seven artefacts, unevenly spread over the wells, move them, and each
@@ -33,6 +36,7 @@ from scipy.stats import t
 from threadpoolctl import threadpool_limits
 
 from benchmarks import common
+from benchmarks.promises import ENCODERS, choice_rows, promise_rows
 from hcsqc.analyses.differences import difference_variances
 from hcsqc.analyses.ranking import ALPHA, best_p, holm
 from hcsqc.labels.groups import COMPOUND, GROUPINGS, WELL, groups_of
@@ -89,6 +93,8 @@ def main() -> None:
     parser.add_argument("--draws", type=int, nargs="+", default=[20, 10])
     parser.add_argument("--encoders", type=int, default=8)
     parser.add_argument("--budget", type=int, default=50)
+    parser.add_argument("--screens", type=int, default=400, help="of each kind, for promises")
+    parser.add_argument("--choices", type=int, default=40, help="studies that choose an encoder")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     with threadpool_limits(1):
@@ -103,6 +109,11 @@ def main() -> None:
     common.report(rows, args.json)
     print(f"{args.treated_repeats} studies of {args.compounds} compounds on two plates each")
     common.report(treated, None)
+    with threadpool_limits(1):
+        print(f"\n{args.screens} screens a row, seed {args.seed}: given, broken, labels above (%)")
+        common.report(promise_rows(args.screens, args.seed), None)
+        print(f"\n{args.choices} studies a row, {ENCODERS} equal encoders, seed {args.seed}; %")
+        common.report(choice_rows(args.choices, args.seed), None)
 
 
 def rows_of(args, wells: int, draws: int) -> list[dict]:

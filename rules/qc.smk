@@ -250,7 +250,7 @@ rule write_label_page:
     """Choose crops of a screen to label next, and write the page to label them in the browser."""
     input:
         crops=lambda wc: crop_files(wc.screen, "parquet"),
-        labels=lambda wc: (f"{STUDY}/labels/{wc.screen}.parquet" if has_labels(wc.screen) else []),
+        labels=screen_labels,
         # Without any detector crops are chosen at random.
         scores=lambda wc: plate_scores(wc.screen) if HAS_DETECTOR else [],
         features=lambda wc: sampled_features(wc.screen) if HAS_DETECTOR else [],
@@ -271,7 +271,7 @@ rule write_label_page:
             config["crops"]["window_px"] / settings.crop_px_per_px(config, wc.screen)
         ),
         composite=lambda wc: screen_entry(wc)["composite"],
-        known=lambda wc, input: flags({"labels": input.labels} if input.labels else {}),
+        settings=flags(pick(QC, "good_cells_lost", "confidence")),
         counts=flags(
             {
                 "random": QC["label_random"],
@@ -282,9 +282,9 @@ rule write_label_page:
         code=code_digest("qc/write_label_page.py"),
     shell:
         '"$HCSQC" --log {log:q} qc/write_label_page.py --screen {wildcards.screen:q} --crops {input.crops:q}'
-        " --composite {params.composite:q} {params.known} --scores {input.scores:q} --features {input.features:q}"
+        " --composite {params.composite:q} --labels {input.labels:q} --scores {input.scores:q} --features {input.features:q}"
         " --fields {input.fields:q} {params.images} --window-px {params.window} {params.counts}"
-        " --seed 0"
+        " {params.settings} --seed 0"
         " --output {output.page:q} --record {output.record:q}"
 
 

@@ -69,14 +69,18 @@ def calibrate_screen(args, record) -> None:
         usable, reason = held_out_of(args.study, args.screen, about, held_out, None, None, scores)
         unproven = f"{reason}; of its own labels: {error}"
         found = calibrate(usable, *rest, unproven, about["trained_on"] == "labels")
+    chosen_here = about["study"] == args.study
+    found["encoders_compared"] = len(about.get("candidates", [])) if chosen_here else 0
     write_checked_json(found, args.output)
     told = found["note"] or (
         f"at most {found['promised']:.1%} of good cells are lost, {found['confidence']:.0%} sure "
         f"({found['n_normal']} normal labels of {found['wells']} wells)"
     )
     print(f"threshold of {args.screen}: {found['threshold']:.4f}; {told}")
-    kept = ("threshold", "bound", "exceeding", "effective_n", "supported", "flagged_share")
-    record.metrics = {name: found[name] for name in kept if found[name] is not None}
+    kept = ("threshold", "bound", "exceeding", "wells", "wells_needed", "supported")
+    record.metrics = {
+        name: found[name] for name in (*kept, "flagged_share") if found[name] is not None
+    } | {"promise": int(found["promise"])}
 
 
 def _own_labels(args) -> tuple[pd.DataFrame | None, pd.DataFrame | None]:

@@ -10,6 +10,7 @@ from hcsqc.qc.label_page.inputs import (
     context_source,
     contexts,
     labelled_crops,
+    random_labels,
     read_scores,
 )
 from hcsqc.qc.label_page.page import (
@@ -18,6 +19,7 @@ from hcsqc.qc.label_page.page import (
     page_crops,
     render_label_page,
 )
+from hcsqc.qc.label_page.promise import Asked, wells_of_promise
 from hcsqc.screens.images.remote import folder_at
 
 
@@ -27,7 +29,9 @@ def main() -> None:
     parser.add_argument("--screen", required=True)
     parser.add_argument("--crops", type=Path, nargs="+", required=True)
     parser.add_argument("--composite", nargs="+", required=True, help="channels, in order")
-    parser.add_argument("--labels", type=Path, help="labelled crops, not to be chosen again")
+    parser.add_argument(
+        "--labels", type=Path, nargs="*", default=[], help="all, not to be chosen again; random"
+    )
     parser.add_argument("--features", type=Path, nargs="*", default=[], help="for diverse crops")
     parser.add_argument("--scores", type=Path, nargs="*", default=[], help="for uncertain crops")
     parser.add_argument("--fields", type=Path, nargs="*", default=[], help="for the context")
@@ -37,6 +41,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--output", type=Path, required=True, help="HTML")
     cli.add_settings(parser, Counts)
+    cli.add_settings(parser, Asked)
     cli.run(write_page, parser.parse_args())
 
 
@@ -45,13 +50,21 @@ def write_page(args, record) -> None:
     shards = Shards(args.crops)
     crops = shards.index
     check_places(crops, args.screen)
-    labelled = labelled_crops(args.labels, args.screen, len(crops)) if args.labels else []
+    labelled, random = [], None
+    if args.labels:
+        of_all, of_random = args.labels
+        labelled = labelled_crops(of_all, args.screen, len(crops))
+        random = random_labels(of_random)
     chosen = choose_crops(
         crops["crop_id"][~crops["crop_id"].isin(labelled)],
         cli.settings_from(args, Counts),
         args.seed,
         read_scores(args.scores) if args.scores else None,
         args.features,
+        [] if random is None else random["crop_id"].tolist(),
+    )
+    promise = wells_of_promise(
+        cli.settings_from(args, Asked), crops["crop_id"].tolist(), random, chosen
     )
     source = context_source(args.fields, args.images, args.window_px, args.z_projection)
     pictures = contexts(shards, chosen, args.composite, source)
@@ -61,6 +74,7 @@ def write_page(args, record) -> None:
         args.composite,
         shards.format.size_px,
         list(page_crops(shards, chosen, pictures)),
+        promise=promise,
     )
     with atomic(args.output) as temporary:
         temporary.write_text(page, encoding="utf-8")
@@ -68,8 +82,9 @@ def write_page(args, record) -> None:
     record.metrics = {f"crops_{way}": int(count) for way, count in counts.items()}
     record.metrics |= {"contexts": sum(picture is not None for picture in pictures)}
     record.metrics |= {"page_mb": len(page) / 1e6}
+    record.metrics |= {"wells_labelled": len(promise.labelled), "wells_needed": promise.needed}
     told = ", ".join(f"{count} {way}" for way, count in counts.items())
-    print(f"{args.output}: {len(chosen)} crops ({told}), {len(page) / 1e6:.1f} MB")
+    print(f"{args.output}: {len(chosen)} crops ({told}), {len(page) / 1e6:.1f} MB. {promise.text}")
 
 
 if __name__ == "__main__":

@@ -103,8 +103,8 @@ def held_out(n: int = 400, abnormal: float = 0.2) -> pd.DataFrame:
         {
             "crop_id": [f"sim/p1/B02/s1/x{i:04d}y0001" for i in range(n)],
             "plate": "p1",
-            "well": [f"{'BCDE'[i % 4]}{2 + i % 10:02d}" for i in range(n)],
-            "group": [f"p1/{'BCDE'[i % 4]}{2 + i % 10:02d}" for i in range(n)],
+            "well": [f"{'BCDEFGH'[i % 7]}{2 + i % 10:02d}" for i in range(n)],
+            "group": [f"p1/{'BCDEFGH'[i % 7]}{2 + i % 10:02d}" for i in range(n)],
             "label": np.where(is_abnormal, "abnormal", "normal"),
             "selection": "random",
             "random": np.arange(n) % 2 == 0,
@@ -208,7 +208,7 @@ def test_where_nothing_is_promised_few_labels_still_give_a_threshold():
     found = calibrate(labels, labels["score"].to_numpy(), 0.5, 0.05, 0.95, "No promise: simulated")
     normal = labels["score"][labels["label"] == "normal"]
     assert 0 < (normal > found["threshold"]).mean() <= 0.05
-    assert found["bound"] is None and not found["promise"] and found["more_for_stricter"] == {}
+    assert found["bound"] is None and not found["promise"] and found["wells_for_stricter"] == {}
 
 
 def test_crops_that_nobody_has_looked_at_are_not_taken_for_good_cells():
@@ -220,8 +220,34 @@ def test_crops_that_nobody_has_looked_at_are_not_taken_for_good_cells():
     assert found["threshold"] < strict["threshold"] and found["bound"] is None
 
 
-def test_too_few_labels_are_refused_with_the_number_that_it_takes():
-    with pytest.raises(InputError, match=r"cannot promise .* label at least \d+ more"):
+def test_labels_of_too_few_wells_promise_nothing_and_say_how_many_it_takes():
+    labels = held_out()
+    labels["well"] = [f"B{2 + i % 9:02d}" for i in range(len(labels))]
+    found = calibrate(labels, labels["score"].to_numpy(), 0.5, 0.05, 0.95, "")
+    normal = labels["score"][labels["label"] == "normal"]
+    assert not found["promise"] and (found["wells"], found["wells_needed"]) == (9, 59)
+    assert found["note"].startswith(
+        f"No promise: {len(normal)} random normal labels lie in 9 wells"
+    )
+    assert "at least 59 wells with random normal labels, 50 more: 9 wells allow" in found["note"]
+    assert found["note"].endswith("the threshold flags 4.7% of these labels")
+    assert 0.04 < (normal > found["threshold"]).mean() <= 0.05
+    # What the labels say beside the promise still counts.
+    assert found["prevalence"] and found["precision"]
+    assert all(other["promise"] is None for other in found["others"])
+    assert found["bound"] is None and found["wells_for_stricter"] == {}
+
+
+def test_every_promise_that_is_written_holds_for_the_labels_wells():
+    labels = held_out()
+    found = calibrate(labels, labels["score"].to_numpy(), 0.5, 0.05, 0.95, "")
+    promised = [other["promise"] for other in found["others"] if other["promise"] is not None]
+    assert min(promised) > 1 - 0.05 ** (1 / found["wells"]) - 1e-9
+    assert found["supported"] == pytest.approx(min(promised), abs=0.001)
+
+
+def test_labels_too_few_for_any_threshold_are_refused():
+    with pytest.raises(InputError, match="label at least 100 randomly .* a promise needs 299 wel"):
         calibrate(held_out(40), np.zeros(0), 0.5, 0.01, 0.95, "")
 
 

@@ -11,11 +11,13 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from sklearn.cluster import KMeans
 from sklearn.preprocessing import StandardScaler
 
 from hcsqc.core.errors import InputError
-from hcsqc.core.ids import split_field_id
+from hcsqc.core.ids import split_field_id, wells_of
 from hcsqc.core.schema import ARTEFACTS, features_schema, write_table
 from hcsqc.crops.shards import ShardFormat, Shards, ShardWriter
 from hcsqc.features.tables import features_table
@@ -138,6 +140,46 @@ def test_random_crops_are_spread_over_all():
         for s in range(20)
     ]
     assert abs(np.mean(means) - 499.5) < 4 * 289 / np.sqrt(50 * 20)
+
+
+def crops_of_wells(sizes):
+    return np.array(
+        [
+            f"s/p/W{well:02d}/s1/x{n:04d}y0001"
+            for well, size in enumerate(sizes)
+            for n in range(size)
+        ],
+        dtype=object,
+    )
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    sizes=st.lists(st.integers(1, 30), min_size=1, max_size=20),
+    count=st.integers(1, 60),
+    before=st.integers(0, 30),
+    seed=st.integers(0, 99),
+)
+def test_no_well_gets_a_second_random_crop_before_every_well_has_one(sizes, count, before, seed):
+    crops = crops_of_wells(sizes)
+    labelled = crops[np.random.default_rng(seed).permutation(len(crops))[:before]]
+    left = np.setdiff1d(crops, labelled)
+    if not len(left):
+        return
+    chosen = choose_crops(left, Counts(count, 0, 0), seed, labelled=labelled)["crop_id"]
+    assert len(chosen) == min(count, len(left)) and set(chosen) <= set(left)
+    new = set(wells_of(left)) - set(wells_of(labelled))
+    got = set(wells_of(chosen)) & new
+    assert len(got) == min(len(chosen), len(new))
+
+
+def test_random_crops_of_large_and_small_wells_are_equally_likely():
+    crops = crops_of_wells([20, 60, 100, 60, 20] * 4)
+    drawn = [choose_crops(crops, Counts(104, 0, 0), seed)["crop_id"] for seed in range(40)]
+    counts = pd.Series(wells_of(np.concatenate(drawn))).value_counts() / 40
+    expected = {20: 2, 60: 6, 100: 10}  # a tenth of the crops
+    for name, count in counts.items():
+        assert count == pytest.approx(expected[[20, 60, 100, 60, 20][int(name[-2:]) % 5]], rel=0.12)
 
 
 def test_uncertain_crops_have_the_scores_nearest_to_even_odds():
@@ -277,7 +319,7 @@ def arguments(screen, folder, **changes):
         "screen": SCREEN,
         "crops": screen.paths,
         "composite": COMPOSITE,
-        "labels": None,
+        "labels": [],
         "features": [],
         "scores": [],
         "fields": [screen.folder / "fields.parquet"],
@@ -289,6 +331,8 @@ def arguments(screen, folder, **changes):
         "random": 8,
         "diverse": 0,
         "uncertain": 4,
+        "good_cells_lost": 0.05,
+        "confidence": 0.95,
     }
     return Namespace(**given | changes)
 
@@ -317,7 +361,13 @@ def test_command_writes_the_page_and_counts(screen, tmp_path, capsys):
     path, record = write_page(screen, tmp_path)
     assert record.metrics["crops_random"] == 8 and record.metrics["crops_uncertain"] == 4
     assert record.metrics["contexts"] == 12
-    assert "12 crops (" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    needs = (
+        "needs sampled crops that are labelled normal in 59 wells. No well has one so far: 59 more"
+    )
+    assert "12 crops (" in said and needs in said and needs in path.read_text()
+    assert "The screen has crops in 2 wells only, which allow a promise of 77.7% at" in said
+    assert (record.metrics["wells_labelled"], record.metrics["wells_needed"]) == (0, 59)
     content = content_of(path.read_text())
     assert len(content["crops"]) == 12 and content["columns"] == list(FILE_COLUMNS)
     uncertain = [crop for crop in content["crops"] if crop["selection"] == "uncertain"]
@@ -329,8 +379,11 @@ def test_labelled_crops_are_not_chosen_again(screen, tmp_path):
     labels = pd.DataFrame({"crop_id": crops[4:], "plate": "p", "well": "B02", "label": "normal"})
     labels = labels.assign(artefact=None, strength=np.nan, annotator="a", source="f", compound="")
     write_table(labels.assign(selection="random"), tmp_path / "labels.parquet", "labels")
-    path, _ = write_page(
-        screen, tmp_path, labels=tmp_path / "labels.parquet", random=99, uncertain=0
+    both = [tmp_path / "labels.parquet"] * 2
+    path, record = write_page(screen, tmp_path, labels=both, random=99, uncertain=0)
+    assert record.metrics["wells_labelled"] == 2
+    assert (
+        "2 wells have one so far: 57 more needed. This page samples 0 further" in path.read_text()
     )
     assert sorted((c["x_px"], c["y_px"]) for c in content_of(path.read_text())["crops"]) == [
         (x, 20) for x in (10, 40, 70, 100)
@@ -362,6 +415,7 @@ def test_command_runs_with_its_flags(screen, tmp_path, monkeypatch):
     words = [command.__file__, "--screen", "s", "--composite", "dna", "--random", "3"]
     words += ["--crops", *map(str, screen.paths), "--diverse", "0", "--uncertain", "0"]
     words += ["--seed", "0", "--output", str(tmp_path / "p.html")]
+    words += ["--good-cells-lost", "0.05", "--confidence", "0.95"]
     monkeypatch.setattr(sys, "argv", [*words, "--record", str(tmp_path / "run" / "run.json")])
     command.main()
     assert len(content_of((tmp_path / "p.html").read_text())["crops"]) == 3
@@ -455,6 +509,8 @@ def test_labels_are_given_kept_undone_and_downloaded(page, page_file, screen, tm
     assert "7 of 12 labelled (58%): 2 normal, 5 abnormal; 0 skipped" in page.inner_text("#counts")
 
     rows = read_label_file(download(page, tmp_path))
+    told = page.inner_text("#message")
+    assert "Sampled crops labelled normal lie in" in told and "the promise needs 59, 5" in told
     crops = content_of(page_file.read_text())["crops"][:7]
     expected = pd.DataFrame(crops)[["plate", "well", "site", "x_px", "y_px", "selection"]]
     assert rows["label"].tolist() == ["normal", *["abnormal"] * 5, "normal"]

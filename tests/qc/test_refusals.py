@@ -76,21 +76,29 @@ def test_flags_of_an_earlier_run_are_put_aside_when_a_threshold_is_refused(
     screen = tmp_path / "qc/sim"
     for _ in range(2):  # the second time over what lies there
         with pytest.raises(SystemExit):
-            set_aside_by(tmp_path, monkeypatch, normal=30)
+            set_aside_by(tmp_path, monkeypatch, normal=15)
         said = capsys.readouterr().err.splitlines()
         assert len(said) == 1
-        assert re.search(r"label at least \d+ more .* in at least \d+ further wells", said[0])
+        assert re.search(
+            r"label at least 20 randomly chosen normal cells in at least 2 wells", said[0]
+        )
         assert said[0].endswith(f"; the flags of an earlier run lie in {screen / 'outdated'} now")
         assert {path.name for path in screen.iterdir()} == {"outdated", "label_page.html"}
     aside = screen / "outdated"
     assert (aside / "report.html").read_text() == (aside / "load_data/p1.csv").read_text() == "old"
-    assert "30 random normal labels in 20 wells" in (aside / "why.txt").read_text()
+    assert "15 random normal labels in 15 wells" in (aside / "why.txt").read_text()
 
 
-def test_flags_stay_where_the_threshold_is_set_or_nothing_was_flagged(tmp_path, monkeypatch):
+def test_flags_stay_where_the_threshold_is_set_or_nothing_was_flagged(
+    tmp_path, monkeypatch, capsys
+):
     set_aside_by(tmp_path, monkeypatch, normal=200)
     assert (tmp_path / "qc/sim/threshold.json").exists()
     assert (tmp_path / "qc/sim/report.html").exists()
+    assert "No promise: 200 random normal labels lie in 20 wells" in capsys.readouterr().out
+    metrics = json.loads((tmp_path / "run.json").read_text())["metrics"]
+    assert (metrics["promise"], metrics["wells"], metrics["wells_needed"]) == (0, 20, 59)
+    assert "bound" not in metrics and metrics["supported"] == 0.14
     (tmp_path / "empty").mkdir()
     assert not put_aside(tmp_path / "empty", "why") and not list((tmp_path / "empty").iterdir())
 

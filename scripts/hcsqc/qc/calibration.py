@@ -15,7 +15,15 @@ from hcsqc.qc.prevalence import (
     prevalence,
     prevalence_of_flags,
 )
-from hcsqc.qc.thresholds import Threshold, choose_threshold, promises_at
+from hcsqc.qc.thresholds import (
+    Threshold,
+    bounds_of,
+    choose_threshold,
+    promises_at,
+    refusal,
+    strictest_promise,
+    wells_needed,
+)
 
 UNPROVEN = "No promise: "
 GRID = 100  # other thresholds at equal distances, and as many at equal numbers of cells
@@ -112,23 +120,31 @@ def calibrate(
 
     `labels` are what `held_out_of` returns with `unproven`, `scores` those of all crops of the
     screen, `training_share` the share of abnormal among the labels that the detector was fitted to.
-    Raises InputError if the labels do not support the promise. Where nothing is promised anyway,
-    the threshold is then that which loses the share of the normal labels themselves. So it is if
-    the labels are not `by_people`: aberrant cells are among the crops that nobody has looked at,
-    and a bound on these would lie above them.
+    Where normal labels lie in too few wells for the promise, none is given: `note` says so, with
+    how many wells it takes, and the threshold is that which loses the share of the normal labels
+    themselves. So it is if the labels are not `by_people`: aberrant cells are among the crops that
+    nobody has looked at, and a bound on these would lie above them.
+    Raises InputError if there are too few normal labels, or wells, even for that.
     """
     targets = (labels["label"] == ABNORMAL).to_numpy(np.int64)
     wells = labels["group"].to_numpy(str)  # or what else is independent
     own = labels["score"].to_numpy()
-    found = None
-    if by_people:
-        try:
-            found = choose_threshold(own, targets, wells, good_cells_lost, confidence)
-        except InputError:
-            if not unproven:
-                raise
-    if found is None:
+    normal, n_wells = int((targets == 0).sum()), len(np.unique(wells[targets == 0]))
+    refused = refusal(normal, n_wells, good_cells_lost, confidence)
+    if by_people and not refused:
+        found = choose_threshold(own, targets, wells, good_cells_lost, confidence)
+    else:
+        if not unproven and (n_wells < 2 or normal * good_cells_lost < 1):
+            raise InputError(
+                f"threshold: {normal} random normal labels in {n_wells} wells set no threshold; "
+                f"label at least {math.ceil(1 / good_cells_lost - 1e-9)} randomly chosen normal "
+                "cells in at least 2 wells; a promise needs "
+                f"{wells_needed(good_cells_lost, confidence)} wells"
+            )
         found = _unproven_threshold(own, targets, wells, good_cells_lost, confidence)
+    note = unproven
+    if refused and not unproven:
+        note = f"{UNPROVEN}{refused}; the threshold flags {found.exceeding:.1%} of these labels"
     at_random = labels["random"].to_numpy(bool)
     common = None if unproven else prevalence(targets[at_random], wells[at_random])
     flagged = float((scores > found.threshold).mean()) if len(scores) else math.nan
@@ -138,18 +154,20 @@ def calibrate(
     assumed = _within(common.share if common else by_flags, int(at_random.sum()))
     return {
         "threshold": found.threshold,
-        "promise": not unproven,
-        "note": unproven,
+        "promise": not note,
+        "note": note,
         "promised": found.good_cells_lost,
         "confidence": found.confidence,
-        "bound": _known(found.bound),
+        "bound": None if note else found.bound,
         "exceeding": found.exceeding,
         "n_normal": found.n_normal,
         "n_abnormal": found.n_abnormal,
         "wells": found.wells,
-        "effective_n": _known(found.effective_n),
-        "supported": _known(found.supported),
-        "more_for_stricter": {f"{share:g}": n for share, n in found.more_for_stricter.items()},
+        "wells_needed": wells_needed(good_cells_lost, confidence),
+        "supported": None if unproven else found.supported,
+        "wells_for_stricter": {
+            f"{share:g}": n for share, n in found.wells_for_stricter.items() if not note
+        },
         "recall": _numbers(found.recall),
         "prevalence": _numbers(common),
         "prevalence_labels": int(at_random.sum()) if common else 0,
@@ -158,7 +176,7 @@ def calibrate(
         "precision": _precision(common, found),
         "training_share": training_share,
         "assumed_prevalence": _known(assumed),
-        "others": other_thresholds(own, targets, wells, scores, found, proven=not unproven),
+        "others": other_thresholds(own, targets, wells, scores, found, proven=not note),
     }
 
 
@@ -201,6 +219,7 @@ def _unproven_threshold(scores, targets, wells, good_cells_lost, confidence) -> 
         raise InputError("no normal crop to set a threshold by")
     value = float(np.quantile(normal, 1 - good_cells_lost, method="higher"))
     n_wells = len(np.unique(wells[targets == 0]))
+    least, bound = bounds_of(normal > value, wells[targets == 0], confidence)
     recall = None
     if abnormal.any():
         recall = clustered_share(scores[abnormal] > value, wells[abnormal], SHOWN)
@@ -211,12 +230,12 @@ def _unproven_threshold(scores, targets, wells, good_cells_lost, confidence) -> 
         n_normal=len(normal),
         n_abnormal=int(abnormal.sum()),
         wells=n_wells,
-        effective_n=math.nan,
         exceeding=float((normal > value).mean()),
-        bound=math.nan,
+        least=least,
+        bound=bound,
         recall=recall,
-        supported=math.nan,
-        more_for_stricter={},
+        supported=strictest_promise(n_wells, confidence),
+        wells_for_stricter={},
     )
 
 

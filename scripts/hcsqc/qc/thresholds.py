@@ -1,35 +1,35 @@
 """A threshold with a promise: how many good cells of new wells are lost at most.
 
-Labels were chosen at random and held out from training. The bound on the share of good cells above
-a threshold is an exact one (Clopper-Pearson) for the number of independent labels that labels of
-shared wells are worth (Korn & Graubard 1998, Survey Methodology 24:193). Thresholds are tried from
-strict to loose and the first failure stops, so that choosing among them costs no confidence
-(fixed-sequence testing: Angelopoulos et al. 2021, "Learn then Test", arXiv:2110.01052).
+Labels were chosen at random and held out from training. The wells are the independent units: each
+counts by the share of its normal labels above a threshold. The bound on the mean of these shares is
+Gaffke's (2005, Mathematical Methods of Statistics 14:451; Learned-Miller & Thomas 2019,
+arXiv:1905.06208): one well more is added that loses all of its good cells, the wells get random
+weights, and the bound is the quantile of their mean. For one label per well it is Clopper and
+Pearson's, and no likeness of a well's labels needs to be estimated.
 
-A few labels above a threshold do not show whether they come by wells. The likeness of a well's
-normal labels is therefore also taken from the highest tenth of their scores, and the larger one
-counts. Of rare wells unlike all labelled ones no promise can be made.
+With k wells none of which loses a good cell, the share of wells that lose all may still be
+1 - (1 - confidence) ** (1 / k). So a promise needs `wells_needed`, however many labels there are in
+each, and with so many wells there is always a threshold that keeps it: whether a promise is given
+does not depend on chance, which would favour those that break.
+
+Thresholds are tried from strict to loose and the first failure stops, so that choosing among them
+costs no confidence (fixed-sequence testing: Angelopoulos et al. 2021, "Learn then Test",
+arXiv:2110.01052).
 """
 
 import math
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import betaincinv
 
 from hcsqc.core.errors import InputError
-from hcsqc.qc.prevalence import (
-    ABNORMAL,
-    SHOWN,
-    Share,
-    clustered_share,
-    effective_size,
-    exact_bounds,
-    largest_design_effect,
-)
+from hcsqc.qc.prevalence import ABNORMAL, SHOWN, Share, clustered_share
 
 STRICTER = (0.05, 0.02, 0.01)
-HIGHEST = 0.1  # share of the normal labels
 STEP = 0.001  # of the share that labels support
+ROUNDING = 1e-9
+POWERS = (1, 2, 3)
 LARGEST_PROMISE = 0.5  # of good cells lost: beyond it nothing is worth a promise
 
 
@@ -38,12 +38,11 @@ class Threshold:
     """A threshold, what it promises and what it rests on; a cell is flagged if above it.
 
     With `confidence`, at most the share `good_cells_lost` of the normal cells of new wells lies
-    above `threshold`. `exceeding` is the share of the normal labels that does, `bound` its upper
-    bound, `effective_n` the number of independent labels that they are worth there. `wells` hold
-    normal labels. `recall` is the share of abnormal labels flagged with its 95% interval; None
-    without such labels. `supported` is the strictest share that so many labels can promise, and
-    `more_for_stricter` says for stricter promises how many more random normal labels make them
-    just possible.
+    above `threshold`; each well counts alike. `exceeding` is the share of the normal labels that
+    does; `bound` is the upper and `least` the lower bound. `wells` hold normal labels. `recall` is
+    the share of abnormal labels flagged with its 95% interval; None without such labels.
+    `supported` is the strictest share that so many wells can promise, and `wells_for_stricter` says
+    for stricter promises how many more wells with random normal labels make them just possible.
     """
 
     threshold: float
@@ -52,19 +51,54 @@ class Threshold:
     n_normal: int
     n_abnormal: int
     wells: int
-    effective_n: float
     exceeding: float
+    least: float
     bound: float
     recall: Share | None
     supported: float
-    more_for_stricter: dict[float, int]
+    wells_for_stricter: dict[float, int]
 
     @property
     def false_positives(self) -> Share:
         """The share of normal cells flagged; both ends hold with `confidence`, each alone."""
-        count = self.exceeding * self.effective_n
-        low, high = exact_bounds(count, self.effective_n, 1 - self.confidence)
-        return Share(self.exceeding, float(low), float(high), self.effective_n)
+        low, high = min(self.least, self.exceeding), max(self.bound, self.exceeding)
+        return Share(self.exceeding, low, high, self.wells)
+
+
+def wells_needed(share: float, confidence: float) -> int:
+    """Return in how many wells random normal labels must lie to promise that `share` at most.
+
+    With fewer, as many bad wells may be missed. The promise is just possible then, and the
+    threshold is the highest normal score. It is at least 2.
+    """
+    return max(math.ceil(math.log(1 - confidence) / math.log(1 - share) - ROUNDING), 2)
+
+
+def strictest_promise(wells: int, confidence: float) -> float:
+    """Return the smallest share of good cells lost that so many wells can promise, rounded up."""
+    bound = 1 - (1 - confidence) ** (1 / max(wells, 1))
+    return round(math.ceil(bound / STEP - ROUNDING) * STEP, 3)
+
+
+def refusal(normal: int, wells: int, good_cells_lost: float, confidence: float) -> str:
+    """Return why so many normal labels of so many wells promise nothing; empty if they do."""
+    needed = wells_needed(good_cells_lost, confidence)
+    if wells >= needed:
+        return ""
+    asked = (
+        f"a promise that at most {good_cells_lost:.1%} of good cells are lost, with "
+        f"{confidence:.0%} confidence, needs at least {needed} wells with random normal labels, "
+        f"{needed - wells} more"
+    )
+    if wells < 2:
+        where = f"{normal} random normal labels in {wells} {'well' if wells == 1 else 'wells'}"
+        return f"{where} tell nothing of other wells; {asked}"
+    strictest = strictest_promise(wells, confidence)
+    return (
+        f"{normal} random normal labels lie in {wells} wells, but {asked}: {wells} wells allow "
+        f"{strictest:.1%} at the strictest (qc.good_cells_lost: {strictest:g}), because they may "
+        "miss bad wells that are rarer"
+    )
 
 
 def choose_threshold(
@@ -78,36 +112,18 @@ def choose_threshold(
 
     `scores` are 0 to 1, `labels` 1 (abnormal) or 0, `wells` the names of their wells. Thresholds
     are scores of normal labels.
-    Raises InputError if the labels cannot support the promise: it says what they can, and how many
-    more it takes, in how many further wells that hold as many labels as these do.
+    Raises InputError if normal labels lie in fewer than `wells_needed`: it says how many more it
+    takes, and what these can promise.
     """
     scores, labels, wells = np.asarray(scores, float), np.asarray(labels), np.asarray(wells)
     _check(scores, labels, good_cells_lost, confidence)
     normal = labels != ABNORMAL
     n, n_wells = int(normal.sum()), len(np.unique(wells[normal]))
+    if why := refusal(n, n_wells, good_cells_lost, confidence):
+        raise InputError(f"threshold: {why}; label random crops of further wells")
     tail = 1 - confidence
-    if n_wells < 2:
-        raise InputError(
-            f"threshold: {n} random normal labels in {n_wells} wells tell nothing of other wells; "
-            "label randomly chosen cells of more wells"
-        )
-    values, counts, effects = _steps(scores[normal], wells[normal], good_cells_lost)
-    sizes = effective_size(n, effects, n_wells, tail)
-    bounds = exact_bounds(counts * sizes / n, sizes, tail)[1]
-    last = int(np.argmin(np.append(bounds <= good_cells_lost, False))) - 1
-    supported = math.ceil(bounds[0] / STEP - 1e-9) * STEP
-    effect, per_well = float(effects[0]), n / n_wells
-    if last < 0:
-        more = max(labels_needed(good_cells_lost, confidence, effect, per_well) - n, 1)
-        further = math.ceil(more / per_well)
-        raise InputError(
-            f"threshold: {n} random normal labels in {n_wells} wells, worth {sizes[0]:.0f} "
-            f"independent ones, cannot promise with {confidence:.0%} confidence that at most "
-            f"{good_cells_lost:.1%} of good cells are lost, but {supported:.1%}; raise "
-            f"good_cells_lost to {supported:.3f} or label at least {more} more randomly chosen "
-            f"normal cells in at least {further} further {'well' if further == 1 else 'wells'}, "
-            "because those of a well are alike"
-        )
+    values, counts, bounds = _steps(scores[normal], wells[normal], good_cells_lost, tail)
+    last = int(np.argmin(np.append(bounds <= good_cells_lost + ROUNDING, False))) - 1
     abnormal = labels == ABNORMAL
     flagged = scores[abnormal] > values[last]
     return Threshold(
@@ -117,13 +133,13 @@ def choose_threshold(
         n_normal=n,
         n_abnormal=int(abnormal.sum()),
         wells=n_wells,
-        effective_n=float(sizes[last]),
         exceeding=float(counts[last] / n),
+        least=bounds_of(scores[normal] > values[last], wells[normal], confidence)[0],
         bound=float(bounds[last]),
         recall=clustered_share(flagged, wells[abnormal], SHOWN) if abnormal.any() else None,
-        supported=round(supported, 3),
-        more_for_stricter={
-            share: max(labels_needed(share, confidence, effect, per_well) - n, 0)
+        supported=strictest_promise(n_wells, confidence),
+        wells_for_stricter={
+            share: max(wells_needed(share, confidence) - n_wells, 0)
             for share in STRICTER
             if share < good_cells_lost
         },
@@ -140,44 +156,34 @@ def promises_at(
     """Return for each threshold the smallest good_cells_lost that may be promised there.
 
     Labels are those of `choose_threshold`, which returns no higher threshold for that share. nan
-    where the share would be above LARGEST_PROMISE, or where the labels tell nothing of other wells.
+    where the share would be above LARGEST_PROMISE, as it is everywhere with fewer than five wells
+    and a confidence of 95%.
     """
     scores, labels, wells = np.asarray(scores, float), np.asarray(labels), np.asarray(wells)
     thresholds = np.asarray(thresholds, float)
     normal = labels != ABNORMAL
-    n, n_wells = int(normal.sum()), len(np.unique(wells[normal]))
-    if n_wells < 2:
+    if len(np.unique(wells[normal])) < 2:
         return np.full(len(thresholds), np.nan)
-    tail = 1 - confidence
-    values, counts, effects = _steps(scores[normal], wells[normal], LARGEST_PROMISE)
-    sizes = effective_size(n, effects, n_wells, tail)
-    bounds = np.maximum.accumulate(exact_bounds(counts * sizes / n, sizes, tail)[1])
+    values, _, bounds = _steps(scores[normal], wells[normal], LARGEST_PROMISE, 1 - confidence)
     bounds = np.where(bounds <= LARGEST_PROMISE, bounds, np.nan)
     # The first step, from strict to loose, that is no higher than the threshold.
     return np.append(bounds, np.nan)[np.searchsorted(-values, -thresholds)]
 
 
-def labels_needed(share: float, confidence: float, design_effect: float, per_well: float) -> int:
-    """Return how many random normal labels can promise that at most `share` of good cells is lost.
+def bounds_of(hits: np.ndarray, wells: np.ndarray, confidence: float) -> tuple[float, float]:
+    """Return the lower and the upper bound of a share, from n hits (bool) of at least one well.
 
-    The promise is just possible then, and the threshold is the highest normal score. There are
-    `per_well` labels in a well, at least 1.
+    Wells count alike; each bound holds with `confidence`, alone, at a threshold chosen beforehand.
     """
+    _, place = np.unique(wells, return_inverse=True)
+    shares = np.bincount(place, weights=hits) / np.bincount(place)
+    low, high = (
+        [np.array([(kept**power).sum()]) for power in POWERS] for kept in (shares, 1 - shares)
+    )
     tail = 1 - confidence
-
-    def enough(n: int) -> bool:
-        wells = max(n / max(per_well, 1), 2)
-        size = float(effective_size(n, design_effect, wells, tail))
-        return float(exact_bounds(0, size, tail)[1]) <= share
-
-    high = 2
-    while not enough(high):
-        high *= 2
-    low = high // 2
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if enough(middle) else (middle, high)
-    return high
+    least = 1 - _bound(low, len(shares), tail)[0] if shares.any() else 0.0
+    bound = _bound(high, len(shares), tail)[0] if (shares < 1).any() else 1.0
+    return float(least), float(bound)
 
 
 def _check(
@@ -199,37 +205,51 @@ def _check(
 
 
 def _steps(
-    scores: np.ndarray, wells: np.ndarray, largest_share: float
+    scores: np.ndarray, wells: np.ndarray, largest_share: float, tail: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return distinct scores from high to low, how many lie above each, and design effects.
+    """Return distinct scores from high to low, how many lie above each, and the bounds there.
 
-    They end where a larger share lies above. A design effect is that of the labels above the
-    score, but no less than that of the highest tenth shows.
+    They end where a larger share lies above.
     """
     n = len(scores)
     _, place = np.unique(wells, return_inverse=True)
     sizes = np.bincount(place)
     order = np.argsort(-scores, kind="stable")
     own = place[order]
-    # With x hits among the m labels of a well: sums over wells of x * x and of x * m, hit by hit.
-    squares = np.r_[0, np.cumsum(2 * _seen_before(own) + 1)]
-    products = np.r_[0, np.cumsum(sizes[own])]
     ordered = scores[order]
     counts = np.flatnonzero(np.r_[True, np.diff(ordered) != 0])
     counts = counts[counts <= largest_share * n]
-    share = counts / n
-    rest = squares[counts] - 2 * share * products[counts] + share**2 * (sizes**2).sum()
-    variance = len(sizes) / (len(sizes) - 1) * rest / n**2
-    with np.errstate(invalid="ignore"):
-        effects = variance / (share * (1 - share) / (n - 1))
-    likeness = max(_intraclass(_highest(scores), place), 0)
-    least = 1 + likeness * (largest_design_effect(sizes) - 1)
-    return ordered[counts], counts, np.fmax(effects, least)
+    # Powers of the share that each well keeps, summed over wells: label by label, one share falls.
+    before = 1 - _seen_before(own) / sizes[own]
+    after = before - 1 / sizes[own]
+    sums = [
+        len(sizes) + np.r_[0, np.cumsum(after**power - before**power)][counts] for power in POWERS
+    ]
+    return ordered[counts], counts, np.maximum.accumulate(_bound(sums, len(sizes), tail))
 
 
-def _highest(scores: np.ndarray) -> np.ndarray:
-    """Return 1 for the highest tenth of the scores, and 0."""
-    return (scores > np.quantile(scores, 1 - HIGHEST, method="lower")).astype(float)
+def _bound(kept: list[np.ndarray], wells: int, tail: float) -> np.ndarray:
+    """Return Gaffke's upper bound of the mean share lost, missed with a chance of `tail`.
+
+    `kept` are the sums over wells of the share that each keeps, of its square and of its cube. The
+    mean over wells with random weights (Dirichlet), one of which keeps nothing, is taken for a beta
+    variable from 0 to `top` with the same three moments. That is exact if a well keeps all or
+    nothing; else the bound is right to about a hundredth of itself.
+    """
+    one, two, three = kept
+    n = wells + 1
+    mean = one / n
+    ratio = (one**2 + two) / (one * (n + 1))
+    next_ratio = (one**3 + 3 * one * two + 2 * three) / ((one**2 + two) * (n + 2))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        both = 2 * (ratio - next_ratio) / (next_ratio + mean - 2 * ratio)
+        top = both * (ratio - mean) + ratio
+    # Where no such variable is so skewed, it goes from 0 to 1 and has two of the moments.
+    found = (both > 0) & (top > mean) & np.isfinite(top)
+    both = np.where(found, both, (1 - ratio) / (ratio - mean))
+    top = np.where(found, top, 1.0)
+    first = both * mean / top
+    return 1 - top * betaincinv(first, both - first, tail)
 
 
 def _seen_before(values: np.ndarray) -> np.ndarray:
@@ -240,16 +260,3 @@ def _seen_before(values: np.ndarray) -> np.ndarray:
     seen = np.empty(len(values), int)
     seen[order] = np.arange(len(values)) - np.repeat(starts, lengths)
     return seen
-
-
-def _intraclass(values: np.ndarray, place: np.ndarray) -> float:
-    """Return the correlation of values of one group, by analysis of variance; 0 if not known."""
-    sizes = np.bincount(place)
-    n, groups = len(values), len(sizes)
-    if n == groups or np.ptp(values) == 0:
-        return 0.0
-    means = np.bincount(place, weights=values) / sizes
-    between = (sizes * (means - values.mean()) ** 2).sum() / (groups - 1)
-    within = ((values - means[place]) ** 2).sum() / (n - groups)
-    usual = (n - (sizes**2).sum() / n) / (groups - 1)
-    return float((between - within) / (between + (usual - 1) * within))

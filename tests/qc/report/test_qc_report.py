@@ -3,6 +3,7 @@
 import json
 import re
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -19,7 +20,8 @@ from hcsqc.qc.report.page_data import map_of_features, project
 from hcsqc.qc.report.plate_maps import edge_distance, places, plate_shape
 from hcsqc.qc.report.rates import rates
 from hcsqc.qc.report.results import read_results, read_truth
-from hcsqc.qc.report.statements import promise, shortfall
+from hcsqc.qc.report.statements import next_steps, promise, shortfall
+from hcsqc.qc.thresholds import refusal
 from scripts.qc import make_qc_report
 from tests.qc.report.made_screen import (
     DETECTOR,
@@ -149,11 +151,29 @@ def test_the_promise_is_that_of_the_threshold():
     assert promise(PROMISE) == (
         "At most 5% of this screen's normal cells are flagged at the threshold of 0.8, with 95% "
         "confidence: 210 normal labels in 61 wells bound the share at 4.3%, and could promise "
-        "2.1% at the strictest."
+        "4.9% at the strictest."
     )
     without = PROMISE | {"promise": False, "note": "No promise: nobody has looked"}
     assert promise(without) == "No promise is made for the threshold of 0.8: nobody has looked."
     assert "no random labels of this screen" in promise({"promise": False, "threshold": None})
+    chosen = promise(PROMISE | {"encoders_compared": 11})
+    assert "The encoder was chosen among 11 on labels of the same wells" in chosen
+    assert "chosen among" not in promise(PROMISE | {"encoders_compared": 0})
+
+
+def test_a_promise_that_too_few_wells_refuse_is_told_with_the_wells_it_takes(screen):
+    why = refusal(387, 47, 0.05, 0.95)
+    refused = PROMISE | {"promise": False, "note": f"No promise: {why}", "wells": 47}
+    assert promise(refused) == (
+        "No promise is made for the threshold of 0.8: 387 random normal labels lie in 47 wells, "
+        "but a promise that at most 5.0% of good cells are lost, with 95% confidence, needs at "
+        "least 59 wells with random normal labels, 12 more: 47 wells allow 6.2% at the strictest "
+        "(qc.good_cells_lost: 0.062), because they may miss bad wells that are rarer."
+    )
+    results = read_results(screen["folder"])
+    for threshold, where in ((refused, " in 12 more wells"), ({}, "")):
+        steps = " ".join(next_steps(replace(results, threshold=threshold), simulated=False))
+        assert f"Label random crops of this screen{where}, normal and abnormal" in steps
 
 
 def test_the_estimates_the_detector_and_the_planted_are_shown(screen):
@@ -167,7 +187,7 @@ def test_the_estimates_the_detector_and_the_planted_are_shown(screen):
     assert "87.0% of flagged cells are abnormal" in text
     assert "nuclei 40 38 –" in text and f"{EVIL} 0.25 0.2 0.1 to 0.3" in text
     assert "labels normal: 210; abnormal: 40" in text and "trained on labels" in text
-    assert "2% takes 150 more normal labels; 1% takes 420 more" in text
+    assert "2% takes 88 more wells; 1% takes 238 more wells" in text
 
 
 def test_first_flags_and_drift_are_announced_in_banners(screen, tmp_path):

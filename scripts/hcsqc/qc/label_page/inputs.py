@@ -44,6 +44,11 @@ def labelled_crops(path: Path, screen: str, count: int) -> list[str]:
     return labels["crop_id"].tolist()
 
 
+def random_labels(path: Path) -> pd.DataFrame:
+    """Read the labels of a screen's crops that were chosen at random: crop_id and label."""
+    return read_table(path, "labels", ["crop_id", "label"])
+
+
 def read_scores(paths: Sequence[Path]) -> pd.Series:
     """Read the scores of the detector, by crop_id, from `crop_scores` tables of all plates."""
     tables = [read_table(path, "crop_scores", ["crop_id", "score"]) for path in paths]

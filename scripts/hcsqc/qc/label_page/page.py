@@ -20,12 +20,13 @@ from hcsqc.analyses.label_selection import DIVERSE, RANDOM, UNCERTAIN, choose
 from hcsqc.core.errors import InputError
 from hcsqc.core.files import text_digest
 from hcsqc.core.html import render
-from hcsqc.core.ids import split_field_id
+from hcsqc.core.ids import split_field_id, wells_of
 from hcsqc.core.parquet import read_parquet
 from hcsqc.core.schema import ARTEFACTS
 from hcsqc.crops.shards import Shards, composite
 from hcsqc.labels.match import FILE_COLUMNS
 from hcsqc.qc.field_view.images import coloured, scale_tables
+from hcsqc.qc.label_page.promise import WellsOfPromise
 from hcsqc.qc.label_page.review import COLUMNS as REVIEW_COLUMNS
 from hcsqc.qc.label_page.review import Review
 from hcsqc.screens.images.read import UnreadableField, read_field
@@ -80,10 +81,12 @@ def choose_crops(
     seed: int,
     scores: pd.Series | None = None,
     features: Sequence[Path] = (),
+    labelled: Sequence[str] = (),
 ) -> pd.DataFrame:
     """Return crop_id and selection of crops to label, no crop twice, in a shuffled order.
 
-    Random ones come first, from all of `crops`, so that the other ways do not distort them. Then
+    Random ones come first, from all of `crops`, so that the other ways do not distort them: those
+    of `spread_over_wells`, given the crops `labelled` at random on earlier pages. Then
     come uncertain ones, whose score (`scores` by crop_id) is nearest to even odds, and diverse
     ones, each the crop next to the centre of a cluster of features; both leave out what is chosen
     already. Where there are too few crops, all are taken.
@@ -93,7 +96,7 @@ def choose_crops(
     if not len(pool):
         raise InputError("no crop is left to label: there are none, or all of them have a label")
     state = np.random.default_rng([seed, 0])
-    chosen = {RANDOM: state.permutation(pool)[: counts.random]}
+    chosen = {RANDOM: spread_over_wells(pool, labelled, state)[: counts.random]}
     left = _without(pool, chosen[RANDOM])
     if counts.uncertain:
         if scores is None:
@@ -114,6 +117,27 @@ def choose_crops(
         raise InputError("no crop is chosen: ask for random, diverse or uncertain ones")
     order = np.random.default_rng([seed, 3]).permutation(len(table))
     return table.iloc[order].reset_index(drop=True)
+
+
+def spread_over_wells(
+    crops: np.ndarray, labelled: Sequence[str], state: np.random.Generator
+) -> np.ndarray:
+    """Return crops in a random order of which each beginning lies in as many wells as possible.
+
+    No well has a second crop before every well has one; crops `labelled` at random before count.
+    Large wells tend to come first, and second crops come in proportion to the crops of a well, so
+    that crops of all wells are about equally likely to be labelled. Only those of very small wells
+    are more likely, where more crops than wells are taken, and those of very large wells less,
+    where fewer are.
+    """
+    crops = state.permutation(crops)
+    wells, place = np.unique(
+        np.r_[wells_of(labelled), wells_of(crops)].astype(str), return_inverse=True
+    )
+    sizes, start = np.bincount(place), state.random(len(wells))
+    own = place[len(labelled) :]
+    number = pd.Series(place).groupby(place).cumcount().to_numpy()[len(labelled) :]
+    return crops[np.lexsort(((number + start[own]) / sizes[own], number > 0))]
 
 
 def _without(crops: np.ndarray, others: np.ndarray) -> np.ndarray:
@@ -288,9 +312,11 @@ def render_label_page(
     size_px: int,
     crops: Sequence[dict],
     review: Review | None = None,
+    promise: WellsOfPromise | None = None,
 ) -> str:
     """Return the page as HTML; `crops` are those of `page_crops`, in the order to be shown.
 
+    `promise` is what it says of wells with random labels.
     With `review` it is the page on which labels are confirmed or corrected. All names are escaped.
     Labels are kept in the browser under the screen and a digest of the list of crops: another list
     begins again. Raises InputError for a channel that crops do not have.
@@ -305,6 +331,7 @@ def render_label_page(
         "composite": _places(channels, chosen_channels)[:3],
         "size": size_px,
         "artefacts": ARTEFACTS,
+        "promise": promise and {"needed": promise.needed, "labelled": promise.labelled},
         "crops": crops,
     }
     return render(
@@ -318,6 +345,7 @@ def render_label_page(
         has_context=any(crop["context"] for crop in crops),
         context_windows=CONTEXT_WINDOWS,
         review=review,
+        promise=promise,
         duplicates=review.duplicates.head(MOST_DUPLICATES).to_dict("records") if review else [],
     )
 
