@@ -22,7 +22,7 @@ from hcsqc.qc.thresholds import Threshold, choose_threshold, promises_at
 UNPROVEN = "No promise: "
 OWN_LABELS = "random labels"  # the method that needs labels of the screen
 RESAMPLES = 200  # of the wells, for the intervals of the other methods
-FITS = 0.01  # scores that fit their mixture with a lower p do not fit
+FITS = 0.05  # a screen whose scores fit with a lower p is doubted
 GRID = 100  # other thresholds at equal distances, and as many at equal numbers of cells
 
 

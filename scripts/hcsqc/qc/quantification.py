@@ -75,11 +75,12 @@ def quantify(
             continue
         drawn.append(_estimates(scores[some], labels[some], cells[others]))
         left_drawn.append(_left_over(scores[some], labels[some], cells[others], drawn[-1][USED]))
-    rows = []
+    rows, cell = [], 1 / len(cells)  # no interval is finer than a cell
     for name, value in found.items():
         values = [one[name] for one in drawn]
         low, high = np.quantile(values, [(1 - SHOWN) / 2, (1 + SHOWN) / 2])
-        rows.append(Estimate(name, value, min(float(low), value), max(float(high), value)))
+        ends = max(min(low, value) - cell, 0), min(max(high, value) + cell, 1)
+        rows.append(Estimate(name, value, *map(float, ends)))
     return rows, _p_of_fit(left, np.array(left_drawn))
 
 
