@@ -173,6 +173,7 @@ rule set_threshold:
         scores=lambda wc: plate_scores(wc.screen),
     output:
         threshold=f"{STUDY}/qc/{{screen}}/threshold.json",
+        prevalence=f"{STUDY}/qc/{{screen}}/prevalence.csv",
         record=f"{STUDY}/runs/qc/{{screen}}/threshold/run.json",
     log:
         f"{STUDY}/logs/qc/{{screen}}/threshold.log",
@@ -188,7 +189,7 @@ rule set_threshold:
     shell:
         '"$HCSQC" --log {log:q} qc/set_threshold.py --study {params.study:q} --screen {wildcards.screen:q} --detector {params.folder:q}'
         " --labels {input.labels:q} {params.group_by} --scores {input.scores:q} {params.settings}"
-        " --output {output.threshold:q} --record {output.record:q}"
+        " --output {output.threshold:q} --prevalence {output.prevalence:q} --record {output.record:q}"
 
 
 rule flag_screen:

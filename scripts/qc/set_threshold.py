@@ -8,9 +8,10 @@ import pandas as pd
 from hcsqc.core import cli
 from hcsqc.core.errors import InputError
 from hcsqc.core.files import read_checked_json, write_checked_json
-from hcsqc.core.schema import read_table
+from hcsqc.core.ids import wells_of
+from hcsqc.core.schema import read_table, write_csv
 from hcsqc.labels.groups import GROUPINGS, UNITS, WELL, read_labels
-from hcsqc.qc.calibration import calibrate, check_labels_of, held_out_of
+from hcsqc.qc.calibration import calibrate, check_labels_of, held_out_of, prevalence_table
 from hcsqc.qc.detector_files import ABOUT, HELD_OUT
 from hcsqc.qc.outdated import FOLDER, put_aside
 
@@ -33,6 +34,7 @@ def main() -> None:
     parser.add_argument("--group-by", choices=GROUPINGS, required=True, help="own labels")
     parser.add_argument("--scores", type=Path, nargs="+", required=True, help="of all plates")
     parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--prevalence", type=Path, required=True, help="a table, by method")
     cli.add_settings(parser, Settings)
     cli.run(calibrate_screen, parser.parse_args())
 
@@ -47,7 +49,7 @@ def calibrate_screen(args, record) -> None:
     held_out = read_table(args.detector / HELD_OUT, "held_out")
     fitted = about["labels_normal"] + about["labels_abnormal"]
     share = about["labels_abnormal"] / fitted
-    values = scores["score"].to_numpy()
+    values, cell_wells = scores["score"].to_numpy(), wells_of(scores["crop_id"])
     rest = (values, share, settings.good_cells_lost, settings.confidence)
     unproven = ""
     try:
@@ -55,7 +57,7 @@ def calibrate_screen(args, record) -> None:
             args.study, args.screen, about, held_out, labels, random, scores
         )
         by_people = not unproven or about["trained_on"] == "labels"
-        found = calibrate(usable, *rest, unproven, by_people)
+        found = calibrate(usable, *rest, unproven, by_people, cell_wells)
     except InputError as error:
         own = about["screen"] == args.screen and about["study"] == args.study
         if unproven or own or labels is None:
@@ -68,10 +70,12 @@ def calibrate_screen(args, record) -> None:
         # A threshold of another screen's is better than none, as long as nobody trusts it blindly.
         usable, reason = held_out_of(args.study, args.screen, about, held_out, None, None, scores)
         unproven = f"{reason}; of its own labels: {error}"
-        found = calibrate(usable, *rest, unproven, about["trained_on"] == "labels")
+        by_people = about["trained_on"] == "labels"
+        found = calibrate(usable, *rest, unproven, by_people, cell_wells)
     chosen_here = about["study"] == args.study
     found["encoders_compared"] = len(about.get("candidates", [])) if chosen_here else 0
     write_checked_json(found, args.output)
+    write_csv(prevalence_table(found), args.prevalence, "%.6g")
     told = found["note"] or (
         f"at most {found['promised']:.1%} of good cells are lost, {found['confidence']:.0%} sure "
         f"({found['n_normal']} normal labels of {found['wells']} wells)"

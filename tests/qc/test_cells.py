@@ -6,6 +6,7 @@ import pytest
 
 from hcsqc.core.errors import InputError
 from hcsqc.core.schema import write_table
+from hcsqc.qc import calibration
 from hcsqc.qc.calibration import calibrate, held_out_of
 from hcsqc.qc.cells import cells_of, drift_warnings
 from hcsqc.qc.planted import planted_and_found
@@ -183,7 +184,6 @@ def test_calibration_reports_prevalence_and_precision_of_the_random_labels():
     assert (labels["label"][flagged] == "abnormal").mean() == pytest.approx(
         found["precision"][0], abs=0.05
     )
-    assert found["prevalence_by_flags"] == pytest.approx(share, abs=0.05)
 
 
 def test_a_prevalence_of_none_found_leaves_probabilities_above_nought():
@@ -194,10 +194,12 @@ def test_a_prevalence_of_none_found_leaves_probabilities_above_nought():
     assert found["assumed_prevalence"] == pytest.approx(0.5 / (labels["random"].sum() + 1))
 
 
-def test_without_a_promise_the_prevalence_is_told_from_the_flags():
+def test_without_a_promise_the_prevalence_is_estimated_from_the_scores(monkeypatch):
+    monkeypatch.setattr(calibration, "RESAMPLES", 5)  # quick
     labels = held_out()
     rare = labels[(labels["label"] == "normal") | (labels.index % 10 == 0)]
-    found = calibrate(labels, rare["score"].to_numpy(), 0.5, 0.05, 0.95, "No promise: unlabelled")
+    rest = (0.5, 0.05, 0.95, "No promise: unlabelled", True, rare["well"].to_numpy())
+    found = calibrate(labels, rare["score"].to_numpy(), *rest)
     assert found["prevalence"] is None and not found["promise"]
     planted = (rare["label"] == "abnormal").mean()
     assert found["assumed_prevalence"] == pytest.approx(planted, abs=0.03)
@@ -271,11 +273,16 @@ def test_planted_artefacts_and_wells_stand_beside_what_was_found():
         {"Metadata_Plate": "p1", "Metadata_Well": ["B02", "B03"], "bad": [True, True]}
     )
     fields = wells.assign(Metadata_Site=1, bad=[False, True])
-    threshold = {"prevalence": [0.4, 0.3, 0.6], "assumed_prevalence": 0.4}
+    threshold = {"prevalence": [0.4, 0.3, 0.6]}
     table = planted_and_found(truth, cells, fields, wells, threshold, 5, 6).set_index("what")
     assert table.loc["nuclei", ["planted", "found"]].tolist() == [6, 7]
     share = table.loc["share of scored cells with an artefact"]
     assert share[["planted", "found", "low", "high"]].tolist() == [0.5, 0.4, 0.3, 0.6]
+    rows = [{"method": "DyS", "estimate": 0.2, "low": 0.1, "high": 0.3}]
+    threshold = {"prevalence": None, "prevalence_by_method": rows}
+    without = planted_and_found(truth, cells, fields, wells, threshold, 5, 6).set_index("what")
+    share = without.loc["share of scored cells with an artefact"]
+    assert share[["found", "low", "high"]].tolist() == [0.2, 0.1, 0.3]
     assert table.loc["share of these that is flagged", "found"] == pytest.approx(2 / 3)
     assert table.loc["share of good cells flagged", "found"] == pytest.approx(1 / 3)
     assert table.loc["share of good cells near no artefact flagged", "found"] == 0

@@ -14,7 +14,6 @@ from hcsqc.qc.prevalence import (
     exact_bounds,
     precision_at,
     prevalence,
-    prevalence_of_flags,
 )
 
 
@@ -107,10 +106,3 @@ def test_precision_falls_with_the_prevalence():
     assert low < rare < high
     none = Share(0.0, 0.0, 0.0, 9.0)
     assert np.isnan(precision_at(share(0.02), none, none)[0])
-
-
-def test_flags_tell_the_prevalence_without_labels():
-    assert prevalence_of_flags(0.1 * 0.9 + 0.9 * 0.05, 0.9, 0.05) == pytest.approx(0.1)
-    assert prevalence_of_flags(0.01, 0.9, 0.05) == 0
-    assert prevalence_of_flags(0.99, 0.9, 0.05) == 1
-    assert np.isnan(prevalence_of_flags(0.3, 0.05, 0.05))

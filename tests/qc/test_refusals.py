@@ -65,7 +65,8 @@ def set_aside_by(tmp_path, monkeypatch, normal: int):
     write_table(scores, tmp_path / "scores.parquet", "crop_scores")
     words = f"--study mine --screen sim --detector {detector} --labels --scores"
     words += f" {tmp_path}/scores.parquet --group-by well --good-cells-lost 0.05 --confidence 0.95"
-    words += f" --output {screen}/threshold.json --record {tmp_path}/run.json"
+    words += f" --output {screen}/threshold.json"
+    words += f" --prevalence {screen}/prevalence.csv --record {tmp_path}/run.json"
     monkeypatch.setattr(sys, "argv", [set_threshold.__file__, *words.split()])
     set_threshold.main()
 

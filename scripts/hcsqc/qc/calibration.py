@@ -1,6 +1,8 @@
 """The threshold of a screen, from its own labels or, without any, from those of the detector."""
 
 import math
+from collections.abc import Mapping
+from dataclasses import asdict
 
 import numpy as np
 import pandas as pd
@@ -13,8 +15,8 @@ from hcsqc.qc.prevalence import (
     clustered_share,
     precision_at,
     prevalence,
-    prevalence_of_flags,
 )
+from hcsqc.qc.quantification import quantify
 from hcsqc.qc.thresholds import (
     Threshold,
     bounds_of,
@@ -26,6 +28,9 @@ from hcsqc.qc.thresholds import (
 )
 
 UNPROVEN = "No promise: "
+OWN_LABELS = "random labels"  # the method that needs labels of the screen
+RESAMPLES = 200  # of the wells, for the intervals of the other methods
+FITS = 0.05  # a screen whose scores fit with a lower p is doubted
 GRID = 100  # other thresholds at equal distances, and as many at equal numbers of cells
 
 
@@ -115,6 +120,7 @@ def calibrate(
     confidence: float,
     unproven: str,
     by_people: bool = True,
+    cell_wells: np.ndarray | None = None,
 ) -> dict:
     """Return what `threshold.json` says.
 
@@ -124,6 +130,8 @@ def calibrate(
     how many wells it takes, and the threshold is that which loses the share of the normal labels
     themselves. So it is if the labels are not `by_people`: aberrant cells are among the crops that
     nobody has looked at, and a bound on these would lie above them.
+    `cell_wells` are the wells of the scores, needed where nothing is promised: the prevalence is
+    estimated from the scores then.
     Raises InputError if there are too few normal labels, or wells, even for that.
     """
     targets = (labels["label"] == ABNORMAL).to_numpy(np.int64)
@@ -148,10 +156,12 @@ def calibrate(
     at_random = labels["random"].to_numpy(bool)
     common = None if unproven else prevalence(targets[at_random], wells[at_random])
     flagged = float((scores > found.threshold).mean()) if len(scores) else math.nan
-    by_flags = math.nan
-    if found.recall is not None:
-        by_flags = prevalence_of_flags(flagged, found.recall.share, found.exceeding)
-    assumed = _within(common.share if common else by_flags, int(at_random.sum()))
+    by_method, doubt = _by_method(common), ""
+    if unproven and cell_wells is not None:
+        by_method, doubt = _from_scores(own, targets, wells, scores, cell_wells, by_people)
+    assumed = math.nan
+    if by_method:
+        assumed = _within(by_method[0]["estimate"], int(at_random.sum()))
     return {
         "threshold": found.threshold,
         "promise": not note,
@@ -171,13 +181,49 @@ def calibrate(
         "recall": _numbers(found.recall),
         "prevalence": _numbers(common),
         "prevalence_labels": int(at_random.sum()) if common else 0,
-        "prevalence_by_flags": _known(by_flags),
+        "prevalence_by_method": by_method,
+        "prevalence_doubt": doubt,
         "flagged_share": _known(flagged),
         "precision": _precision(common, found),
         "training_share": training_share,
         "assumed_prevalence": _known(assumed),
         "others": other_thresholds(own, targets, wells, scores, found, proven=not note),
     }
+
+
+def prevalence_table(threshold: Mapping) -> pd.DataFrame:
+    """Return `prevalence.csv` from `threshold.json`: method, estimate, low, high and doubt."""
+    rows = pd.DataFrame(
+        threshold["prevalence_by_method"], columns=["method", "estimate", "low", "high"]
+    )
+    return rows.assign(doubt=threshold["prevalence_doubt"])
+
+
+def _by_method(common: Share | None) -> list[dict]:
+    if common is None:
+        return []
+    values = {"estimate": common.share, "low": common.low, "high": common.high}
+    return [{"method": OWN_LABELS, **values}]
+
+
+def _from_scores(
+    own, targets, wells, scores, cell_wells, by_people: bool
+) -> tuple[list[dict], str]:
+    """Return the prevalence without labels of the screen, and why not to believe it, or nothing."""
+    rows, fit = quantify(own, targets, wells, scores, cell_wells, RESAMPLES)
+    doubt = ""
+    if rows and not by_people:
+        doubt = (
+            "Nobody has looked at the crops that stand for normal cells. Abnormal ones among them "
+            "count as normal, so the estimates are too low. Label random crops of this screen."
+        )
+    elif fit < FITS:
+        doubt = (
+            "Its scores are no mixture of the scores of normal and abnormal labels "
+            f"(p {'< .001' if fit < 0.001 else f'= {fit:.3f}'.replace('0.', '.')}), so its cells "
+            "look different from the labelled ones. Label random crops of this screen."
+        )
+    return [asdict(row) for row in rows], doubt
 
 
 def other_thresholds(

@@ -35,7 +35,10 @@ def planted_and_found(
     planted = artefact != "none"
     share = float(planted[known].mean()) if known.any() else np.nan
     alone = known & ~planted & ~nearby.to_numpy()
-    estimate = threshold["prevalence"] or [threshold["assumed_prevalence"], None, None]
+    estimate = threshold["prevalence"]
+    if not estimate:
+        values = [*threshold["prevalence_by_method"], {}][0]
+        estimate = [values.get(name) for name in ("estimate", "low", "high")]
     rows = [
         ("nuclei", len(truth), len(cells), None, None),
         ("share of scored cells with an artefact", share, *estimate),

@@ -151,14 +151,3 @@ def precision_at(
 def _precision(prevalence: float, recall: float, false_positives: float) -> float:
     found, false = prevalence * recall, (1 - prevalence) * false_positives
     return found / (found + false) if found + false > 0 else float("nan")
-
-
-def prevalence_of_flags(flagged: float, recall: float, false_positives: float) -> float:
-    """Return the prevalence that explains the share of cells flagged, without labels of them.
-
-    Rogan & Gladen 1978, American Journal of Epidemiology 107:71, within 0 to 1. nan if abnormal
-    cells are flagged no more often than normal ones.
-    """
-    if not recall > false_positives:
-        return float("nan")
-    return float(np.clip((flagged - false_positives) / (recall - false_positives), 0, 1))

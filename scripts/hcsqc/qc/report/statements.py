@@ -113,7 +113,24 @@ def estimates(threshold: Mapping) -> list[dict]:
                 else f"{percent(value[1])} to {percent(value[2])}"
             )
             found.append({"name": name, "value": percent(value[0]), "interval": interval})
-    return found
+    return found + _without_labels(threshold)
+
+
+def _without_labels(threshold: Mapping) -> list[dict]:
+    """Return the prevalence by the first method that needs no labels of the screen, if any."""
+    rows = threshold.get("prevalence_by_method")
+    if not rows or threshold.get("prevalence"):
+        return []
+    used, *others = rows
+    beside = ", ".join(f"{row['method']} {percent(row['estimate'])}" for row in others)
+    return [
+        {
+            "name": "of the screen's cells are abnormal, if they look as the labelled ones do "
+            f"({used['method']}; by {beside})",
+            "value": percent(used["estimate"]),
+            "interval": f"{percent(used['low'])} to {percent(used['high'])}",
+        }
+    ]
 
 
 def definition_list(items: Mapping) -> list[tuple[str, str]]:
