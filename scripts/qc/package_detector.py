@@ -10,7 +10,7 @@ from hcsqc.crops.shards import Shards
 from hcsqc.encoders.roles import channels_for, read_roles
 from hcsqc.qc.detector import load_detector
 from hcsqc.qc.detector_files import HELD_OUT
-from hcsqc.qc.model import installed_pins, save_model
+from hcsqc.qc.mlflow_model.model import installed_pins, save_model
 
 EXAMPLE_CROPS = 4
 

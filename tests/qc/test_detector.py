@@ -40,7 +40,7 @@ from hcsqc.qc.detector import (
     save_detector,
     standardised,
 )
-from hcsqc.qc.model import PACKAGES, installed_pins, save_model
+from hcsqc.qc.mlflow_model.model import PACKAGES, installed_pins, save_model
 from hcsqc.qc.scoring import call_wide_edges_blurred, drift, focus_of, saturated_share, score_crops
 
 CHANNELS = ["w4", "w5", "w1"]

@@ -26,7 +26,7 @@ from hcsqc.qc.fitting import (
     save_fitted,
     study_labels,
 )
-from hcsqc.qc.model import installed_pins
+from hcsqc.qc.mlflow_model.model import installed_pins
 from scripts.qc import fit_detector as command
 from scripts.qc import package_detector
 from tests.qc.test_choice import write_ranking

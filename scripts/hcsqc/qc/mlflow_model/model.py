@@ -24,7 +24,7 @@ from mlflow.types import ColSpec, Schema, TensorSpec
 from hcsqc.features.extract import Embedder
 from hcsqc.qc.detector import Detector, load_detector
 
-LIBRARY = Path(__file__).resolve().parents[1]
+LIBRARY = Path(__file__).resolve().parents[2]
 CODE = Path(__file__).with_name("model_code.py")
 PACKAGES = (
     "torch",

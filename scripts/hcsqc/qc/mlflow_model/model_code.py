@@ -2,6 +2,6 @@
 
 from mlflow.models import set_model
 
-from hcsqc.qc.model import DetectorModel
+from hcsqc.qc.mlflow_model.model import DetectorModel
 
 set_model(DetectorModel())
