@@ -7,10 +7,13 @@ crops, of our features and the usual ones. The limit is what eager execution cou
 operation of the usual network ran at a measured peak, in our precision: see `pretrain.py`.
 `stages of` a network are the features of all its stages about the cell; their baseline are its own
 last layer's, by `extract_features` too.
+`--models` instead gives, for registered models with random weights, the crops of 128 px that one
+core embeds in a second of its own time, so that other work on the machine counts for little.
 """
 
 import os
 import tempfile
+import time
 from functools import partial
 from pathlib import Path
 
@@ -22,14 +25,20 @@ from benchmarks.roofline import Roofline, peaks
 from benchmarks.shards import CHANNELS, FEW, write_crops
 from hcsqc.core.devices import choose_device, device_name, precision_on
 from hcsqc.crops.shards import Shards
+from hcsqc.encoders.given import transfer_encoder
+from hcsqc.encoders.models import build_backbone
 from hcsqc.encoders.pooling import Pooling
+from hcsqc.encoders.registry import CELL_PAINTING, REGISTRY
+from hcsqc.encoders.roles import Sight
 from hcsqc.encoders.store import Encoder, pooled_encoder, random_encoder
 from hcsqc.encoders.views import normalise
-from hcsqc.features.extract import CPU_IMAGES, extract_features
+from hcsqc.encoders.weights import Weights
+from hcsqc.features.extract import CPU_IMAGES, Embedder, extract_features
 
 NETWORKS = ("resnet18", "vgg16", "convnext_tiny", "tf_efficientnet_lite0", "vit_small_patch16_224")
 CELL = Pooling("stages", "cell")
 BATCH = 256
+FEW_CROPS = 4  # of a registered model, which may take seconds for each
 ON_GPU = 32 * BATCH  # the start of a job counts for less
 
 
@@ -37,11 +46,17 @@ def main() -> None:
     """Read the flags, write crops, and embed them both ways with each network."""
     parser = common.parser(__doc__)
     parser.add_argument("--encoders", nargs="+", default=NETWORKS, help="timm names")
+    parser.add_argument("--models", nargs="*", help="registered models, all if none is named")
     parser.add_argument("--precision", choices=("auto", "float32", "bfloat16"), default="auto")
     parser.add_argument("--input-px", type=int, default=128)
     parser.add_argument("--crops", type=int, help=f"to embed; {ON_GPU} on a GPU, {BATCH} on a CPU")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of torch")
     args = parser.parse_args()
+    if args.models is not None:
+        torch.set_num_threads(1)
+        rows = [model_row(name, args.rounds) for name in args.models or REGISTRY]
+        common.report(rows, args.json)
+        return
     torch.set_num_threads(args.threads)
     place = choose_device("auto")
     kinds = {torch.float32, getattr(torch, precision_on(place, args.precision))}
@@ -71,6 +86,44 @@ def main() -> None:
             per_s = {way: len(rows) / taken for way, taken in times.items()}
             table.append(common.row(f"stages of {name}", "crops/s", per_s, pooled()[1]))
     common.report(table, args.json)
+
+
+def model_row(name: str, rounds: int) -> dict:
+    """Return what a registered model sees and gives, and its crops per second of one core."""
+    model = REGISTRY[name]
+    channels = len(CELL_PAINTING) if model.channels in ("each", "any") else model.network_channels
+    with torch.random.fork_rng():
+        network = build_backbone(
+            model.architecture,
+            channels if model.channels == "any" else model.network_channels,
+            model.input_px,
+            model.network_options,
+        )
+    weights = Weights(
+        model.architecture,
+        network.state_dict(),
+        model.mean,
+        model.std,
+        {"weights": "random", "random": name},
+        model.network_options,
+    )
+    sight = Sight(model.normalisation, model.roles)
+    encoder = transfer_encoder(weights, model.input_px, channels, model.channels, model.pool, sight)
+    embedder = Embedder(encoder, torch.device("cpu"), "float32")
+    crops = np.random.default_rng(0).integers(0, 256, (FEW_CROPS, channels, 128, 128), np.uint8)
+    areas = np.full(len(crops), 400)
+
+    def embed() -> np.ndarray:
+        return embedder.features(embedder.inputs(crops, areas, CPU_IMAGES))
+
+    taken = common.seconds({"ours": embed}, rounds, time.process_time)["ours"]
+    return {
+        "model": name,
+        "channels": f"{channels} {model.channels}",
+        "px": model.input_px,
+        "width": encoder.width,
+        "crops/s": len(crops) / taken,
+    }
 
 
 def usual_way(encoder: Encoder, shards: Shards, rows: np.ndarray, place) -> np.ndarray:

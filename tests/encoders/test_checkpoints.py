@@ -221,10 +221,14 @@ PUBLISHED = {
 LARGE = {"SubCell", "DINOv3", "OpenPhenom", "EfficientNet"}
 
 
-@pytest.mark.parametrize("ending", [".pth", ".safetensors"])
+# As a .safetensors file, too, for forms that hold tensors alone.
+FILES = [(form, ".pth") for form in PUBLISHED]
+FILES += [(form, ".safetensors") for form in ("DINOv2 with registers", "MorphEm in its wrapper")]
+
+
 @pytest.mark.parametrize(
-    "form",
-    [pytest.param(n, marks=[pytest.mark.long] if n in LARGE else []) for n in PUBLISHED],
+    ("form", "ending"),
+    [pytest.param(*file, marks=[pytest.mark.long] if file[0] in LARGE else []) for file in FILES],
 )
 def test_a_published_form_gives_the_network_that_it_holds(form, ending, tmp_path):
     architecture, channels, side, options, as_published = PUBLISHED[form]
@@ -232,11 +236,7 @@ def test_a_published_form_gives_the_network_that_it_holds(form, ending, tmp_path
     content = as_published(own)
     if ending == ".pth":
         torch.save(content, path)
-    else:  # which holds no mappings in mappings
-        if any(not torch.is_tensor(value) for value in content.values()):
-            content = next(value for value in content.values() if isinstance(value, dict))
-            if form == "scDINO":
-                content = as_published(own)["teacher"]
+    else:
         save_file({name: value.clone().contiguous() for name, value in content.items()}, path)
     weights = find_weights(architecture, path, options=options | {"in_chans": channels})
     mode = "any" if architecture.startswith("openphenom") else "composite"
@@ -319,7 +319,8 @@ def test_tensors_left_over_are_listed_by_name_and_shape_and_counted(tmp_path):
         transfer_encoder(weights, 32)
     assert str(caught.value) == (
         "long.pth: tensor 'blocks.6.norm1.weight' (64), 'blocks.6.norm1.bias' (64), "
-        f"'blocks.6.attn.qkv.weight' (192 x 64) and {len(more) - 3} more are not part of the network"
+        f"'blocks.6.attn.qkv.weight' (192 x 64) and {len(more) - 3} more are not part of the "
+        "network"
     )
 
 

@@ -49,7 +49,7 @@ def small(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("model", REGISTRY.values(), ids=REGISTRY)
-def test_a_registered_model_is_a_network_that_can_be_built(model):
+def test_a_registered_model_has_a_known_network_and_an_input_for_each_channel(model):
     check_name(model.architecture)
     check_options(model.network_options)
     NetworkOptions(**model.network_options)
@@ -57,6 +57,11 @@ def test_a_registered_model_is_a_network_that_can_be_built(model):
     assert len(model.mean) == len(model.std) == model.network_channels
     assert model.roles == () or len(model.roles) == model.network_channels
     assert model.licence and model.source and model.verified
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("model", REGISTRY.values(), ids=REGISTRY)
+def test_a_registered_model_can_be_built_and_sees_its_input(model):
     with torch.device("meta"):
         channels = 3 if model.channels == "any" else model.network_channels
         network = build_backbone(

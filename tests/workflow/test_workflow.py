@@ -14,9 +14,13 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+import torch
 import yaml
+from safetensors.torch import save_file
 
 from benchmarks.dag import count
+from hcsqc.encoders.models import build_backbone
+from hcsqc.encoders.registry import REGISTRY
 from tests.conftest import ROOT, Project, edit, results, study_with
 
 pytestmark = pytest.mark.dag
@@ -302,6 +306,56 @@ def test_a_network_and_a_table_of_ones_own_are_encoders_like_any_other(changed):
     assert set(mine["probe"]) == PROBES
     edit(changed, "my_nets.py", "8, 5", "9, 5")
     assert changed.planned()["import_module"] == 1
+
+
+@pytest.mark.long
+def test_registered_models_go_through_all_tables_with_their_own_channels_and_terms(changed):
+    """Random weights in the published form: five channels by role, and one channel at a time."""
+    torch.manual_seed(0)
+    for name, file in (("cell_dino_cp", "cells.pth"), ("morphem", "weights/morphem.safetensors")):
+        model = REGISTRY[name]
+        own = build_backbone(
+            model.architecture, model.network_channels, model.input_px, model.network_options
+        ).state_dict()
+        (changed.folder / "weights").mkdir(exist_ok=True)
+        if file.endswith(".pth"):  # in four chunks of blocks
+            own = {re.sub(r"^blocks\.(\d+)", _in_chunk, key): value for key, value in own.items()}
+            torch.save(own | {"mask_token": torch.zeros(1, 384)}, changed.folder / file)
+        else:
+            save_file(own, changed.folder / file)
+    models = {
+        "cells": {
+            "kind": "transfer",
+            "model": "cell_dino_cp",
+            "file": "cells.pth",
+            "input_px": 32,
+            "missing_roles": {"RNA": "zero", "ER": "zero", "AGP": "actin", "Mito": "tubulin"},
+        },
+        "morphem": {"kind": "transfer", "model": "morphem", "input_px": 32},
+    }
+    study_with(
+        changed,
+        encoders=models,
+        study={"encoders": ["image_quality", *models], "probes": ["knn", "logistic"]},
+    )
+    done = changed.study()
+    assert done.returncode == 0, done.stdout[-3000:]
+    for number in (1, 2, 3):
+        table = pd.read_csv(results(changed) / f"tables/table{number}.csv")
+        assert set(models) <= set(table[table["status"] == "run"]["encoder"])
+    for name, width in (("cells", 384), ("morphem", 3 * 384)):
+        about = json.loads((results(changed) / f"encoders/{name}/seed0/encoder.json").read_text())
+        assert about["width"] == width
+        assert about["input"]["normalisation"] == "per_image_zscore"
+        model = REGISTRY[models[name]["model"]]
+        assert about["provenance"]["licence"] == model.licence
+        weights = list((changed.folder / "results/weights").glob(f"{model.name}.*/fetch.log"))
+        assert f"licence of model {model.name}: {model.licence}" in weights[0].read_text()
+    assert changed.planned() == {}
+
+
+def _in_chunk(match: re.Match) -> str:
+    return f"blocks.{int(match[1]) // 3}.{match[1]}"
 
 
 @pytest.mark.parametrize(
