@@ -167,6 +167,12 @@ def test_changes_are_made_or_have_a_reason(plate, chosen, most, factor, reasons)
     assert list(made) == expected
 
 
+def test_channels_that_an_encoder_chooses_by_role_are_not_permuted(plate):
+    made, not_made = changed_images(Shards([plate]), CHANNELS, 3, 2.0, by_role=True)
+    assert list(made) == [MATCHED_PIXEL_SIZE]
+    assert not_made == {PERMUTED_CHANNELS: "the encoder chooses channels by what they show"}
+
+
 def write_labels(path, crop_ids):
     labels = pd.DataFrame({"crop_id": crop_ids, "plate": "p1", "well": "B02", "label": "normal"})
     labels = labels.assign(artefact=None, strength=None, annotator="a", source="s")

@@ -24,6 +24,7 @@ from hcsqc.core.errors import InputError
 from hcsqc.crops.cut import CropSettings
 from hcsqc.crops.nuclei import NucleusSettings
 from hcsqc.encoders.measures import MEASURES
+from hcsqc.encoders.registry import resolve_models
 from hcsqc.encoders.views import ViewSettings
 from hcsqc.pretraining.methods import METHODS
 from hcsqc.pretraining.settings import PretrainingSettings
@@ -986,3 +987,149 @@ def test_differences_are_none_for_equal_configs_and_rebuild_the_other(config, ba
             entry = entry[place]
         entry[last] = value
     assert rebuilt == merged
+
+
+# Encoders that are given: channels by role, and others beside them.
+
+PAINTED = ["DNA", "RNA", "ER", "AGP", "Mito"]
+BY_ROLE = {"kind": "transfer", "architecture": "resnet18", "input_px": 64, "roles": PAINTED}
+
+
+def with_encoder(**entry) -> dict:
+    """Return the paper's config with an encoder `own`, which its study compares."""
+    config = edited(encoders__own=BY_ROLE | {"channels": "adapted"} | entry)
+    config["study"]["encoders"] = ["own", "resnet18"]
+    return config
+
+
+def test_what_channels_show_is_known_for_published_screens_and_of_their_simulations():
+    config = read("demo/study.yaml")
+    shown = {name: settings.channel_roles(config, name) for name in ("sim022", "sim021")}
+    assert list(shown["sim022"].values()) == ["DNA", "ER", "RNA", "AGP", "Mito"]
+    assert shown["sim021"] == {"w1": "DNA", "w2": "tubulin", "w4": "actin"}
+
+
+def test_what_channels_show_is_what_the_screen_says_or_else_what_their_names_say():
+    screens = {
+        "jump": {
+            "layout": "loaddata",
+            "channels": ["OrigDNA", "OrigAGP", "Alexa 568"],
+            "channel_roles": {"OrigAGP": "actin"},
+        },
+        "worse": {"derived_from": "jump"},
+    }
+    for name in screens:
+        shown = settings.channel_roles({"screens": screens}, name)
+        assert shown == {"OrigDNA": "DNA", "OrigAGP": "actin", "Alexa 568": "other"}
+
+
+def test_a_screen_without_a_role_is_named_before_anything_runs():
+    assert message(with_encoder()) == (
+        "config: encoders.own.roles: screen BBBC021: no channel shows RNA; its channels are "
+        "w1 (DNA), w2 (tubulin), w4 (actin); correct channel_roles of the screen, or say in "
+        "missing_roles of the encoder what stands for RNA"
+    )
+    instead = {"RNA": "zero", "ER": "tubulin", "AGP": "actin", "Mito": "zero"}
+    check(with_encoder(missing_roles=instead))
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"missing_roles": {"actin": "zero"}}, "'actin' is not one of its roles; known: DNA, RNA"),
+        ({"missing_roles": {"RNA": "black"}}, "missing_roles.RNA: unknown value 'black'"),
+        ({"roles": ["DNA", "Nucleus"]}, "unknown value 'Nucleus'; known: DNA, ER"),
+        ({"roles": []}, "encoders.own.roles: [] should be non-empty"),
+        (
+            {"roles": ["DNA", "DNA"], "channels": "composite"},
+            "for three channels, but encoders.own.roles has 2",
+        ),
+        ({"normalisation": "per_plate"}, "encoders.own.normalisation: unknown value 'per_plate'"),
+        ({"pool": "max"}, "encoders.own.pool: unknown value 'max'; known: last, stages, cls"),
+        ({"roles": ["DNA"], "with": ["own_too"]}, "encoders.own.encoders: unknown name 'own_too'"),
+        ({"roles": ["DNA"], "with": []}, "encoders.own.with: [] should be non-empty"),
+        ({"witth": ["x"]}, "unknown key 'witth'; did you mean 'with'?"),
+    ],
+    ids=str,
+)
+def test_a_given_network_that_cannot_see_so_is_named(changes, expected):
+    assert expected in message(with_encoder(**changes))
+
+
+def test_roles_of_channels_that_a_screen_lacks_are_named():
+    config = with_encoder()
+    config["screens"]["BBBC022"]["channel_roles"] = {"w9": "DNA"}
+    assert "screens.BBBC022.channel_roles: 'w9' is not one of w1, w2, w3, w4, w5" in message(config)
+    config["screens"]["BBBC022"]["channel_roles"] = {"w1": "nuclei"}
+    assert "BBBC022.channel_roles.w1: unknown value 'nuclei'" in message(config)
+
+
+def test_an_encoder_with_others_is_joined_of_its_network_alone_and_these():
+    config = with_encoder(roles=["DNA"], **{"with": ["intensity_and_size"]})
+    check(config)
+    assert config["encoders"]["own"] == {
+        "kind": "joined",
+        "encoders": ["own_alone", "intensity_and_size"],
+    }
+    assert config["encoders"]["own_alone"] == BY_ROLE | {"channels": "adapted", "roles": ["DNA"]}
+    built = settings.built_encoders(config)
+    assert built == ["own_alone", "intensity_and_size", "own", "resnet18"]
+    assert settings.asks_for_roles(config, "own") and not settings.asks_for_roles(
+        config, "resnet18"
+    )
+    assert settings.is_trainable(config, "own_alone") and not settings.is_trainable(config, "own")
+
+
+def test_a_name_that_the_network_alone_needs_is_not_replaced():
+    config = with_encoder(roles=["DNA"], **{"with": ["intensity_and_size"]})
+    config["encoders"]["own_alone"] = copy.deepcopy(BY_ROLE)
+    assert "config: encoders.own_alone: encoders.own has `with`" in message(config)
+
+
+def test_stages_of_a_given_network_are_not_fine_tuned_and_tokens_are():
+    for pool, tuned in (("stages", False), ("cls_mean", True), ("last", True)):
+        config = with_encoder(roles=["DNA"], pool=pool)
+        check(config)
+        assert settings.is_trainable(config, "own") is tuned
+
+
+def test_the_cell_of_a_class_token_is_refused():
+    config = edited(
+        encoders__own={"kind": "pooled", "encoder": "simclr", "pool": "cls", "region": "cell"}
+    )
+    config["study"]["encoders"] = ["own"]
+    assert "config: encoders.own.region: the cell is for pool last and stages" in message(config)
+
+
+@pytest.mark.parametrize(
+    ("entry", "expected"),
+    [
+        ({}, "encoders.own: 'architecture' is missing"),
+        ({"architecture": "resnet18"}, "encoders.own: 'input_px' is missing"),
+        (
+            {"architecture": "vit_x", "input_px": 32, "options": {"patchsize": 8}},
+            "encoders.own.options: unknown key 'patchsize'; did you mean 'patch_size'?",
+        ),
+        (
+            {"architecture": "vit_x", "input_px": 32, "options": {"patch_size": 0}},
+            "encoders.own.options.patch_size: 0 is less than the minimum of 1",
+        ),
+        (
+            {"architecture": "vit_x", "input_px": 32, "options": {"in_chans": 5}},
+            "weights of encoder 'own' are for five channels, but screens.BBBC022.composite has 3; "
+            "state channels: each or channels: adapted in encoders.own, list five channels, or "
+            "leave it out of study.encoders",
+        ),
+    ],
+)
+def test_a_network_with_options_is_checked(entry, expected):
+    config = edited(encoders__own={"kind": "transfer"} | entry, study__encoders=["own"])
+    assert message(config) == f"config: {expected}"
+
+
+def test_a_registered_model_needs_no_more_than_its_name():
+    entry = {"kind": "transfer", "model": "dinov2_small"}
+    config = edited(encoders__own=entry, study__encoders=["own"])
+    resolve_models(config)
+    check(config)
+    assert config["encoders"]["own"]["architecture"] == "vit_small_patch14_dinov2.lvd142m"

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from hcsqc.core.errors import InputError
+from hcsqc.core.torchvision_mend import import_timm
 from hcsqc.crops.shards import ShardFormat, Shards, ShardWriter
 from hcsqc.crops.training_crops import training_crops
 from hcsqc.encoders import pooling
@@ -25,8 +26,10 @@ from hcsqc.encoders.store import (
     save_encoder,
 )
 from hcsqc.features.extract import extract_features
+from hcsqc.probes.finetune import FinetuneSettings, finetune, finetuned_logits
 from scripts.encoders import join_encoders, pool_encoder
 
+timm = import_timm()
 CHANNELS = ("w1", "w4", "w5")
 SIDE, COUNT = 64, 9
 TINY = "test_resnet"
@@ -225,3 +228,170 @@ def test_commands_pool_an_encoder_and_join_several(tmp_path):
     join_encoders.join(Namespace(encoders=[base, pooled], output=joined), record)
     assert record.metrics["width"] == load_encoder(base).width + load_encoder(pooled).width
     assert record.parameters["kind"] == load_encoder(joined).kind == "joined"
+
+
+def timms_own(architecture, pool, images, **options):
+    """Return what timm makes of images with a pool of its own, and our network of its weights."""
+    network = build_backbone(architecture, 3, 32, options).eval()
+    tensors = network.state_dict()
+    theirs = timm.create_model(
+        architecture, num_classes=0, img_size=32, global_pool=pool, **options
+    ).eval()
+    # timm's name of the last norm depends on its pool; the tensors are the same.
+    renamed = {
+        name.replace("norm.", "fc_norm.") if name.startswith("norm.") else name: tensors[name]
+        for name in tensors
+    }
+    own = theirs.state_dict()
+    theirs.load_state_dict({name: tensors.get(name, renamed.get(name)) for name in own})
+    with torch.no_grad():
+        return network, theirs.forward_head(theirs.forward_features(images), pre_logits=True)
+
+
+PATCHED = {
+    "class token": ("vit_tiny_patch16_224", {}),
+    "registers too": ("vit_tiny_patch16_224", {"reg_tokens": 4}),
+    "DINOv3": ("vit_small_patch16_dinov3", {}),
+    "two class tokens": ("deit_tiny_distilled_patch16_224", {}),
+}
+
+
+@pytest.mark.parametrize("kind", [kind for kind in PATCHED if not kind.startswith("two")])
+def test_the_class_token_is_the_one_of_timm(kind):
+    architecture, options = PATCHED[kind]
+    images = torch.randn(2, 3, 32, 32)
+    network, expected = timms_own(architecture, "token", images, **options)
+    with torch.no_grad():
+        found = PooledNetwork(network, Pooling("cls"))(images)
+    torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("kind", PATCHED)
+def test_the_mean_of_patches_is_that_of_timm_without_class_and_register_tokens(kind):
+    architecture, options = PATCHED[kind]
+    images = torch.randn(2, 3, 32, 32)
+    network = build_backbone(architecture, 3, 32, options).eval()
+    before = network.num_prefix_tokens
+    with torch.no_grad():
+        tokens = network.forward_features(images)
+        expected = timm.layers.global_pool_nlc(tokens, "avg", num_prefix_tokens=before)
+        found = PooledNetwork(network, Pooling("mean"))(images)
+        both = PooledNetwork(network, Pooling("cls_mean"))(images)
+    assert tokens.shape[1] - before == 4, "32 px are 2 x 2 patches"
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(both, torch.cat([tokens[:, 0], expected], 1))
+
+
+def test_a_network_that_normalises_after_pooling_keeps_to_it():
+    """As timm's vision transformers of global_pool avg, whose own features are the mean."""
+    architecture = "vit_medium_patch16_reg4_gap_256"
+    images = torch.randn(2, 3, 32, 32)
+    network, expected = timms_own(architecture, "avg", images)
+    with torch.no_grad():
+        torch.testing.assert_close(PooledNetwork(network, Pooling("mean"))(images), expected)
+        torch.testing.assert_close(network(images), expected)
+    with pytest.raises(InputError, match="pool cls: VisionTransformer has no class token"):
+        PooledNetwork(network, Pooling("cls"))
+
+
+@pytest.mark.parametrize("architecture", [TINY, "convnext_atto", "tf_efficientnet_lite0", "vgg11"])
+def test_the_mean_of_a_convolutional_network_is_its_own_features(architecture):
+    network = build_backbone(architecture, 3, 64).eval()
+    images = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        found = PooledNetwork(network, Pooling("mean"))(images)
+        torch.testing.assert_close(found, network(images))
+    for pool in ("cls", "cls_mean"):
+        with pytest.raises(InputError, match=f"pool {pool}: .* has no class token; state pool: m"):
+            PooledNetwork(network, Pooling(pool))
+
+
+def test_a_mean_that_a_network_does_not_show_is_refused():
+    with pytest.raises(InputError, match="pool mean: Linear shows neither tokens nor a mean"):
+        PooledNetwork(nn.Linear(3, 2), Pooling("mean"))
+
+
+@pytest.mark.parametrize("pool", ["cls", "mean", "cls_mean"])
+@pytest.mark.parametrize("in_chans", [1, 3])
+def test_tokens_of_each_channel_stand_side_by_side(pool, in_chans):
+    network = build_backbone("vit_tiny_patch16_224", in_chans, 32).eval()
+    images = torch.randn(2, 4, 32, 32)
+    pooled = PooledNetwork(EachChannel(network, in_chans), Pooling(pool))
+    single = PooledNetwork(network, Pooling(pool))
+    with torch.no_grad():
+        expected = [single(images[:, [one]].repeat(1, in_chans, 1, 1)) for one in range(4)]
+        torch.testing.assert_close(pooled(images), torch.cat(expected, 1))
+
+
+class ChannelTokens(nn.Module):
+    """A network with features of every channel: its mean and its brightest pixel."""
+
+    def forward_channels(self, x):
+        """Return N x C x 2."""
+        return torch.stack([x.mean((2, 3)), x.amax((2, 3))], 2)
+
+    def forward(self, x):
+        """Return the mean over channels, N x 2."""
+        return self.forward_channels(x).mean(1)
+
+
+def test_per_channel_features_are_those_of_every_channel_in_order():
+    images = torch.rand(3, 4, 8, 8)
+    found = PooledNetwork(ChannelTokens(), Pooling("per_channel"))(images)
+    expected = torch.stack([images.mean((2, 3)), images.amax((2, 3))], 2).reshape(3, 8)
+    torch.testing.assert_close(found, expected)
+    mean = PooledNetwork(ChannelTokens(), Pooling("mean"))(images)
+    torch.testing.assert_close(mean, expected.reshape(3, 4, 2).mean(1))
+    each = EachChannel(build_backbone(TINY, 3)).eval()
+    with torch.no_grad():
+        of_each = PooledNetwork(each, Pooling("per_channel"))(torch.rand(2, 2, 32, 32))
+    assert of_each.shape == (2, 2 * 96)
+    with pytest.raises(InputError, match="per_channel: ResNet sees all channels together"):
+        PooledNetwork(build_backbone("resnet18", 3), Pooling("per_channel"))
+
+
+def test_published_models_of_any_channels_have_features_per_channel():
+    """OpenPhenom, whose own features are the mean over channels."""
+    network = build_backbone("openphenom_vit_small_patch16", 2, 256).eval()
+    images = torch.rand(1, 2, 256, 256)
+    with torch.no_grad():
+        found = PooledNetwork(network, Pooling("per_channel"))(images)
+        torch.testing.assert_close(found.reshape(1, 2, -1).mean(1), network(images))
+
+
+def test_the_cell_of_features_without_maps_is_refused_from_a_file_too(tmp_path):
+    message = "pool cls: has no maps to weigh about the cell; state region: window"
+    network = build_backbone("vit_tiny_patch16_224", 3, 32)
+    with pytest.raises(InputError, match=message):
+        PooledNetwork(network, Pooling("cls", "cell"))
+    path = tmp_path / "encoder.safetensors"
+    save_encoder(random_encoder("vit_tiny_patch16_224", 32, 3, seed=0), path)
+    about = json.loads(path.with_suffix(".json").read_text())
+    del about["content_sha256"]
+    about["pooling"] = {"pool": "cls", "region": "cell"}
+    path.with_suffix(".json").write_text(json.dumps(about))
+    with pytest.raises(InputError, match=f"encoder.json: {message}"):
+        load_encoder(path)
+
+
+@pytest.mark.parametrize("pool", ["mean", "cls_mean"])
+def test_pooled_tokens_survive_the_file_and_are_fine_tuned(pool, shards, tmp_path):
+    encoder = pooled_encoder(random_encoder("vit_tiny_patch16_224", 32, 3, seed=0), Pooling(pool))
+    assert encoder.trainable
+    path = tmp_path / "encoder.safetensors"
+    save_encoder(encoder, path)
+    read = load_encoder(path)
+    np.testing.assert_array_equal(embed(read, shards), embed(encoder, shards))
+    crops = shards.read_composite(np.arange(COUNT), CHANNELS)
+    targets = np.arange(COUNT) % 2
+    still = FinetuneSettings(1, 4, 0.0, 0.0, 0.0, (), 1.0, "frozen", 0)
+    tuned = finetune(read, crops, targets, still, (0, 0), lambda *_: None)
+    with torch.no_grad():  # without a step, the layer sees the features
+        expected = tuned[1](torch.from_numpy(embed(encoder, shards)))
+    found = finetuned_logits(tuned, read, crops, 4)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    learning = FinetuneSettings(1, 4, 0.1, 0.0, 0.0, (), 1.0, "frozen", 0)
+    moved = finetune(read, crops, targets, learning, (0, 0), lambda *_: None)
+    assert not torch.allclose(
+        moved[0].backbone.patch_embed.proj.weight, read.backbone.patch_embed.proj.weight
+    )

@@ -4,6 +4,9 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
 from hcsqc.core.errors import InputError
 from hcsqc.encoders.models import IMAGENET_MEAN, IMAGENET_STD, InputSpec, imagenet_input
@@ -241,3 +244,73 @@ def test_shrinking_is_an_area_average():
     plain = InputSpec(8, (0.0,) * 3, (1.0,) * 3)
     wanted = crops.reshape(2, 3, 8, 4, 8, 4).mean(axis=(3, 5))
     assert np.abs(normalise(crops, plain).numpy() * 255 - wanted).max() <= 1
+
+
+def per_image(crops, how):
+    """Normalise each channel of each crop by numpy, in float64; constant ones are 0."""
+    flat = crops.reshape(*crops.shape[:2], -1).astype(np.float64)
+    low = flat.min(2, keepdims=True)
+    if how == "per_image_minmax":
+        offset, scale = low, np.ptp(flat, axis=2, keepdims=True)
+    else:
+        offset, scale = flat.mean(2, keepdims=True), flat.std(2, keepdims=True)
+    varies = np.ptp(flat, axis=2, keepdims=True) > 0
+    return np.where(varies, (flat - offset) / np.where(varies, scale, 1), 0).reshape(crops.shape)
+
+
+PER_IMAGE = ("per_image_zscore", "per_image_minmax")
+
+
+@pytest.mark.parametrize("how", PER_IMAGE)
+@settings(max_examples=60, deadline=None)
+@given(crops=arrays(np.uint8, (2, 2, 5, 5), elements=st.sampled_from([0, 1, 7, 128, 254, 255])))
+def test_each_channel_of_each_crop_is_normalised_as_numpy_does(how, crops):
+    spec = InputSpec(5, (0.0, 0.25), (1.0, 0.5), normalisation=how)
+    expected = (per_image(crops, how) - np.reshape(spec.mean, (2, 1, 1))) / np.reshape(
+        spec.std, (2, 1, 1)
+    )
+    np.testing.assert_allclose(normalise(crops, spec).numpy(), expected, rtol=1e-4, atol=2e-5)
+
+
+@pytest.mark.parametrize("how", PER_IMAGE)
+@pytest.mark.parametrize("level", [0, 77, 255])
+@pytest.mark.parametrize("size", [5, 32, 64])
+def test_a_constant_channel_is_exactly_0_at_any_size(how, level, size):
+    crops = np.full((3, 2, 33, 33), level, np.uint8)
+    found = normalise(crops, InputSpec(size, (0.0,) * 2, (1.0,) * 2, normalisation=how))
+    assert not found.any()
+
+
+@pytest.mark.parametrize("how", PER_IMAGE)
+def test_what_the_network_sees_is_normalised_whatever_size_the_crop_had(how):
+    """That is, after resizing, so that mean and deviation or range are exact."""
+    spec = InputSpec(24, (0.0,) * 3, (1.0,) * 3, normalisation=how)
+    found = normalise(crops_of(4, 64), spec).flatten(2)
+    if how == "per_image_minmax":
+        torch.testing.assert_close(found.amin(2), torch.zeros(4, 3))
+        torch.testing.assert_close(found.amax(2), torch.ones(4, 3))
+    else:
+        torch.testing.assert_close(found.mean(2), torch.zeros(4, 3), rtol=0, atol=1e-5)
+        torch.testing.assert_close(found.std(2, correction=0), torch.ones(4, 3))
+
+
+@pytest.mark.parametrize("how", PER_IMAGE)
+def test_normalised_per_image_a_crop_hides_its_brightness_and_fixed_it_shows_it(how):
+    crops = crops_of(2, 16) // 4
+    brighter = crops * 2 + 60
+    spec = InputSpec(16, (0.0,) * 3, (1.0,) * 3, normalisation=how)
+    torch.testing.assert_close(
+        normalise(brighter, spec), normalise(crops, spec), rtol=1e-4, atol=1e-5
+    )
+    fixed = spec_of(16)
+    assert (normalise(brighter, fixed) - normalise(crops, fixed)).min() > 1
+
+
+@pytest.mark.parametrize("how", PER_IMAGE)
+def test_a_crop_is_normalised_alone_whatever_others_are_beside_it(how):
+    spec = InputSpec(16, (0.0,) * 3, (1.0,) * 3, normalisation=how)
+    crops = crops_of(5, 16)
+    together = normalise(crops, spec)
+    alone = torch.cat([normalise(crops[[place]], spec) for place in range(5)])
+    torch.testing.assert_close(together, alone, rtol=1e-6, atol=1e-6)
+    assert together.is_contiguous(memory_format=torch.channels_last)

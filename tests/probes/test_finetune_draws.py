@@ -177,3 +177,18 @@ def test_command_trains_with_the_settings_of_a_search(tmp_path, crops, encoder, 
     assert found["score"].between(0, 1).all()
     parameters = json.loads((tmp_path / "run" / "run.json").read_text())["parameters"]
     assert parameters["epochs"] == 2 and parameters["milestones"] == [1]
+
+
+def test_channels_of_each_screen_are_found_by_what_they_show():
+    encoder = random_encoder("test_resnet", 32, 2, seed=0)
+    seen = replace(encoder, input_spec=replace(encoder.input_spec, roles=("Mito", "DNA")))
+    roles = ["here:a:DNA", "here:b:Mito", "here:c:other", "there:a:other", "there:b:DNA"]
+    roles += ["there:x:Mito", "there:c:ER"]
+    given = {"composites": ["here:c,b,a", "there:c,a,x"], "channel_roles": roles}
+    found = command.channels_by_screen(Namespace(**given), seen)
+    assert found == {"here": ["b", "a"], "there": ["x", "b"]}
+    as_listed = command.channels_by_screen(Namespace(**given), encoder)
+    assert as_listed == {"here": ["c", "b", "a"], "there": ["c", "a", "x"]}
+    given["channel_roles"] = roles[:4]
+    with pytest.raises(InputError, match="finetune there .test_resnet.: no channel shows Mito"):
+        command.channels_by_screen(Namespace(**given), seen)

@@ -335,7 +335,9 @@ def test_numbers_that_no_detector_has_are_named(name, wrong, tmp_path):
 
 
 @pytest.mark.parametrize("value", [None, "x", {"a": 1}, [1], 10**400, float("nan")])
-@pytest.mark.parametrize("key", ["composites", "window_px", "window_um", "scaling"])
+@pytest.mark.parametrize(
+    "key", ["composites", "composite_roles", "window_px", "window_um", "scaling"]
+)
 def test_what_a_detector_says_in_another_form_is_one_message(key, value):
     with pytest.raises(InputError, match="composites, window_px, window_um or scaling"):
         check_screen(ABOUT | {key: value}, "other", ["w4", "w5", "w1"], 64, 0, SCALING)
@@ -372,6 +374,24 @@ def test_other_channels_or_windows_than_it_was_trained_on_are_an_error(composite
     with pytest.raises(InputError, match=message):
         check_screen(ABOUT, "other", composite, window, 0, SCALING)
     check_screen(ABOUT, "next", ["w4", "w5", "w1"], 64, 0, SCALING)
+
+
+def test_channels_of_other_names_that_show_the_same_in_that_order_are_accepted():
+    about = ABOUT | {"composite_roles": ["AGP", "Mito", "DNA"]}
+    jump = {"OrigDNA": "DNA", "OrigAGP": "AGP", "OrigMito": "Mito", "OrigER": "ER"}
+    order = ["OrigAGP", "OrigMito", "OrigDNA"]
+    check_screen(about, "jump", order, 64, 0, SCALING, jump)
+    for composite, shown in (
+        (order[::-1], jump),
+        (["OrigAGP", "OrigMito", "OrigER"], jump),
+        (order, {}),
+        (order, dict.fromkeys(jump, "other")),
+    ):
+        with pytest.raises(InputError, match="say in channel_roles that they show the same"):
+            check_screen(about, "jump", composite, 64, 0, SCALING, shown)
+    unknown = ABOUT | {"composite_roles": ["other"] * 3}
+    with pytest.raises(InputError, match="its composite is OrigAGP"):
+        check_screen(unknown, "jump", order, 64, 0, SCALING, {})
 
 
 def test_crops_of_another_physical_size_are_an_error():

@@ -207,14 +207,14 @@ def _per_image(pixels: Tensor, how: str) -> Tensor:
     """
     flat = pixels.flatten(1, 2)
     lowest, highest = flat.aminmax(dim=1, keepdim=True)
-    if how == "per_image_minmax":
-        offset, scale = lowest, highest - lowest
+    spread = highest - lowest
+    levels = flat - lowest  # small numbers, whose mean is exact enough in a nearly white crop
+    if how == "per_image_zscore":
+        variance, mean = torch.var_mean(levels, 1, correction=0, keepdim=True)
+        levels, scale = levels - mean, variance.sqrt()
     else:
-        variance, offset = torch.var_mean(flat, 1, correction=0, keepdim=True)
-        scale = variance.sqrt()
-    varies = highest > lowest
-    levels = (flat - offset) / torch.where(varies, scale, 1)
-    return torch.where(varies, levels, 0).view_as(pixels)
+        scale = spread
+    return torch.where(spread > 0, levels / scale, 0).view_as(pixels)
 
 
 @lru_cache  # a fresh copy to a GPU would wait for the work queued there

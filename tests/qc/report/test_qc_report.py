@@ -10,6 +10,7 @@ import pytest
 
 from hcsqc.core.errors import InputError
 from hcsqc.core.schema import features_schema, write_table
+from hcsqc.encoders.roles import HIDDEN
 from hcsqc.features.tables import features_table
 from hcsqc.qc.report import page as report_page
 from hcsqc.qc.report.focus import FocusScale, edge_reach, focus_text
@@ -174,9 +175,11 @@ def test_first_flags_and_drift_are_announced_in_banners(screen, tmp_path):
     assert banner not in screen["page"] and 'id="warnings"' not in screen["page"]
     warning = "its features lie 3 standard deviations away"
     folder = remake(screen, tmp_path, plates=lambda table: table.assign(warning=["", warning]))
-    detector = DETECTOR | {"trained_on": "simulated artefacts"}
+    dim = "The detector may miss dim and saturated cells."
+    assert dim not in screen["page"]
+    detector = DETECTOR | {"trained_on": "simulated artefacts", "warning": f"<own>: {HIDDEN}"}
     text = Reader(render(folder, screen["shards"], detector=detector)).text
-    assert banner in text
+    assert banner in text and f"{dim} <own>: {HIDDEN}." in text
     assert f"1 plate with a warning p2 : {warning}" in text
     assert "Look at 1 plate with a warning" in text
 

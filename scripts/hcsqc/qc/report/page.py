@@ -172,6 +172,7 @@ def render_report(screen: Screen, plate: str | None = None) -> str:
             for name in plates["Metadata_Plate"]
         ],
         simulated=simulated,
+        hidden=str(screen.detector.get("warning") or ""),
         headline=statements.headline(results),
         promise=statements.promise(threshold),
         shortfall=statements.shortfall(threshold),
