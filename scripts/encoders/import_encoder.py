@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import get_args
 
 from hcsqc.core import cli
+from hcsqc.core.config import ALONE
+from hcsqc.core.ids import encoder_of
 from hcsqc.encoders.given import CHANNEL_MODES, transfer_encoder
 from hcsqc.encoders.pooling import Pool
 from hcsqc.encoders.roles import Sight, hidden_from
@@ -36,7 +38,7 @@ def import_weights(args, record) -> None:
     save_encoder(encoder, args.output)
     record.parameters = dict(encoder.provenance) | {"kind": "transfer"} | asdict(sight)
     hidden = hidden_from(encoder)
-    if hidden:
+    if hidden and not encoder_of(args.output).endswith(ALONE):  # which others complete
         print(f"warning: {args.output}: {hidden}", file=sys.stderr)
         record.parameters["warning"] = hidden
     record.metrics = {"width": encoder.width}

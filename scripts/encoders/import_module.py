@@ -5,6 +5,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from hcsqc.core import cli
+from hcsqc.core.config import ALONE
+from hcsqc.core.ids import encoder_of
 from hcsqc.encoders.given import own_encoder
 from hcsqc.encoders.roles import Sight, hidden_from
 from hcsqc.encoders.store import save_encoder
@@ -29,7 +31,7 @@ def make(args, record) -> None:
     save_encoder(encoder, args.output)
     record.parameters = dict(encoder.provenance) | {"kind": "transfer"} | asdict(sight)
     hidden = hidden_from(encoder)
-    if hidden:
+    if hidden and not encoder_of(args.output).endswith(ALONE):  # which others complete
         print(f"warning: {args.output}: {hidden}", file=sys.stderr)
         record.parameters["warning"] = hidden
     record.metrics = {"width": encoder.width}

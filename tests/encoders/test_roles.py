@@ -25,8 +25,9 @@ from hcsqc.encoders.store import (
     random_encoder,
     save_encoder,
 )
-from hcsqc.encoders.weights import Weights
+from hcsqc.encoders.weights import Weights, save_weights
 from hcsqc.features.extract import extract_features
+from scripts.encoders import import_encoder
 from scripts.features import extract_features as command
 
 TINY = "test_resnet"
@@ -242,6 +243,32 @@ def test_a_sight_that_cannot_be_is_one_line():
         transfer_encoder(given_weights(3), SIDE, 3, sight=painted())
     with pytest.raises(InputError, match="weights are for 3 channels, its roles are 5"):
         transfer_encoder(given_weights(3), SIDE, 5, sight=painted())
+
+
+def test_means_of_published_weights_are_of_grey_levels_and_not_of_z_scores():
+    weights = given_weights(3)
+    seen = {
+        how: transfer_encoder(weights, SIDE, 3, sight=Sight(normalisation=how)).input_spec
+        for how in ("fixed", "per_image_minmax", "per_image_zscore")
+    }
+    assert seen["fixed"].mean == seen["per_image_minmax"].mean == weights.mean
+    assert (seen["per_image_zscore"].mean, seen["per_image_zscore"].std) == ((0,) * 3, (1,) * 3)
+
+
+@pytest.mark.parametrize("name, warned", [("own", True), ("own_alone", False)])
+def test_the_command_warns_of_a_network_that_sees_no_brightness_alone(
+    name, warned, tmp_path, capsys
+):
+    save_weights(given_weights(3), tmp_path / "w.safetensors")
+    record = Namespace(parameters={}, metrics={})
+    given = {"weights": tmp_path / "w.safetensors", "input_px": SIDE, "channels": 3}
+    given |= {"mode": "composite", "pool": "last", "normalisation": "per_image_minmax"}
+    given |= {"roles": [], "missing_roles": []}
+    output = tmp_path / name / "seed0" / "encoder.safetensors"
+    import_encoder.import_weights(Namespace(**given, output=output), record)
+    assert ("hides brightness and saturation" in capsys.readouterr().err) is warned
+    assert ("warning" in record.parameters) is warned
+    assert load_encoder(output).input_spec.normalisation == "per_image_minmax"
 
 
 def test_only_a_network_without_brightness_is_warned_of(pixels, tmp_path):

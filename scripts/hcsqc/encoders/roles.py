@@ -25,9 +25,14 @@ class Sight:
     missing_roles: tuple[str, ...] = ()  # ROLE:INSTEAD
 
     def of(self, spec: InputSpec) -> InputSpec:
-        """Return an input that sees crops in this way; raise InputError if it cannot."""
+        """Return an input that sees crops in this way; raise InputError if it cannot.
+
+        Mean and deviation of published weights are of grey levels, so z-scores stay as they are.
+        """
         missing = dict(one.split(":") for one in self.missing_roles)
-        values = {"normalisation": self.normalisation, "roles": self.roles}
+        values: dict[str, object] = {"normalisation": self.normalisation, "roles": self.roles}
+        if self.normalisation == "per_image_zscore":
+            values |= {"mean": [0.0] * spec.channels, "std": [1.0] * spec.channels}
         try:
             return InputSpec.from_json(spec.as_json() | values | {"missing_roles": missing})
         except ValueError as error:
