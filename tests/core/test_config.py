@@ -24,6 +24,7 @@ from hcsqc.core.errors import InputError
 from hcsqc.crops.cut import CropSettings
 from hcsqc.crops.nuclei import NucleusSettings
 from hcsqc.encoders.measures import MEASURES
+from hcsqc.encoders.registry import resolve_models
 from hcsqc.encoders.views import ViewSettings
 from hcsqc.pretraining.methods import METHODS
 from hcsqc.pretraining.settings import PretrainingSettings
@@ -1098,3 +1099,37 @@ def test_the_cell_of_a_class_token_is_refused():
     )
     config["study"]["encoders"] = ["own"]
     assert "config: encoders.own.region: the cell is for pool last and stages" in message(config)
+
+
+@pytest.mark.parametrize(
+    ("entry", "expected"),
+    [
+        ({}, "encoders.own: 'architecture' is missing"),
+        ({"architecture": "resnet18"}, "encoders.own: 'input_px' is missing"),
+        (
+            {"architecture": "vit_x", "input_px": 32, "options": {"patchsize": 8}},
+            "encoders.own.options: unknown key 'patchsize'; did you mean 'patch_size'?",
+        ),
+        (
+            {"architecture": "vit_x", "input_px": 32, "options": {"patch_size": 0}},
+            "encoders.own.options.patch_size: 0 is less than the minimum of 1",
+        ),
+        (
+            {"architecture": "vit_x", "input_px": 32, "options": {"in_chans": 5}},
+            "weights of encoder 'own' are for five channels, but screens.BBBC022.composite has 3; "
+            "state channels: each or channels: adapted in encoders.own, list five channels, or "
+            "leave it out of study.encoders",
+        ),
+    ],
+)
+def test_a_network_with_options_is_checked(entry, expected):
+    config = edited(encoders__own={"kind": "transfer"} | entry, study__encoders=["own"])
+    assert message(config) == f"config: {expected}"
+
+
+def test_a_registered_model_needs_no_more_than_its_name():
+    entry = {"kind": "transfer", "model": "dinov2_small"}
+    config = edited(encoders__own=entry, study__encoders=["own"])
+    resolve_models(config)
+    check(config)
+    assert config["encoders"]["own"]["architecture"] == "vit_small_patch14_dinov2.lvd142m"
