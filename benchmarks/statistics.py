@@ -101,8 +101,9 @@ def main() -> None:
         treated = treated_rows(args) if args.treated_repeats else []
     print(f"{args.repeats} studies a row, {args.encoders} encoders, seed {args.seed}")
     common.report(rows, args.json)
-    print(f"{args.treated_repeats} studies of {args.compounds} compounds on two plates each")
-    common.report(treated, None)
+    if treated:
+        print(f"{args.treated_repeats} studies of {args.compounds} compounds on two plates each")
+        common.report(treated, args.json and args.json.with_suffix(".treated.json"))
 
 
 def rows_of(args, wells: int, draws: int) -> list[dict]:
