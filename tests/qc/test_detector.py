@@ -226,6 +226,19 @@ def test_one_model_of_all_labels_would_lose_more_good_cells_than_the_labels_show
     assert np.mean(refitted) > 1.3 * np.mean([good_cells_lost(512, seed) for seed in seeds])
 
 
+def test_no_model_has_seen_the_group_of_a_label_that_it_scores():
+    """A feature that only names the group: held out, it says nothing of the label."""
+    labels, features = labels_of(96, wells=24)
+    abnormal = (labels["label"] == "abnormal").to_numpy()
+    compound = 2 * (np.arange(96) % 12) + abnormal
+    features = np.eye(24, dtype=np.float32)[compound]
+    told = fit_detector(labels, features, SETTINGS, LOST).held_out
+    assert told[abnormal].min() > told[~abnormal].max()
+    labels["group"] = [f"compound {number}" for number in compound]
+    held_out = fit_detector(labels, features, SETTINGS, LOST).held_out
+    assert not held_out[abnormal].mean() > held_out[~abnormal].mean()
+
+
 @pytest.mark.parametrize("wells", [2, 4])
 def test_with_few_wells_each_is_held_out_once(wells):
     labels, features = labels_of(60, wells=wells)

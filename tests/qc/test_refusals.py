@@ -48,9 +48,11 @@ def made_labels(normal: int, abnormal: int, wells: int) -> pd.DataFrame:
     )
 
 
-def set_aside_by(tmp_path, monkeypatch, normal: int):
+def set_aside_by(tmp_path, monkeypatch, normal: int, group_by: str = "well"):
     """Run set_threshold with so many normal labels, in a folder that has flags already."""
     labels = made_labels(normal, 20, 20)
+    if group_by == "plate":
+        labels["group"] = labels["plate"]
     detector, screen = tmp_path / "qc/detector", tmp_path / "qc/sim"
     for folder in (detector, screen / "load_data"):
         folder.mkdir(parents=True, exist_ok=True)
@@ -64,7 +66,9 @@ def set_aside_by(tmp_path, monkeypatch, normal: int):
     )
     write_table(scores, tmp_path / "scores.parquet", "crop_scores")
     words = f"--study mine --screen sim --detector {detector} --labels --scores"
-    words += f" {tmp_path}/scores.parquet --group-by well --good-cells-lost 0.05 --confidence 0.95"
+    words += (
+        f" {tmp_path}/scores.parquet --group-by {group_by} --good-cells-lost 0.05 --confidence 0.95"
+    )
     words += f" --output {screen}/threshold.json"
     words += f" --prevalence {screen}/prevalence.csv --record {tmp_path}/run.json"
     monkeypatch.setattr(sys, "argv", [set_threshold.__file__, *words.split()])
@@ -88,6 +92,16 @@ def test_flags_of_an_earlier_run_are_put_aside_when_a_threshold_is_refused(
     aside = screen / "outdated"
     assert (aside / "report.html").read_text() == (aside / "load_data/p1.csv").read_text() == "old"
     assert "15 random normal labels in 15 wells" in (aside / "why.txt").read_text()
+
+
+def test_labels_of_one_plate_promise_nothing_where_plates_are_independent(
+    tmp_path, monkeypatch, capsys
+):
+    with pytest.raises(SystemExit):
+        set_aside_by(tmp_path, monkeypatch, normal=200, group_by="plate")
+    (said,) = capsys.readouterr().err.splitlines()
+    assert "200 random normal labels in 1 wells set no threshold" in said
+    assert "evaluation.group_by counts plates as wells" in said
 
 
 def test_flags_stay_where_the_threshold_is_set_or_nothing_was_flagged(

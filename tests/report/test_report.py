@@ -110,8 +110,8 @@ def about(**provenance) -> dict:
 
 def ranked(table: pd.DataFrame) -> pd.DataFrame:
     """Return the ranking of encoders whose differences are certain."""
-    wells = pd.DataFrame({"well": [f"p/B{place:02d}" for place in range(2, 8)]})
-    pairs = compare_encoders(table, table.merge(wells, how="cross"), {})
+    groups = pd.DataFrame({"group": [f"p/B{place:02d}" for place in range(2, 8)]})
+    pairs = compare_encoders(table, table.merge(groups, how="cross"), {})
     return rank(pairs, table, replicates_of(table))
 
 
@@ -429,7 +429,7 @@ def test_the_page_says_what_is_missed_and_which_labels_help(tmp_path):
         "a family's share with and without it; nothing where unknown"
     )
     assert "SimCLR, 5 epochs diverse +5.0 (1.0 to 9.0) -1.0 (-2.0 to 0.0)" in text
-    assert "In each draw the test crops lie in wells that train nothing." in text
+    assert "In each draw the test crops are of wells that train nothing." in text
 
 
 def test_the_page_says_that_few_labels_are_cross_validated(tmp_path):
@@ -437,6 +437,18 @@ def test_the_page_says_that_few_labels_are_cross_validated(tmp_path):
     text = Reader(page(study(), tmp_path, evidence=few)).text
     assert "too few labels to hold a test set out." in text
     assert 'allow a budget of 25; larger ones are marked "not enough labels"' in text
+
+
+@pytest.mark.parametrize(
+    ("group_by", "units"),
+    [("well", "wells"), ("compound", "compounds (controls by well)"), ("plate", "plates")],
+)
+def test_the_page_says_what_intervals_resample(group_by, units, tmp_path):
+    config = study()
+    config["evaluation"]["group_by"] = group_by
+    text = Reader(page(config, tmp_path)).text
+    assert f"interval, from resampling {units} and draws." in text
+    assert f"the test crops are of {units} that train nothing" in text
 
 
 def test_gains_say_what_the_next_labels_bring_or_why_not():
