@@ -66,7 +66,7 @@ ENCODERS = (*NETWORKS, *MEASURES)
 LOGISTIC = LogisticSettings((0.001, 0.01, 0.1), folds=3)
 # As the demo draws its labels.
 PER_CLASS, PER_FIELD, PER_ARTEFACT, AT_RANDOM, REFERENCE = 400, 10, 60, 600, 500
-LOST = 0.05  # of the good cells, that the threshold promises at most
+LOST = 0.05  # of the good cells, that classifiers are compared at
 PROMISED = 0.1  # of the good cells: 48 wells are too few for 5%
 
 
