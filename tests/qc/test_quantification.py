@@ -112,7 +112,7 @@ def test_the_table_has_a_row_per_method_and_says_when_not_to_believe_it(labelled
     table = prevalence_table(calibrated(labelled, cells, wells))
     assert list(table) == ["method", "estimate", "low", "high", "doubt"]
     assert table["method"].tolist() == [USED, "EMQ", "PACC"]
-    assert table["doubt"].str.contains("no mixture of the scores of normal and abnormal").all()
+    assert table["doubt"].str.contains("no mixture of those of normal and abnormal").all()
     found = calibrated(labelled, cells, wells, by_people=False)
     assert "Nobody has looked at the crops" in found["prevalence_doubt"]
     assert found["assumed_prevalence"] == pytest.approx(table["estimate"][0], abs=0.01)

@@ -219,7 +219,7 @@ def _from_scores(
         )
     elif fit < FITS:
         doubt = (
-            "Its scores are no mixture of the scores of normal and abnormal labels "
+            "The scores of this screen are no mixture of those of normal and abnormal labels "
             f"(p {'< .001' if fit < 0.001 else f'= {fit:.3f}'.replace('0.', '.')}), so its cells "
             "look different from the labelled ones. Label random crops of this screen."
         )

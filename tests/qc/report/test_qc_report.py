@@ -197,14 +197,14 @@ def test_the_prevalence_without_labels_is_shown_with_what_makes_it_doubtful(scre
     ]
     unlabelled = {"promise": False, "prevalence": None, "prevalence_by_method": rows}
     unlabelled["prevalence_doubt"] = f"Its cells look different. {EVIL}"
-    assert "Do not believe" not in screen["page"]
+    assert "prevalence is doubtful" not in screen["page"]
     folder = make_folder(tmp_path / "other", screen["cells"], 2, threshold=unlabelled)
     text = Reader(render(folder, screen["shards"])).text
     assert (
-        "3.1% of the screen's cells are abnormal, if they look as the labelled ones do "
-        "(DyS; by EMQ 4.0%) 95% interval 2.0% to 5.0%"
+        "3.1% of the screen's cells are abnormal, if they look like the labelled ones "
+        "95% interval 2.0% to 5.0% by DyS; EMQ 4.0%"
     ) in text
-    assert f"Do not believe the estimated prevalence. Its cells look different. {EVIL}" in text
+    assert f"The estimated prevalence is doubtful. Its cells look different. {EVIL}" in text
 
 
 def test_first_flags_and_drift_are_announced_in_banners(screen, tmp_path):

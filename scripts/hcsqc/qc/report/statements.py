@@ -125,10 +125,10 @@ def _without_labels(threshold: Mapping) -> list[dict]:
     beside = ", ".join(f"{row['method']} {percent(row['estimate'])}" for row in others)
     return [
         {
-            "name": "of the screen's cells are abnormal, if they look as the labelled ones do "
-            f"({used['method']}; by {beside})",
+            "name": "of the screen's cells are abnormal, if they look like the labelled ones",
             "value": percent(used["estimate"]),
-            "interval": f"{percent(used['low'])} to {percent(used['high'])}",
+            "interval": f"{percent(used['low'])} to {percent(used['high'])} "
+            f"by {used['method']}; {beside}",
         }
     ]
 
