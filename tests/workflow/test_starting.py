@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from snakemake.common.configfile import load_configfile
 
 from tests.conftest import ROOT, Project
 
@@ -108,6 +109,22 @@ def test_a_project_in_a_folder_with_braces_is_refused_in_one_line(tmp_path):
     done = start(braced.folder, "-n", "--configfile", "tests/tiny/study.yaml")
     assert done.returncode != 0 and "Traceback" not in done.stdout
     assert "a{b}: braces in the name of the project's folder" in done.stdout
+
+
+def test_the_docs_say_what_snakemake_says_of_a_study_that_it_cannot_read(tmp_path):
+    """It reads these files before any line of the project, and its last line says what is wrong."""
+    said = (ROOT / "docs/start.md").read_text()
+    utf16, folder = tmp_path / "utf16.yaml", tmp_path / "folder.yaml"
+    utf16.write_text("study: {}", encoding="utf-16")
+    folder.mkdir()
+    for path, error, words in (
+        (utf16, UnicodeDecodeError, "'utf-8' codec can't decode byte"),
+        (folder, IsADirectoryError, "Is a directory"),
+    ):
+        with pytest.raises(error, match=words):
+            load_configfile(path)
+        assert f"`{error.__name__}: " in said and words in said
+    assert "`PermissionError: " in said
 
 
 def test_a_detector_of_others_runs_no_code_that_the_config_does_not_name(elsewhere, tmp_path):

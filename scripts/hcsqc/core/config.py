@@ -8,9 +8,9 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
-from pathlib import PurePath
+from pathlib import Path, PurePath
 
-from hcsqc.core.errors import InputError
+from hcsqc.core.errors import InputError, in_one_line
 from hcsqc.core.places import parse_well
 
 # Channels of layouts that leave no choice: name in the screen -> what it shows.
@@ -35,6 +35,22 @@ SCREEN_PATHS: dict[str, tuple[str, ...]] = {
 ENCODER_PATHS: dict[str, tuple[str, ...]] = {"file": (), "features": ("{screen}",)}
 # Of the stem of a file, in the name that its weights are kept by.
 LONGEST_STEM = 80
+
+
+def read_defaults(path: Path) -> dict:
+    """Return `config.yaml`; raises InputError if it cannot be read, or is no mapping in UTF-8."""
+    import yaml  # environments of jobs need not have it
+
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+        if not isinstance(found, dict):
+            raise ValueError("it has no keys")
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise InputError(
+            f"{path}: cannot be read as YAML in UTF-8 ({in_one_line(error)}); restore it from the "
+            "repository, and write your settings into your study's file"
+        ) from error
+    return found
 
 
 def near(name: object, known: Iterable[object]) -> str:
