@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.snakemake_starts import start
+
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLE = ROOT / "examples/bbbc022"  # eight real fields, with labels
 PARTS = (
@@ -62,14 +64,8 @@ class Project:
     def run(self, *words: str, **environment: str) -> subprocess.CompletedProcess:
         """Run Snakemake with the tests' Python first on the path; return what it printed."""
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        return subprocess.run(
-            [sys.executable, "-m", "snakemake", *words],
-            cwd=self.folder,
-            env=os.environ | {"PATH": path, "MLFLOW_DISABLE_TELEMETRY": "true"} | environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
+        own = {"PATH": path, "MLFLOW_DISABLE_TELEMETRY": "true"}
+        return start(words, self.folder, os.environ | own | environment)
 
     def study(self, *words: str) -> subprocess.CompletedProcess:
         """Run the tiny study; its jobs are so small that most of them is starting Python."""

@@ -10,6 +10,7 @@ import pytest
 from snakemake.common.configfile import load_configfile
 
 from tests.conftest import ROOT, Project
+from tests.snakemake_starts import start as start_snakemake
 
 pytestmark = pytest.mark.dag
 # Made by the first two jobs of a study; the second reads tables, which bare Pythons cannot.
@@ -44,16 +45,10 @@ def elsewhere(tmp_path) -> Project:
 
 
 def start(work: Path, *words: object, **environment: str) -> subprocess.CompletedProcess:
-    """Run the environment's Snakemake in a folder, with nothing of it on the PATH."""
+    """Run Snakemake in a folder, with nothing of its environment on the PATH."""
     work.mkdir(parents=True, exist_ok=True)
-    return subprocess.run(
-        [SNAKEMAKE, "--cores", "2", *map(str, words)],
-        cwd=work,
-        env=os.environ | {"PATH": BARE_PATH, "MLFLOW_DISABLE_TELEMETRY": "true"} | environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    own = {"PATH": BARE_PATH, "MLFLOW_DISABLE_TELEMETRY": "true"}
+    return start_snakemake(["--cores", "2", *words], work, os.environ | own | environment)
 
 
 def test_the_path_of_these_tests_lacks_what_the_jobs_need():
@@ -143,8 +138,15 @@ def test_a_detector_of_others_runs_no_code_that_the_config_does_not_name(elsewhe
 
 
 def test_snakemake_needs_no_activated_environment(elsewhere):
-    words = (TARGET, "--configfile", "tests/tiny/study.yaml")
-    done = start(elsewhere.folder, *words)
+    words = (TARGET, "--cores", "2", "--configfile", "tests/tiny/study.yaml")
+    done = subprocess.run(
+        [SNAKEMAKE, *words],
+        cwd=elsewhere.folder,
+        env=os.environ | {"PATH": BARE_PATH, "MLFLOW_DISABLE_TELEMETRY": "true"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
     assert done.returncode == 0, done.stdout
     assert (elsewhere.folder / TARGET).is_file()
 
