@@ -1,9 +1,11 @@
 """What tests of the workflow share: a copy of the project to run Snakemake in."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -32,6 +34,23 @@ def in_browser(test):
     """Mark a test that opens a page in Chromium."""
     missing = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
     return pytest.mark.browser(missing(test))
+
+
+# Marks by which the Makefile chooses files.
+CHOOSING = {"dag", "slurm", "browser", "server", "statistics", "long"}
+
+
+def pytest_collection_modifyitems(items):
+    """Refuse a test whose mark does not stand in its file, where the Makefile looks for it."""
+    for item in items:
+        for mark in CHOOSING & {mark.name for mark in item.iter_markers()}:
+            if not re.search(rf"(mark\.|in_){mark}", _text(item.path)):
+                raise pytest.UsageError(f"{item.nodeid}: write mark.{mark} into its own file")
+
+
+@cache
+def _text(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
 
 
 # Each start of Snakemake asks SLURM for its settings: nine seconds where it is there but stopped.
