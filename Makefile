@@ -8,7 +8,7 @@ SHELL := /bin/bash
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: help demo demo-full test test-unit test-workflow test-all test-rest-unit test-rest-workflow test-slurm bench lint config docs release lock clean
+.PHONY: help demo demo-full test test-unit test-workflow test-all test-rest test-rest-unit test-rest-workflow test-slurm bench lint config docs release lock clean
 
 help:
 	@echo "make demo       the whole study of simulated screens, then quality control of real fields, ending in reports"
@@ -77,6 +77,9 @@ test-workflow: .venv/installed
 	pytest -m "dag and $(QUICK)" $(call marked,dag)
 
 test-all: test
+	@$(MAKE) --no-print-directory test-rest
+
+test-rest:
 	@$(MAKE) --no-print-directory --jobs 2 --output-sync test-rest-unit test-rest-workflow
 
 test-rest-unit: .venv/installed
