@@ -8,7 +8,7 @@ SHELL := /bin/bash
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: help demo demo-full test test-unit test-workflow test-all test-rest-unit test-rest-workflow test-slurm bench lint config docs release lock clean
+.PHONY: help demo demo-full test test-unit test-workflow test-all test-rest test-rest-unit test-rest-workflow test-slurm bench lint config docs release lock clean
 
 help:
 	@echo "make demo       the whole study of simulated screens, then quality control of real fields, ending in reports"
@@ -62,6 +62,9 @@ lint: .venv/installed
 
 # What needs a browser, a server, long workflows or many repeats runs in test-all; tests on SLURM run in test-slurm.
 QUICK := not browser and not server and not statistics and not long and not slurm
+# Files that hold one of these marks: pytest need not import the others, 15 seconds, to find that they have none.
+marked = $(shell grep -rlE '(mark\.|in_)($(1))' tests --include='test_*.py')
+REST := browser|server|statistics|long
 
 # Side by side: the workflow's tests leave half of two cores idle. Two threads of torch would wait for each other there.
 test: lint
@@ -71,19 +74,22 @@ test-unit: .venv/installed
 	OMP_NUM_THREADS=1 pytest -m "not dag and $(QUICK)"
 
 test-workflow: .venv/installed
-	pytest -m "dag and $(QUICK)"
+	pytest -m "dag and $(QUICK)" $(call marked,dag)
 
 test-all: test
+	@$(MAKE) --no-print-directory test-rest
+
+test-rest:
 	@$(MAKE) --no-print-directory --jobs 2 --output-sync test-rest-unit test-rest-workflow
 
 test-rest-unit: .venv/installed
-	pytest -m "(not dag or faults) and not slurm and not ($(QUICK))"
+	pytest -m "(not dag or faults) and not slurm and not ($(QUICK))" $(call marked,$(REST))
 
 test-rest-workflow: .venv/installed
-	pytest -m "dag and not faults and not slurm and not ($(QUICK))"
+	pytest -m "dag and not faults and not slurm and not ($(QUICK))" $(call marked,$(REST))
 
 test-slurm: .venv/installed
-	pytest -m slurm
+	pytest -m slurm $(call marked,slurm)
 
 bench: .venv/installed
 	for name in crops shards recall memory pretrain features evaluation dag tracking qc; do python -m benchmarks.$$name || exit 1; done

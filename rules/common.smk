@@ -9,7 +9,6 @@ from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
-import yaml
 from snakemake.exceptions import WorkflowError
 from snakemake.settings.types import DeploymentMethod
 from snakemake.utils import update_config
@@ -29,6 +28,7 @@ from hcsqc.core import config as settings
 from hcsqc.core.cli import flags
 from hcsqc.core.digest import code_digest
 from hcsqc.core.errors import InputError
+from hcsqc.core.files import check_writable
 from hcsqc.encoders.registry import resolve_models
 from hcsqc.figures.words import study_words
 from hcsqc.terminal.handler import take_terminal
@@ -40,16 +40,15 @@ TERMINAL = (
     else None
 )
 
-# No `configfile:`, which Snakemake looks for in the folder where it runs, and leaves out of a
-# module that is given a config.
-with open(PROJECT / "config.yaml", encoding="utf-8") as defaults_file:
-    DEFAULTS = yaml.safe_load(defaults_file)
-given, config = config, deepcopy(DEFAULTS)
-update_config(config, given)
-
 try:
+    # No `configfile:`, which Snakemake looks for in the folder where it runs, and leaves out of a
+    # module that is given a config.
+    DEFAULTS = settings.read_defaults(PROJECT / "config.yaml")
+    given, config = config, deepcopy(DEFAULTS)
+    update_config(config, given)
     resolve_models(config)
     if workflow.is_main_process:
+        check_writable(Path(".snakemake"))
         from hcsqc.core.config_check import check_config
 
         check_config(config)

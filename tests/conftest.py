@@ -1,13 +1,17 @@
 """What tests of the workflow share: a copy of the project to run Snakemake in."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
 import yaml
+
+from tests.snakemake_starts import start
 
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLE = ROOT / "examples/bbbc022"  # eight real fields, with labels
@@ -32,6 +36,23 @@ def in_browser(test):
     return pytest.mark.browser(missing(test))
 
 
+# Marks by which the Makefile chooses files.
+CHOOSING = {"dag", "slurm", "browser", "server", "statistics", "long"}
+
+
+def pytest_collection_modifyitems(items):
+    """Refuse a test whose mark does not stand in its file, where the Makefile looks for it."""
+    for item in items:
+        for mark in CHOOSING & {mark.name for mark in item.iter_markers()}:
+            if not re.search(rf"(mark\.|in_){mark}", _text(item.path)):
+                raise pytest.UsageError(f"{item.nodeid}: write mark.{mark} into its own file")
+
+
+@cache
+def _text(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
+
+
 # Each start of Snakemake asks SLURM for its settings: nine seconds where it is there but stopped.
 os.environ.setdefault("SLURM_CONF", os.devnull)
 # Tests read Snakemake's own lines, and what jobs print among them.
@@ -54,7 +75,9 @@ class Project:
         for part in PARTS:
             source, target = ROOT / part, folder / part
             if source.is_dir():
-                shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+                # With bytecode and parsed digests, which are checked against the files; not with
+                # what other tests are writing just then.
+                shutil.copytree(source, target, ignore=shutil.ignore_patterns("*.pyc.*", "*.tmp"))
             else:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(source, target)
@@ -62,14 +85,8 @@ class Project:
     def run(self, *words: str, **environment: str) -> subprocess.CompletedProcess:
         """Run Snakemake with the tests' Python first on the path; return what it printed."""
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        return subprocess.run(
-            [sys.executable, "-m", "snakemake", *words],
-            cwd=self.folder,
-            env=os.environ | {"PATH": path, "MLFLOW_DISABLE_TELEMETRY": "true"} | environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
+        own = {"PATH": path, "MLFLOW_DISABLE_TELEMETRY": "true"}
+        return start(words, self.folder, os.environ | own | environment)
 
     def study(self, *words: str) -> subprocess.CompletedProcess:
         """Run the tiny study; its jobs are so small that most of them is starting Python."""

@@ -8,8 +8,7 @@ import argparse
 import sys
 from pathlib import Path
 
-import yaml
-
+from hcsqc.core import config as settings
 from hcsqc.core.errors import InputError
 from hcsqc.screens.layouts import LAYOUTS
 from hcsqc.screens.layouts.base import one_of
@@ -121,7 +120,7 @@ def look(args, seen, nucleus: str, config, asks: bool):
 
 def defaults() -> dict:
     """Return config.yaml."""
-    return yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8"))
+    return settings.read_defaults(ROOT / "config.yaml")
 
 
 def found_screen(args, asks: bool):

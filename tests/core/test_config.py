@@ -809,6 +809,26 @@ def test_an_encoder_takes_its_own_value_then_the_methods_then_the_presets():
     assert settings.encoder_settings(config, "vicreg")["epochs"] == 5
 
 
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        ("study: {}".encode("utf-16"), "'utf-8' codec can't decode byte 0xff"),
+        ("study: {name: caf\xe9}".encode("latin-1"), "'utf-8' codec can't decode byte 0xe9"),
+        (b"study: {name", "while parsing a flow mapping"),
+        (b"", "it has no keys"),
+        (None, "Is a directory"),
+    ],
+)
+def test_defaults_that_cannot_be_read_are_named_in_one_line(tmp_path, content, why):
+    path = tmp_path / "config.yaml"
+    path.mkdir() if content is None else path.write_bytes(content)
+    with pytest.raises(InputError) as caught:
+        settings.read_defaults(path)
+    text = str(caught.value)
+    assert text.startswith(f"{path}: cannot be read as YAML in UTF-8 (") and why in text
+    assert "\n" not in text and text.endswith("write your settings into your study's file")
+
+
 def test_looking_up_an_encoder_changes_no_config():
     config = copy.deepcopy(DEFAULTS)
     settings.encoder_settings(config, "swav")["prototypes"] = 1

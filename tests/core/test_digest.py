@@ -17,11 +17,26 @@ PROBE = "probes/probe_features.py"
 KNN = "hcsqc/probes/frozen/knn.py"
 
 
+@pytest.fixture(scope="module")
+def parsed(tmp_path_factory) -> Path:
+    """Return a copy of the project's scripts, with what `code_digest` remembers of them."""
+    copied = tmp_path_factory.mktemp("parsed") / "scripts"
+    shutil.copytree(digest.SCRIPTS, copied, ignore=shutil.ignore_patterns("__pycache__"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(digest, "SCRIPTS", copied)
+        forget()
+        for script in copied.glob("[!h]*/*.py"):
+            code_digest(script.relative_to(copied))
+        assert digest._kept().is_relative_to(copied) and digest._kept().exists()
+    forget()
+    return copied
+
+
 @pytest.fixture
-def scripts(tmp_path, monkeypatch) -> Path:
+def scripts(parsed, tmp_path, monkeypatch) -> Path:
     """Return a copy of the project's scripts that `code_digest` looks at."""
     copied = tmp_path / "scripts"
-    shutil.copytree(digest.SCRIPTS, copied, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(parsed, copied)
     monkeypatch.setattr(digest, "SCRIPTS", copied)
     forget()
     yield copied

@@ -221,3 +221,18 @@ def test_refresh_says_of_nothing_that_it_is_gone_because_it_may_not_be_read(tmp_
     assert done.returncode == 1 and "gone" not in done.stdout + done.stderr
     assert f"{images}/C03: permission denied" in done.stderr
     assert (study / "fields.parquet").read_bytes() == before
+
+
+@without_rights
+def test_a_folder_where_snakemake_may_not_write_is_named_in_one_line(tmp_path):
+    """Snakemake itself would show a traceback when it makes its lock."""
+    tmp_path.chmod(0o555)
+    code = "import sys\nfrom snakemake.cli import main\nmain(sys.argv[1:])"
+    words = ["-n", "-s", str(ROOT / "Snakefile"), "-d", str(tmp_path)]
+    try:
+        done = refused(code, *words, "--configfile", str(ROOT / "tests/tiny/study.yaml"))
+    finally:
+        tmp_path.chmod(0o755)
+    said = done.stdout + done.stderr
+    assert done.returncode == 1 and "Traceback" not in said
+    assert f"{tmp_path}/.snakemake: this user has no permission to write there; start in" in said

@@ -499,39 +499,47 @@ def wait_for(condition, timeout_s=60):
         time.sleep(0.05)
 
 
+# A process for each method, forked from one that has imported PyTorch.
 KILLED = """
-import os, sys, pathlib
+import os, pathlib
 from tests.pretraining import test_ssl_pretraining as tests
-tests.torch.set_num_threads({threads})  # bits repeat with as many only
 
 class Deadly(tests.Cells):
+    def __init__(self, at):
+        super().__init__()
+        self.at = at
+
     def read(self, rows):
-        if len(self.reads) == {at}:
+        if len(self.reads) == self.at:
             os.kill(os.getpid(), 9)
         return super().read(rows)
 
-tests.run(pathlib.Path({folder!r}), {method!r}, source=Deadly())
+for method, at in {killed}.items():
+    child = os.fork()
+    if not child:
+        tests.torch.set_num_threads({threads})  # bits repeat with as many only
+        tests.run(pathlib.Path({folder!r}, method), method, source=Deadly(at))
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -9, method
 """
+KILLED_AT = {"simclr": 1, "moco_v2_plus": 2, "dino": 3, "deepcluster_v2": 4, "swav": 5}
 
 
-@pytest.mark.parametrize(
-    ("method", "at"),
-    [("simclr", 1), ("moco_v2_plus", 2), ("dino", 3), ("deepcluster_v2", 4), ("swav", 5)],
-)
-def test_ssl_sigkill_loses_no_more_than_a_step(method, at, tmp_path, uninterrupted, capsys):
-    code = KILLED.format(
-        folder=str(tmp_path),
-        method=method,
-        at=at,
-        threads=torch.get_num_threads(),
-    )
-    child = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True)
-    assert child.returncode == -signal.SIGKILL
-    run(tmp_path, method)
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory):
+    """What trainings leave that are killed when they read a batch, a folder for each method."""
+    folder = tmp_path_factory.mktemp("killed")
+    code = KILLED.format(killed=KILLED_AT, folder=str(folder), threads=torch.get_num_threads())
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+    return folder
+
+
+@pytest.mark.parametrize("method", KILLED_AT)
+def test_ssl_sigkill_loses_no_more_than_a_step(method, killed, uninterrupted, capsys):
+    run(killed / method, method)
     resumed = re.search(r"resumes at step (\d) of 6", capsys.readouterr().err)
     # One batch is read ahead while a step runs.
-    assert (int(resumed[1]) if resumed else 0) >= at - 2
-    assert_same_state(state_of(tmp_path), uninterrupted(method))
+    assert (int(resumed[1]) if resumed else 0) >= KILLED_AT[method] - 2
+    assert_same_state(state_of(killed / method), uninterrupted(method))
 
 
 @contextmanager

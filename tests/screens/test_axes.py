@@ -1,6 +1,7 @@
 """Files that say what their planes are are taken at their word, or refused by name."""
 
 import itertools
+import re
 
 import numpy as np
 import pytest
@@ -81,6 +82,61 @@ def test_names_that_do_not_fit_are_refused_with_those_of_the_file(tmp_path):
     doubled = write_ome(tmp_path / "b.tif", planes(3), "CYX", ["DNA", "DNA", "ER"])
     assert "(not once by name: DNA)" in refusal(doubled, ["DNA", "ER"])
     np.testing.assert_array_equal(read(doubled, ["ER"]), planes(3)[2:])
+
+
+@pytest.mark.parametrize("compression", [None, "deflate"])
+@pytest.mark.parametrize(("deep", "files"), [(1, 1), (1, 2), (3, 1)])
+def test_a_file_of_one_channel_that_calls_itself_another_is_refused(
+    tmp_path, compression, deep, files
+):
+    """By the same rule as a file of several: what it calls itself counts, if the screen has it."""
+
+    def several(text):
+        """As writers of a file per channel do: each describes all of them, and says which it is."""
+        if files == 1:
+            return text
+        other = '<Channel ID="Channel:0:8" Name="DNA"/><Channel ID="Channel:0:9" Name="ER"/>'
+        data = "".join(
+            f'<TiffData FirstC="{c}" IFD="0" PlaneCount="1"><UUID FileName="{c}">urn:{c}</UUID>'
+            "</TiffData>"
+            for c in range(2)
+        )
+        text = re.sub(r"<Channel .*?</Channel>", other, text, flags=re.DOTALL)
+        text = re.sub(r"<TiffData .*?/>", data, text).replace('SizeC="1"', 'SizeC="2"')
+        return re.sub(r'UUID="[^"]*"', 'UUID="urn:1"', text)
+
+    pixels = planes(deep)
+    path = tmp_path / "place_of_DNA.tif"
+    axes, stored = ("ZYX", pixels) if deep > 1 else ("YX", pixels[0])
+    write_ome(path, stored, axes, ["ER"], several, compression=compression)
+
+    def read_as(channel, *others):
+        paths = [path.name, *("other.tif" for _ in others)]
+        channels = [channel, *others]
+        return read_field(tmp_path, paths, None, "max", channels, only=[0]).planes[0]
+
+    with pytest.raises(UnreadableField) as caught:
+        read_as("DNA", "er")
+    assert str(caught.value) == (
+        "place_of_DNA.tif: calls itself channel ER, but stands for DNA; correct its place or its "
+        "description, or give the screen's channels other names"
+    )
+    # Its own name, and names that the screen does not know, say nothing else than the place.
+    for channels in (("er", "DNA"), ("w1", "w2")):
+        np.testing.assert_array_equal(read_as(*channels), pixels.max(axis=0))
+
+
+def test_several_channels_none_of_which_is_wanted_are_refused_if_the_screen_has_them(tmp_path):
+    path = write_ome(tmp_path / "a.tif", planes(2), "CYX", ["ER", "Hoechst"])
+    paths, channels = [path.name, path.name, "b.tif"], ["DNA", "AGP", "ER"]
+    with pytest.raises(UnreadableField, match="calls itself channel ER, but stands for DNA, AGP;"):
+        read_field(tmp_path, paths, None, None, channels, only=[0])
+
+
+@pytest.mark.parametrize("cut", [lambda text: text[:-20], lambda text: text.replace("XYZCT", "X")])
+def test_what_is_damaged_about_the_only_plane_does_not_matter(tmp_path, cut):
+    path = write_ome(tmp_path / "a.tif", planes(1)[0], "YX", ["ER"], cut)
+    np.testing.assert_array_equal(read(path, ["DNA"])[0], planes(1)[0])
 
 
 def test_a_page_that_is_named_is_that_page(tmp_path):

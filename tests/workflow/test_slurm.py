@@ -34,6 +34,7 @@ pytestmark = [
 ci = pytest.mark.ci
 PROFILE = ("--profile", "profiles/slurm", "--workflow-profile", "tests/cluster/site")
 SMALL = ("--configfile", "tests/tiny/study.yaml", "tests/cluster/small.yaml")
+IMPATIENT = (str(CLUSTER / "driver.py"),)
 SEED = "deepcluster_v2/seed0"
 LOG = f"logs/pretrain/{SEED}.log"
 PATIENCE_S = 480
@@ -75,7 +76,7 @@ class Driver:
         project: Project,
         *words: str,
         target: str = "tables",
-        command: tuple[str, ...] = ("-m", "snakemake"),
+        command: tuple[str, ...] = IMPATIENT,
         environment: Mapping[str, str] | None = None,
         **pretrain: object,
     ):
@@ -345,7 +346,15 @@ def test_the_whole_study_ends_as_without_slurm_on_the_gpus_it_was_given(cluster,
     assert done.returncode == 0, done.stdout[-5000:]
     config = ("--configfile", "tests/tiny/study.yaml")
     report = ("--slurm-efficiency-report", "--slurm-efficiency-report-path", "efficiency")
-    done = project.run(*PROFILE, *report, *config)
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        [sys.executable, *IMPATIENT, *PROFILE, *report, *config],
+        cwd=project.folder,
+        env=os.environ | {"PATH": path},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
     (tmp_path / "driver.log").write_text(done.stdout)
     assert done.returncode == 0, done.stdout[-5000:]
     tables = sorted((results(alone) / "tables").glob("*.csv"))

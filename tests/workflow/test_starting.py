@@ -7,8 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from snakemake.common.configfile import load_configfile
 
 from tests.conftest import ROOT, Project
+from tests.snakemake_starts import start as start_snakemake
 
 pytestmark = pytest.mark.dag
 # Made by the first two jobs of a study; the second reads tables, which bare Pythons cannot.
@@ -43,16 +45,10 @@ def elsewhere(tmp_path) -> Project:
 
 
 def start(work: Path, *words: object, **environment: str) -> subprocess.CompletedProcess:
-    """Run the environment's Snakemake in a folder, with nothing of it on the PATH."""
+    """Run Snakemake in a folder, with nothing of its environment on the PATH."""
     work.mkdir(parents=True, exist_ok=True)
-    return subprocess.run(
-        [SNAKEMAKE, "--cores", "2", *map(str, words)],
-        cwd=work,
-        env=os.environ | {"PATH": BARE_PATH, "MLFLOW_DISABLE_TELEMETRY": "true"} | environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    own = {"PATH": BARE_PATH, "MLFLOW_DISABLE_TELEMETRY": "true"}
+    return start_snakemake(["--cores", "2", *words], work, os.environ | own | environment)
 
 
 def test_the_path_of_these_tests_lacks_what_the_jobs_need():
@@ -110,6 +106,22 @@ def test_a_project_in_a_folder_with_braces_is_refused_in_one_line(tmp_path):
     assert "a{b}: braces in the name of the project's folder" in done.stdout
 
 
+def test_the_docs_say_what_snakemake_says_of_a_study_that_it_cannot_read(tmp_path):
+    """It reads these files before any line of the project, and its last line says what is wrong."""
+    said = (ROOT / "docs/start.md").read_text()
+    utf16, folder = tmp_path / "utf16.yaml", tmp_path / "folder.yaml"
+    utf16.write_text("study: {}", encoding="utf-16")
+    folder.mkdir()
+    for path, error, words in (
+        (utf16, UnicodeDecodeError, "'utf-8' codec can't decode byte"),
+        (folder, IsADirectoryError, "Is a directory"),
+    ):
+        with pytest.raises(error, match=words):
+            load_configfile(path)
+        assert f"`{error.__name__}: " in said and words in said
+    assert "`PermissionError: " in said
+
+
 def test_a_detector_of_others_runs_no_code_that_the_config_does_not_name(elsewhere, tmp_path):
     (elsewhere.folder / "my_nets.py").write_text("")
     listed = tmp_path / "listed.smk"
@@ -126,8 +138,15 @@ def test_a_detector_of_others_runs_no_code_that_the_config_does_not_name(elsewhe
 
 
 def test_snakemake_needs_no_activated_environment(elsewhere):
-    words = (TARGET, "--configfile", "tests/tiny/study.yaml")
-    done = start(elsewhere.folder, *words)
+    words = (TARGET, "--cores", "2", "--configfile", "tests/tiny/study.yaml")
+    done = subprocess.run(
+        [SNAKEMAKE, *words],
+        cwd=elsewhere.folder,
+        env=os.environ | {"PATH": BARE_PATH, "MLFLOW_DISABLE_TELEMETRY": "true"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
     assert done.returncode == 0, done.stdout
     assert (elsewhere.folder / TARGET).is_file()
 

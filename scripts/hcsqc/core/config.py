@@ -9,9 +9,9 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
-from pathlib import PurePath
+from pathlib import Path, PurePath
 
-from hcsqc.core.errors import InputError
+from hcsqc.core.errors import InputError, in_one_line
 from hcsqc.core.places import parse_well, role_by_name
 
 # Channels of layouts that leave no choice: name in the screen -> what it shows.
@@ -59,6 +59,22 @@ ENCODER_PATHS: dict[str, tuple[str, ...]] = {"file": (), "features": ("{screen}"
 LONGEST_STEM = 80
 # Where the Cell Painting Gallery is, if a screen of its layout does not say where a copy is.
 GALLERY = "s3://cellpainting-gallery"
+
+
+def read_defaults(path: Path) -> dict:
+    """Return `config.yaml`; raises InputError if it cannot be read, or is no mapping in UTF-8."""
+    import yaml  # environments of jobs need not have it
+
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+        if not isinstance(found, dict):
+            raise ValueError("it has no keys")
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise InputError(
+            f"{path}: cannot be read as YAML in UTF-8 ({in_one_line(error)}); restore it from the "
+            "repository, and write your settings into your study's file"
+        ) from error
+    return found
 
 
 def near(name: object, known: Iterable[object]) -> str:

@@ -15,6 +15,16 @@ from hcsqc.core.errors import Damaged, InputError
 CONTENT_DIGEST = "content_sha256"  # key of JSON that holds the digest of the others
 
 
+def check_writable(folder: Path) -> None:
+    """Raise InputError if this user can make no files in a folder, or cannot make the folder."""
+    there = folder if folder.exists() else folder.absolute().parent
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise InputError(
+            f"{folder.absolute()}: this user has no permission to write there; start in a folder "
+            "of your own (-d), or ask its owner for the permission"
+        )
+
+
 @contextmanager
 def atomic(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside `path` that replaces it when the block ends well.

@@ -34,9 +34,9 @@ def read_axes(tif: tifffile.TiffFile, planes: Sequence[int]) -> Axes | None:
     stands for.
     Raises UnreadableField if its words do not fit its planes, and on several time points or images.
     """
-    if len(planes) == 1:
-        return None
     description = tif.pages.first.description
+    if len(planes) == 1:
+        return axes_of_only_plane(description)
     if _OME.search(description, 0, 4096):
         return _of_ome(description, planes)
     if tif.is_imagej:
@@ -55,6 +55,20 @@ def read_axes(tif: tifffile.TiffFile, planes: Sequence[int]) -> Axes | None:
         order = "".join(axis for axis in reversed(axes) if axis in "CZT")
         return _of_sizes(order, sizes, planes)
     return None
+
+
+def axes_of_only_plane(description: str) -> Axes | None:
+    """Return the axes of a file's only plane if its OME-XML names the plane's channel, else None.
+
+    The plane can be read whatever else is said of it, and whatever is damaged about that.
+    """
+    if not _OME.search(description, 0, 4096):
+        return None
+    try:
+        axes = _of_ome(description, [0])
+    except UnreadableField:
+        return None
+    return axes if axes and axes.names[0] else None
 
 
 def _of_sizes(order: str, sizes: dict[str, int], planes: Sequence[int]) -> Axes:

@@ -46,14 +46,19 @@ class Decoded:
     names: Sequence[str | None] = ()
 
 
-def place_channel(decoded: Decoded, place: int, wanted: Sequence[str | None]) -> Stack:
+def place_channel(
+    decoded: Decoded,
+    place: int,
+    wanted: Sequence[str | None],
+    screen: Sequence[str] = (),
+) -> Stack:
     """Return the planes of the channel `wanted[place]`, one of all that a file should provide.
 
     Where the file names its channels, they are found by name, whatever its case. If it has none of
     the names, or none is given, its channels are those that are wanted in order, and so are its
     pages if it says nothing; one that is wanted alone has all of these.
-    Raises UnreadableField on names of which the file has only some, or one twice, and on another
-    number of channels or pages than is wanted.
+    Raises UnreadableField on names of which the file has only some, or one twice, on names of other
+    channels of the screen, `screen`, and on another number of channels or pages than is wanted.
     """
     if decoded.channels is None:
         if len(wanted) == 1:
@@ -64,11 +69,22 @@ def place_channel(decoded: Decoded, place: int, wanted: Sequence[str | None]) ->
                 f"{len(wanted)} channels of the screen lie in it; list a channel for each page"
             )
         return Stack(1, lambda _: decoded.pages.plane(place))
-    own, asked = ([name and name.strip().casefold() for name in n] for n in (decoded.names, wanted))
+    own, asked, known = (
+        [name and name.strip().casefold() for name in names]
+        for names in (decoded.names, wanted, screen)
+    )
     counts = [own.count(name) if name else 0 for name in asked]
     if all(count == 1 for count in counts):
         return decoded.channels[own.index(asked[place])]
     if not any(counts) and len(own) == len(asked):
+        strays = [
+            name for name, key in zip(decoded.names, own, strict=True) if key and key in known
+        ]
+        if strays:
+            raise UnreadableField(
+                f"calls itself channel {strays[0]}, but stands for {', '.join(map(str, wanted))}; "
+                "correct its place or its description, or give the screen's channels other names"
+            )
         return decoded.channels[place]
     missing = ", ".join(str(wanted[i]) for i, count in enumerate(counts) if count != 1)
     named = ", ".join(name or "without a name" for name in decoded.names)

@@ -26,8 +26,10 @@ __all__ = ["FieldImages", "UnreadableField", "read_field"]
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PNG_GREY = 0
-# From a page (or None and which of the channels that share the file is wanted) to the plane.
-_Image = Callable[[int | None, tuple[int, Sequence[str | None]], str | None], Plane]
+# From a page (or None and which of the channels that share the file is wanted, among those of the
+# screen) to the plane.
+_Wanted = tuple[int, Sequence[str | None], Sequence[str]]
+_Image = Callable[[int | None, _Wanted, str | None], Plane]
 
 
 @dataclass(frozen=True)
@@ -139,7 +141,7 @@ def _read_channels(
                 opened[path], found = _open(images / path)
                 if stamped is not None and found is not None:
                     stamped[path] = found
-            read.append(opened[path](numbers[index], (place, names), z_projection))
+            read.append(opened[path](numbers[index], (place, names, channels or ()), z_projection))
         except UnreadableField as error:
             raise UnreadableField(f"{path}: {error}") from error
         except (MemoryError, InputError):

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import tifffile
 
-from hcsqc.screens.images.axes import read_axes
+from hcsqc.screens.images.axes import Axes, axes_of_only_plane, read_axes
 from hcsqc.screens.images.compressed import decode_whole
 from hcsqc.screens.images.planes import Decoded, Stack, UnreadableField
 
@@ -35,7 +35,8 @@ def decode_tiff(content: bytes) -> Decoded:
     if len(directories) == 1 and content.startswith(b"II*\0"):
         plain = _plain_plane(content, directories[0])
         if plain is not None:
-            return Decoded(Stack(1, lambda _: plain))
+            pixels, description = plain
+            return _decoded([0], lambda _: pixels, axes_of_only_plane(description))
     return _decode_any(content, len(directories))
 
 
@@ -63,10 +64,10 @@ def _directories(content: bytes) -> list[int]:
     return found
 
 
-def _plain_plane(content: bytes, directory: int) -> np.ndarray | None:
+def _plain_plane(content: bytes, directory: int) -> tuple[np.ndarray, str] | None:
     """Return the plane of a little-endian file if it is uncompressed grey in contiguous strips.
 
-    None where anything else is said of it, which is then tifffile's to read.
+    With its description. None where anything else is said of it, which is then tifffile's to read.
     """
     (count,) = struct.unpack_from("<H", content, directory)
     tags = {}
@@ -83,7 +84,8 @@ def _plain_plane(content: bytes, directory: int) -> np.ndarray | None:
         (bits,), (photometric,) = _values(content, tags[258]), _values(content, tags[262])
         if bits not in (8, 16) or photometric != _MINISBLACK:
             return None
-        if 270 in tags and _describes_more(content, tags[270], height, width):
+        description = _text(content, tags[270]) if 270 in tags else b""
+        if _describes_more(description, height, width):
             return None
         rows = min(_values(content, tags[278])[0], height) if 278 in tags else height
         offsets, sizes = _values(content, tags[273]), _values(content, tags[279])
@@ -104,7 +106,7 @@ def _plain_plane(content: bytes, directory: int) -> np.ndarray | None:
     if start + size > len(content):
         raise UnreadableField(_truncated(start + size, content))
     plane = np.frombuffer(content, f"<u{bits // 8}", height * width, start)
-    return plane.reshape(height, width)
+    return plane.reshape(height, width), description.decode("utf-8", "replace")
 
 
 def _values(content: bytes, entry: tuple[int, int, int]) -> tuple[int, ...]:
@@ -119,18 +121,21 @@ def _values(content: bytes, entry: tuple[int, int, int]) -> tuple[int, ...]:
         raise UnreadableField("truncated: its tags lie beyond its end") from error
 
 
-def _describes_more(content: bytes, entry: tuple[int, int, int], height: int, width: int) -> bool:
+def _text(content: bytes, entry: tuple[int, int, int]) -> bytes:
+    place, _, number = entry
+    if number > 4:
+        (place,) = struct.unpack_from("<I", content, place)
+    return content[place : place + number].rstrip(b"\0")
+
+
+def _describes_more(description: bytes, height: int, width: int) -> bool:
     """Return whether the description may announce planes beyond the page's own.
 
     ImageJ and tifffile append the planes of a stack to the first one's, without pages.
     """
-    place, _, number = entry
-    if number <= 4:
+    if description.startswith(f'{{"shape": [{height}, {width}]'.encode()):
         return False
-    (place,) = struct.unpack_from("<I", content, place)
-    if content.startswith(f'{{"shape": [{height}, {width}]'.encode(), place):
-        return False
-    return content.startswith((b"ImageJ=", b"{", b"shape="), place)
+    return description.startswith((b"ImageJ=", b"{", b"shape="))
 
 
 def _decode_any(content: bytes, directories: int) -> Decoded:
@@ -155,10 +160,13 @@ def _decode_any(content: bytes, directories: int) -> Decoded:
         def plane(number: int) -> np.ndarray:
             return _decode_page(pages[number], content)
 
+    return _decoded(numbers, plane, read_axes(tif, numbers))
+
+
+def _decoded(numbers: list[int], plane: Callable[[int], np.ndarray], axes: Axes | None) -> Decoded:
     def stack(chosen: list[int]) -> Stack:
         return Stack(len(chosen), lambda index: plane(chosen[index]))
 
-    axes = read_axes(tif, numbers)
     if axes is None:
         return Decoded(stack(numbers))
     return Decoded(stack(numbers), [stack(chosen) for chosen in axes.planes], axes.names)
