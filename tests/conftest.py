@@ -32,6 +32,17 @@ def in_browser(test):
     return pytest.mark.browser(missing(test))
 
 
+@pytest.fixture(scope="module")
+def browser():
+    """Chromium, for the tests of a module that open pages in it."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        launched = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield launched
+        launched.close()
+
+
 # Each start of Snakemake asks SLURM for its settings: nine seconds where it is there but stopped.
 os.environ.setdefault("SLURM_CONF", os.devnull)
 # Tests read Snakemake's own lines, and what jobs print among them.

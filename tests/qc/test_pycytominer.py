@@ -78,13 +78,14 @@ def test_a_profile_without_a_near_nucleus_or_of_another_field_has_no_flag(cells)
     assert joined["score"][2:].notna().sum() >= len(profiles) - 2 - 4
 
 
-def test_names_and_types_of_cytotable_are_understood(cells):
+@pytest.mark.parametrize("table", ["Image", "Nuclei", "Cytoplasm"])
+def test_names_and_types_of_cytotable_are_understood(table, cells):
     """As CytoTable 1.2.6 writes CellProfiler's CSV files: plates that look so become numbers."""
     cells["Metadata_Plate"] = "30001"
     profiles = profiles_of(cells)
     expected = with_flags(profiles, cells, 5)[["score", "flagged"]]
     converted = profiles.astype({"Metadata_Plate": "int64", "Metadata_Site": "int64"}).rename(
-        columns={"Metadata_Site": "Image_Metadata_Site"}
+        columns={"Metadata_Site": f"{table}_Metadata_Site"}
     )
     pd.testing.assert_frame_equal(with_flags(converted, cells, 5)[["score", "flagged"]], expected)
     assert expected["score"].notna().any()

@@ -16,6 +16,11 @@ WHY_NOT = {
 }
 
 
+def is_flagged(cells: pd.DataFrame) -> pd.Series:
+    """Return for each row of `cells` whether it is flagged; what was not scored is not."""
+    return cells["flagged"].astype("boolean").fillna(False).astype(bool)
+
+
 def cells_of(nuclei: pd.DataFrame, scores: pd.DataFrame, threshold: Mapping) -> pd.DataFrame:
     """Return the `cells` table of all nuclei found.
 

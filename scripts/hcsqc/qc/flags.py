@@ -17,6 +17,7 @@ from hcsqc.core.errors import InputError
 from hcsqc.core.given_tables import each, plates_among
 from hcsqc.core.places import as_text, parse_well, whole_number
 from hcsqc.core.schema import check_columns
+from hcsqc.qc.cells import is_flagged
 from hcsqc.qc.prevalence import SHOWN, clustered_share, exact_bounds
 from hcsqc.screens.layouts.base import first_few
 
@@ -123,7 +124,7 @@ def well_flags(
     table = _with_counts(table.reset_index(), cells, [PLATE, WELL])
     own = cells.groupby([PLATE, WELL])
     table = table.join(own["focus"].median(), on=[PLATE, WELL])
-    flagged = cells[cells["flagged"].astype("boolean").fillna(False)]
+    flagged = cells[is_flagged(cells)]
     common = most_common_artefact(flagged, [PLATE, WELL])
     table = table.merge(common, on=[PLATE, WELL], how="left", validate="one_to_one")
     low, high = exact_bounds(table["flagged"], table["scored"], (1 - SHOWN) / 2)

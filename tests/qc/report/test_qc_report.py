@@ -11,11 +11,12 @@ import pytest
 from hcsqc.core.errors import InputError
 from hcsqc.core.schema import features_schema, write_table
 from hcsqc.features.tables import features_table
+from hcsqc.figures import tables
 from hcsqc.qc.report import page as report_page
 from hcsqc.qc.report.focus import FocusScale, edge_reach, focus_text
 from hcsqc.qc.report.gallery import borderline, galleries, worst_of_each_artefact
 from hcsqc.qc.report.page_data import map_of_features, project
-from hcsqc.qc.report.plate_maps import edge_distance, places, plate_shape
+from hcsqc.qc.report.plate_maps import edge_distance, places, plate_shape, shown_part
 from hcsqc.qc.report.rates import rates
 from hcsqc.qc.report.results import read_results, read_truth
 from hcsqc.qc.report.statements import promise, shortfall
@@ -228,6 +229,20 @@ def test_the_plate_is_the_smallest_that_has_the_wells(wells, shape):
     assert plate_shape(wells) == shape
 
 
+@pytest.mark.parametrize(
+    ("wells", "part"),
+    [
+        (["A01", "A04"], (0, 2, 0, 5)),
+        (["B02", "E07"], (0, 6, 0, 8)),
+        (["H12", "nowhere"], (6, 8, 10, 12)),
+        (["A01", "H12"], (0, 8, 0, 12)),
+        ([], (0, 8, 0, 12)),
+    ],
+)
+def test_a_map_has_the_wells_and_one_place_around_them(wells, part):
+    assert shown_part(wells, (8, 12)) == part
+
+
 def test_wells_lie_where_their_names_say():
     found = places(["A01", "H12", "AF48", "A00", "?"])
     assert found.to_numpy().tolist() == [[0, 0], [7, 11], [31, 47], [-1, -1], [-1, -1]]
@@ -286,7 +301,7 @@ def test_text_from_files_is_escaped(screen, tmp_path):
     )
     page = render(folder, screen["shards"], detector={EVIL: {EVIL: [EVIL]}})
     found = Reader(page)
-    assert found.tags.count("script") == 3
+    assert found.tags.count("script") == 4
     assert "<script>alert" not in page
     assert EVIL in data_of(page)["plates"][0]["name"]
     # Plate, compound, reason, warning, note and detector: all are there, as text.
@@ -299,14 +314,15 @@ def test_pictures_lie_in_the_page_and_nothing_is_fetched(screen):
         found = Reader(page)
         assert len(found.alts) > 30 and all(found.alts)
         assert re.search(r"url\(data:image/webp;base64,[\w+/=]+\)", page)
-        ours = page.replace(report_page.TABLES.read_text(encoding="utf-8"), "")
+        ours = page.replace(tables.LIBRARY.read_text(encoding="utf-8"), "")
         assert not re.search(r"(src|href)=.?(https?:|//)|url\((?!data:|\${picture)|@import", ours)
         # The only other address is a name: of SVG's elements.
         assert set(re.findall(r"https?:[^\"]*", ours)) == {"http://www.w3.org/2000/svg"}
         assert not {"link", "iframe", "object"} & set(found.tags)
-        assert not re.search(
-            r"\beval\(|innerHTML|insertAdjacentHTML", report_page.SCRIPT.read_text("utf-8")
-        )
+        for script in (report_page.SCRIPT, tables.SCRIPT):
+            assert not re.search(
+                r"\beval\(|innerHTML|insertAdjacentHTML", script.read_text("utf-8")
+            )
 
 
 def test_a_screen_in_which_nothing_is_scored_says_so(screen, tmp_path):

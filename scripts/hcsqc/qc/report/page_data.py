@@ -14,6 +14,7 @@ from hcsqc.core.parquet import read_footer
 from hcsqc.core.schema import ARTEFACTS
 from hcsqc.crops.shards import Shards
 from hcsqc.features.tables import read_feature_table
+from hcsqc.qc.cells import is_flagged
 from hcsqc.qc.report.plate_maps import colour_limits, places
 from hcsqc.qc.report.results import Results
 from hcsqc.qc.report.words import is_missing
@@ -74,7 +75,7 @@ def measures(results: Results, brightness: pd.DataFrame | None = None) -> list[d
         for name in brightness.columns:
             values = pd.Series(brightness[name].reindex(index).to_numpy())
             found.append((f"light {name}", f"intensity: {name}", values, "grey levels", False))
-    flagged = results.cells[results.cells["flagged"].astype("boolean").fillna(False).astype(bool)]
+    flagged = results.cells[is_flagged(results.cells)]
     kinds = set(flagged["artefact"].dropna())
     for kind in [*(kind for kind in ARTEFACTS if kind in kinds), *sorted(kinds - {*ARTEFACTS})]:
         counts = flagged[flagged["artefact"] == kind].groupby(KEYS).size().reindex(index).fillna(0)

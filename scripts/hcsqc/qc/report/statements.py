@@ -214,7 +214,7 @@ def next_steps(results: Results, simulated: bool) -> list[str]:
 def treatment(row: Mapping) -> str:
     """Return what a well was treated with, in words."""
     if is_missing(row["compound"]) or not row["compound"]:
-        role = row["role"]
+        role = row.get("role")
         return "–" if is_missing(role) or not role else str(role)
     amount = row["concentration_um"]
     return str(row["compound"]) + ("" if is_missing(amount) else f" at {number(amount)} µM")
