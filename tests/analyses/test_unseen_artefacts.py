@@ -118,7 +118,10 @@ def test_a_family_without_training_labels_is_said_to_make_no_difference():
     labels.loc[hidden, "artefact"] = "noise"
     table = leave_families_out(splits, labels, index, features, 40, 1, fit_scores)
     blur = table[table["artefact"] == "blur"]
-    assert blur["auc"].nunique() == 1 and blur["reason"].str.contains("trained alike").all()
+    assert (
+        blur["auc"].nunique() == 1
+        and blur["reason"].str.contains("trained on the same labels").all()
+    )
 
 
 def test_a_draw_without_test_crops_of_a_family_says_so():

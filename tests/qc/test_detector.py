@@ -330,7 +330,7 @@ def test_numbers_that_no_detector_has_are_named(name, wrong, tmp_path):
     about = json.loads((tmp_path / "detector.json").read_text())
     about = {key: about[key] for key in about if not key.endswith("sha256")}
     (tmp_path / "detector.json").write_text(json.dumps(about))
-    with pytest.raises(InputError, match=r"is not of \(.*\) finite numbers"):
+    with pytest.raises(InputError, match=r"does not consist of \(.*\) finite numbers"):
         load_detector(tmp_path)
 
 

@@ -256,7 +256,7 @@ def test_context_is_the_fields_picture_with_the_crop_in_the_middle(screen):
 def test_crops_whose_image_is_missing_have_no_context(screen, tmp_path):
     source = ContextSource(FieldSource(screen.fields, tmp_path), SIDE)
     pictures, why = context_pictures(screen.shards, chosen_of(screen), COMPOSITE, source)
-    assert pictures == [None] * 24 and str(tmp_path) in why
+    assert pictures == [None] * 24 and why == "1_2.png: no such file"
 
 
 def test_crops_of_a_plate_without_a_scale_have_no_context(screen, monkeypatch):

@@ -107,7 +107,9 @@ def test_profiles_without_a_place_have_no_flag_and_change_no_other(cells):
 
 def test_profiles_of_other_fields_alone_are_an_error(cells):
     profiles = profiles_of(cells).assign(Metadata_Well="B2", Metadata_Site=0)
-    with pytest.raises(InputError, match="the first is of .* p1 B2 0, that of cells of p1 B02 1: "):
+    with pytest.raises(
+        InputError, match="the first row is of .* p1 B2 0, the first cell is of p1 B02 1: "
+    ):
         with_flags(profiles, cells, 5)
 
 

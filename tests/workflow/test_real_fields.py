@@ -72,7 +72,7 @@ def test_labels_of_few_wells_are_refused_and_more_can_be_made(found):
     given = ("--cores", "2", "--configfile", "examples/bbbc022/study.yaml")
     given += ("examples/bbbc022/labelled.yaml", "strict.yaml")
     done = project.run("qc", *given)
-    assert done.returncode and "further wells, because those of a well are alike" in done.stdout
+    assert done.returncode and "further wells, because cells of one well are similar" in done.stdout
     assert not (flags / "report.html").exists()
     done = project.run("label_pages", *given)
     assert done.returncode == 0, done.stdout[-3000:]

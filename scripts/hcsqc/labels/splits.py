@@ -65,7 +65,9 @@ def split_labels(
             splits = [_fold(labels, smallest, draw, seed) for draw in range(draws)]
         except InputError as error:
             why = "" if labels["may_test"].any() else _why_none(labels, evaluation_wells)
-            told = f"{why}{held_out}. Nor is {CROSS_VALIDATION} possible: {error}"
+            told = (
+                f"{why}{held_out}. {CROSS_VALIDATION.capitalize()} is not possible either: {error}"
+            )
             raise InputError(told) from error
     return pd.concat(splits, ignore_index=True), protocol
 
@@ -75,16 +77,16 @@ def _why_none(labels: pd.DataFrame, evaluation_wells: Sequence[str]) -> str:
     if labels.empty:
         return ""
     if not evaluation_wells:
-        return "evaluation_wells is empty: "
+        return "evaluation_wells is empty. "
     selection = labels["selection"][labels["well"].isin(list(evaluation_wells))]
     if selection.empty:
         named, there = sorted(evaluation_wells), sorted(set(labels["well"]))
         return (
-            f"no label lies in evaluation_wells ({first_few(named)}), all lie in "
-            f"{first_few(there)}: "
+            f"no label lies in evaluation_wells ({first_few(named)}); all lie in "
+            f"{first_few(there)}. "
         )
     ways = ", ".join(sorted(set(selection)))
-    return f"no label in evaluation_wells was chosen at random, their selection is {ways}: "
+    return f"no label in evaluation_wells was chosen at random; their selection is {ways}. "
 
 
 def largest_budget(splits: pd.DataFrame) -> int:
@@ -133,8 +135,8 @@ def _fold(labels, smallest, draw, seed) -> pd.DataFrame:
     places = labels["place"].to_numpy()[candidates]
     if len(set(places)) < FOLDS:
         raise InputError(
-            f"random-chosen labels lie in {len(set(places))} evaluation wells, fewer than the "
-            f"{FOLDS} folds"
+            f"randomly chosen labels lie in {len(set(places))} evaluation wells, but there "
+            f"are {FOLDS} folds"
         )
     state = np.random.default_rng([seed, repeat]).integers(2**31)
     targets = labels["label"].to_numpy()[candidates]

@@ -340,7 +340,10 @@ def _plate_warning(
 
 def _places(rows: pd.DataFrame, keys: list[str], plates: Collection[str], name: str) -> list[tuple]:
     """Return plate, well and perhaps site of each row, written alike; None for another plate."""
-    read = {WELL: (parse_well, "no well such as A01"), SITE: (whole_number, "no whole number")}
+    read = {
+        WELL: (parse_well, "not a well name such as A01"),
+        SITE: (whole_number, "not a whole number"),
+    }
     columns = [plates_among(rows[PLATE], plates)]
     for key in keys[1:]:
         parse, why_not = read[key]

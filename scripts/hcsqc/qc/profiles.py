@@ -104,8 +104,8 @@ def match_cells(profiles: pd.DataFrame, cells: pd.DataFrame, match_px: float) ->
     if len(profiles) and len(cells) and not known.any():
         told = [" ".join(map(as_text, table.iloc[0])) for table in (given, cell_place)]
         raise InputError(
-            f"profiles: none is of a field of cells; the first is of plate, well, site {told[0]}, "
-            f"that of cells of {told[1]}: name plates, wells and sites alike"
+            f"profiles: no row is of a field of the cells; the first row is of plate, well, site "
+            f"{told[0]}, the first cell is of {told[1]}: use the same names"
             f"{why_other(set(each(given[PLACE[0]], as_text)), plates)}"
         )
     return Matches(nearest, distances, known)
@@ -142,7 +142,7 @@ def _match_ids(ids: pd.Series, crop_ids: pd.Series, name: str) -> Matches:
     cell = pd.Index(crop_ids).get_indexer(pd.Index(given))
     if len(ids) and len(crop_ids) and (cell < 0).all():
         raise InputError(
-            f"profiles: no {name} is one of cells; the first is '{given.iloc[0]}', that of cells "
-            f"'{crop_ids.iloc[0]}': join the profiles of the same screen"
+            f"profiles: no {name} is that of a cell; the first is '{given.iloc[0]}', the first "
+            f"cell is '{crop_ids.iloc[0]}': join the profiles of the same screen"
         )
     return Matches(cell, np.full(len(ids), np.nan), cell >= 0)

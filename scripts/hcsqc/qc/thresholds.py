@@ -88,8 +88,8 @@ def choose_threshold(
     tail = 1 - confidence
     if n_wells < 2:
         raise InputError(
-            f"threshold: {n} random normal labels in {n_wells} wells tell nothing of other wells; "
-            "label randomly chosen cells of more wells"
+            f"threshold: {n} random normal labels in {n_wells} wells say nothing about other "
+            "wells; label randomly chosen cells in more wells"
         )
     values, counts, effects = _steps(scores[normal], wells[normal], good_cells_lost)
     sizes = effective_size(n, effects, n_wells, tail)
@@ -101,12 +101,12 @@ def choose_threshold(
         more = max(labels_needed(good_cells_lost, confidence, effect, per_well) - n, 1)
         further = math.ceil(more / per_well)
         raise InputError(
-            f"threshold: {n} random normal labels in {n_wells} wells, worth {sizes[0]:.0f} "
+            f"threshold: {n} random normal labels in {n_wells} wells, equal to {sizes[0]:.0f} "
             f"independent ones, cannot promise with {confidence:.0%} confidence that at most "
-            f"{good_cells_lost:.1%} of good cells are lost, but {supported:.1%}; raise "
+            f"{good_cells_lost:.1%} of good cells are lost, only {supported:.1%}; raise "
             f"good_cells_lost to {supported:.3f} or label at least {more} more randomly chosen "
             f"normal cells in at least {further} further {'well' if further == 1 else 'wells'}, "
-            "because those of a well are alike"
+            "because cells of one well are similar"
         )
     abnormal = labels == ABNORMAL
     flagged = scores[abnormal] > values[last]

@@ -144,10 +144,10 @@ def test_what_is_not_there_is_named(study, asked, message):
 def test_a_folder_that_is_no_study_is_told(tmp_path):
     with pytest.raises(InputError, match="has no config.json; give the study's file"):
         read_study(tmp_path, open_field.DEFAULTS)
-    with pytest.raises(InputError, match="is no study"):
+    with pytest.raises(InputError, match="is not a study"):
         read_study(tmp_path / "gone.yaml", open_field.DEFAULTS)
     (tmp_path / "list.yaml").write_text("- a\n")
-    with pytest.raises(InputError, match="is no study .it is not a mapping"):
+    with pytest.raises(InputError, match="is not a study .it is not a mapping"):
         read_study(tmp_path / "list.yaml", open_field.DEFAULTS)
 
 

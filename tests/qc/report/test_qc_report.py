@@ -148,8 +148,8 @@ def test_the_warned_compound_is_shown_with_crops_of_its_wells(screen):
 def test_the_promise_is_that_of_the_threshold():
     assert promise(PROMISE) == (
         "At most 5% of this screen's normal cells are flagged at the threshold of 0.8, with 95% "
-        "confidence: 210 normal labels in 61 wells bound the share at 4.3%, and could promise "
-        "2.1% at the strictest."
+        "confidence: 210 normal labels in 61 wells bound the share at 4.3%, and support a "
+        "promise of 2.1% at the strictest."
     )
     without = PROMISE | {"promise": False, "note": "No promise: nobody has looked"}
     assert promise(without) == "No promise is made for the threshold of 0.8: nobody has looked."

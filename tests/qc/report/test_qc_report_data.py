@@ -168,11 +168,9 @@ def test_the_answer_is_one_sentence_with_what_to_leave_out(screen, tmp_path):
     }
     part = fine | {"plates": lambda table: table.assign(flagged_share=[0.5, 0.05])}
     text = told(**part)["text"]
-    assert text.startswith("In part: 1 of 2 plates can be used; the other fails on cells flagged.")
+    assert text.startswith("Partly: 1 of 2 plates can be used; the other fails on cells flagged.")
     all_ = fine | {"plates": lambda table: table.assign(flagged_share=0.5, feature_shift=9)}
-    assert told(**all_)["text"].startswith(
-        "Not before you have looked: both plates fail on cells flagged and drift."
-    )
+    assert told(**all_)["text"].startswith("Not yet: both plates fail on cells flagged and drift.")
 
 
 def test_the_slider_counts_what_each_threshold_flags(screen):

@@ -47,7 +47,7 @@ def field_layers(found: FoundField) -> list[Layer]:
         ).planes
     except UnreadableField as error:
         raise InputError(
-            f"field {found.field['field_id']}: {error}; bring its images back to "
+            f"field {found.field['field_id']}: {error}; restore its images in "
             f"{found.source.folder(found.field['plate'])}"
         ) from error
     layers = image_layers(planes, shard_format, found.composite)

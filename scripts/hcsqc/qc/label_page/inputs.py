@@ -22,8 +22,8 @@ def check_places(crops: pd.DataFrame, screen: str) -> None:
     """
     if crops.duplicated(["field_id", "x_px", "y_px"]).any():
         raise InputError(
-            f"screen {screen} has several crops at one place, as derived screens have: labels "
-            "are by place, so label the screen that it was derived from"
+            f"screen {screen} has several crops at one place, as derived screens do; a label "
+            "refers to a place, so label the screen that it was derived from"
         )
 
 
@@ -76,7 +76,7 @@ def contexts(
     missing = sum(picture is None for picture in pictures)
     if missing:
         print(
-            f"{missing} of {len(pictures)} crops have no context, because their image cannot be "
-            f"shown; the first: {why}"
+            f"{missing} of {len(pictures)} crops have no context, because their image in "
+            f"{source.fields.images} cannot be shown; the first: {why}"
         )
     return pictures

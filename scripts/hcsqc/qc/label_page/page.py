@@ -88,7 +88,7 @@ def choose_crops(
     """
     pool = np.asarray(crops, dtype=object)
     if not len(pool):
-        raise InputError("no crop is left to label: there are none, or all of them have a label")
+        raise InputError("no crop is left to label: there are none, or all are labelled")
     state = np.random.default_rng([seed, 0])
     chosen = {RANDOM: state.permutation(pool)[: counts.random]}
     left = _without(pool, chosen[RANDOM])
@@ -171,7 +171,7 @@ def diverse(
 def _fit_nothing(
     features: np.ndarray, targets: np.ndarray, wells: np.ndarray, tests: Sequence[np.ndarray]
 ) -> Sequence[np.ndarray]:
-    raise NotImplementedError("labels of one class, of which nothing can be learned")
+    raise NotImplementedError("labels of one class, from which nothing can be learned")
 
 
 def _vectors(path: Path, pool: pd.DataFrame) -> np.ndarray:
@@ -231,8 +231,8 @@ def context_pictures(
     for field_id, crops in about.groupby("field_id"):
         try:
             if field_id not in fields.index:
-                raise UnreadableField(f"{field_id}: is in no table of fields")
-            field = fields.loc[[field_id]].iloc[0]
+                raise UnreadableField(f"{field_id}: is not in the tables of fields")
+            field = fields.loc[[field_id]].iloc[0].to_dict()
             pixels = read_scaled(source.fields, field, shards.format, channels, tables)
         except UnreadableField as error:
             why = why or str(error)

@@ -369,7 +369,7 @@ function setUpScores() {
     const same = Number(slider.value) === own.own;
     const count = `Threshold ${number(step.threshold)}${same ? " (this report’s)" : ""}: ${number(step.flagged)} of ${number(own.scored)} cells flagged, ${percent(step.flagged / own.scored)}.`;
     let promise;
-    if (!own.promise) promise = "No promise: " + (own.why_not || "there are no random labels of this screen to hold it to") + ".";
+    if (!own.promise) promise = "No promise: " + (own.why_not || "there are no random labels of this screen to test it on") + ".";
     else if (step.promise === null) promise = "No promise: more than half of the good cells could be lost, or the labels do not say.";
     else {
       const share = Math.ceil(step.promise * 1000 - 1e-9) / 1000; // never less than what holds

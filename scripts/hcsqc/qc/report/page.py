@@ -341,7 +341,7 @@ def _drop_rows(dropped: pd.DataFrame, results: Results, own: bool) -> list[dict]
 
 def _drops_text(results: Results, dropped: pd.DataFrame) -> str:
     cells = flagged_elsewhere(results, dropped)
-    where = "outside of these wells and fields" if len(dropped) else "in all"
+    where = "outside of these wells and fields" if len(dropped) else "in total"
     told = f"{counted(cells, 'cell is', 'cells are')} flagged {where}."
     if not len(dropped):
         return told
@@ -349,7 +349,7 @@ def _drops_text(results: Results, dropped: pd.DataFrame) -> str:
     listed = [counted(wells, "bad well")] if wells else []
     if fields:
         listed.append(counted(fields, "bad field") + (" of other wells" if wells else ""))
-    return f"The list holds {' and '.join(listed)}. {told[0].upper()}{told[1:]}"
+    return f"The list has {' and '.join(listed)}. {told[0].upper()}{told[1:]}"
 
 
 def _edge_charts(results: Results, plates: pd.DataFrame, focus: FocusScale) -> list[dict]:

@@ -186,7 +186,9 @@ def map_of_features(paths: Sequence[Path], results: Results) -> dict | None:
     cells = results.cells[["crop_id", "score", "flagged", "artefact", *keys]]
     sample = sample.merge(cells, on="crop_id", how="inner", validate="one_to_one")
     if len(crops) and not len(sample):
-        raise InputError(f"{paths[0]}: none of its crops is in cells.parquet; give this screen's")
+        raise InputError(
+            f"{paths[0]}: none of its crops is in cells.parquet; give the features of this screen"
+        )
     finite = np.isfinite(vectors[sample["vector"]]).all(axis=1)
     left_out = int((~finite).sum())
     sample = sample[finite]
@@ -243,8 +245,8 @@ def _read_features(paths: Sequence[Path]) -> tuple[np.ndarray, np.ndarray]:
     for path, width in zip(paths, widths, strict=True):
         if width != widths[0]:
             raise InputError(
-                f"{path}: features of {width} values, but {paths[0]} has {widths[0]}; give tables "
-                "of one encoder"
+                f"{path}: has features of {width} values, but {paths[0]} of {widths[0]}; give "
+                "tables of one encoder"
             )
     crops = np.concatenate([np.asarray(crops, object) for crops, _ in tables])
     repeated = pd.Series(crops).duplicated()

@@ -166,7 +166,9 @@ class _Maker:
         """Return the picture of a field, or why there is none."""
         try:
             if place not in self.images:
-                raise UnreadableField(f"{'/'.join(map(str, place))}: is in no table of fields")
+                raise UnreadableField(
+                    f"{'/'.join(map(str, place))}: is not in the tables of fields"
+                )
             pixels = read_scaled(
                 self.source, self.images[place], self.shards.format, self.composite, self.tables
             )
