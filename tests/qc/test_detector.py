@@ -347,7 +347,7 @@ def test_a_detector_that_does_not_say_what_it_was_fitted_to_is_one_message(key, 
     about = {"labels_normal": 9, "labels_abnormal": 7, "study": "a", "screen": "b"}
     about["trained_on"] = "labels"
     check_labels_of(about)
-    with pytest.raises(InputError, match=f"detector.json: {key} is .* its labels; bring"):
+    with pytest.raises(InputError, match=f"detector.json: {key} is .* its labels; copy"):
         check_labels_of(about | {key: value})
 
 

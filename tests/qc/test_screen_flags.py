@@ -177,8 +177,8 @@ def test_what_was_planted_in_a_screen_is_bad_told_and_counted(tmp_path):
     lines = told("s", flags)
     assert lines[-2:] == [
         "s: Compounds are compared with 32 control wells of the same plates.",
-        "warning: s: cells of toxin are flagged far more often than those of control wells: an "
-        "effect of the compound rather than an artefact?",
+        "warning: s: cells of toxin are flagged far more often than those of control wells; is "
+        "this an effect of the compound rather than an artefact?",
     ]
 
 
@@ -286,7 +286,9 @@ def test_a_plate_without_a_nucleus_is_listed_and_the_others_are_as_without_it(tm
 def test_scores_of_another_screen_are_an_error(tmp_path):
     paths = written(tmp_path)
     screen = read_scored(paths["scores"][:1], *(paths[kind] for kind in KINDS[1:]))
-    with pytest.raises(InputError, match="893 cropped nuclei have no score .* score the plates ag"):
+    with pytest.raises(
+        InputError, match="893 cropped nuclei have no score, .* score the plates ag"
+    ):
         flagged(screen)
 
 

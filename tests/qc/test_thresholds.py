@@ -119,7 +119,7 @@ def test_what_labels_support_they_can_promise_and_nothing_stricter():
     labels = np.zeros(150, int)
     supported = choose_threshold(scores, labels, wells, 0.1, 0.95).supported
     assert choose_threshold(scores, labels, wells, supported, 0.95).bound <= supported
-    with pytest.raises(InputError, match=f"but {supported:.1%}; raise good_cells_lost"):
+    with pytest.raises(InputError, match=f"only {supported:.1%}; raise good_cells_lost"):
         choose_threshold(scores, labels, wells, supported - 0.001, 0.95)
 
 
@@ -174,15 +174,15 @@ def test_stricter_promises_say_how_many_labels_they_want():
         ([0.5, np.nan], [0, 0], ["a", "b"], 0.05, "label 1 has the score nan; leave out cells"),
         ([0.5, 1.2], [0, 0], ["a", "b"], 0.05, "label 1 has the score 1.2"),
         ([0.5, 0.2], [0, 2], ["a", "b"], 0.05, "labels must be 0 .normal. or 1"),
-        ([0.5, 0.2], [0, 0], ["a", "a"], 0.05, "2 random normal labels in 1 wells tell nothing"),
-        ([0.5, 0.2], [1, 1], ["a", "b"], 0.05, "0 random normal labels in 0 wells tell nothing"),
+        ([0.5, 0.2], [0, 0], ["a", "a"], 0.05, "2 random normal labels in 1 wells say nothing"),
+        ([0.5, 0.2], [1, 1], ["a", "b"], 0.05, "0 random normal labels in 0 wells say nothing"),
         ([0.5, 0.2], [0, 0], ["a", "b"], 1.0, "good_cells_lost is 1.0"),
         (
             [0.5, 0.2],
             [0, 0],
             ["a", "b"],
             0.05,
-            "57 more randomly chosen normal cells in at least 57 further wells, because those of a",
+            "57 more randomly chosen normal cells in at least 57 further wells, because cells of",
         ),
     ],
 )

@@ -105,7 +105,7 @@ def _read_text(path: Path) -> str:
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such label file; correct labels of the screen") from error
     if b"\0" in content:  # as every second byte of plain letters is in UTF-16
-        raise InputError(f"{path}: is UTF-16 or no text file; {SAVE_AS}")
+        raise InputError(f"{path}: is in UTF-16, or is not text; {SAVE_AS}")
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -68,7 +68,7 @@ def test_an_image_that_is_gone_is_one_message(screen, tmp_path):
     found = of_field(screen)
     field = found.field | {"image_path": ["gone.tif"] * 3}
     gone = FoundField(field, found.cells, found.shards, found.source, found.composite)
-    with pytest.raises(InputError, match=r"field sim/p1/B02/s1: gone.tif: no such file; bring"):
+    with pytest.raises(InputError, match=r"field sim/p1/B02/s1: gone.tif: no such file; restore"):
         field_layers(gone)
 
 

@@ -167,7 +167,7 @@ def test_the_estimates_the_detector_and_the_planted_are_shown(screen):
     assert "87.0% of flagged cells are abnormal" in text
     assert "nuclei 40 38 –" in text and f"{EVIL} 0.25 0.2 0.1 to 0.3" in text
     assert "labels normal: 210; abnormal: 40" in text and "trained on labels" in text
-    assert "2% takes 150 more normal labels; 1% takes 420 more" in text
+    assert "2% needs 150 more normal labels; 1% needs 420 more" in text
 
 
 def test_first_flags_and_drift_are_announced_in_banners(screen, tmp_path):
@@ -335,7 +335,7 @@ def test_a_screen_in_which_nothing_is_scored_says_so(screen, tmp_path):
     text = Reader(render(folder, screen["shards"], features=[screen["features"]])).text
     assert f"0 cells flagged – of 0 scored; {len(cells)} nuclei found" in text
     assert "No cell is flagged." in text and "Nothing was scored." in text
-    assert "Nothing was scored: look at why" in text
+    assert "Nothing was scored: first see why" in text
     assert "nan" not in text.lower().replace("nanometre", "")
 
 
