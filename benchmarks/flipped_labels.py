@@ -1,6 +1,9 @@
 """How many labels of the wrong class are among the first that held-out models contradict.
 
-    python -m benchmarks.flipped_labels results/demo sim022 results/bbbc022_labelled bbbc022
+    python -m benchmarks.flipped_labels results/demo sim022 w4,w5,w1 \\
+        results/bbbc022_labelled bbbc022 w4,w5,w1
+
+Each screen is given by its study's folder, its name and its composite.
 
 Of the labels of a finished study's screen, on the features that its detector sees, a share is put
 into the other class, by seed. The models are fitted to these labels, and the labels are ranked as
@@ -14,6 +17,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from hcsqc.core.errors import InputError
 from hcsqc.crops.shards import Shards
 from hcsqc.features.extract import extract_features
 from hcsqc.labels.groups import WELL
@@ -32,12 +36,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("screens", nargs="+", help="folder of a study's results, screen; ...")
+    parser.add_argument(
+        "screens", nargs="+", help="folder of a study's results, screen, composite; ..."
+    )
     parser.add_argument("--seeds", type=int, default=10)
     args = parser.parse_args()
+    if len(args.screens) % 3:
+        parser.error("give a folder, a screen and its composite (w4,w5,w1) for each screen")
     torch.set_num_threads(1)
-    for study, screen in zip(args.screens[::2], args.screens[1::2], strict=True):
-        labels, features = labels_and_features(Path(study), screen)
+    for study, screen, composite in zip(*(args.screens[i::3] for i in range(3)), strict=True):
+        labels, features = labels_and_features(Path(study), screen, composite.split(","))
         rows = pd.DataFrame([found(labels, features, seed) for seed in range(args.seeds)])
         print(screen, f"{len(labels)} labels")
         print(rows.to_string())
@@ -51,15 +59,22 @@ def main() -> None:
         )
 
 
-def labels_and_features(study: Path, screen: str) -> tuple[pd.DataFrame, np.ndarray]:
-    """Return the labels of a screen, and their features as the study's detector sees them."""
+def labels_and_features(
+    study: Path, screen: str, composite: list[str]
+) -> tuple[pd.DataFrame, np.ndarray]:
+    """Return the labels of a screen, and their features as the study's detector sees them.
+
+    Raises InputError if the detector has not learned from that composite.
+    """
     tables = [study / f"labels/{screen}{ending}.parquet" for ending in ("", ".random")]
     labels = study_labels(*tables, WELL)
     shards = Shards(
         sorted(p for p in (study / "crops" / screen).glob("*.parquet") if p.name.count(".") == 1)
     )
     detector = load_detector(study / "qc/detector")
-    (composite, *_) = detector.about["composites"]
+    if composite not in detector.about["composites"]:
+        known = "; ".join(",".join(one) for one in detector.about["composites"])
+        raise InputError(f"{study}: its detector has no composite {','.join(composite)}: {known}")
     rows = shards.rows_of(labels["crop_id"])
     how = composite, rows, 64, "float32", screen
     features, _ = extract_features(detector.encoder, shards, *how)

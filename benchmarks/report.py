@@ -6,6 +6,7 @@ usable when its document is complete and two frames have been drawn since. There
 compare with.
 """
 
+import json
 import statistics
 import subprocess
 import sys
@@ -37,9 +38,16 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
     made = MadePlate(args.folder)
+    shape = {name: getattr(args, name) for name in ("plates", "rows", "columns", "sites")}
+    kept = made.folder / "shape.json"
     plates = [f"P{number + 1}" for number in range(args.plates)]
-    if not (made.qc / "corrections.csv").exists():
-        make(args.folder, args.plates, args.rows, args.columns, args.sites)
+    if not kept.exists():
+        make(args.folder, *shape.values())
+        kept.write_text(json.dumps(shape), encoding="utf-8")
+    found = json.loads(kept.read_text(encoding="utf-8"))
+    if found != shape:
+        sys.exit(f"error: {args.folder} has {found}, not {shape}; give another --folder")
+    print(f"the plate is that of {args.folder}", file=sys.stderr)
     page = made.qc / "report.html"
     seconds = render(made, plates, page, args.threads)
     rows = [

@@ -42,9 +42,7 @@ rule label_screen:
             config["labels"]
             | {"focus_edge": config["qc"]["focus_edge"] if wc.screen in DERIVED else 0}
         ),
-        window=lambda wc: (
-            config["crops"]["window_px"] / settings.crop_px_per_px(config, wc.screen)
-        ),
+        window=source_window,
         code=code_digest("labels/label_screen.py"),
     shell:
         '"$HCSQC" --log {log:q} labels/label_screen.py --screen {wildcards.screen:q} --nuclei {input.nuclei:q}'

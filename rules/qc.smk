@@ -268,9 +268,7 @@ rule write_label_page:
         runtime=minutes(30),
     params:
         images=page_images,
-        window=lambda wc: (
-            config["crops"]["window_px"] / settings.crop_px_per_px(config, wc.screen)
-        ),
+        window=source_window,
         composite=lambda wc: screen_entry(wc)["composite"],
         settings=flags(pick(QC, "good_cells_lost", "confidence")),
         counts=flags(
@@ -316,9 +314,7 @@ rule find_suspicious_labels:
     params:
         folder=lambda wc, input: str(Path(input.detector[0]).parent),
         images=page_images,
-        window=lambda wc: (
-            config["crops"]["window_px"] / settings.crop_px_per_px(config, wc.screen)
-        ),
+        window=source_window,
         window_um=flags({"window_um": config["crops"]["window_um"] or 0}),
         composite=lambda wc: screen_entry(wc)["composite"],
         roles=lambda wc: channel_roles(wc.screen),
@@ -364,9 +360,7 @@ rule check_planted:
         "../envs/core.yaml"
     params:
         match=config["labels"]["match_px"],
-        window=lambda wc: (
-            config["crops"]["window_px"] / settings.crop_px_per_px(config, wc.screen)
-        ),
+        window=source_window,
         code=code_digest("qc/check_planted.py"),
     shell:
         '"$HCSQC" --log {log:q} qc/check_planted.py --truth {input.truth:q} --cells {input.cells:q}'
@@ -460,14 +454,7 @@ use rule make_qc_report as make_qc_plate_page with:
     log:
         f"{STUDY}/logs/qc/{{screen}}/report/{{plate}}.log",
     params:
-        folder=lambda wc: f"{STUDY}/qc/{wc.screen}",
-        images=page_images,
-        detector=lambda wc, input: str(Path(input.detector[0]).parent),
-        composite=lambda wc: screen_entry(wc)["composite"],
-        limits=page_limits,
-        known=lambda wc, input: flags({"labels": input.labels[0]} if input.labels else {}),
         of=lambda wc: flags({"plate": wc.plate}),
-        code=code_digest("qc/make_qc_report.py"),
 
 
 rule track_qc:

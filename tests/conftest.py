@@ -53,6 +53,17 @@ def _text(path: Path) -> str:
     return path.read_text(encoding="utf-8")
 
 
+@pytest.fixture(scope="module")
+def browser():
+    """Chromium, for the tests of a module that open pages in it."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        launched = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield launched
+        launched.close()
+
+
 # Each start of Snakemake asks SLURM for its settings: nine seconds where it is there but stopped.
 os.environ.setdefault("SLURM_CONF", os.devnull)
 # Tests read Snakemake's own lines, and what jobs print among them.

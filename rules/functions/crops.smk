@@ -28,3 +28,8 @@ def nucleus_diameter_of_crops(screen):
     """Return a screen's typical nucleus diameter, in pixels of its crops."""
     size = settings.nucleus_size(config, screen)
     return size["nucleus_diameter_px"] * settings.crop_px_per_px(config, screen)
+
+
+def source_window(wildcards):
+    """Return the side of a screen's crops, in pixels of its images."""
+    return config["crops"]["window_px"] / settings.crop_px_per_px(config, wildcards.screen)

@@ -11,8 +11,8 @@ from hcsqc.labels.splits import largest_budget, split_labels
 from hcsqc.labels.test_sets import composition, largest_group
 
 WITHOUT_DRAWS = (
-    "Quality control needs no draws where qc.encoder names an encoder, and not `best`: then "
-    "snakemake qc runs with these labels"
+    "Quality control needs no draws if qc.encoder names an encoder instead of `best`; snakemake qc "
+    "then runs with these labels"
 )
 
 

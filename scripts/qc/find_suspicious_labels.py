@@ -17,6 +17,7 @@ from hcsqc.labels.groups import GROUPINGS
 from hcsqc.labels.screen_labels import read_nuclei
 from hcsqc.probes.frozen.logistic import LogisticSettings
 from hcsqc.qc.detector import Scaling, check_screen, load_detector, standardised
+from hcsqc.qc.field_view.images import FieldSource
 from hcsqc.qc.fitting import study_labels
 from hcsqc.qc.label_page.duplicates import duplicates
 from hcsqc.qc.label_page.inputs import check_places, context_source, contexts
@@ -79,7 +80,8 @@ def find(args, record) -> None:
     fields = pd.concat([read_table(path, "fields") for path in args.fields], ignore_index=True)
     summaries = pd.concat([read_table(path, "summary") for path in args.summaries])
     again = duplicates(shards, labels, summaries, fields, args.composite)
-    source = context_source(args.fields, args.images, args.window_px, args.z_projection)
+    images = FieldSource(fields, args.images, args.z_projection) if args.images else None
+    source = context_source(images, args.window_px)
     pictures = contexts(shards, chosen, args.composite, source)
     page = render_label_page(
         args.screen,

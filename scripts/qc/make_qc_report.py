@@ -3,13 +3,11 @@
 import json
 from pathlib import Path
 
-import pandas as pd
-
 from hcsqc.core import cli
 from hcsqc.core.files import atomic, read_checked_json
 from hcsqc.core.schema import read_table
 from hcsqc.crops.shards import Shards
-from hcsqc.qc.field_view.images import FieldSource
+from hcsqc.qc.field_view.images import field_source
 from hcsqc.qc.report.answers import Limits
 from hcsqc.qc.report.focus import FocusScale
 from hcsqc.qc.report.multiqc import multiqc_sections
@@ -42,7 +40,7 @@ def main() -> None:
 
 def report(args, record) -> None:
     """Render the page that the arguments describe."""
-    results = read_results(args.folder)
+    results = read_results(args.folder, args.plate)
     screen = Screen(
         args.screen,
         results,
@@ -54,7 +52,7 @@ def report(args, record) -> None:
         args.features,
         read_truth(args.truth) if args.truth else None,
         read_table(args.labels, "labels") if args.labels else None,
-        field_source(args),
+        field_source(args.fields, args.images, args.z_projection),
         args.threads,
     )
     page = render_report(screen, args.plate)
@@ -66,14 +64,6 @@ def report(args, record) -> None:
                 temporary.write_text(json.dumps(section, indent=1), encoding="utf-8")
     record.metrics = {"page_mb": len(page.encode()) / 1e6}
     print(f"report: {args.output} ({record.metrics['page_mb']:.1f} MB)")
-
-
-def field_source(args) -> FieldSource | None:
-    """Return where the images of the fields are, if fields and images are given."""
-    if not args.fields or args.images is None:
-        return None
-    fields = pd.concat([read_table(path, "fields") for path in args.fields], ignore_index=True)
-    return FieldSource(fields, args.images, args.z_projection)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from pathlib import Path
 from hcsqc.core import cli
 from hcsqc.core.files import atomic
 from hcsqc.crops.shards import Shards
+from hcsqc.qc.field_view.images import field_source
 from hcsqc.qc.label_page.inputs import (
     check_places,
     context_source,
@@ -66,7 +67,8 @@ def write_page(args, record) -> None:
     promise = wells_of_promise(
         cli.settings_from(args, Asked), crops["crop_id"].tolist(), random, chosen
     )
-    source = context_source(args.fields, args.images, args.window_px, args.z_projection)
+    fields = field_source(args.fields, args.images, args.z_projection)
+    source = context_source(fields, args.window_px)
     pictures = contexts(shards, chosen, args.composite, source)
     page = render_label_page(
         args.screen,

@@ -195,7 +195,7 @@ def test_budgets_above_the_pool_have_no_rows_and_the_smallest_must_fit():
     splits, index, features = study()
     table = compare_selections(splits, index, features, [10, 5000], 1, fit_scores, 0)
     assert set(table["budget"]) == {10}
-    with pytest.raises(InputError, match="no training pool holds 5000 labels; lower the budgets"):
+    with pytest.raises(InputError, match="no training pool has 5000 labels; lower the budgets"):
         compare_selections(splits, index, features, [5000], 1, fit_scores, 0)
     with pytest.raises(InputError, match="3 draws, not 4; lower the draws"):
         compare_selections(splits, index, features, [10], 4, fit_scores, 0)

@@ -142,8 +142,8 @@ def test_a_falling_curve_is_named_and_has_no_numbers():
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"budgets": [50, 350]}, "2 budgets, and a curve needs 3"),
-        ({"draws": 4}, "4 draws, and an interval needs 5"),
+        ({"budgets": [50, 350]}, "a curve needs 3 budgets, not 2"),
+        ({"draws": 4}, "an interval needs 5 draws, not 4"),
     ],
 )
 def test_too_few_budgets_or_draws_are_a_reason_and_no_curve(changes, reason):
@@ -299,6 +299,6 @@ def test_one_budget_and_one_draw_are_drawn_as_points(tmp_path):
     plot_learning_curves(
         points(scores, resampled(scores, 20, 0), "s"), curves, {"a": "ssl"}, tmp_path / "f.png"
     )
-    assert curves["reason"].tolist() == ["1 budgets, and a curve needs 3"]
+    assert curves["reason"].tolist() == ["a curve needs 3 budgets, not 1"]
     assert points(scores, resampled(scores, 20, 0), "s")[["low", "high"]].isna().all(axis=None)
     assert Image.open(tmp_path / "f.png").size[0] > 400

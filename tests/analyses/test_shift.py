@@ -170,7 +170,7 @@ def test_permuted_channels_are_named_and_the_right_order_wins_back_the_loss(draw
         )
         for order in permutations(3)
     }
-    not_made = {MATCHED_PIXEL_SIZE: "pixels of both screens are of one size"}
+    not_made = {MATCHED_PIXEL_SIZE: "both screens have the same pixel size"}
     table = run(draws, mean_intensity(crops), None, source, variants, not_made)
     f1_of = {name: mean_f1(table, name) for name in variants}
     assert max(f1_of, key=f1_of.get) == "permuted channels 2-3-1"
@@ -255,9 +255,9 @@ def test_too_few_labels_or_wells_have_a_reason(draws):
     labels = labels_of("b", wells=2, per_well=8)
     table = run(draws, measured(labels, 2), labels)
     by_name = table.groupby("condition")["reason"].first()
-    assert by_name["25 target labels"] == "b has 8 normal labels, 13 are needed"
+    assert by_name["25 target labels"] == "b has 8 normal labels; 13 are needed"
     assert by_name["10 target labels"] == (
-        "b has 2 groups of labels, and those that are left to test on hold no normal crop"
+        "b has 2 groups of labels, and those left to test on have no normal crop"
     )
     assert by_name[["5 target labels"]].isna().all()
     short = table[table["condition"] == "25 target labels"]
@@ -267,13 +267,15 @@ def test_too_few_labels_or_wells_have_a_reason(draws):
 
 def test_no_draw_is_refused():
     target = measured(labels_of("b"), 2)
-    with pytest.raises(InputError, match="no draw to diagnose b with; lower the budget, or label"):
+    with pytest.raises(
+        InputError, match="there is no draw to diagnose b; lower the budget, or label"
+    ):
         run((None, []), target)
 
 
 def test_labels_of_one_class_cannot_be_diagnosed(draws):
     labels = labels_of("b").assign(label="normal")
-    with pytest.raises(InputError, match="labels of b hold no abnormal crop"):
+    with pytest.raises(InputError, match="there is no abnormal label of b to test on"):
         run(draws, measured(labels, 2), labels)
 
 
@@ -314,7 +316,8 @@ def made(gains: dict[str, float], loss=0.2, noise=0.0, draws=8, reasons=None) ->
          "feature means and scales and another pixel size."),
         ({STANDARDISED: 0.11, MATCHED_PIXEL_SIZE: 0.19}, 0.0, "mostly another pixel size."),
         ({STANDARDISED: 0.01, "5 target labels": 0.0, "25 target labels": 0.15}, 0.0,
-         "due to features that mean something else there, which only labels mend."),
+         "due to features that mean something else there, which only labels of that screen can "
+         "correct."),
         ({STANDARDISED: 0.09}, 0.0, "undecided, because nothing that was tried wins back half"),
         ({STANDARDISED: -0.1, "permuted channels 1-3-2": -0.3, "permuted channels 2-1-3": 0.16},
          0.0, "wins back 0, another channel order at most 16: the loss is mostly another order"),
@@ -479,7 +482,7 @@ def test_the_script_writes_the_diagnosis_of_every_shift_screen(
     assert set(table["screen"]) == {"b", "c"}
     assert mean_f1(table, AS_IT_IS) > 0.85
     reasons = table.groupby("condition")["reason"].first()
-    assert reasons["500 target labels"] == "b has 120 normal labels, 250 are needed"
+    assert reasons["500 target labels"] == "b has 120 normal labels; 250 are needed"
     if with_images:
         assert mean_f1(table, f"{PERMUTED_CHANNELS} 2-1") < 0.7
         assert reasons[MATCHED_PIXEL_SIZE] == "not known"

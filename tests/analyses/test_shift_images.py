@@ -152,10 +152,10 @@ def test_matched_shards_magnify_crops_and_areas_of_nuclei(plate):
     [
         (CHANNELS, 3, 2.0, {}),
         (CHANNELS, 3, None, {MATCHED_PIXEL_SIZE: "the pixel size of a screen is not known"}),
-        (CHANNELS, 3, 1.0, {MATCHED_PIXEL_SIZE: "pixels of both screens are of one size"}),
+        (CHANNELS, 3, 1.0, {MATCHED_PIXEL_SIZE: "both screens have the same pixel size"}),
         (CHANNELS[:1], 3, 2.0, {PERMUTED_CHANNELS: "one channel has no other order"}),
-        (CHANNELS, 2, 2.0, {PERMUTED_CHANNELS: "orders of 3 channels are too many, at most those "
-                            "of 2 are tried"}),
+        (CHANNELS, 2, 2.0, {PERMUTED_CHANNELS: "3 channels have too many orders; at most 2 "
+                            "channels are permuted"}),
     ],
 )  # fmt: skip
 def test_changes_are_made_or_have_a_reason(plate, chosen, most, factor, reasons):
@@ -226,7 +226,7 @@ def test_the_script_takes_networks_and_writes_what_it_could_not_do(monkeypatch, 
 
 
 def test_a_file_that_is_no_table_of_changes_is_refused(tmp_path, plate):
-    with pytest.raises(InputError, match="p1.parquet: is no table of changed crops' features"):
+    with pytest.raises(InputError, match="p1.parquet: is not a table of features of changed crops"):
         read_variants(plate)
 
 

@@ -112,7 +112,7 @@ def test_an_only_family_has_nothing_left_to_train_on():
     table = leave_families_out(*study_of(made), 40, 2, fit_scores)
     unseen = table[~table["seen"]]
     assert unseen["detected"].isna().all() and (unseen["n_train"] == 0).all()
-    assert set(table["reason"]) == {"no abnormal training label is of another family"}
+    assert set(table["reason"]) == {"all abnormal training labels are of this kind"}
     assert table.loc[table["seen"], "detected"].notna().all()
 
 
@@ -124,7 +124,10 @@ def test_a_family_without_training_labels_is_said_to_make_no_difference():
     labels.loc[hidden, "artefact"] = "noise"
     table = leave_families_out(splits, labels, index, features, 40, 1, fit_scores)
     blur = table[table["artefact"] == "blur"]
-    assert blur["auc"].nunique() == 1 and blur["reason"].str.contains("trained alike").all()
+    assert (
+        blur["auc"].nunique() == 1
+        and blur["reason"].str.contains("trained on the same labels").all()
+    )
 
 
 def test_a_draw_without_test_crops_of_a_family_says_so():
@@ -134,7 +137,7 @@ def test_a_draw_without_test_crops_of_a_family_says_so():
     table = leave_families_out(splits, labels, index, features, 40, 1, fit_scores)
     blur = table[table["artefact"] == "blur"]
     assert blur["detected"].isna().all() and (blur["n_test"] == 0).all()
-    assert set(blur["reason"]) == {"the draw tests no crop of it"}
+    assert set(blur["reason"]) == {"the draw has no test crop of this kind"}
 
 
 def test_families_of_fewer_than_five_crops_and_unnamed_ones_are_left_alone():
@@ -169,7 +172,7 @@ def test_auc_is_that_of_the_family_against_all_normal_test_crops():
 
 @pytest.mark.parametrize(
     ("budget", "draws", "message"),
-    [(400, 1, r"carry \d+ labels, not 400; lower the budget"), (40, 9, "4 draws, not 9; lower")],
+    [(400, 1, r"allow \d+ labels, not 400; lower the budget"), (40, 9, "4 draws, not 9; lower")],
 )
 def test_more_labels_or_draws_than_there_are_are_refused(budget, draws, message):
     with pytest.raises(InputError, match=message):

@@ -213,7 +213,7 @@ def test_zeros_that_a_spreadsheet_took_away_are_the_reason(tmp_path):
     table.write_text("FileName_DNA,Metadata_Plate,Metadata_Well,Metadata_Site\na.tif,42,A01,1\n")
     with pytest.raises(InputError, match=f"no row of plate 0042.*{LOST}"):
         index_plate(Source("loaddata", tmp_path, ("DNA",), table=table), "s", "0042")
-    with pytest.raises(InputError, match=f"of plate, well, site 42 A01 1, that of cells.*{LOST}"):
+    with pytest.raises(InputError, match=f"of plate, well, site 42 A01 1, the first cell.*{LOST}"):
         with_flags(profiles_of((42, "A01", 1, 5, 5)), CELLS.assign(Metadata_Plate="0042"), 5)
 
 

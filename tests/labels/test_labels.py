@@ -64,7 +64,10 @@ def test_columns_may_come_in_another_order_and_with_others(tmp_path):
 def test_missing_column_is_named(tmp_path, column):
     header = ",".join(name for name in FILE_COLUMNS if name != column)
     path = label_file(tmp_path / "a.csv", header=header)
-    with pytest.raises(InputError, match=f"a.csv: no column '{column}'; a label file has plate,"):
+    with pytest.raises(
+        InputError,
+        match=f"a.csv: column '{column}' is missing; a label file has the columns plate,",
+    ):
         read_label_file(path)
 
 
@@ -76,9 +79,9 @@ def test_missing_column_is_named(tmp_path, column):
         ("p,B02,1,5,6,abnormal,fog,a,random", "unknown artefact 'fog'; known: blur, saturation"),
         ("p,B02,1,5,6,normal,,a,chosen", "unknown selection 'chosen'; known: random, diverse"),
         ("p,B02,1,5,6,normal,,a,", "unknown selection ''"),
-        ("p,B02,one,5,6,normal,,a,random", r"'one' is no number \(site\)"),
-        ("p,B02,1,,6,normal,,a,random", r"'' is no number \(x_px\)"),
-        ("p,B02,1,5,nan,normal,,a,random", r"'nan' is no number \(y_px\)"),
+        ("p,B02,one,5,6,normal,,a,random", r"'one' is not a number \(site\)"),
+        ("p,B02,1,,6,normal,,a,random", r"'' is not a number \(x_px\)"),
+        ("p,B02,1,5,nan,normal,,a,random", r"'nan' is not a number \(y_px\)"),
     ],
 )
 def test_bad_value_is_named_with_file_and_line(tmp_path, line, message):
@@ -120,7 +123,7 @@ def test_line_is_right_after_a_blank_one(tmp_path):
 
 def test_infinite_place_is_no_number(tmp_path):
     path = label_file(tmp_path / "a.csv", "p,B02,1,inf,6,normal,,a,random")
-    with pytest.raises(InputError, match=r"line 2: 'inf' is no number \(x_px\)"):
+    with pytest.raises(InputError, match=r"line 2: 'inf' is not a number \(x_px\)"):
         read_label_file(path)
 
 

@@ -319,18 +319,18 @@ def test_too_few_labels_are_refused_with_the_numbers(changes, message):
     with pytest.raises(InputError, match=message) as error:
         split(make_labels(), **changes)
     assert "lower study.budgets or study.test_crops" in str(error.value)
-    assert "Nor is cross-validation possible: " in str(error.value)
+    assert "Cross-validation is not possible either: " in str(error.value)
 
 
 def test_evaluation_wells_that_are_wrong_are_blamed_and_not_the_labels():
     labels = make_labels()
     with pytest.raises(
-        InputError, match=r"^no label lies in evaluation_wells \(P24\), all lie in B0"
+        InputError, match=r"^no label lies in evaluation_wells \(P24\); all lie in B0"
     ):
         split(labels, evaluation_wells=["P24"])
-    with pytest.raises(InputError, match=r"^evaluation_wells is empty: not enough labels"):
+    with pytest.raises(InputError, match=r"^evaluation_wells is empty. not enough labels"):
         split(labels, evaluation_wells=[])
-    message = "^no label in evaluation_wells was chosen at random, their selection is diverse: not"
+    message = "^no label in evaluation_wells was chosen at random; their selection is diverse. not"
     with pytest.raises(InputError, match=message):
         split(labels.assign(selection="diverse"))
 

@@ -130,7 +130,7 @@ def test_labels_of_the_screen_itself_promise_and_others_do_not():
         labels,
         labels,
     )
-    assert "simulated artefacts, without any label of a person" in unproven
+    assert "simulated artefacts, not on labels that people gave" in unproven
 
 
 def test_another_screens_own_labels_are_joined_to_its_scores_by_crop():

@@ -342,7 +342,7 @@ def test_numbers_that_no_detector_has_are_named(name, wrong, tmp_path):
     about = json.loads((tmp_path / "detector.json").read_text())
     about = {key: about[key] for key in about if not key.endswith("sha256")}
     (tmp_path / "detector.json").write_text(json.dumps(about))
-    with pytest.raises(InputError, match=r"is not of \(.*\) finite numbers"):
+    with pytest.raises(InputError, match=r"does not consist of \(.*\) finite numbers"):
         load_detector(tmp_path)
 
 
@@ -361,7 +361,7 @@ def test_a_detector_that_does_not_say_what_it_was_fitted_to_is_one_message(key, 
     about = {"labels_normal": 9, "labels_abnormal": 7, "study": "a", "screen": "b"}
     about["trained_on"] = "labels"
     check_labels_of(about)
-    with pytest.raises(InputError, match=f"detector.json: {key} is .* its labels; bring"):
+    with pytest.raises(InputError, match=f"detector.json: {key} is .* its labels; copy"):
         check_labels_of(about | {key: value})
 
 

@@ -313,10 +313,12 @@ def test_a_table_that_names_no_wells_or_sites_is_refused():
     table, wells = load_data(), pd.DataFrame(columns=["Metadata_Plate", "Metadata_Well", "bad"])
     with pytest.raises(InputError, match="LoadData table: column 'Metadata_Well' is missing"):
         without_bad_wells(table.drop(columns="Metadata_Well"), wells)
-    with pytest.raises(InputError, match="LoadData table: XY in Metadata_Well: no well such as"):
+    with pytest.raises(
+        InputError, match="LoadData table: XY in Metadata_Well: not a well name such as"
+    ):
         without_bad_wells(table.iloc[:1].assign(Metadata_Well="XY"), wells)
     fields = wells.assign(Metadata_Site=[])
-    with pytest.raises(InputError, match="LoadData table: x in Metadata_Site: no whole number"):
+    with pytest.raises(InputError, match="LoadData table: x in Metadata_Site: not a whole number"):
         without_bad_wells(table.assign(Metadata_Site="x"), fields)
 
 

@@ -22,6 +22,8 @@ from hcsqc.core.schema import ARTEFACTS, features_schema, write_table
 from hcsqc.crops.shards import ShardFormat, Shards, ShardWriter
 from hcsqc.features.tables import features_table
 from hcsqc.labels.match import FILE_COLUMNS, place_labels, read_label_file
+from hcsqc.qc.field_view.images import FieldSource
+from hcsqc.qc.label_page import page as label_page
 from hcsqc.qc.label_page.page import (
     ABOUT,
     ContextSource,
@@ -33,7 +35,7 @@ from hcsqc.qc.label_page.page import (
     render_label_page,
 )
 from scripts.qc import write_label_page as command
-from tests.conftest import CHROMIUM, in_browser
+from tests.conftest import in_browser
 
 CHANNELS = ("dna", "<i>actin", "tubulin", "er")
 COMPOSITE = ["tubulin", "<i>actin", "dna"]
@@ -279,8 +281,9 @@ def test_the_windows_pixels_are_the_middle_of_the_context_and_black_is_beyond():
 
 
 def test_context_is_the_fields_picture_with_the_crop_in_the_middle(screen):
-    source = ContextSource(screen.fields, screen.folder, SIDE)
-    pictures = context_pictures(screen.shards, chosen_of(screen), COMPOSITE, source)
+    source = ContextSource(FieldSource(screen.fields, screen.folder), SIDE)
+    pictures, why = context_pictures(screen.shards, chosen_of(screen), COMPOSITE, source)
+    assert not why
     alike = []
     for number, picture in enumerate(pictures):
         image = cv2.imdecode(np.frombuffer(picture, np.uint8), cv2.IMREAD_COLOR)
@@ -293,8 +296,18 @@ def test_context_is_the_fields_picture_with_the_crop_in_the_middle(screen):
 
 
 def test_crops_whose_image_is_missing_have_no_context(screen, tmp_path):
-    source = ContextSource(screen.fields, tmp_path, SIDE)
-    assert context_pictures(screen.shards, chosen_of(screen), COMPOSITE, source) == [None] * 24
+    source = ContextSource(FieldSource(screen.fields, tmp_path), SIDE)
+    pictures, why = context_pictures(screen.shards, chosen_of(screen), COMPOSITE, source)
+    assert pictures == [None] * 24 and why == "1_2.png: no such file"
+
+
+def test_crops_of_a_plate_without_a_scale_have_no_context(screen, monkeypatch):
+    monkeypatch.setattr(label_page, "scale_tables", lambda paths, channels: {})
+    source = ContextSource(FieldSource(screen.fields, screen.folder), SIDE)
+    pictures, why = context_pictures(screen.shards, chosen_of(screen), COMPOSITE, source)
+    assert pictures == [None] * 24
+    told = "its shard is missing, or has no scale of tubulin, <i>actin, dna; crop the plate again"
+    assert why in {f"plate {plate}: {told}" for plate in PLATES}
 
 
 def test_three_hundred_crops_of_noise_are_below_forty_megabytes():
@@ -393,7 +406,9 @@ def test_labelled_crops_are_not_chosen_again(screen, tmp_path):
 def test_page_has_no_context_without_images(screen, tmp_path, capsys):
     path, record = write_page(screen, tmp_path, images=tmp_path / "gone")
     assert record.metrics["contexts"] == 0 and 'id="context"' not in path.read_text()
-    assert "12 of 12 crops have no context" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "12 of 12 crops have no context, because their image in " in said
+    assert f"{tmp_path / 'gone'} cannot be shown; the first: 1_2.png: no such file" in said
 
 
 def test_context_needs_the_size_of_the_window(screen, tmp_path):
@@ -428,16 +443,6 @@ def test_command_runs_with_its_flags(screen, tmp_path, monkeypatch):
 @pytest.fixture(scope="module")
 def page_file(screen, tmp_path_factory):
     return write_page(screen, tmp_path_factory.mktemp("page"))[0]
-
-
-@pytest.fixture(scope="module")
-def browser():
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        launched = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield launched
-        launched.close()
 
 
 @pytest.fixture

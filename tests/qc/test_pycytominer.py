@@ -78,13 +78,14 @@ def test_a_profile_without_a_near_nucleus_or_of_another_field_has_no_flag(cells)
     assert joined["score"][2:].notna().sum() >= len(profiles) - 2 - 4
 
 
-def test_names_and_types_of_cytotable_are_understood(cells):
+@pytest.mark.parametrize("table", ["Image", "Nuclei", "Cytoplasm"])
+def test_names_and_types_of_cytotable_are_understood(table, cells):
     """As CytoTable 1.2.6 writes CellProfiler's CSV files: plates that look so become numbers."""
     cells["Metadata_Plate"] = "30001"
     profiles = profiles_of(cells)
     expected = with_flags(profiles, cells, 5)[["score", "flagged"]]
     converted = profiles.astype({"Metadata_Plate": "int64", "Metadata_Site": "int64"}).rename(
-        columns={"Metadata_Site": "Image_Metadata_Site"}
+        columns={"Metadata_Site": f"{table}_Metadata_Site"}
     )
     pd.testing.assert_frame_equal(with_flags(converted, cells, 5)[["score", "flagged"]], expected)
     assert expected["score"].notna().any()
@@ -106,7 +107,9 @@ def test_profiles_without_a_place_have_no_flag_and_change_no_other(cells):
 
 def test_profiles_of_other_fields_alone_are_an_error(cells):
     profiles = profiles_of(cells).assign(Metadata_Well="B2", Metadata_Site=0)
-    with pytest.raises(InputError, match="the first is of .* p1 B2 0, that of cells of p1 B02 1: "):
+    with pytest.raises(
+        InputError, match="the first row is of .* p1 B2 0, the first cell is of p1 B02 1: "
+    ):
         with_flags(profiles, cells, 5)
 
 

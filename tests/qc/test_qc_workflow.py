@@ -9,12 +9,11 @@ import pandas as pd
 import pytest
 import yaml
 from mlflow import MlflowClient
-from playwright.sync_api import sync_playwright
 
 from hcsqc.core.schema import read_table
 from hcsqc.crops.shards import Shards
 from hcsqc.labels.match import read_label_file
-from tests.conftest import CHROMIUM, Project, in_browser, results, study_with
+from tests.conftest import Project, in_browser, results, study_with
 
 pytestmark = pytest.mark.dag
 STUDY = ("--cores", "2", "--max-threads", "1", "--configfile", "tests/tiny/study.yaml")
@@ -159,10 +158,10 @@ def test_next_months_plates_are_flagged_by_a_saved_detector_without_labels(flagg
 
 
 @in_browser
-def test_labels_made_in_the_browser_train_the_next_detector(flagged, tmp_path):
+def test_labels_made_in_the_browser_train_the_next_detector(flagged, tmp_path, browser):
     project = Project(tmp_path / "labelled", of=flagged)
     page = results(project) / "qc/tiny022/label_page.html"
-    csv = label_by_keyboard(page, project.folder / "labels.csv")
+    csv = label_by_keyboard(browser, page, project.folder / "labels.csv")
     rows = read_label_file(csv)
     assert set(rows["selection"]) == {"random", "diverse", "uncertain"}
     labelled = read_table(results(project) / "labels/tiny022.parquet", "labels")
@@ -182,20 +181,18 @@ def test_labels_made_in_the_browser_train_the_next_detector(flagged, tmp_path):
     assert held["random"].sum() == (rows["selection"] == "random").sum()
 
 
-def label_by_keyboard(page_file, csv):
+def label_by_keyboard(browser, page_file, csv):
     """Label every crop of a page, normal and debris in turn, and download the labels."""
-    with sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        page = browser.new_page()
-        page.goto(page_file.as_uri())
-        page.get_by_label("Your name").fill("alice")
-        page.get_by_label("Your name").press("Tab")
-        page.evaluate("document.activeElement.blur()")
-        total = int(re.search(r"of (\d+)", page.inner_text("body"))[1])
-        for number in range(total):
-            page.keyboard.press("n" if number % 2 else "3")
-        with page.expect_download() as download:
-            page.get_by_role("button", name=re.compile("Download")).click()
-        download.value.save_as(csv)
-        browser.close()
+    page = browser.new_page()
+    page.goto(page_file.as_uri())
+    page.get_by_label("Your name").fill("alice")
+    page.get_by_label("Your name").press("Tab")
+    page.evaluate("document.activeElement.blur()")
+    total = int(re.search(r"of (\d+)", page.inner_text("body"))[1])
+    for number in range(total):
+        page.keyboard.press("n" if number % 2 else "3")
+    with page.expect_download() as download:
+        page.get_by_role("button", name=re.compile("Download")).click()
+    download.value.save_as(csv)
+    page.close()
     return csv

@@ -142,4 +142,4 @@ def test_labels_too_few_for_draws_name_the_way_without_draws(tmp_path, monkeypat
     said = capsys.readouterr().err.splitlines()
     assert len(said) == 1
     assert "Label more crops in more wells" in said[0]
-    assert "where qc.encoder names an encoder" in said[0]
+    assert "if qc.encoder names an encoder" in said[0]

@@ -177,8 +177,8 @@ def test_what_was_planted_in_a_screen_is_bad_told_and_counted(tmp_path):
     lines = told("s", flags)
     assert lines[-2:] == [
         "s: Compounds are compared with 32 control wells of the same plates.",
-        "warning: s: cells of toxin are flagged far more often than those of control wells: an "
-        "effect of the compound, not an artefact?",
+        "warning: s: cells of toxin are flagged far more often than those of control wells; is "
+        "this an effect of the compound rather than an artefact?",
     ]
 
 
@@ -205,7 +205,7 @@ def test_correction_of_light_is_kept_by_plate_and_warned_of_beyond_the_range(tmp
         assert "light" not in far[0]
         assert far[1].endswith(
             f"its light was corrected by more than x1.5 to look like old (w2 x{gain}, w1 x{gain}), "
-            "and noise and saturation cannot be: the threshold may not hold here"
+            "which cannot correct noise and saturation: the threshold may not hold here"
         )
 
 
@@ -215,10 +215,11 @@ def test_plates_whose_light_no_nuclei_tell_are_warned_of(tmp_path):
     flags = flagged(screen)
     before, after = flags.plates["warning"].tolist()
     assert "light" not in before
-    assert "too few nuclei tell the light of w2, so that artefacts move its grey levels" in after
+    why = "too few nuclei to measure the light of w2, so artefacts may shift its grey levels"
+    assert f"there are {why}" in after
     unknown = DETECTOR | {"levels": [LEVELS[0] | {"cell": None}, LEVELS[1]]}
     before = flagged(scored(tmp_path), unknown).plates["warning"].tolist()[0]
-    assert "the light of old is not known in w2: its nuclei were too few" in before
+    assert "the light of old is not known in w2: it had too few nuclei" in before
 
 
 def test_a_detector_keeps_the_median_levels_of_its_plates_in_the_composites_order():
@@ -285,7 +286,9 @@ def test_a_plate_without_a_nucleus_is_listed_and_the_others_are_as_without_it(tm
 def test_scores_of_another_screen_are_an_error(tmp_path):
     paths = written(tmp_path)
     screen = read_scored(paths["scores"][:1], *(paths[kind] for kind in KINDS[1:]))
-    with pytest.raises(InputError, match="893 cropped nuclei have no score .* score the plates ag"):
+    with pytest.raises(
+        InputError, match="893 cropped nuclei have no score, .* score the plates ag"
+    ):
         flagged(screen)
 
 

@@ -28,18 +28,14 @@ def server(tiny, tmp_path_factory):
 
 
 @pytest.fixture
-def page(server):
-    from playwright.sync_api import sync_playwright
-
+def page(server, browser):
     errors = []
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        opened = browser.new_page(viewport={"width": 1400, "height": 1000})
-        # MLflow asks the internet for news, and its assistant for a service that is not there.
-        opened.on("pageerror", lambda error: errors.append(str(error)))
-        opened.set_default_timeout(PATIENCE_MS)
-        yield opened
-        browser.close()
+    opened = browser.new_page(viewport={"width": 1400, "height": 1000})
+    # MLflow asks the internet for news, and its assistant for a service that is not there.
+    opened.on("pageerror", lambda error: errors.append(str(error)))
+    opened.set_default_timeout(PATIENCE_MS)
+    yield opened
+    opened.close()
     assert not errors
 
 

@@ -68,7 +68,7 @@ def compare_selections(
                 ]
     if not rows:
         raise InputError(
-            f"label selection: no training pool holds {min(budgets)} labels; lower the budgets"
+            f"label selection: no training pool has {min(budgets)} labels; lower the budgets"
         )
     return pd.DataFrame(rows, columns=COLUMNS).dropna(subset="value", ignore_index=True)
 

@@ -181,7 +181,7 @@ def _by_draw(
     own = scores[(scores["screen"] == screen) & (scores["metric"] == METRIC)]
     if not len(own):
         raise InputError(
-            f"learning curves: the scores hold no {METRIC} of screen {screen}; give the scores of "
+            f"learning curves: there is no {METRIC} of screen {screen}; give the scores of "
             "the screen that was trained on"
         )
     resampled = replicates[(replicates["screen"] == screen) & (replicates["metric"] == METRIC)]
@@ -198,9 +198,9 @@ def _by_draw(
 
 def _obstacle(budgets, values, means, groups) -> str | None:
     if len(budgets) < FEWEST_BUDGETS:
-        return f"{len(budgets)} budgets, and a curve needs {FEWEST_BUDGETS}"
+        return f"a curve needs {FEWEST_BUDGETS} budgets, not {len(budgets)}"
     if len(values) < FEWEST_DRAWS:
-        return f"{len(values)} draws, and an interval needs {FEWEST_DRAWS}"
+        return f"an interval needs {FEWEST_DRAWS} draws, not {len(values)}"
     _, high = interval(means[:, -1] - means[:, 0], groups)
     return DOES_NOT_RISE if high < 0 else None
 

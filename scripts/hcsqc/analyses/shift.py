@@ -31,7 +31,9 @@ CAUSES = {
     MATCHED_PIXEL_SIZE: "another pixel size",
     PERMUTED_CHANNELS: "another order of channels",
 }
-LABELS_CAUSE = "features that mean something else there, which only labels mend"
+LABELS_CAUSE = (
+    "features that mean something else there, which only labels of that screen can correct"
+)
 LEAST_LOSS = 0.01  # of F1; less is none
 MOSTLY = 0.5  # share of the loss that a cause must win back to be named
 
@@ -84,14 +86,14 @@ def diagnose(
     """
     if not draws:
         raise InputError(
-            f"no draw to diagnose {_screen(labels)} with; lower the budget, or label more crops of "
-            "the training screen (screens.*.labels)"
+            f"there is no draw to diagnose {_screen(labels)}; lower the budget, or label more "
+            "crops of the training screen (screens.*.labels)"
         )
     for label in LABELS:
         if not (labels["label"] == label).any():
             raise InputError(
-                f"labels of {_screen(labels)} hold no {label} crop, so that nothing can be tested; "
-                "label some of both classes (screens.*.labels)"
+                f"there is no {label} label of {_screen(labels)} to test on; label crops of both "
+                "classes (screens.*.labels)"
             )
     source_alone, target_alone = standardise(source), standardise(target)
     rows = []
@@ -147,15 +149,15 @@ def add_labels(
     for label, wanted in class_counts(count).items():
         places = order[labels["label"].to_numpy()[order] == label][:wanted]
         if len(places) < wanted:
-            return f"{_screen(labels)} has {len(places)} {label} labels, {wanted} are needed"
+            return f"{_screen(labels)} has {len(places)} {label} labels; {wanted} are needed"
         chosen.append(places)
     train = np.concatenate(chosen)
     test = np.flatnonzero(~np.isin(groups, groups[train]))
     for label in LABELS:
         if not (labels["label"].to_numpy()[test] == label).any():
             return (
-                f"{_screen(labels)} has {len(names)} groups of labels, and those that are left "
-                f"to test on hold no {label} crop"
+                f"{_screen(labels)} has {len(names)} groups of labels, and those left to test on "
+                f"have no {label} crop"
             )
     return train, test
 

@@ -111,15 +111,15 @@ def changed_images(
         not_made[PERMUTED_CHANNELS] = "one channel has no other order"
     elif len(chosen) > most_channels:
         not_made[PERMUTED_CHANNELS] = (
-            f"orders of {len(chosen)} channels are too many, at most those of {most_channels} "
-            "are tried"
+            f"{len(chosen)} channels have too many orders; at most {most_channels} channels are "
+            "permuted"
         )
     else:
         made |= {name: (shards, names) for name, names in permuted_composites(chosen).items()}
     if factor is None:
         not_made[MATCHED_PIXEL_SIZE] = "the pixel size of a screen is not known"
     elif factor == 1:
-        not_made[MATCHED_PIXEL_SIZE] = "pixels of both screens are of one size"
+        not_made[MATCHED_PIXEL_SIZE] = "both screens have the same pixel size"
     else:
         made[MATCHED_PIXEL_SIZE] = MatchedPixels(shards, factor), chosen
     return made, not_made
@@ -179,7 +179,8 @@ def read_variants(path: Path) -> tuple[dict[str, tuple[pd.Index, np.ndarray]], d
         vectors = np.asarray(table["vector"].combine_chunks().flatten()).reshape(-1, width)
     except (pa.ArrowInvalid, OSError, KeyError, AttributeError) as error:
         raise InputError(
-            f"{path}: is no table of changed crops' features ({error}); delete it and run again"
+            f"{path}: is not a table of features of changed crops ({error}); delete it and run "
+            "again"
         ) from error
     found = {name: names == name for name in dict.fromkeys(names)}
     return {name: (crops[rows], vectors[rows]) for name, rows in found.items()}, not_made

@@ -35,7 +35,7 @@ def leave_families_out(
     """
     if budget > largest_budget(splits):
         raise InputError(
-            f"unseen artefacts: the splits carry {largest_budget(splits)} labels, not {budget}; "
+            f"unseen artefacts: the splits allow {largest_budget(splits)} labels, not {budget}; "
             "lower the budget"
         )
     if draws > splits["draw"].nunique():
@@ -85,17 +85,17 @@ def _draw_rows(splits, draw, families, budget, index, features, fit_scores) -> l
         tested = int((test["artefact"] == artefact).sum())
         same = not (seen["artefact"] == artefact).any()
         if not tested:
-            outcomes, reason = [(np.nan, np.nan)] * 2, "the draw tests no crop of it"
+            outcomes, reason = [(np.nan, np.nan)] * 2, "the draw has no test crop of this kind"
         elif not len(unseen):
             outcomes = [_outcome(test, artefact, seen_scores), (np.nan, np.nan)]
-            reason = "no abnormal training label is of another family"
+            reason = "all abnormal training labels are of this kind"
         else:
             # Where no label of the family is among the first, both lists are the same.
             others = seen_scores if same else scores_of(unseen)
             outcomes = [_outcome(test, artefact, scores) for scores in (seen_scores, others)]
             reason = None
             if same:
-                reason = "none of the training labels is of it: both are trained alike"
+                reason = "no training label is of this kind, so both are trained on the same labels"
             elif len(unseen) < budget:
                 reason = f"without it {len(unseen)} labels are left of {budget}"
         for was_seen, outcome, train in zip((True, False), outcomes, (seen, unseen), strict=True):

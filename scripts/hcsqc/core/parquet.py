@@ -86,11 +86,15 @@ def check_sealed(path: str | Path) -> None:
 
 
 def read_parquet(
-    path: str | Path, columns: list[str] | None = None, ours: bool = False
+    path: str | Path,
+    columns: list[str] | None = None,
+    ours: bool = False,
+    filters: list[tuple] | None = None,
 ) -> pa.Table:
     """Read a table that may be of ours, or must be; one that another program wrote has no seal.
 
-    Raises InputError if it cannot be read, Damaged if it is not what was written.
+    With `filters`, as pyarrow takes them, other rows are left out while reading. Raises InputError
+    if it cannot be read, Damaged if it is not what was written.
     """
     if ours:
         check_sealed(path)
@@ -98,7 +102,11 @@ def read_parquet(
         check_body(path)
     try:
         return pq.read_table(
-            path, columns=columns, partitioning=None, page_checksum_verification=True
+            path,
+            columns=columns,
+            filters=filters,
+            partitioning=None,
+            page_checksum_verification=True,
         )
     except (pa.ArrowException, OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be read as Parquet ({in_one_line(error)})") from error

@@ -391,12 +391,17 @@ def read_metadata(path: str | Path) -> dict[str, object]:
     }
 
 
-def read_table(path: str | Path, schema: str, columns: list[str] | None = None) -> pd.DataFrame:
-    """Read a table (or some of its columns) and check it against its schema.
+def read_table(
+    path: str | Path,
+    schema: str,
+    columns: list[str] | None = None,
+    filters: list[tuple] | None = None,
+) -> pd.DataFrame:
+    """Read a table (or some of its columns or, by `filters`, rows) and check it against its schema.
 
     Raises InputError if the file is no such table, or damaged.
     """
-    table = read_parquet(path, ours=True)
+    table = read_parquet(path, ours=True, filters=filters)
     expected = TABLES[schema].columns
     if table.schema.names != expected.names or any(
         table.schema.field(field.name).type != field.type for field in expected

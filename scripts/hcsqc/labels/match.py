@@ -65,7 +65,7 @@ def read_label_file(path: Path) -> pd.DataFrame:
         if wrong.any():
             place = int(wrong.argmax())
             value = rows[name].iloc[place]
-            why = f"is no number ({name})"
+            why = f"is not a number ({name})"
             if re.fullmatch(r"-?\d+,\d+", value.strip()):
                 why = f"has a decimal comma ({name}); {SAVE_AS}"
             raise InputError(f"{path}, line {rows.index[place] + 2}: '{value}' {why}")
@@ -74,8 +74,8 @@ def read_label_file(path: Path) -> pd.DataFrame:
     if wrong.any():
         place = int(wrong.argmax())
         raise InputError(
-            f"{path}, line {rows.index[place] + 2}: '{rows['site'].iloc[place]:g}' is no whole "
-            "number (site)"
+            f"{path}, line {rows.index[place] + 2}: '{rows['site'].iloc[place]:g}' is not a "
+            "whole number (site)"
         )
     for name, known in (
         ("label", LABELS),
@@ -94,7 +94,7 @@ def read_label_file(path: Path) -> pd.DataFrame:
     wrong = (rows["label"] == "normal") & (rows["artefact"] != "")
     if wrong.any():
         line = rows.index[int(wrong.argmax())] + 2
-        raise InputError(f"{path}, line {line}: a normal crop has no artefact")
+        raise InputError(f"{path}, line {line}: a normal crop cannot have an artefact")
     return rows.assign(source=path.name)
 
 
@@ -105,7 +105,7 @@ def _read_text(path: Path) -> str:
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such label file; correct labels of the screen") from error
     if b"\0" in content:  # as every second byte of plain letters is in UTF-16
-        raise InputError(f"{path}: is in UTF-16, or no text at all; {SAVE_AS}")
+        raise InputError(f"{path}: is in UTF-16, or is not text; {SAVE_AS}")
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -123,7 +123,8 @@ def _check_columns(text: str, path: Path) -> None:
             if first_line.count(separator) >= len(FILE_COLUMNS) - 1:
                 raise InputError(f"{path}: has {name} between the columns; {SAVE_AS}")
         raise InputError(
-            f"{path}: no column '{missing[0]}'; a label file has {','.join(FILE_COLUMNS)}"
+            f"{path}: column '{missing[0]}' is missing; a label file has the columns "
+            f"{','.join(FILE_COLUMNS)}"
         )
     for values in lines:
         if any(values[len(header) :]):
@@ -177,7 +178,7 @@ def _no_field(label: pd.Series, plates: list[str]) -> str:
         there = first_few(plates)
         return f"no nucleus of plate '{plate}'; plates: {there}{why_other([plate], plates)}"
     if parse_well(well) is None:
-        return f"'{well}' is no well such as A01"
+        return f"'{well}' is not a well name such as A01"
     return "no such field, or no nucleus in it"
 
 
@@ -195,8 +196,9 @@ def settle(placed: pd.DataFrame, conflicts: str) -> pd.DataFrame:
         crop = placed[disputed]["crop_id"].min()
         sources = ", ".join(sorted(set(placed[placed["crop_id"] == crop]["source"])))
         raise InputError(
-            f"crop {crop} is labelled both normal and abnormal ({sources}); keep one, or set "
-            f"labels.conflicts to {ABNORMAL_WINS} (which then counts) or {DROP} (leaves it out)"
+            f"crop {crop} is labelled both normal and abnormal ({sources}); keep one "
+            f"label, or set labels.conflicts to {ABNORMAL_WINS} (the abnormal label counts) or "
+            f"{DROP} (the crop is left out)"
         )
     wins = placed["label"] == "abnormal" if conflicts == ABNORMAL_WINS else False
     labels = placed[~disputed | wins]

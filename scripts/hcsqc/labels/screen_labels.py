@@ -30,9 +30,6 @@ from hcsqc.labels.match import (
 )
 from hcsqc.screens.layouts.base import first_few
 
-# Printed, because Snakemake may delete the list of a job that fails.
-FIRST_DISAGREEMENTS = 5
-FIRST_UNMATCHED = 5
 MOST_FAR = 0.5  # of the labels: some of another screen's find a nucleus by chance
 
 
@@ -104,10 +101,10 @@ def labels_of_truth(
         blurred, odd = len(whole) - len(sharp), len(sharp) - len(examples)
         left_out = blurred + odd
         metrics = {"labels_left_out_blurred": float(blurred), "labels_left_out_odd": float(odd)}
-        told = f"are out of focus ({blurred}) or " if blurred else ""
+        told = f"out of focus ({blurred}) or " if blurred else ""
         print(
-            f"{left_out} of {len(whole)} crops have no label: they, or what they are copies of, "
-            f"{told}are among the oddest {settings.truth_trimmed:.1%} of their plate"
+            f"{left_out} of {len(whole)} crops get no label: they, or the crops that they were "
+            f"copied from, are {told}among the oddest {settings.truth_trimmed:.1%} of their plate"
         )
     else:
         truth = pd.concat([read_table(path, "truth") for path in paths])
@@ -117,8 +114,8 @@ def labels_of_truth(
         left_out = len(candidates) - len(examples)
         metrics = {"labels_left_out_nearby": float(left_out)}
         print(
-            f"{left_out} of {(candidates['artefact'] == 'none').sum()} good cells are no example: "
-            "an artefact of others reaches into their window"
+            f"{left_out} of {(candidates['artefact'] == 'none').sum()} good cells are not used as "
+            "examples, because the artefact of a neighbour reaches into their window"
         )
     evaluated = examples[examples["well"].isin(wells)]
     if len(examples) and wells and evaluated.empty:
@@ -167,7 +164,7 @@ def labels_of_files(
     placed, unmatched = place_labels(rows, nuclei, settings.match_px)
     differing = disagreements(placed)
     write_list(differing, disagreements_list)
-    metrics = report_agreement(placed, differing)
+    metrics = report_agreement(placed, differing, disagreements_list)
     labels = _settled(placed, settings.conflicts, disagreements_list)
     check_unmatched(labels, unmatched, screen)
     report_unmatched(unmatched, unmatched_list)
@@ -179,8 +176,12 @@ def write_list(rows: pd.DataFrame, path: Path) -> None:
     write_csv(rows, path)
 
 
-def report_agreement(placed: pd.DataFrame, differing: pd.DataFrame) -> dict[str, float]:
+def report_agreement(
+    placed: pd.DataFrame, differing: pd.DataFrame, disagreements_list: Path
+) -> dict[str, float]:
     """Print kappa of each pair of annotators, warn of crops in two classes, return both as metrics.
+
+    The warning is one line, with the first of these crops, which Snakemake cannot delete.
 
     `placed` is what `place_labels` returned, `differing` what `disagreements` made of it. A kappa
     that is undefined is nan.
@@ -196,9 +197,14 @@ def report_agreement(placed: pd.DataFrame, differing: pd.DataFrame) -> dict[str,
         )
         names = re.sub(r"[^A-Za-z0-9_.-]", "_", f"{first}-{second}")
         metrics[f"kappa_{names}"] = kappa
-    for crop, rows in list(in_label.groupby("crop_id"))[:FIRST_DISAGREEMENTS]:
+    if len(in_label):
+        crops = in_label["crop_id"].nunique()
+        crop, rows = next(iter(in_label.groupby("crop_id")))
         ways = [f"{row.label} by {row.annotator} ({row.source})" for row in rows.itertuples()]
-        _warn(f"{crop} is labelled in two ways: {', '.join(ways)}")
+        _warn(
+            f"{crops} crop{'s have' if crops > 1 else ' has'} labels of both classes; the first is "
+            f"{crop}: {', '.join(ways)}; see {disagreements_list}"
+        )
     return metrics
 
 
@@ -215,25 +221,25 @@ def check_unmatched(labels: pd.DataFrame, unmatched: pd.DataFrame, screen: str) 
     if labels.empty:
         first = _told(next(unmatched.itertuples())) if len(unmatched) else "no rows"
         raise InputError(
-            f"screen {screen}: none of the labels finds a crop; first: {first}. "
+            f"screen {screen}: no label matches a crop; the first: {first}. "
             "Are they labels of another screen?"
         )
     far = unmatched[unmatched["reason"] != NOT_CROPPED]
     total = len(labels) + len(unmatched)
     if len(far) > MOST_FAR * total:
         raise InputError(
-            f"screen {screen}: {len(far)} of {total} labels lie at no nucleus; "
-            f"first: {_told(next(far.itertuples()))}. Are they labels of another screen, or in "
+            f"screen {screen}: {len(far)} of {total} labels are not at a nucleus; "
+            f"the first: {_told(next(far.itertuples()))}. Are they labels of another screen, or in "
             "other pixels (labels.match_px)?"
         )
 
 
 def report_unmatched(unmatched: pd.DataFrame, unmatched_list: Path) -> None:
-    """Warn of labels that found no crop: the first ones, how many, and where all are listed."""
-    for row in unmatched.head(FIRST_UNMATCHED).itertuples():
-        _warn(f"label at {_told(row)}")
+    """Warn in one line of labels that found no crop: how many, the first, and where all are."""
     if len(unmatched):
-        _warn(f"{len(unmatched)} labels find no crop; all are listed in {unmatched_list}")
+        count = f"{len(unmatched)} label{'s match' if len(unmatched) > 1 else ' matches'} no crop"
+        first = _told(next(unmatched.itertuples()))
+        _warn(f"{count}; the first: {first}; see {unmatched_list}")
 
 
 def _told(label) -> str:

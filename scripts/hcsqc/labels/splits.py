@@ -73,7 +73,9 @@ def split_labels(
             splits = [_fold(labels, smallest, draw, seed, UNITS[group_by]) for draw in range(draws)]
         except InputError as error:
             why = "" if labels["may_test"].any() else _why_none(labels, evaluation_wells)
-            told = f"{why}{held_out}. Nor is {CROSS_VALIDATION} possible: {error}"
+            told = (
+                f"{why}{held_out}. {CROSS_VALIDATION.capitalize()} is not possible either: {error}"
+            )
             raise InputError(told) from error
     return pd.concat(splits, ignore_index=True), protocol
 
@@ -83,16 +85,16 @@ def _why_none(labels: pd.DataFrame, evaluation_wells: Sequence[str]) -> str:
     if labels.empty:
         return ""
     if not evaluation_wells:
-        return "evaluation_wells is empty: "
+        return "evaluation_wells is empty. "
     selection = labels["selection"][labels["well"].isin(list(evaluation_wells))]
     if selection.empty:
         named, there = sorted(evaluation_wells), sorted(set(labels["well"]))
         return (
-            f"no label lies in evaluation_wells ({first_few(named)}), all lie in "
-            f"{first_few(there)}: "
+            f"no label lies in evaluation_wells ({first_few(named)}); all lie in "
+            f"{first_few(there)}. "
         )
     ways = ", ".join(sorted(set(selection)))
-    return f"no label in evaluation_wells was chosen at random, their selection is {ways}: "
+    return f"no label in evaluation_wells was chosen at random; their selection is {ways}. "
 
 
 def largest_budget(splits: pd.DataFrame) -> int:
@@ -141,8 +143,8 @@ def _fold(labels, smallest, draw, seed, units) -> pd.DataFrame:
     groups = labels["group"].to_numpy()[candidates]
     if len(set(groups)) < FOLDS:
         raise InputError(
-            f"random-chosen labels of evaluation wells lie in {len(set(groups))} {units}, fewer "
-            f"than the {FOLDS} folds"
+            f"randomly chosen labels of evaluation wells lie in {len(set(groups))} {units}, but "
+            f"there are {FOLDS} folds"
         )
     state = np.random.default_rng([seed, repeat]).integers(2**31)
     targets = labels["label"].to_numpy()[candidates]

@@ -43,7 +43,7 @@ def check_labels_of(about: dict) -> None:
         found = about.get(name)
         if type(found) is not kind or (isinstance(found, int) and found < 1):
             raise InputError(
-                f"detector.json: {name} is {found!r:.60}, which says nothing of its labels; bring "
+                f"detector.json: {name} is {found!r:.60}, which does not describe its labels; copy "
                 "the folder again, or fit it again (snakemake qc in its study)"
             )
 
@@ -78,8 +78,8 @@ def held_out_of(
     usable = _usable(held_out, about["screen"])
     if about["trained_on"] != "labels":
         return usable, (
-            f"{UNPROVEN}the detector was trained on {about['trained_on']}, without any label of a "
-            "person; its threshold is set on crops that nobody has looked at"
+            f"{UNPROVEN}the detector was trained on {about['trained_on']}, not on labels "
+            "that people gave; its threshold is set on crops that nobody has checked"
         )
     if trained_on:
         return usable, ""
@@ -262,7 +262,7 @@ def _unproven_threshold(scores, targets, wells, good_cells_lost, confidence) -> 
     """Return the threshold that loses that share of the normal labels, and promises nothing."""
     normal, abnormal = scores[targets == 0], targets == 1
     if not len(normal):
-        raise InputError("no normal crop to set a threshold by")
+        raise InputError("there is no normal crop to set a threshold on")
     value = float(np.quantile(normal, 1 - good_cells_lost, method="higher"))
     n_wells = len(np.unique(wells[targets == 0]))
     least, bound = bounds_of(normal > value, wells[targets == 0], confidence)

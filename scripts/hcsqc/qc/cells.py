@@ -16,6 +16,11 @@ WHY_NOT = {
 }
 
 
+def is_flagged(cells: pd.DataFrame) -> pd.Series:
+    """Return for each row of `cells` whether it is flagged; what was not scored is not."""
+    return cells["flagged"].astype("boolean").fillna(False).astype(bool)
+
+
 def cells_of(nuclei: pd.DataFrame, scores: pd.DataFrame, threshold: Mapping) -> pd.DataFrame:
     """Return the `cells` table of all nuclei found.
 
@@ -26,8 +31,8 @@ def cells_of(nuclei: pd.DataFrame, scores: pd.DataFrame, threshold: Mapping) -> 
     unscored = joined["kept"] & joined["score"].isna()
     if unscored.any() or len(scores) != joined["kept"].sum():
         raise InputError(
-            f"{int(unscored.sum())} cropped nuclei have no score and "
-            f"{len(scores) - int((joined['kept'] & ~unscored).sum())} scores no nucleus; "
+            f"{int(unscored.sum())} cropped nuclei have no score, and "
+            f"{len(scores) - int((joined['kept'] & ~unscored).sum())} scores have no nucleus; "
             "score the plates again"
         )
     place = split_field_id(joined["field_id"])
@@ -83,4 +88,5 @@ def _warning(row, features: float, scores: float, known: str) -> str:
         )
     if not told:
         return ""
-    return f"{' and '.join(told)}: the threshold may not hold here, look at its crops, label some"
+    told_all = " and ".join(told)
+    return f"{told_all}: the threshold may not hold here; look at its crops and label some"

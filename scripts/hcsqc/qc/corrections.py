@@ -82,18 +82,18 @@ def _warning(rows: pd.DataFrame, most: float, known: str) -> str:
         gains = ", ".join(f"{row.channel} x{row.gain:.2f}" for row in far.itertuples())
         told.append(
             f"its light was corrected by more than x{most:g} to look like {known} ({gains}), "
-            "and noise and saturation cannot be"
+            "which cannot correct noise and saturation"
         )
     without = rows[rows["found"] != BY_CELLS]
     unknown = rows[rows["gain"].isna() & (rows["found"] == BY_CELLS)]
     if len(without):
         told.append(
-            f"too few nuclei tell the light of {', '.join(without['channel'])}, so that artefacts "
-            "move its grey levels"
+            f"there are too few nuclei to measure the light of {', '.join(without['channel'])}, so "
+            "artefacts may shift its grey levels"
         )
     elif len(unknown):
         told.append(
-            f"the light of {known} is not known in {', '.join(unknown['channel'])}: its nuclei "
-            "were too few"
+            f"the light of {known} is not known in {', '.join(unknown['channel'])}: it had too "
+            "few nuclei"
         )
     return f"{'; '.join(told)}: the threshold may not hold here" if told else ""

@@ -362,7 +362,7 @@ def _check_numbers(numbers: dict[str, np.ndarray]) -> None:
     for name, value in numbers.items():
         expected = (2,) if name.endswith(".intercept") else shapes.get(name, (width,))
         if value.shape != expected or not np.isfinite(value.astype(np.float64)).all():
-            raise ValueError(f"{name} is not of {expected} finite numbers")
+            raise ValueError(f"{name} does not consist of {expected} finite numbers")
 
 
 def _check_about(about: dict) -> None:
@@ -382,8 +382,8 @@ def _check_about(about: dict) -> None:
     )
     if not is_whole:
         raise InputError(
-            f"{ABOUT}: its composites, window_px, window_um or scaling are not a detector's; bring "
-            "the folder again, or fit it again (snakemake qc in its study)"
+            f"{ABOUT}: its composites, window_px, window_um or scaling are not those of a "
+            "detector; copy the folder again, or fit it again (snakemake qc in its study)"
         )
 
 
@@ -416,8 +416,8 @@ def check_screen(
         known = "; ".join(", ".join(one) for one in about["composites"])
         raise InputError(
             f"screen {screen}: its composite is {', '.join(composite)}, but the detector was "
-            f"trained on {known}; name the channels alike, in that order, say in "
-            "channel_roles that they show the same, or train another detector"
+            f"trained on {known}; give the same channels in that order, say in channel_roles that "
+            "they show the same, or train another detector"
         )
     if window_px != about["window_px"]:
         raise InputError(
@@ -428,7 +428,7 @@ def check_screen(
         told = [f"{value:g}" if value else "null" for value in (window_um, about["window_um"])]
         raise InputError(
             f"screen {screen}: crops.window_um is {told[0]}, but the detector was trained with "
-            f"{told[1]}; set it alike"
+            f"{told[1]}; set the same value"
         )
     if not about.get("scaling"):
         raise InputError(
@@ -440,5 +440,5 @@ def check_screen(
         if value != about["scaling"][name]:
             raise InputError(
                 f"screen {screen}: crops.{name} is {value:g}, but the detector was trained with "
-                f"{about['scaling'][name]:g}; set it alike"
+                f"{about['scaling'][name]:g}; set the same value"
             )

@@ -17,6 +17,7 @@ from hcsqc.core.errors import InputError
 from hcsqc.core.given_tables import each, plates_among
 from hcsqc.core.places import as_text, parse_well, whole_number
 from hcsqc.core.schema import check_columns
+from hcsqc.qc.cells import is_flagged
 from hcsqc.qc.prevalence import SHOWN, clustered_share, exact_bounds
 from hcsqc.screens.layouts.base import first_few
 
@@ -123,7 +124,7 @@ def well_flags(
     table = _with_counts(table.reset_index(), cells, [PLATE, WELL])
     own = cells.groupby([PLATE, WELL])
     table = table.join(own["focus"].median(), on=[PLATE, WELL])
-    flagged = cells[cells["flagged"].astype("boolean").fillna(False)]
+    flagged = cells[is_flagged(cells)]
     common = most_common_artefact(flagged, [PLATE, WELL])
     table = table.merge(common, on=[PLATE, WELL], how="left", validate="one_to_one")
     low, high = exact_bounds(table["flagged"], table["scored"], (1 - SHOWN) / 2)
@@ -339,7 +340,10 @@ def _plate_warning(
 
 def _places(rows: pd.DataFrame, keys: list[str], plates: Collection[str], name: str) -> list[tuple]:
     """Return plate, well and perhaps site of each row, written alike; None for another plate."""
-    read = {WELL: (parse_well, "no well such as A01"), SITE: (whole_number, "no whole number")}
+    read = {
+        WELL: (parse_well, "not a well name such as A01"),
+        SITE: (whole_number, "not a whole number"),
+    }
     columns = [plates_among(rows[PLATE], plates)]
     for key in keys[1:]:
         parse, why_not = read[key]

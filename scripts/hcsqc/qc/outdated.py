@@ -39,7 +39,7 @@ def put_aside(folder: Path, why: str) -> bool:
     aside.mkdir(exist_ok=True)
     # First, so that nothing lies there without it.
     (aside / NOTE).write_text(
-        f"The flags in this folder are older than a run that stopped without any:\n{why}\n",
+        f"These flags are from an earlier run. A later run stopped before it made flags:\n{why}\n",
         encoding="utf-8",
     )
     for path in found:

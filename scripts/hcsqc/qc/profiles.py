@@ -27,6 +27,8 @@ _CENTRES = [
         )
     ),
 ]
+# CytoTable puts the name of the table before a column of it.
+_PREFIXES = ("", "Image_", "Nuclei_", "Cells_", "Cytoplasm_")
 IDS = ("crop_id", "Metadata_crop_id")
 JOINED = ["score", "probability", "flagged", "artefact"]
 
@@ -59,8 +61,8 @@ def with_flags(profiles: pd.DataFrame, cells: pd.DataFrame, match_px: float) -> 
 def match_cells(profiles: pd.DataFrame, cells: pd.DataFrame, match_px: float) -> Matches:
     """Return which cell each profile is: the nearest nucleus of its field within `match_px`.
 
-    `cells` is cells.parquet. `profiles` have the columns of `PLACE`, or these with CellProfiler's
-    prefix `Image_` (CytoTable keeps some so), and the centre of the nucleus in pixels of the source
+    `cells` is cells.parquet. `profiles` have the columns of `PLACE`, or these with a prefix of
+    CytoTable (`Image_`, `Nuclei_`), and the centre of the nucleus in pixels of the source
     image. Places are read as `core.places` reads them: plates may be numbers, wells A1. Where
     profiles have a column of `IDS`, it alone decides. Raises InputError if a column is missing, or
     if no profile is of a field (or has an id) of `cells`.
@@ -102,8 +104,8 @@ def match_cells(profiles: pd.DataFrame, cells: pd.DataFrame, match_px: float) ->
     if len(profiles) and len(cells) and not known.any():
         told = [" ".join(map(as_text, table.iloc[0])) for table in (given, cell_place)]
         raise InputError(
-            f"profiles: none is of a field of cells; the first is of plate, well, site {told[0]}, "
-            f"that of cells of {told[1]}: name plates, wells and sites alike"
+            f"profiles: no row is of a field of the cells; the first row is of plate, well, site "
+            f"{told[0]}, the first cell is of {told[1]}: use the same names"
             f"{why_other(set(each(given[PLACE[0]], as_text)), plates)}"
         )
     return Matches(nearest, distances, known)
@@ -115,8 +117,13 @@ def centre_columns(names: list[str]) -> list[str] | None:
 
 
 def place_columns(names: list[str], keys: list[str]) -> list[str]:
-    """Return what a table calls each of some keys of `PLACE`: with or without `Image_`."""
-    return [key if key in names else f"Image_{key}" for key in keys]
+    """Return what a table calls each of some keys of `PLACE`: perhaps with a prefix of `_PREFIXES`.
+
+    A key that it does not have keeps its own name.
+    """
+    return [
+        next((name for prefix in _PREFIXES if (name := prefix + key) in names), key) for key in keys
+    ]
 
 
 def places_as_given(profiles: pd.DataFrame, keys: list[str] = PLACE) -> pd.DataFrame:
@@ -135,7 +142,7 @@ def _match_ids(ids: pd.Series, crop_ids: pd.Series, name: str) -> Matches:
     cell = pd.Index(crop_ids).get_indexer(pd.Index(given))
     if len(ids) and len(crop_ids) and (cell < 0).all():
         raise InputError(
-            f"profiles: no {name} is one of cells; the first is '{given.iloc[0]}', that of cells "
-            f"'{crop_ids.iloc[0]}': join the profiles of the same screen"
+            f"profiles: no {name} is that of a cell; the first is '{given.iloc[0]}', the first "
+            f"cell is '{crop_ids.iloc[0]}': join the profiles of the same screen"
         )
     return Matches(cell, np.full(len(ids), np.nan), cell >= 0)

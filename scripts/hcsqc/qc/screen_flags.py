@@ -124,7 +124,7 @@ def told(name: str, flags: ScreenFlags) -> list[str]:
     compounds = flags.compounds.loc[flags.compounds["warned"], "compound"].unique()
     return lines + [
         f"warning: {name}: cells of {compound} are flagged far more often than those of "
-        "control wells: an effect of the compound, not an artefact?"
+        "control wells; is this an effect of the compound rather than an artefact?"
         for compound in compounds
     ]
 

@@ -129,7 +129,7 @@ def _absent(cell: Mapping, config: Mapping, kinds: Mapping[str, str]) -> str:
     if cell["budget"] not in budgets:
         listed = ", ".join(map(str, budgets))
         return f"not run: table {cell['table']} of this study is at {listed} labels"
-    return "not measured: the study's tables hold no such row"
+    return "not measured: the study's tables have no such row"
 
 
 def render_audit(

@@ -10,6 +10,7 @@ import pandas as pd
 from hcsqc.core.config import describe_data, shuffles_labels
 from hcsqc.core.html import render
 from hcsqc.core.schema import ARTEFACTS
+from hcsqc.figures.tables import table_parts
 from hcsqc.figures.words import KIND_WORDS, Words, study_words
 from hcsqc.labels.groups import UNITS
 from hcsqc.labels.test_sets import kinds
@@ -131,6 +132,7 @@ def render_report(
         metric_names=TABLE_METRICS,
         draws_of_a_mean=FEWEST_DRAWS_OF_A_MEAN,
         figure_titles=FIGURE_TITLES,
+        **table_parts(),
     )
 
 
@@ -246,18 +248,26 @@ def other_metrics(table: pd.DataFrame) -> list[dict]:
 
 
 def gains(curves: pd.DataFrame) -> list[dict]:
-    """Return per encoder and probe what the next 50 labels would bring, in points of F1."""
+    """Return per encoder and probe what the next 50 labels would bring, in points of F1.
+
+    Where no curve is fitted, gain, interval and limit are None and reason says why.
+    """
     return [
         {
             "probe": row.probe,
             "encoder": row.encoder,
             "budget": int(row.largest_budget),
             "score": f"{100 * row.score:.1f}",
-            "gain": row.reason
-            if isinstance(row.reason, str)
-            else f"{row.gain_next_50:.1f} ({row.gain_low:.1f} to {row.gain_high:.1f})",
-            "limit": "" if isinstance(row.reason, str) else f"{100 * row.asymptote:.1f}",
         }
+        | (
+            {"reason": row.reason, "gain": None, "interval": None, "limit": None}
+            if isinstance(row.reason, str)
+            else {
+                "gain": f"{row.gain_next_50:.1f}",
+                "interval": _interval(row.gain_low, row.gain_high),
+                "limit": f"{100 * row.asymptote:.1f}",
+            }
+        )
         for row in curves.sort_values(["probe", "score"], ascending=[True, False]).itertuples()
     ]
 
@@ -273,14 +283,19 @@ def unseen(table: pd.DataFrame) -> dict[str, dict[str, str]]:
 
 
 def selections(table: pd.DataFrame) -> list[dict]:
-    """Return per encoder and strategy the difference in F1 to random labels, by budget."""
+    """Return per encoder and strategy the difference in F1 to random labels, by budget.
+
+    A cell is the difference in points, the same as text, and its 95% interval.
+    """
     rows = table[table["metric"] == "f1"]
     found = []
     for (encoder, strategy), group in rows.groupby(["encoder", "strategy"], sort=False):
         cells = {
-            int(
-                row.budget
-            ): f"{100 * row.difference:+.1f} ({100 * row.low:.1f} to {100 * row.high:.1f})"
+            int(row.budget): (
+                100 * row.difference,
+                f"{100 * row.difference:+.1f}",
+                _interval(100 * row.low, 100 * row.high),
+            )
             for row in group.sort_values("budget").itertuples()
         }
         found.append({"encoder": encoder, "strategy": strategy, "cells": cells})

@@ -174,13 +174,13 @@ def _check_chance(rows: pd.DataFrame) -> dict:
         "title": "An accuracy below chance",
         "numbers": {"percent": percent, "p_130": p_few, "p_200": p_many},
         "found": f"The lowest accuracy is {method}'s in "
-        f"table {lowest['table']}, {percent}%. Of two classes alike, an exact "
+        f"table {lowest['table']}, {percent}%. For two classes of equal size, an exact "
         "binomial test against one half gives "
         f"p = {p_few:.4f} for {few} of {PAPER_TEST_CROPS} images and p = {p_many:.5f} for {many} "
         f"of the {PAPER_SHIFT_CROPS} that table 3 names (two-sided).",
         "follows": "It is significantly below chance: a classifier that had learned nothing would "
-        "rarely do so badly. Its answers are turned about on the other screen, or the figure is no "
-        "accuracy over the images.",
+        "rarely do so badly. Its answers are inverted on the other screen, or the figure is not "
+        "the accuracy over the images.",
     }
 
 

@@ -205,7 +205,7 @@ def test_the_distance_is_that_of_the_flag(flags, tmp_path):
     profiles.to_csv(tmp_path / "p.csv", index=False)
     given = (tmp_path / "p.csv", "--flags", flags)
     told = refusal(*given)
-    assert "none has a nucleus of cells.parquet within 5 px; the first, '0042 " in told
+    assert "no row has a nucleus of cells.parquet within 5 px; the first, '0042 " in told
     assert " px away: give centres in pixels of the source image, or a larger --match-px" in told
     assert not (tmp_path / "p_flagged.csv").exists()
     run(*given, "--match-px", "12")
@@ -218,7 +218,7 @@ def test_another_screens_cells_are_an_error_that_shows_both_spellings(flags, tmp
     profiles = profiles_of(made_cells()).assign(Metadata_Plate="42", Metadata_Well="b2")
     profiles.to_csv(tmp_path / "p.csv", index=False)
     told = refusal(tmp_path / "p.csv", "--flags", flags)
-    assert "the first is of plate, well, site 42 b2 1, that of cells of 0042 B02 1" in told
+    assert "the first row is of plate, well, site 42 b2 1, the first cell is of 0042 B02 1" in told
     assert "'42' is '0042' without its leading zeros" in told
 
 
@@ -270,7 +270,7 @@ def test_pycytominers_wells_get_counts_share_and_whether_they_are_bad(
     assert found[COUNTS].iloc[1].tolist() == pytest.approx([10, 9, 2, 2 / 9, False])
     assert found[COUNTS].iloc[2].isna().all()
     told = capsys.readouterr().out
-    assert "wells: 2 of 3 rows joined, 1 not" in told and "of bad wells: 1 of 2" in told
+    assert "wells: 2 of 3 rows joined, 1 not" in told and "rows of bad wells: 1 of 2" in told
     assert "not joined, of a well that is not in wells.csv: 1, first row 3, '0042 C1'" in told
     assert "spelling: plate, well '0042 B03' of the profiles is '0042 B03' of wells.csv" in told
 
@@ -279,7 +279,7 @@ def test_wells_of_another_screen_are_an_error_that_shows_both_spellings(flags, t
     wells = pd.DataFrame({"Metadata_Plate": [42], "Metadata_Well": ["B02"], "Cells_A": [1]})
     wells.to_parquet(tmp_path / "w.parquet")
     told = refusal(tmp_path / "w.parquet", "--flags", flags)
-    assert "the first is of plate, well '42 B02', that of wells.csv of '0042 B02'" in told
+    assert "the first row is of plate, well '42 B02', the first well is '0042 B02'" in told
     assert "without its leading zeros" in told
 
 
@@ -388,7 +388,7 @@ def test_wells_whose_profiles_hold_mean_centres_are_wells():
 @pytest.mark.parametrize(
     ("names", "told"),
     [
-        (["ObjectNumber", *PLACE], "have a row per cell (ObjectNumber), but no centre"),
+        (["ObjectNumber", *PLACE], "there is a row per cell (ObjectNumber), but no centre"),
         (["Metadata_Cells_Number_Object_Number", *PLACE], "but no centre of its nucleus; keep"),
         ([*PLACE[1:], *CENTRE], "'Metadata_Plate' is missing; a table of cells needs"),
         (["ObjectNumber", *PLACE[:2], *CENTRE], "'Metadata_Site' is missing"),

@@ -18,7 +18,7 @@ from hcsqc.probes.frozen.logistic import LogisticSettings
 from hcsqc.qc.detector import Scaling
 from hcsqc.qc.fitting import Embedding, fit_to_crops, save_fitted
 from scripts.qc import find_suspicious_labels as command
-from tests.conftest import CHROMIUM, in_browser
+from tests.conftest import in_browser
 
 CHANNELS, SIDE, WELLS, PER_WELL = ("w1", "w4", "w5"), 32, 12, 5
 PLATE = "=1"
@@ -197,16 +197,6 @@ def test_derived_screens_are_refused(study, monkeypatch, tmp_path):
 
 
 # A person at the page
-
-
-@pytest.fixture(scope="module")
-def browser():
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        launched = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield launched
-        launched.close()
 
 
 @pytest.fixture

@@ -68,7 +68,7 @@ def test_an_image_that_is_gone_is_one_message(screen, tmp_path):
     found = of_field(screen)
     field = found.field | {"image_path": ["gone.tif"] * 3}
     gone = FoundField(field, found.cells, found.shards, found.source, found.composite)
-    with pytest.raises(InputError, match=r"field sim/p1/B02/s1: gone.tif: no such file; bring"):
+    with pytest.raises(InputError, match=r"field sim/p1/B02/s1: gone.tif: no such file; restore"):
         field_layers(gone)
 
 
@@ -144,10 +144,10 @@ def test_what_is_not_there_is_named(study, asked, message):
 def test_a_folder_that_is_no_study_is_told(tmp_path):
     with pytest.raises(InputError, match="has no config.json; give the study's file"):
         read_study(tmp_path, open_field.DEFAULTS)
-    with pytest.raises(InputError, match="is no study"):
+    with pytest.raises(InputError, match="is not a study"):
         read_study(tmp_path / "gone.yaml", open_field.DEFAULTS)
     (tmp_path / "list.yaml").write_text("- a\n")
-    with pytest.raises(InputError, match="is no study .it is not a mapping"):
+    with pytest.raises(InputError, match="is not a study .it is not a mapping"):
         read_study(tmp_path / "list.yaml", open_field.DEFAULTS)
 
 

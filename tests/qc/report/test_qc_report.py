@@ -13,11 +13,12 @@ from hcsqc.core.errors import InputError
 from hcsqc.core.schema import features_schema, write_table
 from hcsqc.encoders.roles import HIDDEN
 from hcsqc.features.tables import features_table
+from hcsqc.figures import tables
 from hcsqc.qc.report import page as report_page
 from hcsqc.qc.report.focus import FocusScale, edge_reach, focus_text
 from hcsqc.qc.report.gallery import borderline, galleries, worst_of_each_artefact
 from hcsqc.qc.report.page_data import map_of_features, project
-from hcsqc.qc.report.plate_maps import edge_distance, places, plate_shape
+from hcsqc.qc.report.plate_maps import edge_distance, places, plate_shape, shown_part
 from hcsqc.qc.report.rates import rates
 from hcsqc.qc.report.results import read_results, read_truth
 from hcsqc.qc.report.statements import next_steps, promise, shortfall
@@ -150,8 +151,8 @@ def test_the_warned_compound_is_shown_with_crops_of_its_wells(screen):
 def test_the_promise_is_that_of_the_threshold():
     assert promise(PROMISE) == (
         "At most 5% of this screen's normal cells are flagged at the threshold of 0.8, with 95% "
-        "confidence: 210 normal labels in 61 wells bound the share at 4.3%, and could promise "
-        "4.9% at the strictest."
+        "confidence: 210 normal labels in 61 wells bound the share at 4.3%, and support a "
+        "promise of 4.9% at the strictest."
     )
     without = PROMISE | {"promise": False, "note": "No promise: nobody has looked"}
     assert promise(without) == "No promise is made for the threshold of 0.8: nobody has looked."
@@ -187,7 +188,7 @@ def test_the_estimates_the_detector_and_the_planted_are_shown(screen):
     assert "87.0% of flagged cells are abnormal" in text
     assert "nuclei 40 38 –" in text and f"{EVIL} 0.25 0.2 0.1 to 0.3" in text
     assert "labels normal: 210; abnormal: 40" in text and "trained on labels" in text
-    assert "2% takes 88 more wells; 1% takes 238 more wells" in text
+    assert "2% needs 88 more wells; 1% needs 238 more wells" in text
 
 
 def test_the_prevalence_without_labels_is_shown_with_what_makes_it_doubtful(screen, tmp_path):
@@ -268,6 +269,20 @@ def test_the_plate_is_the_smallest_that_has_the_wells(wells, shape):
     assert plate_shape(wells) == shape
 
 
+@pytest.mark.parametrize(
+    ("wells", "part"),
+    [
+        (["A01", "A04"], (0, 2, 0, 5)),
+        (["B02", "E07"], (0, 6, 0, 8)),
+        (["H12", "nowhere"], (6, 8, 10, 12)),
+        (["A01", "H12"], (0, 8, 0, 12)),
+        ([], (0, 8, 0, 12)),
+    ],
+)
+def test_a_map_has_the_wells_and_one_place_around_them(wells, part):
+    assert shown_part(wells, (8, 12)) == part
+
+
 def test_wells_lie_where_their_names_say():
     found = places(["A01", "H12", "AF48", "A00", "?"])
     assert found.to_numpy().tolist() == [[0, 0], [7, 11], [31, 47], [-1, -1], [-1, -1]]
@@ -326,7 +341,7 @@ def test_text_from_files_is_escaped(screen, tmp_path):
     )
     page = render(folder, screen["shards"], detector={EVIL: {EVIL: [EVIL]}})
     found = Reader(page)
-    assert found.tags.count("script") == 3
+    assert found.tags.count("script") == 4
     assert "<script>alert" not in page
     assert EVIL in data_of(page)["plates"][0]["name"]
     # Plate, compound, reason, warning, note and detector: all are there, as text.
@@ -339,14 +354,15 @@ def test_pictures_lie_in_the_page_and_nothing_is_fetched(screen):
         found = Reader(page)
         assert len(found.alts) > 30 and all(found.alts)
         assert re.search(r"url\(data:image/webp;base64,[\w+/=]+\)", page)
-        ours = page.replace(report_page.TABLES.read_text(encoding="utf-8"), "")
+        ours = page.replace(tables.LIBRARY.read_text(encoding="utf-8"), "")
         assert not re.search(r"(src|href)=.?(https?:|//)|url\((?!data:|\${picture)|@import", ours)
         # The only other address is a name: of SVG's elements.
         assert set(re.findall(r"https?:[^\"]*", ours)) == {"http://www.w3.org/2000/svg"}
         assert not {"link", "iframe", "object"} & set(found.tags)
-        assert not re.search(
-            r"\beval\(|innerHTML|insertAdjacentHTML", report_page.SCRIPT.read_text("utf-8")
-        )
+        for script in (report_page.SCRIPT, tables.SCRIPT):
+            assert not re.search(
+                r"\beval\(|innerHTML|insertAdjacentHTML", script.read_text("utf-8")
+            )
 
 
 def test_a_screen_in_which_nothing_is_scored_says_so(screen, tmp_path):
@@ -359,7 +375,7 @@ def test_a_screen_in_which_nothing_is_scored_says_so(screen, tmp_path):
     text = Reader(render(folder, screen["shards"], features=[screen["features"]])).text
     assert f"0 cells flagged – of 0 scored; {len(cells)} nuclei found" in text
     assert "No cell is flagged." in text and "Nothing was scored." in text
-    assert "Nothing was scored: look at why" in text
+    assert "Nothing was scored: first see why" in text
     assert "nan" not in text.lower().replace("nanometre", "")
 
 

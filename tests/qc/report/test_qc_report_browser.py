@@ -11,8 +11,9 @@ import tifffile
 
 from hcsqc.core.ids import split_field_id
 from hcsqc.crops.shards import ShardFormat, Shards, ShardWriter
+from hcsqc.figures.tables import table_parts
 from hcsqc.qc.field_view.images import FieldSource
-from tests.conftest import CHROMIUM, in_browser
+from tests.conftest import in_browser
 from tests.qc.report.made_screen import (
     CHANNELS,
     DETECTOR,
@@ -40,6 +41,9 @@ def pages(tmp_path_factory):
     source = images(folder, cells)
     given = {"features": [features], "source": source, "detector": DETECTOR}
     whole, own = (render(tables, shards, plate, **given) for plate in (None, EVIL))
+    few = cells[(cells["Metadata_Plate"] == "p2") & cells["Metadata_Well"].isin(["B02", "B03"])]
+    page = render(make_folder(folder / "few", few, 2), shards)
+    (folder / "few.html").write_text(page, encoding="utf-8")
     (folder / "report.html").write_text(whole, encoding="utf-8")
     (folder / "report").mkdir()
     (folder / "report" / "plate.html").write_text(own, encoding="utf-8")
@@ -80,16 +84,6 @@ def images(folder, cells) -> FieldSource:
     return FieldSource(
         fields.assign(image_path=names, image_page=[[0] * 3] * len(fields)), folder / "images"
     )
-
-
-@pytest.fixture(scope="module")
-def browser():
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield opened
-        opened.close()
 
 
 @pytest.fixture(params=WIDTHS)
@@ -260,7 +254,42 @@ def test_links_of_the_page_lead_somewhere_and_print_shows_the_details(tab):
     page.emulate_media(media="print")
     page.evaluate("window.dispatchEvent(new Event('beforeprint'))")
     assert page.evaluate("[...document.querySelectorAll('details')].every(d => d.open)")
-    assert not page.locator("#sections").is_visible()
+    for name in ("#sections", "#slider", "#measure", "input[type=search]", "button.small"):
+        assert not page.locator(name).first.is_visible(), name
+    page.evaluate("window.dispatchEvent(new Event('afterprint'))")
+    assert page.locator("details[open]").count() == page.locator("#worst").count()
+    page.emulate_media(media="screen")
+
+
+@in_browser
+def test_the_map_has_the_part_of_the_plate_with_wells(tab):
+    page = tab("few.html")
+    assert page.locator("#map [role=columnheader]").all_inner_texts()[1:] == ["1", "2", "3", "4"]
+    assert page.locator("#map [role=rowheader]").all_inner_texts() == ["A", "B", "C"]
+    assert page.locator("#map button.well").count() == 2
+    assert "only the part with imaged wells is shown" in page.locator("#why + p").inner_text()
+
+
+@in_browser
+def test_a_long_table_prints_all_of_its_rows(browser, tmp_path):
+    rows = "".join(f"<tr><td>{number}</td></tr>" for number in range(60))
+    parts = table_parts()
+    file = tmp_path / "long.html"
+    file.write_text(
+        f'<body data-file="x"><div class="scroll"><table class="data" data-name="long"><thead><tr>'
+        f"<th>n</th></tr></thead><tbody>{rows}</tbody></table></div>"
+        f"<script>{parts['datatables']}</script><script>{parts['tables_script']}</script>",
+        encoding="utf-8",
+    )
+    page = browser.new_page()
+    page.goto(file.as_uri())
+    shown = page.locator("tbody tr")
+    assert shown.count() == 25
+    page.evaluate("window.dispatchEvent(new Event('beforeprint'))")
+    assert shown.count() == 60
+    page.evaluate("window.dispatchEvent(new Event('afterprint'))")
+    assert shown.count() == 25
+    page.close()
 
 
 @in_browser

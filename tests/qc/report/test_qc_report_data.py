@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 
 from hcsqc.core.errors import InputError
 from hcsqc.crops.shards import Shards
+from hcsqc.qc.cells import is_flagged
 from hcsqc.qc.report import answers, page_data
 from hcsqc.qc.report.answers import FAIL, LOOK, PASS, UNKNOWN, drops, drops_csv, lights
 from hcsqc.qc.report.page import plate_page, render_report
 from hcsqc.qc.report.page_data import as_script, measures, score_data
-from hcsqc.qc.report.results import of_plate, read_results
+from hcsqc.qc.report.results import COLUMNS, of_plate, read_results
 from hcsqc.qc.thresholds import choose_threshold, promises_at
 from tests.qc.report.made_screen import (
     LIMITS,
@@ -167,11 +168,9 @@ def test_the_answer_is_one_sentence_with_what_to_leave_out(screen, tmp_path):
     }
     part = fine | {"plates": lambda table: table.assign(flagged_share=[0.5, 0.05])}
     text = told(**part)["text"]
-    assert text.startswith("In part: 1 of 2 plates can be used; the other fails on cells flagged.")
+    assert text.startswith("Partly: 1 of 2 plates can be used; the other fails on cells flagged.")
     all_ = fine | {"plates": lambda table: table.assign(flagged_share=0.5, feature_shift=9)}
-    assert told(**all_)["text"].startswith(
-        "Not before you have looked: both plates fail on cells flagged and drift."
-    )
+    assert told(**all_)["text"].startswith("Not yet: both plates fail on cells flagged and drift.")
 
 
 def test_the_slider_counts_what_each_threshold_flags(screen):
@@ -260,6 +259,22 @@ def test_a_screen_of_one_plate_has_all_in_one_page(screen, tmp_path):
 def test_an_unknown_plate_is_named(screen):
     with pytest.raises(InputError, match="there is no plate p9"):
         of_plate(read_results(screen["folder"]), "p9")
+    with pytest.raises(InputError, match=r"plates.csv: there is no plate p9; "):
+        read_results(screen["folder"], "p9")
+
+
+def test_one_plate_is_read_as_it_is_among_all(screen):
+    own = read_results(screen["folder"], "p2")
+    of_all = of_plate(read_results(screen["folder"]), "p2")
+    for name in ("cells", *COLUMNS):
+        pd.testing.assert_frame_equal(getattr(own, name), getattr(of_all, name))
+    assert set(own.cells["Metadata_Plate"]) == {"p2"} and own.compounds.empty
+
+
+def test_a_cell_that_was_not_scored_is_not_flagged():
+    cells = pd.DataFrame({"flagged": pd.array([True, None, False], "boolean")})
+    assert is_flagged(cells).tolist() == [True, False, False]
+    assert is_flagged(cells.astype(object)).dtype == bool
 
 
 @settings(max_examples=40)

@@ -13,10 +13,7 @@ from hcsqc.core.schema import TABLES
 from hcsqc.crops.shards import ShardFormat, Shards, ShardWriter
 from hcsqc.qc.field_view.images import FieldSource
 from hcsqc.qc.report.crop_sheets import (
-    BORDERLINE,
-    FLAGGED,
     LADDER,
-    SAMPLE,
     choose_crops,
     crop_sheets,
 )
@@ -147,7 +144,6 @@ def test_pictures_and_outlines_keep_to_the_budget(screen, budget):
     found = pictures(screen, budget)
     assert 0 < spent(found) <= budget
     assert {("p1", "B02", 1), ("p1", "C03", 3)} <= set(found.pictures)
-    assert len(found.pictures) + found.left_out == 12
 
 
 def test_bad_fields_and_those_with_flagged_cells_come_first_then_one_of_each_well(screen):
@@ -160,14 +156,15 @@ def test_bad_fields_and_those_with_flagged_cells_come_first_then_one_of_each_wel
 
 def test_fewer_pictures_are_left_rather_than_illegible_ones(screen):
     found = pictures(screen, 4_000)
-    assert found.left_out > 0 and f"{found.left_out} are left out" in found.note
+    assert 0 < len(found.pictures) < 12
+    assert f"{12 - len(found.pictures)} are left out" in found.note
     assert all(picture.width == LEAST_FAIR_PX for picture in found.pictures.values())
 
 
 def test_where_all_fields_have_flagged_cells_pictures_shrink(screen):
     flagged = screen.fields.assign(flagged=1)
     found = pictures(screen, 4_000, fields=flagged)
-    assert len(found.pictures) == 12 and not found.left_out and not found.note
+    assert len(found.pictures) == 12 and not found.note
     assert all(picture.width < LEAST_FAIR_PX for picture in found.pictures.values())
     outlines = found.pictures["p1", "B02", 1].outlines
     scale = found.pictures["p1", "B02", 1].scale
@@ -192,15 +189,15 @@ def test_images_that_are_gone_are_counted(screen, tmp_path):
         for well, paths in zip(fields["well"], fields["image_path"], strict=True)
     ]
     found = pictures(screen, source=FieldSource(fields, screen.folder))
-    assert found.unreadable == 3 and len(found.pictures) == 9
+    assert len(found.pictures) == 9
     assert "3 fields cannot be shown" in found.note and "gone.tif: no such file" in found.note
 
 
 def test_without_the_images_there_are_no_pictures_and_the_reason_is_told(screen, tmp_path):
     missing = tmp_path / "moved"
     found = pictures(screen, source=FieldSource(screen.source.fields, missing))
-    assert not found.pictures and found.unreadable == 12
-    assert found.note == f"No field is shown: its images are not in {missing} any more."
+    assert not found.pictures
+    assert found.note == f"No field is shown: the images are no longer in {missing}."
     assert "without the images" in pictures(screen, source=None).note
 
 
@@ -235,34 +232,29 @@ def made_cells(fields: int, flagged: int, passed: int) -> pd.DataFrame:
 def test_all_flagged_crops_are_chosen_then_the_nearest_and_some_of_each_well():
     cells = made_cells(6, 2, 4)
     chosen = choose_crops(cells, flagged=100, each_side=2, others=4, seed=0)
-    assert chosen["why"].tolist() == [FLAGGED] * 12 + [BORDERLINE] * 2 + [SAMPLE] * 4
-    flagged = cells.loc[cells["flagged"], "crop_id"]
-    assert set(flagged) == set(chosen.loc[chosen["why"] == FLAGGED, "crop_id"])
-    assert chosen["crop_id"].is_unique
-    near = cells.set_index("crop_id").loc[chosen.loc[chosen["why"] == BORDERLINE, "crop_id"]]
-    assert np.allclose(near["score"], 0.1)
-    wells = chosen.loc[chosen["why"] == SAMPLE, "crop_id"].str.split("/").str[2]
-    assert set(wells) == {"B02", "B03"}
+    assert len(chosen) == len(set(chosen)) == 12 + 2 + 4
+    assert set(cells.loc[cells["flagged"], "crop_id"]) == set(chosen[:12])
+    assert np.allclose(cells.set_index("crop_id").loc[chosen[12:14], "score"], 0.1)
+    assert {crop.split("/")[2] for crop in chosen[14:]} == {"B02", "B03"}
 
 
 def test_where_too_many_are_flagged_each_field_has_its_worst():
     chosen = choose_crops(made_cells(6, 5, 1), flagged=7, each_side=0, others=0, seed=0)
-    fields = chosen["crop_id"].str.rsplit("/", n=1).str
-    assert len(chosen) == 7 and fields[0].head(6).nunique() == 6
-    assert fields[1].head(6).eq("x0000y0000").all()
+    fields, places = zip(*(crop.rsplit("/", 1) for crop in chosen), strict=True)
+    assert len(chosen) == 7 and len(set(fields[:6])) == 6
+    assert set(places[:6]) == {"x0000y0000"}
 
 
 def test_the_sample_of_crops_is_seeded():
     cells = made_cells(9, 0, 9)
-    first, again, other = (choose_crops(cells, 9, 0, 12, seed)["crop_id"] for seed in (0, 0, 1))
-    assert first.equals(again) and not first.equals(other)
+    first, again, other = (choose_crops(cells, 9, 0, 12, seed) for seed in (0, 0, 1))
+    assert first == again != other
 
 
 def test_each_crop_is_where_the_sheet_says(screen):
     crops = screen.shards.index["crop_id"].tolist()
     detailed = crops[::5]
     made = crop_sheets(screen.shards, crops, list(CHANNELS), 10**6, detailed)
-    assert not made.left_out and not made.channels_left_out
     assert list(made.positions) == crops and list(made.channel_positions) == detailed
     sheet, of_channels = decoded(made.sheets[0]), decoded(made.channel_sheets[0])
     half, tile = made.tile_px // 2, made.tile_px
@@ -308,5 +300,6 @@ def test_sheets_keep_to_the_budget(tmp_path, budget, tile, left_out, channels_le
     assert sum(map(len, made.sheets + made.channel_sheets)) <= budget
     assert made.tile_px == tile
     # A few more or less with another version of the encoder.
-    assert abs(made.left_out - left_out) <= 3 >= abs(made.channels_left_out - channels_left_out)
-    assert list(made.positions) == crops[: 40 - made.left_out]
+    assert abs(40 - len(made.positions) - left_out) <= 3
+    assert abs(40 - len(made.channel_positions) - channels_left_out) <= 3
+    assert list(made.positions) == crops[: len(made.positions)]

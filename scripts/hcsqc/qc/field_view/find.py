@@ -53,7 +53,7 @@ def read_study(path: Path, defaults: Path) -> tuple[dict, Path]:
         config = _merged(config, given)
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise InputError(
-            f"{path}: is no study ({in_one_line(error)}); give its YAML file or results/<study>"
+            f"{path}: is not a study ({in_one_line(error)}); give its YAML file or results/<study>"
         ) from error
     settings.expand_paths(config)
     return config, Path("results") / str(config["study"]["name"])
@@ -84,7 +84,7 @@ def find_field(
     flags = results / "qc" / name / "cells.parquet"
     for needed in (table, flags):
         if not needed.exists():
-            raise InputError(f"{needed}: is not there; run snakemake qc with this study first")
+            raise InputError(f"{needed}: does not exist; run snakemake qc with this study first")
     fields = read_table(table, "fields")
     asked = parse_well(well) or well
     rows = fields[(fields["well"] == asked) & (fields["site"] == site)]

@@ -9,6 +9,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from hcsqc.core.ids import plate_of, screen_and_plate
+from hcsqc.core.schema import read_table
 from hcsqc.crops.shards import ShardFormat, read_format
 from hcsqc.screens.images.read import UnreadableField, read_field
 from hcsqc.screens.images.remote import Folder
@@ -27,6 +28,19 @@ class FieldSource:
     def folder(self, plate: str) -> Folder:
         """Return the folder of a plate's images."""
         return of_plate(self.images, plate)
+
+
+def field_source(
+    fields: Sequence[Path], images: Path | None, z_projection: str | None
+) -> FieldSource | None:
+    """Return where the images of fields are, if it is known.
+
+    `fields` are paths of these tables. Raises InputError for another table.
+    """
+    if not fields or images is None:
+        return None
+    tables = pd.concat([read_table(path, "fields") for path in fields], ignore_index=True)
+    return FieldSource(tables, images, z_projection)
 
 
 def scale_tables(paths: Sequence[str | Path], channels: Sequence[str]) -> dict[str, np.ndarray]:
@@ -65,7 +79,10 @@ def read_scaled(
     or of a plate without a scale, and InputError on errors of the machine that stay.
     """
     if field["plate"] not in tables:
-        raise UnreadableField(f"plate {field['plate']}: has no shard of crops")
+        raise UnreadableField(
+            f"plate {field['plate']}: its shard is missing, or has no scale of "
+            f"{', '.join(channels)}; crop the plate again"
+        )
     planes = read_field(
         source.folder(field["plate"]),
         field["image_path"],

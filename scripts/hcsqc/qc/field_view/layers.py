@@ -9,6 +9,7 @@ import pandas as pd
 
 from hcsqc.core.errors import InputError
 from hcsqc.crops.shards import ShardFormat
+from hcsqc.qc.cells import is_flagged
 from hcsqc.qc.field_view.find import FoundField
 from hcsqc.screens.images.read import UnreadableField, read_field
 
@@ -46,7 +47,7 @@ def field_layers(found: FoundField) -> list[Layer]:
         ).planes
     except UnreadableField as error:
         raise InputError(
-            f"field {found.field['field_id']}: {error}; bring its images back to "
+            f"field {found.field['field_id']}: {error}; restore its images in "
             f"{found.source.folder(found.field['plate'])}"
         ) from error
     layers = image_layers(planes, shard_format, found.composite)
@@ -77,7 +78,7 @@ def nuclei_layer(cells: pd.DataFrame) -> Layer:
 
     Their text is the score, and of flagged ones the artefact; colour and symbol say what they are.
     """
-    flagged = cells["flagged"].astype("boolean").fillna(False).astype(bool)
+    flagged = is_flagged(cells)
     states = np.where(cells["score"].isna(), NOT_SCORED, np.where(flagged, FLAGGED, PASSED))
     artefacts = cells["artefact"].astype(object).where(cells["artefact"].notna(), "")
     texts = [

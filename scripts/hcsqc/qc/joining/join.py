@@ -57,7 +57,7 @@ def is_of_cells(names: list[str]) -> bool:
         return bool(number) or place_columns(names, PLACE[2:])[0] in names
     if number:
         raise InputError(
-            f"profiles: have a row per cell ({number}), but no centre of its nucleus; keep "
+            f"profiles: there is a row per cell ({number}), but no centre of its nucleus; keep "
             f"{CENTRE[0]} and _Y in the table"
         )
     return False
@@ -154,8 +154,8 @@ def join_wells(profiles: pd.DataFrame, wells: pd.DataFrame, min_cells: int | Non
     if len(profiles) and not joined.any():
         told = [" ".join(map(as_text, table.iloc[0])) for table in (as_given, wells[_WELL])]
         raise InputError(
-            f"profiles: none is of a well of wells.csv; the first is of plate, well '{told[0]}', "
-            f"that of wells.csv of '{told[1]}': name plates and wells alike"
+            f"profiles: no row is of a well in wells.csv; the first row is of plate, well "
+            f"'{told[0]}', the first well is '{told[1]}': use the same names"
             f"{why_other(set(each(as_given[_WELL[0]], as_text)), wells[_WELL[0]])}"
         )
     own = wells[list(_COUNTS)].rename(columns=_COUNTS).reset_index(drop=True).reindex(place)
@@ -175,7 +175,7 @@ def join_wells(profiles: pd.DataFrame, wells: pd.DataFrame, min_cells: int | Non
     if repeated:
         told.append(f"rows that share their well with another: {repeated}; they may be repeated")
     bad = flags[joined]["bad"].fillna(False).astype(bool)
-    told.append(f"of bad wells: {int(bad.sum())} of {int(joined.sum())}")
+    told.append(f"rows of bad wells: {int(bad.sum())} of {int(joined.sum())}")
     if min_cells is None:
         return Joined(flags, told)
     left = (flags["scored"] - flags["flagged_cells"]).fillna(0).astype(int)
@@ -245,13 +245,13 @@ def _nothing_near(
     centre = centre_columns(list(profiles.columns)) or CENTRE
     rows = np.isfinite(found.distance_px)
     if not rows.any():
-        return f"profiles: none has a centre in {centre[0]} and _Y that is a number"
+        return f"profiles: no row has a centre in {centre[0]} and _Y that is a number"
     first = int(np.argmax(rows))
     x, y = profiles[centre].iloc[first]
     place = _text(places_as_given(profiles).iloc[first])
     return (
-        f"profiles: none has a nucleus of cells.parquet within {match_px:g} px; the first, "
-        f"'{place}', lies at {as_text(x)}, {as_text(y)}, the nearest nucleus "
+        f"profiles: no row has a nucleus of cells.parquet within {match_px:g} px; the first, "
+        f"'{place}', is at {as_text(x)}, {as_text(y)}, the nearest nucleus "
         f"{found.distance_px[first]:.1f} px away: give centres in pixels of the source image, or a "
         "larger --match-px"
     )

@@ -57,7 +57,7 @@ def output_of(path: Path, given: Path | None) -> Path:
         return path.with_name(f"{name}_flagged{dot}{endings}")
     if is_parquet(given) != is_parquet(path):
         wanted = "Parquet (.parquet)" if is_parquet(path) else "CSV (.csv or .csv.gz)"
-        raise InputError(f"{given}: the profiles are {wanted}; name the output alike")
+        raise InputError(f"{given}: the profiles are {wanted}; give the output the same ending")
     return given
 
 

@@ -9,6 +9,7 @@ import pandas as pd
 from hcsqc.core.errors import InputError
 from hcsqc.core.schema import read_table
 from hcsqc.crops.shards import Shards
+from hcsqc.qc.field_view.images import FieldSource
 from hcsqc.qc.label_page.page import ContextSource, context_pictures
 
 MOST_PICKED = 0.01  # of the crops, labelled for another reason than chance
@@ -21,8 +22,8 @@ def check_places(crops: pd.DataFrame, screen: str) -> None:
     """
     if crops.duplicated(["field_id", "x_px", "y_px"]).any():
         raise InputError(
-            f"screen {screen} has several crops at one place, as derived screens have: labels "
-            "are by place, so label the screen that it was derived from"
+            f"screen {screen} has several crops at one place, as derived screens do; a label "
+            "refers to a place, so label the screen that it was derived from"
         )
 
 
@@ -55,32 +56,32 @@ def read_scores(paths: Sequence[Path]) -> pd.Series:
     return pd.concat(tables).set_index("crop_id")["score"]
 
 
-def context_source(
-    fields: Sequence[Path], images: Path | None, window_px: float | None, z_projection: str | None
-) -> ContextSource | None:
-    """Return where the images around crops come from, if fields and images are given.
+def context_source(fields: FieldSource | None, window_px: float | None) -> ContextSource | None:
+    """Return where the images around crops come from, if it is known.
 
-    `fields` are paths of these tables. Raises InputError if the size of a crop is not given.
+    Raises InputError if the size of a crop is not given.
     """
-    if not fields or images is None:
+    if fields is None:
         return None
     if window_px is None:
         raise InputError("the context of crops needs --window-px, their side in source pixels")
-    tables = pd.concat([read_table(path, "fields") for path in fields], ignore_index=True)
-    return ContextSource(tables, images, window_px, z_projection)
+    return ContextSource(fields, window_px)
 
 
 def contexts(
     shards: Shards, chosen: pd.DataFrame, composite: Sequence[str], source: ContextSource | None
 ) -> list[bytes | None]:
-    """Return the picture around each chosen crop, and say how many have none for want of an image.
+    """Return the picture around each chosen crop, and say how many have none, and why.
 
     They are those of `context_pictures`. Without a source there are none.
     """
     if source is None:
         return [None] * len(chosen)
-    pictures = context_pictures(shards, chosen, composite, source)
+    pictures, why = context_pictures(shards, chosen, composite, source)
     missing = sum(picture is None for picture in pictures)
     if missing:
-        print(f"{missing} of {len(pictures)} crops have no context: no image in {source.images}")
+        print(
+            f"{missing} of {len(pictures)} crops have no context, because their image in "
+            f"{source.fields.images} cannot be shown; the first: {why}"
+        )
     return pictures

@@ -25,12 +25,11 @@ from hcsqc.core.parquet import read_parquet
 from hcsqc.core.schema import ARTEFACTS
 from hcsqc.crops.shards import Shards, composite
 from hcsqc.labels.match import FILE_COLUMNS
-from hcsqc.qc.field_view.images import coloured, scale_tables
+from hcsqc.qc.field_view.images import FieldSource, coloured, read_scaled, scale_tables
 from hcsqc.qc.label_page.promise import WellsOfPromise
 from hcsqc.qc.label_page.review import COLUMNS as REVIEW_COLUMNS
 from hcsqc.qc.label_page.review import Review
-from hcsqc.screens.images.read import UnreadableField, read_field
-from hcsqc.screens.scale import apply_scale
+from hcsqc.screens.images.read import UnreadableField
 
 DATA_FILES = ("page.html",)
 TEMPLATE = Path(__file__).with_name(DATA_FILES[0])
@@ -69,10 +68,8 @@ class Counts:
 class ContextSource:
     """Where the images around the crops come from."""
 
-    fields: pd.DataFrame  # the `fields` tables of all plates
-    images: Path  # folder; may hold {plate}
+    fields: FieldSource
     window_px: float  # side of a crop in source pixels
-    z_projection: str | None = None
 
 
 def choose_crops(
@@ -94,7 +91,7 @@ def choose_crops(
     """
     pool = np.asarray(crops, dtype=object)
     if not len(pool):
-        raise InputError("no crop is left to label: there are none, or all of them have a label")
+        raise InputError("no crop is left to label: there are none, or all are labelled")
     state = np.random.default_rng([seed, 0])
     chosen = {RANDOM: spread_over_wells(pool, labelled, state)[: counts.random]}
     left = _without(pool, chosen[RANDOM])
@@ -198,7 +195,7 @@ def diverse(
 def _fit_nothing(
     features: np.ndarray, targets: np.ndarray, wells: np.ndarray, tests: Sequence[np.ndarray]
 ) -> Sequence[np.ndarray]:
-    raise NotImplementedError("labels of one class, of which nothing can be learned")
+    raise NotImplementedError("labels of one class, from which nothing can be learned")
 
 
 def _vectors(path: Path, pool: pd.DataFrame) -> np.ndarray:
@@ -242,38 +239,31 @@ def page_crops(
 
 def context_pictures(
     shards: Shards, chosen: pd.DataFrame, channels: Sequence[str], source: ContextSource
-) -> list[bytes | None]:
+) -> tuple[list[bytes | None], str]:
     """Return a JPEG of what lies around each chosen crop, CONTEXT_WINDOWS windows wide.
 
     It shows the composite at the plate's scale, black beyond the field, without the correction of
-    uneven light. None where the field's image cannot be read.
+    uneven light. None where the field's image cannot be read: then the second value says why the
+    first cannot. Raises InputError for a channel that crops do not have.
     """
-    places = _places(shards.format.channels, channels)
+    _places(shards.format.channels, channels)
     about = shards.index.iloc[shards.rows_of(chosen["crop_id"])].reset_index(drop=True)
-    fields = source.fields.set_index("field_id")
+    fields = source.fields.fields.set_index("field_id")
     tables = scale_tables(shards.paths, channels)
     pictures: list[bytes | None] = [None] * len(about)
+    why = ""
     for field_id, crops in about.groupby("field_id"):
-        if field_id not in fields.index:
-            continue
-        field = fields.loc[[field_id]].iloc[0]
         try:
-            planes = read_field(
-                Path(str(source.images).replace("{plate}", field["plate"])),
-                field["image_path"],
-                field["image_page"],
-                source.z_projection,
-                shards.format.channels,
-                places,
-            ).planes
-        except UnreadableField:
+            if field_id not in fields.index:
+                raise UnreadableField(f"{field_id}: is not in the tables of fields")
+            field = fields.loc[[field_id]].iloc[0].to_dict()
+            pixels = read_scaled(source.fields, field, shards.format, channels, tables)
+        except UnreadableField as error:
+            why = why or str(error)
             continue
-        if len({plane.shape for plane in planes}) > 1:
-            continue
-        pixels = apply_scale(planes, tables[field["plate"]])
         for place, x_px, y_px in crops[["x_px", "y_px"]].itertuples():
             pictures[place] = _jpeg(cut_context(pixels, x_px, y_px, source.window_px))
-    return pictures
+    return pictures, why
 
 
 def cut_context(pixels: np.ndarray, x_px: int, y_px: int, window_px: float) -> np.ndarray:

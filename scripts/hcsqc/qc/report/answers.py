@@ -132,7 +132,9 @@ def _drift(row: dict, corrections: pd.DataFrame, limits: Limits) -> Light:
 def _edge(wells: pd.DataFrame, shape: tuple[int, int], limits: Limits) -> Light:
     both = edge_and_inner(wells, shape)
     if both is None:
-        return Light(CHECKS[5], UNKNOWN, "only wells at the edge, or only others")
+        return Light(
+            CHECKS[5], UNKNOWN, "cannot be compared: all wells are at the edge, or none is"
+        )
     edge, inner = both
     text = f"{percent(edge['share'])} flagged at the edge, {percent(inner['share'])} elsewhere"
     if not differ(edge, inner):
@@ -192,14 +194,14 @@ def answer(results: Results, of_plates: dict[str, list[Light]], dropped: pd.Data
         )
     )
     if len(of_plates) == 1:
-        start = "Not before you have looked: this plate fails"
+        start = "Not yet: this plate fails"
     elif len(failed) == len(of_plates):
         every = "both plates" if len(failed) == 2 else f"all {len(failed)} plates"
-        start = f"Not before you have looked: {every} fail"
+        start = f"Not yet: {every} fail"
     else:
         good = len(of_plates) - len(failed)
         others = "the other fails" if len(failed) == 1 else "the others fail"
-        start = f"In part: {good} of {len(of_plates)} plates can be used; {others}"
+        start = f"Partly: {good} of {len(of_plates)} plates can be used; {others}"
     return {
         "level": FAIL,
         "text": f"{start} on {_and(checks)}. If you keep the data, leave out {left_out}.",

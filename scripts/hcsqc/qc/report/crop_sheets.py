@@ -13,11 +13,11 @@ import pandas as pd
 
 from hcsqc.core.progress import Progress
 from hcsqc.crops.shards import Shards, composite
+from hcsqc.qc.cells import is_flagged
 from hcsqc.qc.field_view.images import coloured
 from hcsqc.qc.report.gallery import borderline
 
 PLACE = ["Metadata_Plate", "Metadata_Well", "Metadata_Site"]
-FLAGGED, BORDERLINE, SAMPLE = "flagged", "borderline", "sample"
 # Side of a tile in pixels, a multiple of the 8 that WebP codes together, and its quality.
 LADDER = ((64, 60), (56, 50), (48, 45), (40, 40), (32, 36), (24, 32))
 SHEET_PX = 2048
@@ -31,8 +31,8 @@ class CropSheets:
 
     `sheets` and `channel_sheets` are data URIs. `positions` has, by crop, the number of its sheet
     and the left and top of its tile in pixels. In `channel_positions` that is the first of as many
-    tiles as `channels` has names, one after the other to the right. For `left_out` crops, and the
-    channels of `channels_left_out`, the budget had no room.
+    tiles as `channels` has names, one after the other to the right. Neither has the crops for
+    which the budget had no room.
     """
 
     tile_px: int
@@ -41,37 +41,27 @@ class CropSheets:
     channels: tuple[str, ...]
     channel_sheets: list[str]
     channel_positions: dict[str, tuple[int, int, int]]
-    left_out: int = 0
-    channels_left_out: int = 0
 
 
 def choose_crops(
     cells: pd.DataFrame, flagged: int, each_side: int, others: int, seed: int
-) -> pd.DataFrame:
-    """Return crop_id and why (FLAGGED, BORDERLINE, SAMPLE) of the crops that a page shows.
+) -> list[str]:
+    """Return the crop_id of the crops that a page shows, in the order in which they matter.
 
-    At most `flagged` flagged ones: the worst of each field before the second worst of any.
-    `each_side` are nearest to the threshold, on either side of it. `others` passed at random, as
-    many of each well. No crop is listed twice; the order is that in which they matter.
+    First come at most `flagged` flagged ones: the worst of each field before the second worst of
+    any. `each_side` are nearest to the threshold, on either side of it. `others` passed at random,
+    as many of each well. No crop is listed twice.
     """
     scored = cells[cells["score"].notna()]
-    is_flagged = scored["flagged"].astype("boolean").fillna(False).astype(bool)
-    worst = scored[is_flagged].sort_values(["score", "crop_id"], ascending=[False, True])
+    bad = is_flagged(scored)
+    worst = scored[bad].sort_values(["score", "crop_id"], ascending=[False, True])
     worst = worst.iloc[np.argsort(worst.groupby(PLACE).cumcount().to_numpy(), kind="stable")]
     above, below = borderline(scored, each_side)
-    passed = scored[~is_flagged & ~scored["crop_id"].isin(below["crop_id"])].sort_values("crop_id")
+    passed = scored[~bad & ~scored["crop_id"].isin(below["crop_id"])].sort_values("crop_id")
     passed = passed.iloc[np.random.default_rng([seed, 2]).permutation(len(passed))]
     passed = passed.iloc[np.argsort(passed.groupby(PLACE[:2]).cumcount().to_numpy(), kind="stable")]
-    parts = [
-        pd.DataFrame({"crop_id": ids.to_list(), "why": why})
-        for ids, why in (
-            (worst["crop_id"].head(flagged), FLAGGED),
-            (above["crop_id"], BORDERLINE),
-            (below["crop_id"], BORDERLINE),
-            (passed["crop_id"].head(others), SAMPLE),
-        )
-    ]
-    return pd.concat(parts).drop_duplicates("crop_id").reset_index(drop=True)
+    parts = [worst.head(flagged), above, below, passed.head(others)]
+    return pd.concat([part["crop_id"] for part in parts]).drop_duplicates().to_list()
 
 
 def crop_sheets(
@@ -116,8 +106,6 @@ def crop_sheets(
         channels,
         channel_sheets,
         _positions(detailed[: len(grey)], tile * len(channels), tile),
-        len(names) - len(colour),
-        len(detailed) - len(grey),
     )
 
 

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 
 from hcsqc.core.schema import ARTEFACTS
+from hcsqc.qc.cells import is_flagged
 from hcsqc.qc.report.results import Results
 
 PER_ARTEFACT, PER_SIDE, PER_COMPOUND, MOST_COMPOUNDS = 8, 8, 6, 10  # crops
@@ -57,7 +58,7 @@ def worst_of_treatment(
 
 
 def _flagged(cells: pd.DataFrame) -> pd.Series:
-    return cells["flagged"].astype("boolean").fillna(False).astype(bool) & cells["score"].notna()
+    return is_flagged(cells) & cells["score"].notna()
 
 
 def _first(rows: pd.DataFrame, count: int, highest: bool) -> pd.DataFrame:

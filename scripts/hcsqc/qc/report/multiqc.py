@@ -9,6 +9,7 @@ import re
 import pandas as pd
 
 from hcsqc.core.schema import ARTEFACTS
+from hcsqc.qc.cells import is_flagged
 from hcsqc.qc.report.gallery import UNKNOWN
 from hcsqc.qc.report.results import Results
 from hcsqc.qc.report.words import is_missing
@@ -98,7 +99,7 @@ def _table(screen: str, results: Results) -> dict:
 
 def _bars(screen: str, results: Results) -> dict:
     cells = results.cells
-    flagged = cells[cells["flagged"].astype("boolean").fillna(False).astype(bool)]
+    flagged = cells[is_flagged(cells)]
     kinds = flagged["artefact"].fillna(UNKNOWN).astype(str)
     counts = pd.crosstab(flagged[PLATE], kinds).reindex(results.plates[PLATE], fill_value=0)
     order = [*ARTEFACTS, *sorted(set(counts.columns) - {*ARTEFACTS, UNKNOWN}), UNKNOWN]

@@ -4,17 +4,6 @@ const data = JSON.parse(document.getElementById("data").textContent);
 const $ = (name) => document.getElementById(name);
 const SVG = "http://www.w3.org/2000/svg";
 
-function make(tag, values = {}, ...inner) {
-  const node = document.createElement(tag);
-  for (const [key, value] of Object.entries(values)) {
-    if (value === null || value === undefined || value === false) continue;
-    if (key === "text") node.textContent = value;
-    else if (key.startsWith("on")) node.addEventListener(key.slice(2), value);
-    else node.setAttribute(key, value === true ? "" : value);
-  }
-  node.append(...inner);
-  return node;
-}
 function draw(tag, values, text) {
   const node = document.createElementNS(SVG, tag);
   for (const [key, value] of Object.entries(values)) node.setAttribute(key, value);
@@ -30,15 +19,7 @@ const shown = (value, unit) => unit === "share" ? percent(value)
   : value === null ? "–" : number(value) + (unit ? " " + unit : "");
 const plural = (count, noun, many) => number(count) + " " + (count === 1 ? noun : many || noun + "s");
 
-// Copying and downloading.
-function download(name, text) {
-  const link = make("a", {
-    href: URL.createObjectURL(new Blob([text], {type: "text/csv;charset=utf-8"})), download: name});
-  document.body.append(link);
-  link.click();
-  link.remove();
-  setTimeout(() => URL.revokeObjectURL(link.href), 1000);
-}
+// The list of what to drop.
 async function copy(text) {
   try {
     await navigator.clipboard.writeText(text);
@@ -51,13 +32,6 @@ async function copy(text) {
     area.remove();
   }
 }
-function csvCell(value) {
-  const text = String(value ?? "");
-  // As the files of the results: no spreadsheet program takes a text for a formula.
-  const safe = /^[=+\-@\t\r]/.test(text) && !/^[+-]?[\d.]+(e[+-]?\d+)?$/i.test(text) ? "'" + text : text;
-  return /[",\n\r]/.test(safe) ? '"' + safe.replaceAll('"', '""') + '"' : safe;
-}
-const asCsv = (rows) => rows.map((row) => row.map(csvCell).join(",") + "\n").join("");
 function announce(node, text) {
   node.textContent = text;
   setTimeout(() => { if (node.textContent === text) node.textContent = ""; }, 4000);
@@ -65,37 +39,9 @@ function announce(node, text) {
 for (const button of document.querySelectorAll("[data-drops]")) {
   button.addEventListener("click", async () => {
     if (button.dataset.drops === "copy") await copy(data.drops);
-    else download(data.file + "_drop.csv", data.drops);
+    else download(FILE + "_drop.csv", data.drops);
     announce($("drops-said"), button.dataset.drops === "copy" ? "Copied." : "Downloaded.");
   });
-}
-
-// Tables: sort, filter, download.
-function enhance(table) {
-  const rows = table.tBodies[0].rows.length;
-  const name = table.dataset.name;
-  const made = new DataTable(table, {
-    order: [], autoWidth: false, paging: rows > 25, pageLength: 25,
-    lengthMenu: [25, 100, {label: "all", value: -1}], searching: rows > 5, info: rows > 25,
-    layout: {topStart: rows > 25 ? "pageLength" : null, topEnd: rows > 5 ? "search" : null,
-      bottomStart: rows > 25 ? "info" : null, bottomEnd: rows > 25 ? "paging" : null},
-    language: {search: "Filter:", lengthMenu: "_MENU_ rows", info: "_START_ to _END_ of _TOTAL_",
-      infoEmpty: "none", infoFiltered: "(of _MAX_)", emptyTable: "None.", zeroRecords: "No row matches.",
-      paginate: {first: "first", last: "last", next: "next", previous: "previous"}}});
-  const button = make("button", {type: "button", class: "small", text: "Download CSV", onclick: () => {
-    const head = [...table.tHead.rows[0].cells].map((cell) => cell.textContent.trim());
-    const body = made.rows({search: "applied", order: "applied"}).nodes().toArray().map((row) =>
-      [...row.cells].map((cell) => cell.dataset.value ?? cell.textContent.trim()));
-    download(data.file + "_" + name + ".csv", asCsv([head, ...body]));
-  }});
-  button.setAttribute("aria-label", "Download this table as CSV: " + name.replaceAll("_", " "));
-  table.closest(".scroll").after(button);
-}
-for (const table of document.querySelectorAll("table.data")) {
-  const folded = table.closest("details:not([open])");
-  // Most readers open few of them, and each takes its time.
-  if (folded) folded.addEventListener("toggle", () => enhance(table), {once: true});
-  else enhance(table);
 }
 
 // Crops: tiles of the sheets.
@@ -160,13 +106,14 @@ function wellText(at) {
 }
 function drawMap() {
   const grid = $("map");
-  const [rows, columns] = data.shape;
+  const [top, bottom, left, right] = data.part;
+  const columns = right - left;
   grid.replaceChildren();
   buttons.clear();
   grid.style.setProperty("--columns", columns);
   grid.classList.toggle("large", columns <= 12);
   const title = make("div", {role: "row"}, make("span", {role: "columnheader", class: "corner", "aria-label": "Row"}));
-  for (let column = 0; column < columns; column++)
+  for (let column = left; column < right; column++)
     title.append(make("span", {role: "columnheader", text: column + 1}));
   grid.append(title);
   const own = data.measures[measure];
@@ -174,9 +121,9 @@ function drawMap() {
   wells.well.forEach((_, at) => {
     if (wells.plate[at] === plate && wells.row[at] >= 0) places.set(wells.row[at] + "/" + wells.column[at], at);
   });
-  for (let row = 0; row < rows; row++) {
+  for (let row = top; row < bottom; row++) {
     const line = make("div", {role: "row"}, make("span", {role: "rowheader", text: letters(row)}));
-    for (let column = 0; column < columns; column++) {
+    for (let column = left; column < right; column++) {
       const at = places.get(row + "/" + column);
       if (at === undefined) {
         line.append(make("span", {role: "gridcell", class: "well out", "aria-label": letters(row) + (column + 1) + ": not imaged"}));
@@ -422,7 +369,7 @@ function setUpScores() {
     const same = Number(slider.value) === own.own;
     const count = `Threshold ${number(step.threshold)}${same ? " (this report’s)" : ""}: ${number(step.flagged)} of ${number(own.scored)} cells flagged, ${percent(step.flagged / own.scored)}.`;
     let promise;
-    if (!own.promise) promise = "No promise: " + (own.why_not || "there are no random labels of this screen to hold it to") + ".";
+    if (!own.promise) promise = "No promise: " + (own.why_not || "there are no random labels of this screen to test it on") + ".";
     else if (step.promise === null) promise = "No promise: more than half of the good cells could be lost, or the labels do not say.";
     else {
       const share = Math.ceil(step.promise * 1000 - 1e-9) / 1000; // never less than what holds
@@ -526,7 +473,6 @@ for (const link of document.querySelectorAll("a[data-well]")) {
     $("well-name").focus();
   });
 }
-window.addEventListener("beforeprint", () => document.querySelectorAll("details").forEach((one) => { one.open = true; }));
 
 setUpMap();
 setUpScores();

@@ -12,6 +12,8 @@ from hcsqc.core.html import render
 from hcsqc.core.ids import within_field
 from hcsqc.core.schema import ARTEFACTS
 from hcsqc.crops.shards import Shards
+from hcsqc.figures.tables import table_parts
+from hcsqc.qc.cells import is_flagged
 from hcsqc.qc.field_view.images import FieldSource
 from hcsqc.qc.report import statements
 from hcsqc.qc.report.answers import (
@@ -36,14 +38,14 @@ from hcsqc.qc.report.page_data import (
     score_data,
     wells_data,
 )
-from hcsqc.qc.report.plate_maps import plate_shape
+from hcsqc.qc.report.plate_maps import plate_shape, shown_part
 from hcsqc.qc.report.rates import charts
 from hcsqc.qc.report.results import Results, of_plate
 from hcsqc.qc.report.thumbnails import FieldPictures, field_pictures, pack_outlines
 from hcsqc.qc.report.words import counted, is_missing, number, percent
 
-DATA_FILES = ("page.html", "page.css", "page.js", "datatables.min.js")
-TEMPLATE, STYLE, SCRIPT, TABLES = (Path(__file__).with_name(name) for name in DATA_FILES)
+DATA_FILES = ("page.html", "page.css", "page.js")
+TEMPLATE, STYLE, SCRIPT = (Path(__file__).with_name(name) for name in DATA_FILES)
 
 SIMULATED = "simulated artefacts"  # what detector.json says it was trained on without labels
 # Pictures of a page, in bytes of it; all else takes well below a megabyte.
@@ -117,6 +119,7 @@ def render_report(screen: Screen, plate: str | None = None) -> str:
     dropped = drops(results)
     kinds = [kind for kind in ARTEFACTS if (results.cells["artefact"] == kind).any()]
     shape = plate_shape(results.wells["Metadata_Well"])
+    part = shown_part(results.wells["Metadata_Well"], shape)
     edges = results.fields.groupby("Metadata_Plate")["edge"].median()
     plates = _worst_plates(results.plates, of_plates)
     plates = plates.assign(edge=plates["Metadata_Plate"].map(edges))
@@ -125,10 +128,9 @@ def render_report(screen: Screen, plate: str | None = None) -> str:
         brightness = brightness_of_wells(screen.shards, results.cells, screen.composite)
     scores = score_data(results.cells, threshold, screen.labels)
     data = {
-        "file": f"{screen.name}_{plate}" if plate else screen.name,
         "drops": drops_csv(dropped),
         "channels": pictures.crops.channels,
-        "shape": shape,
+        "part": part,
         "plates": [
             {"name": name, "page": None if own else plate_page(name)}
             for name in results.plates["Metadata_Plate"]
@@ -146,10 +148,15 @@ def render_report(screen: Screen, plate: str | None = None) -> str:
     }
     return render(
         TEMPLATE,
-        filters={"percent": percent, "number": number, "count": counted},
+        filters={
+            "percent": percent,
+            "number": number,
+            "count": counted,
+            "treatment": statements.treatment,
+        },
         css=Markup(STYLE.read_text(encoding="utf-8")),
         script=Markup(SCRIPT.read_text(encoding="utf-8")),
-        datatables=Markup(TABLES.read_text(encoding="utf-8")),
+        **table_parts(),
         sheets_css=_sheets_css(pictures.crops),
         data=as_script(data),
         screen=screen.name,
@@ -189,6 +196,7 @@ def render_report(screen: Screen, plate: str | None = None) -> str:
         drops_text=_drops_text(results, dropped),
         has_wells=len(results.wells) > 0,
         shape=shape,
+        whole_map=part == (0, shape[0], 0, shape[1]),
         pictures_note=pictures.fields.note,
         scored=scores["scored"],
         not_scored=statements.not_scored(results.cells),
@@ -217,17 +225,16 @@ def _pictures(
     walked = (
         choose_crops(results.cells, FLAGGED_CROPS, BORDERLINE_CROPS, PASSED_CROPS, SEED)
         if own
-        else pd.DataFrame({"crop_id": [], "why": []}, dtype=object)
+        else []
     )
-    names = [*of_galleries, *of_map, *walked["crop_id"]]
+    names = [*of_galleries, *of_map, *walked]
     several = len(screen.shards.format.channels) > 1
-    detailed = [*of_galleries, *walked["crop_id"]][:WITH_CHANNELS] if several else []
+    detailed = [*of_galleries, *walked][:WITH_CHANNELS] if several else []
     crops = crop_sheets(screen.shards, names, screen.composite, CROP_BYTES, detailed)
     fields = FieldPictures()
     if own:
         # The outlines of the other cells would take more bytes than small pictures do.
-        flagged = results.cells["flagged"].astype("boolean").fillna(False).astype(bool)
-        outlined = flagged | results.cells["crop_id"].isin(crops.positions)
+        outlined = is_flagged(results.cells) | results.cells["crop_id"].isin(crops.positions)
         fields = field_pictures(
             results.fields,
             results.cells[outlined],
@@ -266,7 +273,7 @@ def _crops_data(sheets: CropSheets, cells: pd.DataFrame, results: Results) -> di
         "well": at,
         "site": rows["Metadata_Site"].astype(int),
         "score": rows["score"],
-        "flagged": rows["flagged"].astype("boolean").fillna(False).astype(bool),
+        "flagged": is_flagged(rows),
         "artefact": rows["artefact"].astype(object).where(rows["artefact"].notna(), None),
     }
 
@@ -335,7 +342,7 @@ def _drop_rows(dropped: pd.DataFrame, results: Results, own: bool) -> list[dict]
 
 def _drops_text(results: Results, dropped: pd.DataFrame) -> str:
     cells = flagged_elsewhere(results, dropped)
-    where = "outside of these wells and fields" if len(dropped) else "in all"
+    where = "outside of these wells and fields" if len(dropped) else "in total"
     told = f"{counted(cells, 'cell is', 'cells are')} flagged {where}."
     if not len(dropped):
         return told
@@ -343,7 +350,7 @@ def _drops_text(results: Results, dropped: pd.DataFrame) -> str:
     listed = [counted(wells, "bad well")] if wells else []
     if fields:
         listed.append(counted(fields, "bad field") + (" of other wells" if wells else ""))
-    return f"The list holds {' and '.join(listed)}. {told[0].upper()}{told[1:]}"
+    return f"The list has {' and '.join(listed)}. {told[0].upper()}{told[1:]}"
 
 
 def _edge_charts(results: Results, plates: pd.DataFrame, focus: FocusScale) -> list[dict]:

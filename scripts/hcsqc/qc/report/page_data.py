@@ -14,6 +14,7 @@ from hcsqc.core.parquet import read_footer
 from hcsqc.core.schema import ARTEFACTS
 from hcsqc.crops.shards import Shards
 from hcsqc.features.tables import read_feature_table
+from hcsqc.qc.cells import is_flagged
 from hcsqc.qc.report.plate_maps import colour_limits, places
 from hcsqc.qc.report.results import Results
 from hcsqc.qc.report.words import is_missing
@@ -74,7 +75,7 @@ def measures(results: Results, brightness: pd.DataFrame | None = None) -> list[d
         for name in brightness.columns:
             values = pd.Series(brightness[name].reindex(index).to_numpy())
             found.append((f"light {name}", f"intensity: {name}", values, "grey levels", False))
-    flagged = results.cells[results.cells["flagged"].astype("boolean").fillna(False).astype(bool)]
+    flagged = results.cells[is_flagged(results.cells)]
     kinds = set(flagged["artefact"].dropna())
     for kind in [*(kind for kind in ARTEFACTS if kind in kinds), *sorted(kinds - {*ARTEFACTS})]:
         counts = flagged[flagged["artefact"] == kind].groupby(KEYS).size().reindex(index).fillna(0)
@@ -185,7 +186,9 @@ def map_of_features(paths: Sequence[Path], results: Results) -> dict | None:
     cells = results.cells[["crop_id", "score", "flagged", "artefact", *keys]]
     sample = sample.merge(cells, on="crop_id", how="inner", validate="one_to_one")
     if len(crops) and not len(sample):
-        raise InputError(f"{paths[0]}: none of its crops is in cells.parquet; give this screen's")
+        raise InputError(
+            f"{paths[0]}: none of its crops is in cells.parquet; give the features of this screen"
+        )
     finite = np.isfinite(vectors[sample["vector"]]).all(axis=1)
     left_out = int((~finite).sum())
     sample = sample[finite]
@@ -242,8 +245,8 @@ def _read_features(paths: Sequence[Path]) -> tuple[np.ndarray, np.ndarray]:
     for path, width in zip(paths, widths, strict=True):
         if width != widths[0]:
             raise InputError(
-                f"{path}: features of {width} values, but {paths[0]} has {widths[0]}; give tables "
-                "of one encoder"
+                f"{path}: has features of {width} values, but {paths[0]} of {widths[0]}; give "
+                "tables of one encoder"
             )
     crops = np.concatenate([np.asarray(crops, object) for crops, _ in tables])
     repeated = pd.Series(crops).duplicated()

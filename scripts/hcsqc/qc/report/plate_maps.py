@@ -42,6 +42,25 @@ def plate_shape(wells: Iterable[str]) -> tuple[int, int]:
     return max(rows, SHAPES[-1][0]), max(columns, SHAPES[-1][1])
 
 
+def shown_part(wells: Iterable[str], shape: tuple[int, int]) -> tuple[int, int, int, int]:
+    """Return the first row, the end of rows, the first column and the end of columns of a map.
+
+    They hold all wells, and around them a row and a column of others where the plate has them.
+    `shape` is rows and columns of the plate; without any well all of it is shown.
+    """
+    found = places(wells)
+    found = found[found["row"] >= 0]
+    if found.empty:
+        return 0, shape[0], 0, shape[1]
+    (top, left), (bottom, right) = found.min() - 1, found.max() + 2
+    return (
+        max(0, int(top)),
+        min(shape[0], int(bottom)),
+        max(0, int(left)),
+        min(shape[1], int(right)),
+    )
+
+
 def edge_distance(wells: Iterable[str], shape: tuple[int, int]) -> np.ndarray:
     """Return how many wells lie between each well and the plate's edge: 0 at the edge, else more.
 

@@ -94,7 +94,7 @@ def charts(results, shape: tuple[int, int]) -> list[dict]:
             lambda apart: "at the edge" if apart == 0 else f"{counted(apart, 'well')} inside"
         )
         both = edge_and_inner(results.wells, shape)
-        text = "All scored wells lie at the edge, or none does: nothing is compared."
+        text = "All scored wells lie at the edge, or none does, so nothing is compared."
         if both:
             edge, inner = both
             text = (

@@ -9,6 +9,7 @@ import pandas as pd
 from hcsqc.core.errors import InputError
 from hcsqc.core.files import read_checked_json
 from hcsqc.core.schema import as_written, check_columns, read_table
+from hcsqc.qc.cells import is_flagged
 
 # Columns of the tables that are read; all else is ignored.
 TEXT = {"Metadata_Plate", "Metadata_Well", "role", "compound", "artefact", "reason", "warning"}
@@ -41,13 +42,17 @@ class Results:
     threshold: Mapping
 
 
-def read_results(folder: Path) -> Results:
-    """Read the tables of results/{study}/qc/{screen}.
+def read_results(folder: Path, plate: str | None = None) -> Results:
+    """Read the tables of results/{study}/qc/{screen}, or what they have of one plate.
 
-    Raises InputError if one is missing or is no such table, or if they are not of the same cells.
+    A plate has no compounds: these are of the whole screen. Raises InputError if a table is missing
+    or is no such table, if they are not of the same cells, or if there is no such plate.
     """
-    cells = read_table(folder / "cells.parquet", "cells")
+    only = None if plate is None else [("Metadata_Plate", "=", plate)]
+    cells = read_table(folder / "cells.parquet", "cells", filters=only)
     tables = {name: _read_csv(folder / f"{name}.csv", columns) for name, columns in COLUMNS.items()}
+    if plate is not None:
+        tables = _of_plate(tables, plate)
     for name in ("fields", "wells", "plates"):
         for column, count in cell_counts(cells).items():
             if int(tables[name][column].sum()) != count:
@@ -63,17 +68,21 @@ def of_plate(results: Results, plate: str) -> Results:
 
     Raises InputError if there is no such plate.
     """
-    if plate not in set(results.plates["Metadata_Plate"]):
+    tables = {name: getattr(results, name) for name in ("cells", *COLUMNS)}
+    return Results(**_of_plate(tables, plate), threshold=results.threshold)
+
+
+def _of_plate(tables: Mapping[str, pd.DataFrame], plate: str) -> dict[str, pd.DataFrame]:
+    if plate not in set(tables["plates"]["Metadata_Plate"]):
         raise InputError(
             f"plates.csv: there is no plate {plate}; make all tables of the screen again"
         )
-    tables = {
-        name: getattr(results, name)[lambda table: table["Metadata_Plate"] == plate].reset_index(
-            drop=True
-        )
-        for name in ("cells", "fields", "wells", "plates", "corrections")
+    return {
+        name: table.head(0)
+        if name == "compounds"
+        else table[table["Metadata_Plate"] == plate].reset_index(drop=True)
+        for name, table in tables.items()
     }
-    return Results(**tables, compounds=results.compounds.head(0), threshold=results.threshold)
 
 
 def _read_csv(path: Path, columns: str) -> pd.DataFrame:
@@ -113,5 +122,8 @@ def read_truth(path: Path) -> pd.DataFrame:
 def cell_counts(cells: pd.DataFrame) -> dict[str, int]:
     """Return how many nuclei there are, and how many of them are scored and flagged."""
     scored = cells["score"].notna()
-    flagged = cells["flagged"].astype("boolean").fillna(False).astype(bool)
-    return {"nuclei": len(cells), "scored": int(scored.sum()), "flagged": int(flagged.sum())}
+    return {
+        "nuclei": len(cells),
+        "scored": int(scored.sum()),
+        "flagged": int(is_flagged(cells).sum()),
+    }

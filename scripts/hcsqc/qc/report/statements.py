@@ -48,7 +48,7 @@ def promise(threshold: Mapping) -> str:
     level = number(threshold.get("threshold"))
     if not threshold.get("promise"):
         why = str(threshold.get("note") or "").removeprefix("No promise: ").rstrip(".")
-        why = why or "there are no random labels of this screen to hold it to"
+        why = why or "there are no random labels of this screen to test it on"
         return f"No promise is made for the threshold of {level}: {why}."
     asked = _short_percent(threshold.get("promised"))
     sure = _short_percent(threshold.get("confidence"))
@@ -61,7 +61,9 @@ def promise(threshold: Mapping) -> str:
         f"with {sure} confidence: {labels} bound the share at {percent(threshold.get('bound'))}"
     )
     if not is_missing(threshold.get("supported")):
-        text += f", and could promise {_short_percent(threshold['supported'])} at the strictest"
+        text += (
+            f", and support a promise of {_short_percent(threshold['supported'])} at the strictest"
+        )
     compared = threshold.get("encoders_compared") or 0
     if compared > 1:
         text += (
@@ -177,11 +179,11 @@ def next_steps(results: Results, simulated: bool) -> list[str]:
     threshold = results.threshold
     counts = cell_counts(results.cells)
     if not counts["scored"]:
-        return ["Nothing was scored: look at why, under “Not scored”, before anything else."]
+        return ["Nothing was scored: first see why, under “Not scored”."]
     steps = []
     if simulated:
         steps.append(
-            "Look through the galleries above: are these the artefacts that you want to be rid of?"
+            "Look through the galleries above: are these the artefacts that you want to remove?"
         )
     if not threshold.get("promise"):
         wanted = ""
@@ -190,8 +192,8 @@ def next_steps(results: Results, simulated: bool) -> list[str]:
             more = (threshold.get("wells_needed") or 0) - (threshold.get("wells") or 0)
             wanted = f" in {counted(more, 'more well')}" if more > 0 else ""
         steps.append(
-            f"Label random crops of this screen{wanted}, normal and abnormal, and make the flags "
-            "again: without them nothing is promised."
+            f"Label random crops of this screen{wanted}, normal and abnormal, and run again: "
+            "without such labels, nothing can be promised."
         )
     warned = int(results.plates["warning"].fillna("").ne("").sum())
     if warned:
@@ -216,7 +218,7 @@ def next_steps(results: Results, simulated: bool) -> list[str]:
     stricter = threshold.get("wells_for_stricter") or {}
     if threshold.get("promise") and stricter:
         wanted = "; ".join(
-            f"{_short_percent(float(share))} takes {counted(more, 'more well')}"
+            f"{_short_percent(float(share))} needs {counted(more, 'more well')}"
             for share, more in stricter.items()
             if not is_missing(more) and more > 0
         )
@@ -230,8 +232,8 @@ def next_steps(results: Results, simulated: bool) -> list[str]:
             steps.append(f"For a stricter promise, label random crops in more wells: {wanted}.")
     if counts["flagged"]:
         steps.append(
-            "Look at the borderline crops: if many on the wrong side are plain to you, label them "
-            "and train again."
+            "Look at the borderline crops: if many are clearly on the wrong side, label them and "
+            "train again."
         )
     steps.append(
         "Leave flagged cells out: join cells.parquet to your profiles by plate, well, site and "
@@ -243,7 +245,7 @@ def next_steps(results: Results, simulated: bool) -> list[str]:
 def treatment(row: Mapping) -> str:
     """Return what a well was treated with, in words."""
     if is_missing(row["compound"]) or not row["compound"]:
-        role = row["role"]
+        role = row.get("role")
         return "–" if is_missing(role) or not role else str(role)
     amount = row["concentration_um"]
     return str(row["compound"]) + ("" if is_missing(amount) else f" at {number(amount)} µM")

@@ -18,6 +18,7 @@ from hcsqc.core.parallel import in_order
 from hcsqc.core.patience import look
 from hcsqc.core.progress import Progress
 from hcsqc.crops.shards import Shards
+from hcsqc.qc.cells import is_flagged
 from hcsqc.qc.field_view.images import FieldSource, coloured, read_scaled, scale_tables
 from hcsqc.qc.report.words import counted
 from hcsqc.screens.images.read import UnreadableField
@@ -54,13 +55,10 @@ class FieldPicture:
 class FieldPictures:
     """The thumbnails of a screen, by place: plate, well and site.
 
-    `unreadable` fields were to be shown, but their images are gone or damaged; for `left_out` the
-    budget had no room. `note` says so in a sentence or two, empty if all fields are shown.
+    `note` says in a sentence or two which fields are not shown, and why; it is empty if all are.
     """
 
     pictures: dict[tuple[str, str, int], FieldPicture] = field(default_factory=dict)
-    unreadable: int = 0
-    left_out: int = 0
     note: str = ""
 
 
@@ -82,24 +80,21 @@ def field_pictures(
     cannot be read is counted, and without any image there are no pictures: never an error.
     """
     if source is None or not len(fields):
-        return FieldPictures(left_out=len(fields), note=_no_source(fields))
+        return FieldPictures(note=_no_source(fields))
     order, needed = shown_order(fields, seed)
     maker = _Maker(source, shards, composite, cells)
     absent = maker.absent_folder(order["Metadata_Plate"].unique())
     if absent:
-        return FieldPictures(
-            unreadable=len(order),
-            note=f"No field is shown: its images are not in {absent} any more.",
-        )
+        return FieldPictures(note=f"No field is shown: the images are no longer in {absent}.")
     places = [tuple(place) for place in order[PLACE].itertuples(index=False)]
     try:
         level, room = _level(maker, places, needed, budget_bytes, seed, threads)
         found, unreadable, why = _read(maker, places, level, room, needed, budget_bytes, threads)
     except InputError as error:
-        return FieldPictures(unreadable=len(order), note=f"No field is shown: {error}.")
+        return FieldPictures(note=f"No field is shown: {error}.")
     found = _within(found, set(places[:needed]), level, budget_bytes)
     left_out = len(places) - len(found) - unreadable
-    return FieldPictures(found, unreadable, left_out, _note(len(found), unreadable, left_out, why))
+    return FieldPictures(found, _note(len(found), unreadable, left_out, why))
 
 
 def shown_order(fields: pd.DataFrame, seed: int) -> tuple[pd.DataFrame, int]:
@@ -171,7 +166,9 @@ class _Maker:
         """Return the picture of a field, or why there is none."""
         try:
             if place not in self.images:
-                raise UnreadableField(f"{'/'.join(map(str, place))}: is in no table of fields")
+                raise UnreadableField(
+                    f"{'/'.join(map(str, place))}: is not in the tables of fields"
+                )
             pixels = read_scaled(
                 self.source, self.images[place], self.shards.format, self.composite, self.tables
             )
@@ -192,14 +189,13 @@ class _Maker:
 def _outlines(cells: pd.DataFrame) -> pd.DataFrame:
     """Return the outlines of all scored nuclei, in pixels of the images."""
     scored = cells[cells["score"].notna()]
-    flagged = scored["flagged"].astype("boolean").fillna(False).astype(bool)
     rows = scored[PLACE].assign(
         x=scored["Nuclei_Location_Center_X"],
         y=scored["Nuclei_Location_Center_Y"],
         radius=np.sqrt(scored["Nuclei_AreaShape_Area"] / np.pi),
         crop_id=scored["crop_id"],
         score=scored["score"],
-        flagged=flagged,
+        flagged=is_flagged(scored),
         artefact=scored["artefact"],
     )
     return rows.sort_values(["flagged", "score", "crop_id"], ascending=[False, False, True])
