@@ -1,0 +1,1 @@
+"""Error rates, power, promises and prevalences, in simulations whose answers are known."""
