@@ -9,7 +9,7 @@ it is on compounds that trained nothing, and how wide it is.
 import numpy as np
 import pandas as pd
 
-from benchmarks.statistics.ranking import DIMENSIONS, PER_GEOMETRY, RIDGE, WELL_SD
+from benchmarks.statistics.ranking import DIMENSIONS, PER_GEOMETRY, REPLICATES, RIDGE, WELL_SD
 from hcsqc.labels.groups import COMPOUND, GROUPINGS, WELL, groups_of
 from hcsqc.labels.splits import split_labels
 from hcsqc.probes.metrics import auc
