@@ -27,14 +27,19 @@ def headline(results: Results) -> list[dict]:
             "bad": False,
         }
     ]
-    for name, table, bad in (
-        ("bad fields", results.fields, results.fields["bad"]),
-        ("bad wells", results.wells, results.wells["bad"]),
-        ("plates with a warning", results.plates, results.plates["warning"].fillna("").ne("")),
+    for one, many, table, bad in (
+        ("bad field", "bad fields", results.fields, results.fields["bad"]),
+        ("bad well", "bad wells", results.wells, results.wells["bad"]),
+        (
+            "plate with a warning",
+            "plates with a warning",
+            results.plates,
+            results.plates["warning"].fillna("").ne(""),
+        ),
     ):
         tiles.append(
             {
-                "name": name,
+                "name": one if bad.sum() == 1 else many,
                 "value": f"{int(bad.sum()):,}",
                 "detail": f"of {len(table):,}",
                 "bad": bool(bad.any()),
