@@ -709,11 +709,31 @@ DERIVED = {
 }
 
 
+OF_FILES = {key: value for key, value in LOADDATA.items() if not key.startswith("table")} | {
+    "layout": "files",
+    "pattern": "(?P<plate>P1)(?P<well>B02)(?P<channel>c)",
+    "channels": DEFAULTS["screens"]["BBBC022"]["composite"],
+}
+
+
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
         ({"study__test": ["BBBC022"]}, "study.test: 'BBBC022' is the training screen"),
         ({"screens__BBBC022__evaluation_wells": []}, "evaluation_wells is empty; test labels come"),
+        (
+            {"evaluation__group_by": "plate", "screens__BBBC022__plates": ["20585"]}
+            | {"screens__BBBC022__pretrain_plates": ["20585"]},
+            "evaluation.group_by is plate, but screens.BBBC022 has one plate, 20585, so",
+        ),
+        (
+            {
+                "evaluation__group_by": "compound",
+                "screens__own": OF_FILES,
+                "study__test": ["own"],
+            },
+            "evaluation.group_by is compound, but screens.own has the layout files, which names no",
+        ),
         ({"probes__knn__budgets": [7]}, "probes.knn.budgets: 7 is not one of study.budgets"),
         (
             {"screens__degraded": DERIVED | {"plates": ["7"]}, "study__train": "degraded"},

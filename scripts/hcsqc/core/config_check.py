@@ -71,6 +71,8 @@ SHARED_FOLDERS = ("weights",)
 LONGEST_SHOWN = 60  # characters of a wrong value
 # An error that explains others comes first.
 FIRST = ("unknown_kind", "unknown_key")
+# Layouts whose tables say which compound is in a well.
+NAMING_COMPOUNDS = ("bbbc021", "bbbc022", "loaddata")
 
 
 def check_config(config: dict) -> None:
@@ -216,6 +218,27 @@ def _check_study(config: Mapping) -> None:
             f"config: screens.{study['train']}.evaluation_wells is empty; test labels come from "
             "these wells; list some"
         )
+    _check_groups(config)
+
+
+def _check_groups(config: Mapping) -> None:
+    """Check that the screens of the study may have several plates or compounds to tell apart."""
+    group_by, train = config["evaluation"]["group_by"], config["study"]["train"]
+    plates = config["screens"][train]["plates"]
+    if group_by == "plate" and len(plates) == 1 and not config["qc"]["detector"]:
+        raise InputError(
+            f"config: evaluation.group_by is plate, but screens.{train} has one plate, "
+            f"{plates[0]}, so that none is left to test; set it to well or compound"
+        )
+    for name in [train, *config["study"]["test"]] if group_by == "compound" else ():
+        entry = config["screens"][name]
+        layout = config["screens"][entry.get("derived_from", name)]["layout"]
+        if layout not in NAMING_COMPOUNDS:
+            raise InputError(
+                f"config: evaluation.group_by is compound, but screens.{name} has the layout "
+                f"{layout}, which names no compounds: describe it by a LoadData table with "
+                "Metadata_Compound (layout loaddata), or set group_by to well or plate"
+            )
 
 
 def _check_parts(config: Mapping, name: str, within: tuple[str, ...]) -> None:
