@@ -108,7 +108,7 @@ def main() -> None:
     parser.add_argument("--encoders", type=int, default=8)
     parser.add_argument("--budget", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--screens", type=int, default=40, help="unlabelled, of each kind")
+    parser.add_argument("--screens", type=int, default=20, help="unlabelled, of each kind")
     parser.add_argument("--resamples", type=int, default=100, help="for intervals of prevalences")
     args = parser.parse_args()
     with threadpool_limits(1):
