@@ -27,7 +27,7 @@ def main() -> None:
     parser.add_argument("--screens", type=int, default=400, help="of each kind, for promises")
     parser.add_argument("--choices", type=int, default=40, help="studies that choose an encoder")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--unlabelled", type=int, default=40, help="screens of each kind")
+    parser.add_argument("--unlabelled", type=int, default=20, help="screens of each kind")
     parser.add_argument("--resamples", type=int, default=100, help="for intervals of prevalences")
     args = parser.parse_args()
     seeded = f"seed {args.seed}"

@@ -57,6 +57,7 @@ def estimates(args, number: int) -> list[tuple]:
     known, targets = reference_of(vectors), (kind > 0).astype(int)
     named = np.where(kind > 0, kind.astype(str), None)
     labels = pd.DataFrame({"plate": "p", "well": well.astype(str), "artefact": named})
+    labels["group"] = labels["plate"] + "/" + labels["well"]
     labels["label"] = np.where(kind > 0, "abnormal", "normal")
     fit = fit_detector(labels, standardised(vectors, known), PENALTIES, LOST)
     found = []

@@ -65,6 +65,9 @@ def test_planted_artefacts_stand_beside_what_was_found(flagged):
     assert share["low"] <= share["planted"] <= share["high"]
     threshold = json.loads((results(flagged) / "qc/tiny022/threshold.json").read_text())
     assert threshold["promise"] and threshold["bound"] <= 0.5
+    prevalence = table(flagged, "tiny022", "prevalence")
+    assert prevalence["method"].tolist() == ["random labels"]
+    assert prevalence["estimate"][0] == pytest.approx(share["found"], rel=1e-5)
 
 
 def test_the_model_in_mlflow_scores_as_the_flags_do(flagged, monkeypatch):
@@ -141,6 +144,8 @@ def test_next_months_plates_are_flagged_by_a_saved_detector_without_labels(flagg
     own = json.loads((results(flagged) / "qc/tiny022/threshold.json").read_text())
     assert not threshold["promise"] and "the labels of december set no" in threshold["note"]
     assert threshold["threshold"] == own["threshold"]
+    prevalence = pd.read_csv(folder / "qc/december/prevalence.csv")
+    assert prevalence["method"].tolist() == ["DyS", "EMQ", "PACC"]
     # The same seed and wells make the same images; names alone differ.
     cells = read_table(folder / "qc/december/cells.parquet", "cells")
     before = read_table(results(flagged) / "qc/tiny022/cells.parquet", "cells")

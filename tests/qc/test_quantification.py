@@ -98,6 +98,7 @@ def calibrated(labelled, cells, wells, unproven=UNPROVEN, by_people=True) -> dic
             "label": np.where(labels, "abnormal", "normal"),
             "plate": "p",
             "well": of_labels,
+            "group": of_labels,
             "random": True,
             "score": scores,
         }

@@ -68,7 +68,8 @@ def quantify(
     if min(len(of_labels), len(of_cells)) < 2:
         return [Estimate(name, value, 0.0, 1.0) for name, value in found.items()], 1.0
     left = _left_over(scores, labels, cells, found[USED])
-    drawn, left_drawn = [], []
+    drawn: list[dict[str, float]] = []
+    left_drawn = []
     while len(drawn) < resamples:
         some, others = _resampled(of_labels, rng), _resampled(of_cells, rng)
         if len(np.unique(labels[some])) < 2:
