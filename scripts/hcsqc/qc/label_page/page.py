@@ -127,7 +127,7 @@ def spread_over_wells(
     Every crop is equally likely to be in it, so that it is a sample of the screen, and each well
     has its share of it, one crop more or less (a systematic sample). So wells of equal size get one
     crop each before any gets a second. Crops `labelled` at random before count: with the same
-    `state` the order goes on where an earlier page ended.
+    `state` the order continues where an earlier page ended.
     """
     wells, place = np.unique(
         np.r_[wells_of(labelled), wells_of(crops)].astype(str), return_inverse=True
