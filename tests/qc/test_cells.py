@@ -249,7 +249,7 @@ def test_every_promise_that_is_written_holds_for_the_labels_wells():
 
 
 def test_labels_too_few_for_any_threshold_are_refused():
-    with pytest.raises(InputError, match="label at least 100 randomly .* a promise needs 299 wel"):
+    with pytest.raises(InputError, match="label at least 100 .* a promise needs 299 wells"):
         calibrate(held_out(40), np.zeros(0), 0.5, 0.01, 0.95, "")
 
 

@@ -119,22 +119,23 @@ def choose_crops(
 def spread_over_wells(
     crops: np.ndarray, labelled: Sequence[str], state: np.random.Generator
 ) -> np.ndarray:
-    """Return crops in a random order of which each beginning lies in as many wells as possible.
+    """Return crops in a random order of which every beginning is spread over the wells.
 
-    No well has a second crop before every well has one; crops `labelled` at random before count.
-    Large wells tend to come first, and second crops come in proportion to the crops of a well, so
-    that crops of all wells are about equally likely to be labelled. Only those of very small wells
-    are more likely, where more crops than wells are taken, and those of very large wells less,
-    where fewer are.
+    Every crop is equally likely to be in it, so that it is a sample of the screen, and each well
+    has its share of it, one crop more or less (a systematic sample). So wells of equal size get one
+    crop each before any gets a second. Crops `labelled` at random before count: with the same
+    `state` the order continues where an earlier page ended.
     """
-    crops = state.permutation(crops)
     wells, place = np.unique(
         np.r_[wells_of(labelled), wells_of(crops)].astype(str), return_inverse=True
     )
     sizes, start = np.bincount(place), state.random(len(wells))
     own = place[len(labelled) :]
-    number = pd.Series(place).groupby(place).cumcount().to_numpy()[len(labelled) :]
-    return crops[np.lexsort(((number + start[own]) / sizes[own], number > 0))]
+    order = state.permutation(len(crops))
+    before = np.bincount(place[: len(labelled)], minlength=len(wells))
+    number = np.empty(len(crops), int)
+    number[order] = pd.Series(own[order]).groupby(own[order]).cumcount()
+    return crops[np.argsort((before[own] + number + start[own]) / sizes[own], kind="stable")]
 
 
 def _without(crops: np.ndarray, others: np.ndarray) -> np.ndarray:

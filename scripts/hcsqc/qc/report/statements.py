@@ -73,8 +73,8 @@ def promise(threshold: Mapping) -> str:
     if compared > 1:
         text += (
             f". The encoder was chosen among {compared} on labels of the same wells, which the "
-            f"bound leaves out: in simulations that cost up to {CHOICE_COST} points of good cells "
-            "and broke no more promises than the confidence allows"
+            f"bound does not count: in simulations this cost up to {CHOICE_COST} percentage points "
+            "of good cells more"
         )
     return text + "."
 
