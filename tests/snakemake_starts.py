@@ -40,7 +40,7 @@ def start(
 @cache
 def _server() -> Any:
     server = subprocess.Popen(
-        [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-P", __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     atexit.register(server.communicate)
     return server
@@ -77,7 +77,7 @@ def _become(asked: dict) -> None:
     os.chdir(asked["folder"])
     os.environ.clear()
     os.environ.update(asked["environment"])
-    sys.path[0] = asked["folder"]
+    sys.path.insert(0, asked["folder"])
     sys.argv = ["snakemake", *asked["words"]]
     printed = os.open(asked["printed"], os.O_WRONLY | os.O_APPEND)
     nothing = os.open(os.devnull, os.O_RDONLY)

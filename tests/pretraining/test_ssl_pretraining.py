@@ -445,39 +445,54 @@ def test_ssl_deadline_saves_and_the_next_start_resumes(tmp_path, uninterrupted):
 
 
 CHILD = """
-import sys, time, pathlib
+import os, sys, time, pathlib
 from tests.pretraining import test_ssl_pretraining as tests
 tests.torch.set_num_threads({threads})  # bits repeat with as many only
 
 class Slow(tests.Cells):
     def read(self, rows):
         if len(self.reads) == 2:
-            print("reading", flush=True)
+            print("reading", os.getpid(), flush=True)
             time.sleep(1)
         return super().read(rows)
 
-tests.run(pathlib.Path({folder!r}), source=Slow(), changes={{"checkpoint_minutes": 100}})
+def train(folder):
+    tests.run(pathlib.Path(folder), source=Slow(), changes={{"checkpoint_minutes": 100}})
+
+{then}
+"""
+# A process for each training, forked from one that has imported PyTorch.
+FORKS = """
+for folder in {folders}:
+    child = os.fork()
+    if not child:
+        train(folder)
+        sys.exit()
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
-def test_ssl_signal_saves_and_the_next_start_resumes(number, tmp_path, uninterrupted):
-    code = CHILD.format(folder=str(tmp_path), threads=torch.get_num_threads())
+def test_ssl_signal_saves_and_the_next_start_resumes(tmp_path, uninterrupted):
+    numbers = {str(tmp_path / number.name): number for number in (signal.SIGTERM, signal.SIGUSR1)}
+    code = CHILD.format(threads=torch.get_num_threads(), then=FORKS.format(folders=[*numbers]))
     command = [sys.executable, "-c", code]
-    child = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
-    assert child.stdout.readline() == "reading\n"
-    child.send_signal(number)
-    assert child.wait(timeout=60) == 128 + number
-    child.stdout.close()
-    assert 1 <= state_of(tmp_path)["step"] <= 3
-    run(tmp_path)
-    assert_same_state(state_of(tmp_path), uninterrupted("simclr"))
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as child:
+        for number in numbers.values():
+            said, pid = child.stdout.readline().split()
+            assert said == "reading"
+            os.kill(int(pid), number)
+            assert child.stdout.readline() == f"{128 + number}\n"
+    for folder in map(Path, numbers):
+        assert 1 <= state_of(folder)["step"] <= 3
+        run(folder)
+        assert_same_state(state_of(folder), uninterrupted("simclr"))
 
 
 def test_ssl_signal_to_the_whole_pipe_saves_before_anything_is_printed(tmp_path, uninterrupted):
     """A scheduler signals tee as well, and then there is no one to print to."""
     # So slow a step that a progress line is due after it.
-    code = CHILD.format(folder=str(tmp_path), threads=torch.get_num_threads()).replace(
+    then = f"train({str(tmp_path)!r})"
+    code = CHILD.format(threads=torch.get_num_threads(), then=then).replace(
         "time.sleep(1)", "time.sleep(4)"
     )
     log = tmp_path / "log"
