@@ -52,6 +52,11 @@ def is_copy(crop: str) -> bool:
     return crop.count("/") > 4
 
 
+def wells_of(keys: Iterable[str]) -> np.ndarray:
+    """Return `plate/well` of fields or crops, as an array of strings."""
+    return np.array(["/".join(key.split("/", 3)[1:3]) for key in keys], dtype=str)
+
+
 def fields_of(crops: Iterable[str]) -> np.ndarray:
     """Return the keys of the fields that crops lie in, as an array of strings."""
     return np.array(["/".join(crop.split("/", 4)[:4]) for crop in crops], dtype=str)
