@@ -86,7 +86,7 @@ test-rest-unit: .venv/installed
 	pytest -m "(not dag or faults) and not slurm and not ($(QUICK))" $(call marked,$(REST))
 
 test-rest-workflow: .venv/installed
-	pytest -m "dag and not faults and not slurm and not ($(QUICK))" $(call marked,$(REST))
+	pytest -m "dag and not faults and not slurm and not ($(QUICK))" $(call marked,dag)
 
 test-slurm: .venv/installed
 	pytest -m slurm $(call marked,slurm)
