@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from hcsqc.crops.shards import ShardFormat, Shards, ShardWriter
-from hcsqc.encoders.models import imagenet_input
+from hcsqc.encoders.models import InputSpec, imagenet_input
 from hcsqc.encoders.store import random_encoder
-from hcsqc.encoders.views import two_views
+from hcsqc.encoders.views import normalise, two_views
 from hcsqc.features.extract import FeatureBatches
 from hcsqc.pretraining.loop import pretrain
 from hcsqc.pretraining.methods import METHODS
@@ -107,3 +107,13 @@ def test_finetuning_tells_bright_crops_from_dark_ones_as_on_the_cpu(monkeypatch)
     on_cpu = scores()
     assert ((on_gpu > 0.5) == targets).all()
     np.testing.assert_allclose(on_gpu, on_cpu, atol=0.05)
+
+
+@pytest.mark.parametrize("how", ["per_image_zscore", "per_image_minmax"])
+def test_crops_normalised_per_image_are_those_of_the_cpu(how):
+    crops = Cells(16, 48).crops
+    crops[0, 0] = 77  # constant
+    spec = InputSpec(32, (0.0,) * 3, (1.0,) * 3, normalisation=how)
+    on_cpu, on_gpu = normalise(crops, spec), normalise(crops, spec, "cuda")
+    torch.testing.assert_close(on_gpu.cpu(), on_cpu, rtol=1e-4, atol=1e-4)
+    assert not on_gpu[0, 0].any()

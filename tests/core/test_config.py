@@ -1033,6 +1033,17 @@ def test_a_screen_without_a_role_is_named_before_anything_runs():
     check(with_encoder(missing_roles=instead))
 
 
+def test_a_screen_of_quality_control_needs_the_roles_of_the_detectors_encoder():
+    config = with_encoder(roles=["AGP"], missing_roles={"AGP": "actin"}, **{"with": ["resnet18"]})
+    other = copy.deepcopy(config["screens"]["BBBC022"])
+    other["channel_roles"] = {"w4": "Golgi"}
+    config["screens"]["next"] = other
+    config["qc"]["screens"] = ["next"]
+    check(copy.deepcopy(config))
+    config["qc"]["encoder"] = "own"
+    assert "encoders.own_alone.roles: screen next: no channel shows actin" in message(config)
+
+
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from hcsqc.core.config import (
+    ALONE,
     CHANNELS,
     TRANSFER_CHANNELS,
     built_encoders,
@@ -377,7 +378,10 @@ def _check_roles(config: Mapping, name: str) -> None:
                 f"config: encoders.{name}.missing_roles: '{role}' is not one of its roles; known: "
                 f"{', '.join(roles) or 'none'}"
             )
-    for screen in (study["train"], *study["test"]) if roles else ():
+    screens = [study["train"], *study["test"]]
+    if config["qc"]["encoder"] in (name, name.removesuffix(ALONE)):
+        screens += qc_screens(config)
+    for screen in dict.fromkeys(screens) if roles else ():
         where = f"config: encoders.{name}.roles: screen {screen}"
         by_role(roles, missing, channel_roles(config, screen), where)
 

@@ -1,7 +1,8 @@
 """A detector as a model of MLflow's, which scores crops where there is neither study nor Snakemake.
 
-Input: `pixels`, composite crops n x C x H x W uint8 scaled as the study scales them, and
-`nucleus_area_px`, n numbers. Output: a table of `score` and `artefact`.
+Input: `pixels`, crops n x C x H x W uint8 scaled as the study scales them, whose channels are those
+that the encoder sees, in its order (`channels_for`), and `nucleus_area_px`, n numbers. Output: a
+table of `score` and `artefact`.
 """
 
 import os

@@ -44,6 +44,7 @@ def score_crops(
 ) -> tuple[pd.DataFrame, np.ndarray, Drift]:
     """Return a row per crop, the features of those at the rows `sample`, and the drift of all.
 
+    `composite` are the channels that the encoder is shown: see `channels_for`.
     Columns: crop_id, score (0 to 1), artefact (the most likely if it is abnormal), focus, edge and
     saturated, see `focus_of`, `edge_widths` and `saturated_share`. Focus and edge are those of the
     nucleus channel, or of the composite's first where that is not part of it; edge is a share of
