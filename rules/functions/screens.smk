@@ -19,7 +19,9 @@ def source_tables_input(wildcards):
 def source_flags(wildcards):
     """Return the flags that say where a plate's images lie and how they are named."""
     screen, entry = wildcards.screen, screen_entry(wildcards)
-    given = pick_given(entry, "layout", "table_prefix", "pattern", "acquisition", "project", "source", "batch")
+    given = pick_given(
+        entry, "layout", "table_prefix", "pattern", "acquisition", "project", "source", "batch"
+    )
     given |= source_tables(screen, wildcards.plate)
     given |= {"images": image_folder(screen), "channels": settings.channels(config, screen)}
     return flags(given)
