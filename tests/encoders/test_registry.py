@@ -263,6 +263,32 @@ def test_a_models_channels_by_its_options_have_a_normalisation(small, tmp_path):
     assert len(weights.mean) == len(weights.std) == 2
 
 
+@pytest.mark.parametrize("channels", ["composite", "any"])
+def test_a_model_of_other_channels_than_colours_is_not_normalised_as_they_are(
+    channels, small, tmp_path
+):
+    model = replace(SMALL, channels=channels, mean=(0.5,) * 5, std=(0.25,) * 5)
+    tensors = build_backbone("test_vit", 3 if channels == "any" else 5, 32, SMALL.options)
+    torch.save(tensors.state_dict(), tmp_path / "any.pth")
+    weights = find_published(model, tmp_path / "any.pth")
+    assert (weights.mean, weights.std) == ((0.5,) * 5, (0.25,) * 5)
+
+
+def test_the_table_of_the_docs_lists_every_model_with_its_side_and_licence():
+    rows = [
+        [cell.strip() for cell in line.split("|")]
+        for line in (ROOT / "docs/encoders.md").read_text(encoding="utf-8").splitlines()
+        if line.startswith("| `")
+    ]
+    listed = {row[1]: row for row in rows if len(row) == 9}
+    for model in REGISTRY.values():
+        name = f"`{model.name}`"
+        row = listed.get(name) or listed["`subcell_rbg`, `_ybg`, `_bg`"]
+        assert row[3] == str(model.input_px)
+        assert row[5].split()[0] in model.licence
+        assert ("non-commercial" in row[5] or "-NC-" in row[5]) == model.non_commercial
+
+
 def test_the_terms_are_shown_before_the_first_use_and_kept(small, monkeypatch, tmp_path, capsys):
     torch.save(dict(small), brought(SMALL))
     words = ["--model", "small", "--architecture", SMALL.architecture]

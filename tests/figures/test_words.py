@@ -7,8 +7,10 @@ import pytest
 import yaml
 
 from hcsqc.core.config_model import ENCODER_KINDS, METHODS, PROBE_KINDS
+from hcsqc.encoders.registry import REGISTRY
 from hcsqc.figures.words import (
     KIND_WORDS,
+    MODEL_WORDS,
     PROBE_KIND_WORDS,
     Words,
     encoder_words,
@@ -49,6 +51,10 @@ def with_encoders(**entries) -> dict:
         (
             {"kind": "transfer", "architecture": "resnet18", "file": "a.pth", "channels": "each"},
             "ResNet18, given weights, each channel",
+        ),
+        (
+            {"kind": "transfer", "model": "morphem", "architecture": "vit_small_patch16_224"},
+            "MorphEm",
         ),
         ({"kind": "transfer", "module": "nets:make", "input_px": 32}, "mine, given network"),
         ({"kind": "transfer", "features": "own_{screen}.parquet"}, "mine, given features"),
@@ -120,3 +126,8 @@ def test_a_table_is_in_words_and_other_names_stay():
 )
 def test_a_list_in_a_sentence_keeps_names_with_commas_apart(names, text):
     assert joined(names) == text
+
+
+def test_every_registered_model_has_words_of_its_own():
+    assert set(MODEL_WORDS) == set(REGISTRY)
+    assert len(set(MODEL_WORDS.values())) == len(MODEL_WORDS)

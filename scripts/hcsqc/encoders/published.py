@@ -44,10 +44,9 @@ def find_published(
     about = dict(weights.provenance) | _known(model)
     if revision:
         about |= {"weights": "hub", "repository": model.hub, "revision": revision}
-    mean, std = model.mean, model.std
-    if len(weights.mean) != len(mean):  # options say another number of channels
-        mean, std = tuple(weights.mean), tuple(weights.std)
-    return replace(weights, mean=mean, std=std, provenance=about)
+    if options.get("in_chans") != model.network_options.get("in_chans"):  # another network's
+        return replace(weights, provenance=about)
+    return replace(weights, mean=model.mean, std=model.std, provenance=about)
 
 
 def brought(model: RegisteredModel) -> Path:

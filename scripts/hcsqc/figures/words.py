@@ -40,6 +40,22 @@ ARCHITECTURE_WORDS = {
 # What a tag of weights in timm says of the images that they were trained on.
 TAG_WORDS = {"in1k": "ImageNet", "in21k": "ImageNet-21k", "in22k": "ImageNet-22k"}
 TAG_WORDS |= {"lvd142m": "LVD-142M", "openai": "CLIP", "laion2b": "LAION-2B"}
+# Registered models; others are called by their own names.
+MODEL_WORDS = {
+    "morphem": "MorphEm",
+    "cell_dino_cp": "Cell-DINO",
+    "channel_adaptive_dino": "channel-adaptive DINO",
+    "openphenom": "OpenPhenom",
+    "subcell_rybg": "SubCell",
+    "subcell_rbg": "SubCell without ER",
+    "subcell_ybg": "SubCell without tubulin",
+    "subcell_bg": "SubCell of two channels",
+    "scdino": "scDINO",
+    "dinov2_small": "DINOv2 small",
+    "dinov3_small": "DINOv3 small",
+    "convnextv2_tiny": "ConvNeXt V2 tiny",
+    "efficientnet_b0": "EfficientNet-B0",
+}
 PROBE_KIND_WORDS = {
     "knn": "kNN",
     "linear": "linear classifier",
@@ -125,6 +141,8 @@ def encoder_words(config: Mapping, name: str) -> str:
         return f"{name}, given features"
     if "module" in entry:
         return f"{name}, given network"
+    if "model" in entry:
+        return MODEL_WORDS.get(entry["model"], entry["model"])
     architecture, images = _architecture(entry["architecture"])
     given = ", given weights" if "file" in entry else ""
     seen = {"each": ", each channel", "adapted": ", adapted channels"}
