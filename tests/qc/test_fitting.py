@@ -224,6 +224,7 @@ def study(tmp_path, shards, encoder, monkeypatch):
         trained_on="labels",
         crops=[Path(path) for path in shards.paths],
         composite=list(COMPOSITE),
+        channel_roles=["w5:Mito", "w1:DNA"],
         shift_composites=["a,b,c", "w5,w1,w4"],
         window_um=0.0,
         scales=[scale_of(tmp_path / "p.scale.parquet")],
@@ -261,6 +262,8 @@ def test_command_saves_the_detector_of_the_best_encoder(study, capsys):
     about = json.loads((args.output / "detector.json").read_text())
     assert (about["encoder"], about["encoder_sha256"]) == ("better", sha256(args.encoders[1]))
     assert about["composites"] == [["a", "b", "c"], ["w5", "w1", "w4"]]
+    assert about["composite_roles"] == ["Mito", "DNA", "other"]
+    assert "warning" not in about
     assert about["labels_sha256"] == sha256(args.labels)
     assert (about["code_digest"], about["git_commit"]) == ("c0de", "abc")
     assert (about["study"], about["screen"], about["window_um"]) == ("mine", "sim", 0)
@@ -295,9 +298,8 @@ def test_the_model_of_mlflow_has_its_first_labels_as_an_example(study, shards, m
     run(args)
     models = []
     monkeypatch.setattr(package_detector, "save_model", lambda *given: models.append(given))
-    asked = Namespace(
-        detector=args.output, crops=args.crops, composite=args.composite, output=Path("model")
-    )
+    seen = {"composite": args.composite, "channel_roles": args.channel_roles}
+    asked = Namespace(detector=args.output, crops=args.crops, output=Path("model"), **seen)
     package_detector.package(asked, None)
     ((folder, example, areas, model, pins),) = models
     assert (folder, model, pins) == (args.output, Path("model"), installed_pins())
