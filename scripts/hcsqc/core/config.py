@@ -30,21 +30,6 @@ ALONE = "_alone"
 FINETUNING = ("finetune", "finetune_search")
 # Given weights are for photographs: red, green and blue.
 TRANSFER_CHANNELS = 3
-# What may be said of a network when it is made: the kind of value, and its limits. An encoder's
-# file may be somebody else's, so the limits keep a network from filling the memory.
-NETWORK_OPTIONS: dict[str, tuple[type, float, float]] = {
-    "img_size": (int, 1, 4096),
-    "patch_size": (int, 1, 256),
-    "in_chans": (int, 1, 64),
-    "num_classes": (int, 0, 100_000),
-    "reg_tokens": (int, 0, 64),
-    "init_values": (float, 0, 100),
-    "dynamic_img_size": (bool, 0, 1),
-    "class_token": (bool, 0, 1),
-    "no_embed_class": (bool, 0, 1),
-    "qkv_bias": (bool, 0, 1),
-    "qk_norm": (bool, 0, 1),
-}
 WELLS = ("evaluation_wells", "wells")
 # Whose values may hold environment variables, with what is filled in; labels of a screen too.
 SCREEN_PATHS: dict[str, tuple[str, ...]] = {

@@ -21,8 +21,9 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from hcsqc.core.config import NETWORK_OPTIONS, near
+from hcsqc.core.config import near
 from hcsqc.core.places import Role, parse_well
+from hcsqc.core.torchvision_mend import NETWORK_OPTIONS
 
 
 class Section(BaseModel):

@@ -3,6 +3,22 @@
 import sys
 from types import ModuleType
 
+# What may be said of a network when it is made: the kind of value, and its limits. An encoder's
+# file may be somebody else's, so the limits keep a network from filling the memory.
+NETWORK_OPTIONS: dict[str, tuple[type, float, float]] = {
+    "img_size": (int, 1, 4096),
+    "patch_size": (int, 1, 256),
+    "in_chans": (int, 1, 64),
+    "num_classes": (int, 0, 100_000),
+    "reg_tokens": (int, 0, 64),
+    "init_values": (float, 0, 100),
+    "dynamic_img_size": (bool, 0, 1),
+    "class_token": (bool, 0, 1),
+    "no_embed_class": (bool, 0, 1),
+    "qkv_bias": (bool, 0, 1),
+    "qk_norm": (bool, 0, 1),
+}
+
 
 def mend_torchvision() -> None:
     """Import torchvision, so that any library that needs it can.

@@ -13,10 +13,9 @@ from typing import Any, Literal, get_args
 
 from torch import Tensor, cat, nn, no_grad, zeros
 
-from hcsqc.core.config import NETWORK_OPTIONS
 from hcsqc.core.errors import InputError, in_one_line
 from hcsqc.core.places import ROLES, ZERO
-from hcsqc.core.torchvision_mend import import_timm
+from hcsqc.core.torchvision_mend import NETWORK_OPTIONS, import_timm
 from hcsqc.encoders.architectures.openphenom import OpenPhenom
 from hcsqc.encoders.architectures.subcell import SubCell
 
