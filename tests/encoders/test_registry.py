@@ -11,10 +11,11 @@ import huggingface_hub
 import pytest
 import torch
 
-from hcsqc.core.config import NETWORK_OPTIONS, weights_name
+from hcsqc.core.config import weights_name
 from hcsqc.core.config_model import NetworkEncoder, NetworkOptions
 from hcsqc.core.errors import InputError
 from hcsqc.core.files import sha256
+from hcsqc.core.torchvision_mend import NETWORK_OPTIONS
 from hcsqc.encoders import published, registry
 from hcsqc.encoders.given import CHANNEL_MODES, transfer_encoder
 from hcsqc.encoders.models import OURS, build_backbone, check_name, check_options
