@@ -72,9 +72,9 @@ os.environ.update(
     HCSQC_NETWORKS=" ".join(
         {*os.environ.get("HCSQC_NETWORKS", "").split(), *settings.named_networks(config)}
     ),
-    HCSQC_CONNECTIONS=str(config["download"]["connections"]),
-    HCSQC_IMAGE_COPIES=config["download"]["image_copies"] or "",
-    HCSQC_IMAGE_COPIES_GIB=str(config["download"]["image_copies_gib"]),
+    HCSQC_CONNECTIONS=str(config["remote_images"]["connections"]),
+    HCSQC_IMAGE_COPIES=config["remote_images"]["copies"] or "",
+    HCSQC_IMAGE_COPIES_GIB=str(config["remote_images"]["copies_gib"]),
 )
 
 STUDY = f"results/{config['study']['name']}"

@@ -472,6 +472,7 @@ for folder in {folders}:
 """
 
 
+@pytest.mark.long
 def test_ssl_signal_saves_and_the_next_start_resumes(tmp_path, uninterrupted):
     numbers = {str(tmp_path / number.name): number for number in (signal.SIGTERM, signal.SIGUSR1)}
     code = CHILD.format(threads=torch.get_num_threads(), then=FORKS.format(folders=[*numbers]))
@@ -488,6 +489,7 @@ def test_ssl_signal_saves_and_the_next_start_resumes(tmp_path, uninterrupted):
         assert_same_state(state_of(folder), uninterrupted("simclr"))
 
 
+@pytest.mark.long
 def test_ssl_signal_to_the_whole_pipe_saves_before_anything_is_printed(tmp_path, uninterrupted):
     """A scheduler signals tee as well, and then there is no one to print to."""
     # So slow a step that a progress line is due after it.
@@ -548,6 +550,7 @@ def killed(tmp_path_factory):
     return folder
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("method", KILLED_AT)
 def test_ssl_sigkill_loses_no_more_than_a_step(method, killed, uninterrupted, capsys):
     run(killed / method, method)

@@ -583,6 +583,7 @@ def test_finetuning_refuses_a_composite_that_is_not_the_encoders(tmp_path, monke
         encoder=tmp_path / "encoder.safetensors",
         crops=[shard],
         composites=["here:w3,w2,w1"],
+        channel_roles=[],
         threads=torch.get_num_threads(),
         choice=None,
         **asdict(TUNING),

@@ -225,6 +225,7 @@ def test_crops_that_nobody_has_looked_at_are_not_taken_for_good_cells():
 def test_labels_of_too_few_wells_promise_nothing_and_say_how_many_it_takes():
     labels = held_out()
     labels["well"] = [f"B{2 + i % 9:02d}" for i in range(len(labels))]
+    labels["group"] = labels["plate"] + "/" + labels["well"]
     found = calibrate(labels, labels["score"].to_numpy(), 0.5, 0.05, 0.95, "")
     normal = labels["score"][labels["label"] == "normal"]
     assert not found["promise"] and (found["wells"], found["wells_needed"]) == (9, 59)

@@ -457,7 +457,7 @@ def test_the_page_says_what_intervals_resample(group_by, units, tmp_path):
     config["evaluation"]["group_by"] = group_by
     text = Reader(page(config, tmp_path)).text
     assert f"interval, from resampling {units} and draws." in text
-    assert f"the test crops are of {units} that train nothing" in text
+    assert f"the test crops lie in {units} that train nothing" in text
 
 
 def test_gains_say_what_the_next_labels_bring_or_why_not():

@@ -120,9 +120,8 @@ def expand_paths(config: dict) -> None:
                 where = f"config: screens.{name}.labels"
                 entry["labels"] = [_expand(path, where) for path in entry["labels"]]
     config["qc"]["detector"] = _expand(config["qc"]["detector"], "config: qc.detector")
-    if config["download"]["image_copies"]:
-        where = "config: download.image_copies"
-        config["download"]["image_copies"] = _expand(config["download"]["image_copies"], where)
+    if copies := config["remote_images"]["copies"]:
+        config["remote_images"]["copies"] = _expand(copies, "config: remote_images.copies")
 
 
 def describe_data(config: Mapping) -> str:

@@ -768,7 +768,7 @@ AnyProbe = Annotated[
 
 
 class Download(Section):
-    """`snakemake download`, and images at a URL."""
+    """`snakemake download`."""
 
     delete_archives: bool
     attempts: Count
@@ -776,9 +776,14 @@ class Download(Section):
     timeout_s: Positive
     expected_mb_per_s: Positive
     unpacked_factor: Positive
+
+
+class RemoteImages(Section):
+    """Images at a URL."""
+
     connections: Annotated[int, Field(ge=1, le=256)]
-    image_copies: str | None
-    image_copies_gib: Positive
+    copies: str | None
+    copies_gib: Positive
 
 
 class Crops(Section):
@@ -874,6 +879,7 @@ class Config(Section):
     study: Study
     screens: dict[Word, AnyScreen]
     download: Download
+    remote_images: RemoteImages
     crops: Crops
     labels: Labels
     features: Features

@@ -20,6 +20,7 @@ import torch
 from safetensors.torch import load_file
 
 from hcsqc.core.errors import InputError, in_one_line
+from hcsqc.encoders.store import shape_of
 
 # Where training scripts keep a network's tensors in their checkpoints.
 CHECKPOINT_KEYS = ("state_dict", "model", "teacher")
@@ -251,11 +252,6 @@ def _size(tensors: Sequence[torch.Tensor]) -> str:
     if len(tensors) > 1:
         return f"{len(tensors)} tensors"
     return shape_of(tensors[0])
-
-
-def shape_of(tensor: torch.Tensor) -> str:
-    """Return a shape as a message has it: `384 x 5 x 8 x 8`."""
-    return " x ".join(str(side) for side in tensor.shape) or "a number"
 
 
 def headless(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

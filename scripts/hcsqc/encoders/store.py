@@ -22,7 +22,6 @@ from hcsqc.core.files import (
     sha256,
     write_checked_json,
 )
-from hcsqc.encoders.checkpoints import shape_of
 from hcsqc.encoders.models import (
     InputSpec,
     build_for_input,
@@ -270,6 +269,11 @@ def _listed(names: Sequence[str], tensors: Mapping[str, torch.Tensor]) -> str:
     """Return the first of some tensors with their shapes, and how many others there are."""
     first = ", ".join(f"'{name}' ({shape_of(tensors[name])})" for name in names[:MOST_LISTED])
     return first + (f" and {len(names) - MOST_LISTED} more" if len(names) > MOST_LISTED else "")
+
+
+def shape_of(tensor: torch.Tensor) -> str:
+    """Return a shape as a message has it: `384 x 5 x 8 x 8`."""
+    return " x ".join(str(side) for side in tensor.shape) or "a number"
 
 
 def load_tensors(backbone: nn.Module, tensors: Mapping[str, torch.Tensor], source: str) -> None:
