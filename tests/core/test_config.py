@@ -531,6 +531,57 @@ def test_channels_of_a_published_screen_are_those_that_it_has():
     assert text == "config: screens.BBBC022.channels: 'w9' is not one of w1, w2, w3, w4, w5"
 
 
+def own_screen(**changes):
+    """Return the config of a study of one screen, with changes of its entry."""
+    entry = copy.deepcopy(DEFAULTS["screens"]["BBBC022"])
+    for key in ("layout", "image_csv", "images", "archives"):
+        entry.pop(key, None)
+    config = edited(screens__own=entry | changes)
+    config["study"] |= {"train": "own", "test": []}
+    return config
+
+
+def test_plates_of_the_gallery_are_in_its_bucket_unless_said_otherwise():
+    gallery = {"layout": "cell_painting_gallery", "project": "cpg0016-jump", "source": "source_4"}
+    gallery["channels"] = ["w1", "w2", "w3", "w4", "w5"]
+    config = own_screen(**gallery)
+    check(config)
+    assert config["screens"]["own"]["images"] == "s3://cellpainting-gallery"
+    copied = own_screen(**gallery, images="/data/gallery")
+    check(copied)
+    assert copied["screens"]["own"]["images"] == "/data/gallery"
+    assert "project: '../x'" in message(own_screen(**gallery | {"project": "../x"}))
+
+
+def test_of_images_at_a_url_only_what_is_seen_is_downloaded():
+    files = {"layout": "files", "pattern": r"(?P<well>\w+)_(?P<channel>\w+)\.tif"}
+    files["channels"] = ["w1", "w2", "w3", "w4", "w5"]
+    seen = {"nucleus_channel": "w1", "composite": ["w4", "w5", "w3"]}
+    at_url = own_screen(**files, **seen, images="s3://bucket/{plate}")
+    check(at_url)
+    assert settings.channels(at_url, "own") == ["w1", "w3", "w4", "w5"]
+    on_disk = own_screen(**files, **seen, images="/data/{plate}")
+    assert settings.channels(on_disk, "own") == files["channels"]
+    at_url["encoders"]["painted"] = {"kind": "transfer", "roles": ["DNA", "ER"]}
+    assert settings.channels(at_url, "own") == files["channels"]
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("https://me:secret@host/a", "holds a password or signature"),
+        ("https://host/a?X-Amz-Signature=secret", "holds a password or signature"),
+        ("ftp://host/a", "is not a folder or a URL of s3://, gs:// or https://"),
+        ("s3:///a", "is not a folder or a URL of"),
+    ],
+)
+def test_urls_that_cannot_be_or_hold_a_secret_are_refused(url, reason):
+    files = {"layout": "files", "pattern": r"(?P<well>\w+)\.tif", "channels": ["w1"]}
+    text = message(own_screen(**files, images=url))
+    assert text.startswith("config: screens.own.images: ") and reason in text
+    assert "secret" not in text
+
+
 def numbers(value: object, place: tuple = ()) -> Iterator[tuple]:
     """Yield the place of every number in a config."""
     if isinstance(value, dict | list):

@@ -149,8 +149,9 @@ def channels(config: Mapping, screen: str) -> list[str]:
     name = config["screens"][screen].get("derived_from", screen)
     imaged = config["screens"][name]
     listed = list(imaged.get("channels") or CHANNELS[imaged["layout"]])
-    if "://" not in imaged.get("images", ""):
-        return listed
+    by_role = any("roles" in encoder for encoder in config.get("encoders", {}).values())
+    if by_role or "://" not in imaged.get("images", ""):
+        return listed  # an encoder may see channels by their roles, in the composite or not
     used = {imaged["nucleus_channel"], *imaged["composite"]}
     for other in config["screens"].values():
         if other.get("derived_from") == name:

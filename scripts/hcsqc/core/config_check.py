@@ -38,6 +38,7 @@ from hcsqc.core.places import by_role
 
 # What pydantic finds -> the rest of "config: place: value ..."; `{x}` are its context.
 MESSAGES = {
+    "no_scheme": "is not a folder or a URL of s3://, gs:// or https://",
     "greater_than_equal": "is less than the minimum of {ge}",
     "greater_than": "is less than or equal to the minimum of {gt}",
     "less_than_equal": "is greater than the maximum of {le}",
@@ -135,7 +136,7 @@ def _describe(error: ErrorDetails, value: object, where: str) -> str:
             problem = f"'{key}' is missing"
     elif kind == "missing":
         problem = f"'{error['loc'][-1]}' is missing"
-    elif kind in ("unknown_key", "absent"):
+    elif kind in ("unknown_key", "absent", "secret"):
         problem = error["msg"]
     elif kind == "literal_error":
         problem = _about_literal(given, context["expected"])

@@ -310,6 +310,10 @@ class GalleryScreen(ImagedScreen):
     source: Name = Field(description="such as `source_4` or `broad`")
     batch: Name = _may("such as `2021_04_26_Batch1`; absent: the one that has the plate")
 
+    @model_validator(mode="after")
+    def _has_images(self) -> Self:
+        return self  # the gallery's bucket, if not said otherwise
+
 
 class FilesScreen(ImagedScreen):
     """A regular expression parses the names of the images."""
