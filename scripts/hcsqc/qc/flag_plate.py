@@ -20,6 +20,7 @@ from hcsqc.core.schema import read_table, write_table
 from hcsqc.crops.cut import CropSettings, Plate, crop_plate
 from hcsqc.crops.nuclei import NucleusSettings, nuclei_shown
 from hcsqc.crops.shards import Shards
+from hcsqc.encoders.roles import channels_for
 from hcsqc.qc.detector import Detector, Scaling, check_screen, load_detector
 from hcsqc.qc.field_view.find import read_study
 from hcsqc.qc.flags import FlagSettings
@@ -127,6 +128,7 @@ def _score(
     )
     per_px = lookups.crop_px_per_px(config, name)
     cropping = _settings(CropSettings, crops, {"crop_px_per_px": per_px})
+    roles = lookups.channel_roles(config, name)
     check_screen(
         detector.about,
         name,
@@ -134,7 +136,9 @@ def _score(
         crops["window_px"],
         crops["window_um"] or 0.0,
         _settings(Scaling, crops),
+        roles,
     )
+    chosen = channels_for(detector.encoder, entry["composite"], roles, f"plate {plate}")
     source = Plate(
         fields,
         images.folder,
@@ -151,7 +155,7 @@ def _score(
         table, _, drift = score_crops(
             detector,
             Shards([shard]),
-            entry["composite"],
+            chosen,
             entry["nucleus_channel"],
             features["batch_size"],
             features["precision"],
