@@ -270,7 +270,9 @@ rule write_label_page:
         images=page_images,
         window=source_window,
         composite=lambda wc: screen_entry(wc)["composite"],
-        settings=flags(pick(QC, "good_cells_lost", "confidence")),
+        settings=flags(
+            pick(QC, "good_cells_lost", "confidence") | pick(config["evaluation"], "group_by")
+        ),
         counts=flags(
             {
                 "random": QC["label_random"],

@@ -72,6 +72,8 @@ def calibrate_screen(args, record) -> None:
         unproven = f"{reason}; of its own labels: {error}"
         by_people = about["trained_on"] == "labels"
         found = calibrate(usable, *rest, unproven, by_people, cell_wells)
+    if found["note"] and args.group_by != WELL:
+        found["note"] += f" (evaluation.group_by counts {UNITS[args.group_by]} as wells)"
     chosen_here = about["study"] == args.study
     found["encoders_compared"] = len(about.get("candidates", [])) if chosen_here else 0
     write_checked_json(found, args.output)

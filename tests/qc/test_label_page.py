@@ -354,6 +354,7 @@ def arguments(screen, folder, **changes):
         "uncertain": 4,
         "good_cells_lost": 0.05,
         "confidence": 0.95,
+        "group_by": "well",
     }
     return Namespace(**given | changes)
 
@@ -438,10 +439,12 @@ def test_command_runs_with_its_flags(screen, tmp_path, monkeypatch):
     words = [command.__file__, "--screen", "s", "--composite", "dna", "--random", "3"]
     words += ["--crops", *map(str, screen.paths), "--diverse", "0", "--uncertain", "0"]
     words += ["--seed", "0", "--output", str(tmp_path / "p.html")]
-    words += ["--good-cells-lost", "0.05", "--confidence", "0.95"]
+    words += ["--good-cells-lost", "0.05", "--confidence", "0.95", "--group-by", "compound"]
     monkeypatch.setattr(sys, "argv", [*words, "--record", str(tmp_path / "run" / "run.json")])
     command.main()
-    assert len(content_of((tmp_path / "p.html").read_text())["crops"]) == 3
+    page = (tmp_path / "p.html").read_text()
+    assert len(content_of(page)["crops"]) == 3
+    assert "The threshold counts compounds (controls by well) as wells" in page
     assert json.loads((tmp_path / "run" / "run.json").read_text())["metrics"]["crops_random"] == 3
 
 

@@ -118,6 +118,13 @@ def test_flags_stay_where_the_threshold_is_set_or_nothing_was_flagged(
     assert not put_aside(tmp_path / "empty", "why") and not list((tmp_path / "empty").iterdir())
 
 
+def test_a_promise_that_is_not_given_says_what_counts_as_a_well(tmp_path, monkeypatch, capsys):
+    set_aside_by(tmp_path, monkeypatch, normal=200, group_by="compound")
+    assert "evaluation.group_by counts compounds (controls by well) as wells" in (
+        capsys.readouterr().out
+    )
+
+
 def test_all_that_is_made_with_a_threshold_is_put_aside():
     written = set()
     for rule in re.split(r"\n(?:use )?rule ", (ROOT / "rules/qc.smk").read_text()):

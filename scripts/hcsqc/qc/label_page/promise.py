@@ -8,15 +8,17 @@ import pandas as pd
 
 from hcsqc.analyses.label_selection import RANDOM
 from hcsqc.core.ids import wells_of
+from hcsqc.labels.groups import UNITS, WELL
 from hcsqc.qc.thresholds import strictest_promise, wells_needed
 
 
 @dataclass(frozen=True)
 class Asked:
-    """The promise that the threshold is to keep: a share of the good cells, and how sure."""
+    """The promise that the threshold is to keep: a share of the good cells, how sure, over what."""
 
     good_cells_lost: float
     confidence: float
+    group_by: str  # what is independent: see `labels.groups`
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,11 @@ def wells_of_promise(
             f". The screen has crops in {wells} wells only, which allow a promise of "
             f"{100 * strictest:g}% at the strictest (qc.good_cells_lost: {strictest:g})"
         )
-    return WellsOfPromise(needed, labelled, text + ".")
+    text += "."
+    if asked.group_by != WELL:
+        units = UNITS[asked.group_by]
+        text += f" The threshold counts {units} as wells (evaluation.group_by): there are fewer."
+    return WellsOfPromise(needed, labelled, text)
 
 
 def _have(wells: int) -> str:
