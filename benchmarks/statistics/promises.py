@@ -207,6 +207,7 @@ def _study(rng, wells: int, labels: int) -> dict:
         {
             "plate": "p",
             "well": [f"B{one:03d}" for one in place],
+            "group": [f"p/B{one:03d}" for one in place],
             "label": np.where(abnormal, "abnormal", "normal"),
             "artefact": None,
         }

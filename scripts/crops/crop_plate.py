@@ -20,7 +20,7 @@ def main() -> None:
     parser.add_argument("--fields", type=Path, required=True)
     parser.add_argument("--scale", type=Path, required=True)
     parser.add_argument("--illumination", type=Path, required=True)
-    parser.add_argument("--images", type=folder_at, required=True)
+    parser.add_argument("--images", required=True)
     parser.add_argument("--nucleus-channel", required=True)
     parser.add_argument("--z-projection", help="max, mean or middle of a stack's planes")
     parser.add_argument("--locations", type=Path, help="table of nuclei instead of finding them")
@@ -39,7 +39,7 @@ def crop(args, record) -> None:
     scale = read_table(args.scale, "scale")
     plate = Plate(
         read_table(args.fields, "fields"),
-        args.images,
+        folder_at(args.images),
         scale["channel"].tolist(),
         args.nucleus_channel,
         scale,

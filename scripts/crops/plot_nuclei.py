@@ -19,7 +19,7 @@ def main() -> None:
     parser.add_argument("--scale", type=Path, required=True)
     parser.add_argument("--nuclei", type=Path, required=True)
     parser.add_argument("--summary", type=Path, required=True)
-    parser.add_argument("--images", type=folder_at, required=True)
+    parser.add_argument("--images", required=True)
     parser.add_argument("--nucleus-channel", required=True)
     parser.add_argument("--z-projection", help="max, mean or middle of a stack's planes")
     parser.add_argument("--pictured", type=int, required=True, help="fields, evenly over the plate")
@@ -51,7 +51,12 @@ def read_channel(args, row, channels: list[str], channel: int) -> np.ndarray | s
     """Return one channel of a row of the `fields` table, or why it cannot be read."""
     try:
         return read_field(
-            args.images, row.image_path, row.image_page, args.z_projection, channels, [channel]
+            folder_at(args.images),
+            row.image_path,
+            row.image_page,
+            args.z_projection,
+            channels,
+            [channel],
         ).planes[0]
     except UnreadableField as error:
         return str(error)

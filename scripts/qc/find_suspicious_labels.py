@@ -29,7 +29,6 @@ from hcsqc.qc.label_page.review import (
     rows_of_labels,
 )
 from hcsqc.qc.label_page.suspicious import held_out_scores, ranked, to_review
-from hcsqc.screens.images.remote import folder_at
 
 
 def main() -> None:
@@ -52,7 +51,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, required=True)
     parser.add_argument("--precision", required=True)
     parser.add_argument("--fields", type=Path, nargs="+", required=True)
-    parser.add_argument("--images", type=folder_at, help="folder or URL, may hold {plate}")
+    parser.add_argument("--images", help="folder or URL, may hold {plate}")
     parser.add_argument("--window-px", type=float, help="side of a crop, source pixels")
     parser.add_argument("--z-projection", help="max, mean or middle of a stack's planes")
     parser.add_argument("--output", type=Path, required=True, help="HTML")

@@ -13,7 +13,6 @@ from hcsqc.qc.report.focus import FocusScale
 from hcsqc.qc.report.multiqc import multiqc_sections
 from hcsqc.qc.report.page import Screen, render_report
 from hcsqc.qc.report.results import read_results, read_truth
-from hcsqc.screens.images.remote import folder_at
 
 
 def main() -> None:
@@ -29,7 +28,7 @@ def main() -> None:
     parser.add_argument("--truth", type=Path, help="what was planted into a simulated screen")
     parser.add_argument("--labels", type=Path, help="of the screen")
     parser.add_argument("--fields", type=Path, nargs="*", default=[], help="for pictures of fields")
-    parser.add_argument("--images", type=folder_at, help="folder or URL, may hold {plate}")
+    parser.add_argument("--images", help="folder or URL, may hold {plate}")
     parser.add_argument("--z-projection", help="max, mean or middle of a stack's planes")
     parser.add_argument("--multiqc", type=Path, nargs=2, help="table and bar graph, *_mqc.json")
     parser.add_argument("--output", type=Path, required=True)

@@ -72,15 +72,17 @@ def calibrate_screen(args, record) -> None:
         unproven = f"{reason}; of its own labels: {error}"
         by_people = about["trained_on"] == "labels"
         found = calibrate(usable, *rest, unproven, by_people, cell_wells)
-    if found["note"] and args.group_by != WELL:
+    found["units"] = UNITS[args.group_by]
+    if found["note"] and not unproven and args.group_by != WELL:
         found["note"] += f" (evaluation.group_by counts {UNITS[args.group_by]} as wells)"
-    chosen_here = about["study"] == args.study
+    # The labels of other screens had no part in the choice.
+    chosen_here = (about["study"], about["screen"]) == (args.study, args.screen)
     found["encoders_compared"] = len(about.get("candidates", [])) if chosen_here else 0
     write_checked_json(found, args.output)
     write_csv(prevalence_table(found), args.prevalence, "%.6g")
     told = found["note"] or (
         f"at most {found['promised']:.1%} of good cells are lost, {found['confidence']:.0%} sure "
-        f"({found['n_normal']} normal labels of {found['wells']} wells)"
+        f"({found['n_normal']} normal labels of {found['wells']} {found['units']})"
     )
     print(f"threshold of {args.screen}: {found['threshold']:.4f}; {told}")
     kept = ("threshold", "bound", "exceeding", "wells", "wells_needed", "supported")

@@ -21,7 +21,6 @@ from hcsqc.qc.label_page.page import (
     render_label_page,
 )
 from hcsqc.qc.label_page.promise import Asked, wells_of_promise
-from hcsqc.screens.images.remote import folder_at
 
 
 def main() -> None:
@@ -36,7 +35,7 @@ def main() -> None:
     parser.add_argument("--features", type=Path, nargs="*", default=[], help="for diverse crops")
     parser.add_argument("--scores", type=Path, nargs="*", default=[], help="for uncertain crops")
     parser.add_argument("--fields", type=Path, nargs="*", default=[], help="for the context")
-    parser.add_argument("--images", type=folder_at, help="folder or URL, may hold {plate}")
+    parser.add_argument("--images", help="folder or URL, may hold {plate}")
     parser.add_argument("--window-px", type=float, help="side of a crop, source pixels")
     parser.add_argument("--z-projection", help="max, mean or middle of a stack's planes")
     parser.add_argument("--seed", type=int, required=True)

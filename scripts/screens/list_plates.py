@@ -8,7 +8,6 @@ from pathlib import Path
 from hcsqc.core import cli
 from hcsqc.core.config import GALLERY
 from hcsqc.core.errors import InputError
-from hcsqc.screens.images.remote import folder_at
 from hcsqc.screens.layouts import LAYOUTS, Source, list_channels, list_plates
 
 
@@ -16,7 +15,7 @@ def main() -> None:
     """Read the flags, print the lists as YAML takes them."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--layout", choices=LAYOUTS, required=True)
-    parser.add_argument("--images", type=folder_at, help="folder or URL; may contain {plate}")
+    parser.add_argument("--images", help="folder or URL; may contain {plate}")
     parser.add_argument("--table", type=Path, help="table, of layout loaddata; may contain {plate}")
     parser.add_argument(
         "--pattern", help="of layout files: regular expression for a path relative to --images"
@@ -26,7 +25,7 @@ def main() -> None:
     parser.set_defaults(channels=(), image_csv=None, table_prefix=None, acquisition=None)
     args = parser.parse_args()
     if args.images is None and args.layout == "cell_painting_gallery":
-        args.images = folder_at(GALLERY)
+        args.images = GALLERY
     for layout, flag in (
         (args.layout, "images"),
         ("loaddata", "table"),
@@ -36,8 +35,8 @@ def main() -> None:
     ):
         if args.layout == layout and getattr(args, flag) is None:
             parser.error(f"layout {layout} needs --{flag}")
-    source = cli.settings_from(args, Source)
     try:
+        source = cli.settings_from(args, Source)
         plates, channels = list_plates(source), list_channels(source)
     except InputError as error:
         sys.exit(f"error: {error}")

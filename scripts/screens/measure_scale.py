@@ -17,7 +17,7 @@ def main() -> None:
     """Read the flags and a sample of the plate, write its scale."""
     parser = cli.parser(__doc__)
     parser.add_argument("--fields", type=Path, required=True)
-    parser.add_argument("--images", type=folder_at, required=True)
+    parser.add_argument("--images", required=True)
     parser.add_argument("--channels", nargs="+", required=True)
     parser.add_argument("--nucleus-channel", required=True)
     parser.add_argument("--nucleus-diameter-px", type=float, required=True)
@@ -39,7 +39,7 @@ def measure(args, record) -> None:
     settings = cli.settings_from(args, ScaleSettings)
     images = PlateImages(
         args.fields.name.removesuffix(".fields.parquet"),
-        args.images,
+        folder_at(args.images),
         args.channels,
         args.z_projection,
         args.bits,

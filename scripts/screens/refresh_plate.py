@@ -20,7 +20,7 @@ def main() -> None:
     """Read the flags, look at the folder, write the receipt and, if need be, the index."""
     parser = cli.parser(__doc__, threads=True)
     cli.add_source(parser, LAYOUTS)
-    parser.add_argument("--plate-images", type=folder_at, required=True, help="of the plate")
+    parser.add_argument("--plate-images", required=True, help="of the plate")
     parser.add_argument("--z-projection", help="max, mean or middle of a stack's planes")
     parser.add_argument("--fields", type=Path, required=True, help="the index")
     parser.add_argument(
@@ -41,7 +41,7 @@ def refresh(args, record) -> None:
         images, same, read = other_images(
             found[~found["field_id"].isin(changed)],
             read_table(args.summary, "summary"),
-            args.plate_images,
+            folder_at(args.plate_images),
             args.z_projection,
             args.channels,
             checked,

@@ -10,10 +10,9 @@ from pathlib import Path
 
 from hcsqc.core import config as settings
 from hcsqc.core.errors import InputError
-from hcsqc.screens.layouts import LAYOUTS
 from hcsqc.screens.layouts.base import one_of
 from hcsqc.start import outlines, preview, study_file, survey
-from hcsqc.start.find import find_screen
+from hcsqc.start.find import FOUND_LAYOUTS, find_screen
 from hcsqc.start.naming_schemes import InDoubt
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -32,7 +31,7 @@ def main() -> None:
         "--output", type=Path, default=Path("my_study.yaml"), help="default: %(default)s"
     )
     parser.add_argument("--name", help="of the screen and the study; default: the folder's")
-    parser.add_argument("--layout", choices=LAYOUTS, help="default: found from the files")
+    parser.add_argument("--layout", choices=FOUND_LAYOUTS, help="default: found from the files")
     parser.add_argument(
         "--pattern",
         metavar="REGEX",

@@ -100,7 +100,7 @@ def test_labels_of_one_plate_promise_nothing_where_plates_are_independent(
     with pytest.raises(SystemExit):
         set_aside_by(tmp_path, monkeypatch, normal=200, group_by="plate")
     (said,) = capsys.readouterr().err.splitlines()
-    assert "200 random normal labels in 1 wells set no threshold" in said
+    assert "200 random normal labels in 1 well set no threshold" in said
     assert "evaluation.group_by counts plates as wells" in said
 
 

@@ -10,7 +10,7 @@ from hcsqc.screens.images.remote import folder_at
 from tests.screens.image_server import BUCKET, Faults, s3_app, serving, upload
 
 
-def forget():
+def forget_all():
     """Forget what a job would: connections, listings and downloads."""
     for known in (remote._store, remote._listing, remote._downloads, local_copies._copies):
         known.cache_clear()
@@ -19,13 +19,13 @@ def forget():
 @pytest.fixture
 def faults(monkeypatch):
     """What goes wrong at the servers of a test."""
-    forget()
+    forget_all()
     for name in list(os.environ):
         if name.startswith(("AWS_", "GOOGLE_", "HCSQC_IMAGE_COPIES")):
             monkeypatch.delenv(name)
     monkeypatch.setattr(patience, "WAITS_S", (0.0, 0.0))
     yield Faults()
-    forget()
+    forget_all()
 
 
 @pytest.fixture(scope="module")

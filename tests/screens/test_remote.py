@@ -16,7 +16,7 @@ from hcsqc.screens.images.remote import RemoteFolder, ahead, folder_at
 from hcsqc.screens.layouts import Source, index_plate, list_plates
 from hcsqc.screens.refresh import other_images
 from tests.crops.test_crops import crop, make_plate, planes
-from tests.screens.conftest import forget
+from tests.screens.conftest import forget_all
 from tests.screens.image_server import files_app, serving
 from tests.screens.ngff import write_plate
 
@@ -156,7 +156,9 @@ def test_a_server_that_does_not_answer_ends_the_job_with_one_line(tmp_path, faul
     monkeypatch.setattr(remote, "RETRIES", 1)
     with serving(files_app(tmp_path)) as url:
         pass  # nobody listens there any more
-    with pytest.raises(InputError, match="a.tif: cannot be read, not even after") as caught:
+    with pytest.raises(
+        InputError, match="a.tif: its server does not give it .*; run again when it responds"
+    ) as caught:
         read_field(folder_at(url), ["a.tif"])
     assert "\n" not in str(caught.value)
 
@@ -177,6 +179,30 @@ def test_crops_of_a_plate_at_a_url_are_those_of_the_same_plate_on_disk(tmp_path,
     assert sorted(gets) == [1] * (len(gets) - 1) + [2]  # the second time of the busy one
 
 
+def test_images_that_nobody_reads_hold_nothing_up(tmp_path, s3, faults, monkeypatch):
+    monkeypatch.setenv(remote.CONNECTIONS, "1")
+    images = s3(write_loaddata(tmp_path, sites=12), "unread")
+    source = Source("loaddata", images, CHANNELS, table=tmp_path / "load_data.csv")
+    fields, _ = index_plate(source, "own", "P1")
+    fields.loc[::3, "problem"] = "no image of channel ER"
+    # Of every other field the first channel is damaged, so that the second is not read.
+    broken = b"II*\0 no image"
+    for number in range(1, 12, 2):
+        (tmp_path / "bad" / "P1").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "bad" / "P1" / f"s{number + 1} w0.tif").write_bytes(broken)
+    s3(tmp_path / "bad", "unread")
+    read = failed = 0
+    for row in ahead(fields.itertuples(), images):
+        if isinstance(row.problem, str):
+            continue
+        try:
+            read += len(read_field(images, row.image_path).planes) == 2
+        except UnreadableField:
+            failed += 1
+    assert (read, failed) == (4, 4)
+    assert not remote._downloads().begun
+
+
 def test_refresh_reads_only_what_the_server_says_has_changed(tmp_path, s3):
     local = write_loaddata(tmp_path)
     images = s3(local, "refresh")
@@ -191,7 +217,7 @@ def test_refresh_reads_only_what_the_server_says_has_changed(tmp_path, s3):
     )
 
     def look_again():
-        forget()
+        forget_all()
         return other_images(fields, summary, images, None, CHANNELS, {}, 2, lambda: None)
 
     assert look_again() == ({}, {}, 0)
@@ -209,7 +235,7 @@ def test_copies_save_the_second_download_and_stay_below_their_limit(
     monkeypatch.setenv(local_copies.FOLDER, str(tmp_path / "copies"))
     monkeypatch.setenv(local_copies.GIB, "1")
     read_all(images, tmp_path / "load_data.csv")
-    forget()
+    forget_all()
     faults.asked.clear()
     found = read_all(images, tmp_path / "load_data.csv")
     check_alike(found, read_all(local, tmp_path / "load_data.csv"))
@@ -217,7 +243,7 @@ def test_copies_save_the_second_download_and_stay_below_their_limit(
     # A damaged copy is downloaded again.
     damaged = next(path for path in (tmp_path / "copies").rglob("*") if path.is_file())
     damaged.write_bytes(b"x" + damaged.read_bytes()[1:])
-    forget()
+    forget_all()
     check_alike(read_all(images, tmp_path / "load_data.csv"), found)
     assert sum(path.endswith(".tif") for _, path in faults.asked) == 1
 

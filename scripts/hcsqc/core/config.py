@@ -44,6 +44,10 @@ ENCODER_PATHS: dict[str, tuple[str, ...]] = {"file": (), "features": ("{screen}"
 LONGEST_STEM = 80
 # Where the Cell Painting Gallery is, if a screen of its layout does not say where a copy is.
 GALLERY = "s3://cellpainting-gallery"
+SECRET = (
+    "holds a password or signature, which records would keep; set credentials in the environment, "
+    "see docs/screens.md"
+)
 
 
 def read_defaults(path: Path) -> dict:
@@ -97,6 +101,14 @@ def qc_screens(config: Mapping) -> list[str]:
     return [name for name in names if "derived_from" not in config["screens"][name]]
 
 
+def holds_secret(images: str) -> bool:
+    """Return whether a URL of images holds a user, a password or a signature."""
+    if not re.match("[a-z0-9]+://", images):
+        return False
+    signed = images.startswith("http") and re.search("[?#]", images)
+    return "@" in images.split("/")[2] or bool(signed)
+
+
 def expand_paths(config: dict) -> None:
     """Expand environment variables in the paths of the study's screens, encoders and detector.
 
@@ -112,7 +124,10 @@ def expand_paths(config: dict) -> None:
             if entry.get("layout") == "cell_painting_gallery":
                 entry.setdefault("images", GALLERY)
             for key in (key for key in keys if key in entry):
-                entry[key] = _expand(entry[key], f"config: {kind}.{name}.{key}", keys[key])
+                where = f"config: {kind}.{name}.{key}"
+                entry[key] = _expand(entry[key], where, keys[key])
+                if key == "images" and holds_secret(entry[key]):
+                    raise InputError(f"{where}: {SECRET}")
             for section in (entry, entry.get("simulate", {})) if kind == "screens" else ():
                 for key in (key for key in WELLS if key in section):
                     section[key] = [parse_well(well) or well for well in section[key]]
@@ -141,6 +156,12 @@ def describe_data(config: Mapping) -> str:
     )
 
 
+def listed_channels(config: Mapping, screen: str) -> list[str]:
+    """Return the channel names of a screen with images, whether they are downloaded or not."""
+    imaged = config["screens"][screen]
+    return list(imaged.get("channels") or CHANNELS[imaged["layout"]])
+
+
 def channels(config: Mapping, screen: str) -> list[str]:
     """Return the channel names of a screen.
 
@@ -148,14 +169,17 @@ def channels(config: Mapping, screen: str) -> list[str]:
     """
     name = config["screens"][screen].get("derived_from", screen)
     imaged = config["screens"][name]
-    listed = list(imaged.get("channels") or CHANNELS[imaged["layout"]])
+    listed = listed_channels(config, name)
+    # An encoder may see channels by their roles, in the composite or not.
     by_role = any("roles" in encoder for encoder in config.get("encoders", {}).values())
-    if by_role or "://" not in imaged.get("images", ""):
-        return listed  # an encoder may see channels by their roles, in the composite or not
+    by_role = by_role or bool(config.get("qc", {}).get("detector"))
+    in_one_file = imaged["layout"] == "files" and "(?P<channel>" not in imaged["pattern"]
+    if by_role or in_one_file or "://" not in imaged.get("images", ""):
+        return listed
     used = {imaged["nucleus_channel"], *imaged["composite"]}
     for other in config["screens"].values():
         if other.get("derived_from") == name:
-            used.update(other["composite"])
+            used.update(other["composite"], [other["nucleus_channel"]])
     return [channel for channel in listed if channel in used]
 
 
@@ -313,7 +337,7 @@ def weights_name(entry: Mapping) -> str:
 
     It differs for networks with other options, whose tensors have other names or shapes.
     """
-    of = entry.get("model", entry["architecture"])
+    of = f"model.{entry['model']}" if "model" in entry else entry["architecture"]
     options = json.dumps(entry["options"], sort_keys=True) if entry.get("options") else ""
     if "file" in entry:
         digest = hashlib.sha256((entry["file"] + options).encode()).hexdigest()[:8]

@@ -18,13 +18,13 @@ from hcsqc.core.config import (
     built_encoders,
     channel_mode,
     channel_roles,
-    channels,
     check_path,
     chosen_screens,
     encoder_settings,
     expand_paths,
     is_trainable,
     join_with,
+    listed_channels,
     lookup,
     near,
     parts,
@@ -73,7 +73,7 @@ LONGEST_SHOWN = 60  # characters of a wrong value
 # An error that explains others comes first.
 FIRST = ("unknown_kind", "unknown_key")
 # Layouts whose tables say which compound is in a well.
-NAMING_COMPOUNDS = ("bbbc021", "bbbc022", "loaddata")
+NAMING_COMPOUNDS = ("bbbc021", "bbbc022", "loaddata", "cell_painting_gallery")
 
 
 def check_config(config: dict) -> None:
@@ -231,8 +231,13 @@ def _check_groups(config: Mapping) -> None:
             f"config: evaluation.group_by is plate, but screens.{train} has one plate, "
             f"{plates[0]}, so that none is left to test; set it to well or compound"
         )
-    for name in [train, *config["study"]["test"]] if group_by == "compound" else ():
+    flagged = qc_screens(config) if config["qc"]["screens"] == "all" else config["qc"]["screens"]
+    compared = [train, *config["study"]["test"]]
+    names = dict.fromkeys([*compared, *flagged])
+    for name in names if group_by == "compound" else ():
         entry = config["screens"][name]
+        if not entry["labels"] and (name not in compared or config["qc"]["detector"]):
+            continue  # none is grouped
         layout = config["screens"][entry.get("derived_from", name)]["layout"]
         if layout not in NAMING_COMPOUNDS:
             raise InputError(
@@ -281,6 +286,11 @@ def _check_screen(config: Mapping, name: str) -> None:
             )
     if not parent and config["crops"]["window_um"] is not None and "pixel_um" not in entry:
         raise InputError(f"{where}: crops.window_um needs the size of its pixels, pixel_um")
+    if "archives" in entry and "://" in entry.get("images", ""):
+        raise InputError(
+            f"{where}.images: archives are unpacked into a folder, but this is a URL; leave "
+            "archives out, or give a folder"
+        )
     if "archives" in entry and "{plate}" in entry.get("images", ""):
         raise InputError(
             f"{where}.images: a screen with archives has one folder, without {{plate}}"
@@ -294,7 +304,7 @@ def _check_screen(config: Mapping, name: str) -> None:
         for key, filled in (("plate", ["{plate}"]), ("files", [])):
             for file in entry["archives"][key]:
                 check_path(file, f"{where}.archives.{key}", filled)
-    known = channels(config, name)
+    known = listed_channels(config, parent or name)
     for channel in entry.get("channel_roles", ()):
         if channel not in known:
             raise InputError(f"{where}.channel_roles: '{channel}' is not one of {', '.join(known)}")

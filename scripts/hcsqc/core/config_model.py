@@ -21,7 +21,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from hcsqc.core.config import near
+from hcsqc.core.config import SECRET, holds_secret, near
 from hcsqc.core.places import Role, parse_well
 from hcsqc.core.torchvision_mend import NETWORK_OPTIONS
 
@@ -92,12 +92,8 @@ def _images(text: str) -> str:
             raise PydanticCustomError(
                 "no_scheme", "is not a folder or a URL of s3://, gs:// or https://"
             )
-        if "@" in text.split("/")[2] or (text.startswith("http") and re.search("[?#]", text)):
-            raise PydanticCustomError(
-                "secret",
-                "holds a password or signature, which records would keep; set credentials in "
-                "the environment, see docs/screens.md",
-            )
+        if holds_secret(text):
+            raise PydanticCustomError("secret", SECRET)
     return text
 
 

@@ -35,10 +35,8 @@ PACKAGES = (
 )
 # Larger inputs (shards of a whole plate) are recorded by name and size alone.
 LARGEST_DIGESTED_BYTES = 64 * 2**20
-# What JSON knows; a flag of another kind is the URL of a folder, by its own type.
-JSON_TYPES = (str, int, float, list, dict, type(None))
 # Flags that say where and how a job runs, not what it computes.
-NO_PARAMETERS = ("record", "threads", "scratch", "tracking_uri", "study")
+NO_PARAMETERS = ("images", "plate_images", "record", "threads", "scratch", "tracking_uri", "study")
 # Kept of an error and its traceback, from the end.
 LAST_CHARACTERS = 2000
 
@@ -102,7 +100,7 @@ class Record:
 
     def _as_json(self, status: str) -> dict[str, object]:
         plain = {
-            name: value if isinstance(value, JSON_TYPES) else str(value)
+            name: str(value) if isinstance(value, Path) else value
             for name, value in self.arguments.items()
             if not _is_file_argument(value) and name not in NO_PARAMETERS
         }

@@ -35,7 +35,8 @@ def find_published(
             return replace(weights, provenance=dict(weights.provenance) | _known(model))
         place = _of_hub(model)
         revision = place.parent.name  # <cache>/<repository>/snapshots/<revision>/<file>
-    if model.sha256 and place.name == model.weights and sha256(place) != model.sha256:
+    published = place in (brought(model), Path(model.weights)) or place.name == model.weights
+    if model.sha256 and published and sha256(place) != model.sha256:
         raise InputError(
             f"{place}: is not the published file, whose SHA-256 begins with {model.sha256[:8]}; "
             f"fetch it again from {model.source}"

@@ -72,14 +72,16 @@ for (const table of document.querySelectorAll("table.data")) {
 
 // On paper everything is open, and tables have all of their rows.
 let unfolded = [];
+let lengths = [];
 addEventListener("beforeprint", () => {
   printing = true;
   unfolded = [...document.querySelectorAll("details:not([open])")];
   for (const part of unfolded) part.open = true;
+  lengths = paged.map((made) => made.page.len());
   for (const made of paged) made.page.len(-1).draw(false);
 });
 addEventListener("afterprint", () => {
   printing = false;
   for (const part of unfolded) part.open = false;
-  for (const made of paged) made.page.len(25).draw(false);
+  paged.forEach((made, number) => made.page.len(lengths[number]).draw(false));
 });

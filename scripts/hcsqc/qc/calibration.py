@@ -144,7 +144,8 @@ def calibrate(
     else:
         if not unproven and (n_wells < 2 or normal * good_cells_lost < 1):
             raise InputError(
-                f"threshold: {normal} random normal labels in {n_wells} wells set no threshold; "
+                f"threshold: {normal} random normal labels in {n_wells} "
+                f"{'well' if n_wells == 1 else 'wells'} set no threshold; "
                 f"label at least {math.ceil(1 / good_cells_lost - 1e-9)} randomly chosen normal "
                 "cells in at least 2 wells; a promise needs "
                 f"{wells_needed(good_cells_lost, confidence)} wells"
@@ -218,10 +219,12 @@ def _from_scores(
             "count as normal, so the estimates are too low. Label random crops of this screen."
         )
     elif fit < FITS:
+        least = 1 / RESAMPLES
+        p = f"< {least:.3f}" if fit < least else f"= {fit:.3f}"
         doubt = (
             "The scores of this screen are no mixture of those of normal and abnormal labels "
-            f"(p {'< .001' if fit < 0.001 else f'= {fit:.3f}'.replace('0.', '.')}), so its cells "
-            "look different from the labelled ones. Label random crops of this screen."
+            f"(p {p.replace('0.', '.', 1)}), so its cells look different from the labelled ones. "
+            "Label random crops of this screen."
         )
     return [asdict(row) for row in rows], doubt
 

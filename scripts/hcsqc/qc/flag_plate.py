@@ -18,7 +18,8 @@ from hcsqc.core.errors import InputError
 from hcsqc.core.files import read_checked_json
 from hcsqc.core.schema import read_table, write_table
 from hcsqc.crops.cut import CropSettings, Plate, crop_plate
-from hcsqc.crops.nuclei import NucleusSettings, nuclei_shown
+from hcsqc.crops.locations import read_locations
+from hcsqc.crops.nuclei import Nuclei, NucleusSettings, nuclei_shown
 from hcsqc.crops.shards import Shards
 from hcsqc.encoders.roles import channels_for
 from hcsqc.qc.detector import Detector, Scaling, check_screen, load_detector
@@ -45,16 +46,18 @@ def flag_plate(
 
     `study` is the file of a study for which `snakemake qc` has run, or the folder of its results if
     that holds config.json. The plate need not be one of its plates, but must be imaged as those of
-    `screen` are (without: the study's only screen with flags). `images` is the plate's folder or
-    URL; without: where the screen's entry says. Paths in the study are relative to the working
-    folder, as for Snakemake.
+    `screen` are (without: the study's only screen with flags). Compounds are compared within it.
+    `images` is the plate's folder or URL; without: where the screen's entry says. Paths in the
+    study are relative to the working folder, as for Snakemake.
     Raises InputError if the study has no flags yet or the plate cannot be read.
     """
     config, results = read_study(Path(study), DEFAULTS)
     name = _screen(config, screen)
     entry = config["screens"][name] | ({"images": str(images)} if images is not None else {})
     if "simulate" in entry and images is None:
-        entry |= {"images": str(results / "simulated" / name / "images")}
+        simulated = results / "simulated" / name
+        entry |= {"images": str(simulated / "images")}
+        entry |= {"image_csv": str(simulated / f"{plate}.image.csv")}
     folder = results / "qc"
     threshold_file = folder / name / "threshold.json"
     if not threshold_file.exists():
@@ -148,6 +151,7 @@ def _score(
         shape,
         images.z_projection,
         illumination,
+        _published_nuclei(entry, plate),
     )
     with tempfile.TemporaryDirectory() as folder:
         shard = Path(folder) / f"{plate}.parquet"
@@ -180,6 +184,12 @@ def _score(
         shifts,
         {plate: scale},
     )
+
+
+def _published_nuclei(entry: Mapping, plate: str) -> dict[tuple[str, int], Nuclei] | None:
+    if not entry.get("locations"):
+        return None
+    return read_locations(Path(entry["locations"].replace("{plate}", plate)), plate)
 
 
 def _of_schema(table: pd.DataFrame, name: str) -> pd.DataFrame:

@@ -519,3 +519,5 @@ _FINDERS = {
     "loaddata": _find_loaddata,
     "ome_zarr": _find_zarr,
 }
+# Layouts that can be found from files.
+FOUND_LAYOUTS = (*_FINDERS, "files")

@@ -14,6 +14,7 @@ from hcsqc.core.errors import InputError, in_one_line
 from hcsqc.core.places import parse_well
 from hcsqc.core.schema import read_table
 from hcsqc.crops.shards import Shards
+from hcsqc.encoders.registry import resolve_models
 from hcsqc.qc.field_view.images import FieldSource
 from hcsqc.screens.images.remote import folder_at
 
@@ -55,6 +56,8 @@ def read_study(path: Path, defaults: Path) -> tuple[dict, Path]:
         raise InputError(
             f"{path}: is not a study ({in_one_line(error)}); give its YAML file or results/<study>"
         ) from error
+    resolve_models(config)
+    settings.join_with(config)
     settings.expand_paths(config)
     return config, Path("results") / str(config["study"]["name"])
 

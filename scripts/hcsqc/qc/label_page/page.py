@@ -322,7 +322,8 @@ def render_label_page(
         "composite": _places(channels, chosen_channels)[:3],
         "size": size_px,
         "artefacts": ARTEFACTS,
-        "promise": promise and {"needed": promise.needed, "labelled": promise.labelled},
+        "promise": promise
+        and {"needed": promise.needed, "labelled": promise.labelled, "counts": promise.counts},
         "crops": crops,
     }
     return render(

@@ -26,12 +26,14 @@ class WellsOfPromise:
     """What the page says of a promise.
 
     It needs random normal labels in `needed` wells; `labelled` (`plate/well`) have one. `text` says
-    how many wells the promise still needs and how many the page offers.
+    how many wells the promise still needs and how many the page offers, `counts` what the threshold
+    counts instead of wells, if anything.
     """
 
     needed: int
     labelled: list[str]
     text: str
+    counts: str = ""
 
 
 def wells_of_promise(
@@ -67,11 +69,11 @@ def wells_of_promise(
             f". The screen has crops in {wells} wells only, which allow a promise of "
             f"{100 * strictest:g}% at the strictest (qc.good_cells_lost: {strictest:g})"
         )
-    text += "."
+    counts = ""
     if asked.group_by != WELL:
         units = UNITS[asked.group_by]
-        text += f" The threshold counts {units} as wells (evaluation.group_by): there are fewer."
-    return WellsOfPromise(needed, labelled, text)
+        counts = f" The threshold counts {units} as wells (evaluation.group_by): there are fewer."
+    return WellsOfPromise(needed, labelled, f"{text}.{counts}", counts)
 
 
 def _have(wells: int) -> str:

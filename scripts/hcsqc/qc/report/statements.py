@@ -8,7 +8,7 @@ import pandas as pd
 from hcsqc.qc.report.results import Results, cell_counts
 from hcsqc.qc.report.words import counted, is_missing, number, percent
 
-# Measured by `benchmarks.promises`: points of good cells lost, among eleven equal encoders.
+# By `benchmarks.statistics.promises`: points of good cells lost, among eleven equal encoders.
 CHOICE_COST = 0.6
 # A threshold that flags less than this share of the cells that are abnormal misses most of them.
 SHORTFALL = 0.5
@@ -59,7 +59,7 @@ def promise(threshold: Mapping) -> str:
     sure = _short_percent(threshold.get("confidence"))
     labels = (
         f"{counted(threshold.get('n_normal') or 0, 'normal label')} in "
-        f"{counted(threshold.get('wells') or 0, 'well')}"
+        f"{_counted_units(threshold, threshold.get('wells') or 0)}"
     )
     text = (
         f"At most {asked} of this screen's normal cells are flagged at the threshold of {level}, "
@@ -77,6 +77,16 @@ def promise(threshold: Mapping) -> str:
             "of good cells more"
         )
     return text + "."
+
+
+def _units(threshold: Mapping) -> str:
+    """Return what is independent: wells, unless the study groups labels in another way."""
+    return threshold.get("units") or "wells"
+
+
+def _counted_units(threshold: Mapping, count: int, more: str = "") -> str:
+    units = _units(threshold)
+    return counted(count, f"{more}well") if units == "wells" else f"{count:,} {more}{units}"
 
 
 def shortfall(threshold: Mapping) -> str:
@@ -195,7 +205,7 @@ def next_steps(results: Results, simulated: bool) -> list[str]:
         # Only labels of the screen itself could support a promise.
         if not is_missing(threshold.get("supported")):
             more = (threshold.get("wells_needed") or 0) - (threshold.get("wells") or 0)
-            wanted = f" in {counted(more, 'more well')}" if more > 0 else ""
+            wanted = f" in {_counted_units(threshold, more, 'more ')}" if more > 0 else ""
         steps.append(
             f"Label random crops of this screen{wanted}, normal and abnormal, and run again: "
             "without such labels, nothing can be promised."
@@ -223,7 +233,7 @@ def next_steps(results: Results, simulated: bool) -> list[str]:
     stricter = threshold.get("wells_for_stricter") or {}
     if threshold.get("promise") and stricter:
         wanted = "; ".join(
-            f"{_short_percent(float(share))} needs {counted(more, 'more well')}"
+            f"{_short_percent(float(share))} needs {_counted_units(threshold, more, 'more ')}"
             for share, more in stricter.items()
             if not is_missing(more) and more > 0
         )
@@ -234,7 +244,9 @@ def next_steps(results: Results, simulated: bool) -> list[str]:
                 f"good cells lost (qc.good_cells_lost: {min(carried):g})."
             )
         if wanted:
-            steps.append(f"For a stricter promise, label random crops in more wells: {wanted}.")
+            steps.append(
+                f"For a stricter promise, label random crops in more {_units(threshold)}: {wanted}."
+            )
     if counts["flagged"]:
         steps.append(
             "Look at the borderline crops: if many are clearly on the wrong side, label them and "

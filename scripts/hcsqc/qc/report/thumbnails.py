@@ -22,6 +22,7 @@ from hcsqc.qc.cells import is_flagged
 from hcsqc.qc.field_view.images import FieldSource, coloured, read_scaled, scale_tables
 from hcsqc.qc.report.words import counted
 from hcsqc.screens.images.read import UnreadableField
+from hcsqc.screens.images.remote import RemoteFolder
 
 PLACE = ["Metadata_Plate", "Metadata_Well", "Metadata_Site"]
 # Longest side in pixels, and quality of WebP. Beyond FAIR pictures only become smaller so that all
@@ -156,6 +157,8 @@ class _Maker:
     def absent_folder(self, plates: Collection[str]) -> str:
         """Return the folder of images where none of the plates' is there any more, else nothing."""
         folders = {self.source.folder(plate) for plate in plates}
+        if any(isinstance(folder, RemoteFolder) for folder in folders):
+            return ""  # said when an image is read
         try:
             there = any(look(folder) is not None for folder in folders)
         except InputError:

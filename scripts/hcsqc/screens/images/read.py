@@ -18,7 +18,7 @@ from hcsqc.screens.images.planes import (
     choose_plane,
     place_channel,
 )
-from hcsqc.screens.images.remote import IMAGE_ENDINGS, Folder, RemoteFolder, read_remote
+from hcsqc.screens.images.remote import IMAGE_ENDINGS, Folder, RemoteFolder, forget, read_remote
 from hcsqc.screens.images.stamps import ABSENT, Stamp, stamps
 from hcsqc.screens.images.tiff import SIGNATURES, decode_tiff
 
@@ -112,6 +112,8 @@ def _read_remote_field(
     except UnreadableField as error:
         error.stamps = of_paths()
         raise
+    finally:
+        forget(images / path for path in paths if isinstance(path, str))
     return _field(found, of_paths())
 
 

@@ -9,6 +9,7 @@ import errno
 import os
 import re
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,13 +20,14 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
+from hcsqc.core import patience
 from hcsqc.core.errors import InputError, in_one_line
-from hcsqc.core.patience import patiently
 from hcsqc.screens.images import local_copies
 
 # How many images are downloaded at once; the rules set it from the config.
 CONNECTIONS, USUAL_CONNECTIONS = "HCSQC_CONNECTIONS", 16
-RETRIES, RETRY_S = 8, 60
+# Each of the tries of `patience.WAITS_S`; together a minute.
+RETRIES, RETRY_S = 8, 12
 CONNECT_S, READ_S = 10, 30
 # Any of these says that the environment has credentials of S3.
 _S3_CREDENTIALS = (
@@ -115,33 +117,43 @@ def read_remote(file: RemoteFolder) -> tuple[bytes, Stamp]:
     return begun.result() if begun else _download(file)
 
 
-def ahead(
-    rows: Iterable[Any], folder: Folder, pause_bytes: int = 2**28
-) -> Generator[Any, None, None]:
+def ahead(rows: Iterable[Any], folder: Folder) -> Generator[Any, None, None]:
     """Yield rows of the `fields` table while the images of the next ones are on their way.
 
-    Nothing is downloaded from a folder on disk. No download begins while those that are done and
-    not yet read add up to more than `pause_bytes`.
+    So many rows are ahead that all connections are used. Nothing is downloaded from a folder on
+    disk, nor of a row that has a problem, because nobody reads it.
     """
     if not isinstance(folder, RemoteFolder):
         yield from rows
         return
-    downloads, waiting = _downloads(), deque[Any]()
-    urls: set[str] = set()
+    downloads, waiting, begun = _downloads(), deque[tuple[Any, int]](), list[RemoteFolder]()
     try:
         for row in rows:
-            for path in dict.fromkeys(row.image_path):
-                if isinstance(path, str) and PurePosixPath(path).suffix.lower() in IMAGE_ENDINGS:
-                    file = folder / path
-                    urls.add(file.url)
-                    downloads.begin(file, pause_bytes)
-            waiting.append(row)
-            if len(waiting) > downloads.connections:
-                yield waiting.popleft()
-        yield from waiting
+            files = [] if isinstance(getattr(row, "problem", None), str) else _files(row, folder)
+            for file in files:
+                downloads.begin(file)
+            begun += files
+            waiting.append((row, len(files)))
+            # The first row is what is read now.
+            while sum(count for _, count in waiting) - waiting[0][1] >= downloads.connections:
+                yield waiting.popleft()[0]
+        yield from (row for row, _ in waiting)
     except BaseException:
-        downloads.stop(urls)  # the job ends early; else the last ones are still to be read
+        downloads.forget(begun)  # the job ends early; else the last ones are still to be read
         raise
+
+
+def forget(files: Iterable[RemoteFolder]) -> None:
+    """Forget files that `ahead` has begun to download and that nobody will read."""
+    _downloads().forget(files)
+
+
+def _files(row: Any, folder: RemoteFolder) -> list[RemoteFolder]:
+    return [
+        folder / path
+        for path in dict.fromkeys(row.image_path)
+        if isinstance(path, str) and PurePosixPath(path).suffix.lower() in IMAGE_ENDINGS
+    ]
 
 
 class _Downloads:
@@ -151,36 +163,20 @@ class _Downloads:
         self.connections = connections
         self.pool = ThreadPoolExecutor(connections, thread_name_prefix="download")
         self.begun: dict[str, Future] = {}
-        self.held: dict[str, int] = {}  # bytes
-        self.room = threading.Condition()
+        self.lock = threading.Lock()
 
-    def begin(self, file: RemoteFolder, pause_bytes: int) -> None:
-        with self.room:
+    def begin(self, file: RemoteFolder) -> None:
+        with self.lock:
             if file.url not in self.begun:
-                self.begun[file.url] = self.pool.submit(self._download, file, pause_bytes)
-
-    def _download(self, file: RemoteFolder, pause_bytes: int) -> tuple[bytes, Stamp]:
-        with self.room:
-            # What the reader already waits for is not held back.
-            self.room.wait_for(
-                lambda: file.url not in self.begun or sum(self.held.values()) <= pause_bytes
-            )
-        content, stamp = _download(file)
-        with self.room:
-            if file.url in self.begun:
-                self.held[file.url] = len(content)
-        return content, stamp
+                self.begun[file.url] = self.pool.submit(_download, file)
 
     def take(self, url: str) -> Future | None:
-        with self.room:
-            self.held.pop(url, None)
-            future = self.begun.pop(url, None)
-            self.room.notify_all()
-            return future
+        with self.lock:
+            return self.begun.pop(url, None)
 
-    def stop(self, urls: Iterable[str]) -> None:
-        for url in urls:
-            future = self.take(url)
+    def forget(self, files: Iterable[RemoteFolder]) -> None:
+        for file in files:
+            future = self.take(file.url)
             if future:
                 future.cancel()
 
@@ -351,7 +347,7 @@ def _ask(action: Callable[[], Any], place: RemoteFolder) -> Any:
     """Return what a server answers; says in one line what is wrong if it does not."""
     from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
 
-    def once() -> Any:
+    for wait_s in (*patience.WAITS_S, None):
         try:
             return action()
         except FileNotFoundError as error:
@@ -363,11 +359,14 @@ def _ask(action: Callable[[], Any], place: RemoteFolder) -> Any:
             ) from error
         except ValueError as error:
             raise InputError(f"{place}: is not a valid URL ({in_one_line(error)})") from error
-        except BaseError as error:
-            # `patiently` asks again, because this says nothing about the file.
-            raise OSError(errno.EIO, _short(error), place.url) from error
-
-    return patiently(once, place.url)
+        except BaseError as error:  # says nothing about the file
+            if wait_s is None:
+                raise InputError(
+                    f"{place}: its server does not give it ({_short(error)}); run again when it "
+                    "responds"
+                ) from error
+            time.sleep(wait_s)
+    raise AssertionError("unreachable")
 
 
 def _no_such(place: RemoteFolder) -> FileNotFoundError:

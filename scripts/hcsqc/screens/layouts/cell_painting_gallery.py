@@ -24,7 +24,7 @@ def find_images(source: Source, plate: str) -> FoundImages:
     """Find the images of a plate in its table; raises InputError naming the table."""
     with _local(_table(source, plate)) as (table, shown):
         try:
-            return find_in_table(replace(source, table=table), plate)
+            return find_in_table(replace(source, table=table), plate, shown)
         except InputError as error:
             raise InputError(str(error).replace(str(table), shown)) from error
 

@@ -47,8 +47,11 @@ _SITE_IN_NAME = re.compile(
 _ELSEWHERE = re.compile(r"/|[A-Za-z]:/|[a-z0-9]+://")
 
 
-def find_images(source: Source, plate: str) -> FoundImages:
-    """Find the images of a plate in the table; raises InputError naming row and column."""
+def find_images(source: Source, plate: str, shown: str | None = None) -> FoundImages:
+    """Find the images of a plate in the table, which warnings call `shown`.
+
+    Raises InputError naming row and column.
+    """
     table = of_plate(source.table, plate)
     names = _column_names(table)
     if _WELL not in names and _OTHER_WELL in names:
@@ -70,7 +73,7 @@ def find_images(source: Source, plate: str) -> FoundImages:
             f"{why_other(plates, [plate])}"
         )
     below = _paths_below(source, table, of_plate(source.images, plate))
-    of_this = _with_sites(of_this, table, source.channels)
+    of_this = _with_sites(of_this, shown or str(table), source.channels)
     places: dict[Image, tuple[int, tuple[str, int]]] = {}
     for number, row in of_this.to_dict("index").items():
         where = f"{table}: row {number + 1} after the header"
@@ -103,7 +106,7 @@ def list_channels(source: Source) -> list[str]:
     return sorted(_channels(_column_names(of_plate(source.table, plates[0])))) if plates else []
 
 
-def _with_sites(rows: pd.DataFrame, table: Path, channels: tuple[str, ...]) -> pd.DataFrame:
+def _with_sites(rows: pd.DataFrame, table: str, channels: tuple[str, ...]) -> pd.DataFrame:
     """Return rows whose site is a number: where it is not, as in cpg0030, the file names' one.
 
     Says so, and how many rows have another site than the names of their files.
@@ -223,7 +226,8 @@ def _paths_below(source: Source, table: Path, folder: Folder) -> Callable[[str],
     else:
         starts = [prefix, folder.absolute().as_posix(), folder.resolve().as_posix()]
 
-    starts += _GALLERY
+    if source.layout == "cell_painting_gallery":
+        starts += _GALLERY
 
     def below(path: str) -> str:
         for start in starts:
