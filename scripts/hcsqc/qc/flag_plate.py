@@ -66,7 +66,7 @@ def flag_plate(
     channels = lookups.channels(config, name)
     fields, _ = index_plate(_source(entry, channels), name, plate)
     scored = _score(config, entry, name, fields, plate, detector, channels, threads)
-    return flag_screen(
+    flags = flag_screen(
         scored,
         read_checked_json(threshold_file),
         detector.about,
@@ -74,6 +74,7 @@ def flag_plate(
         _settings(FlagSettings, config["qc"]),
         _settings(DriftSettings, config["qc"]),
     )
+    return dataclasses.replace(flags, cells=_of_schema(flags.cells, "cells"))
 
 
 def _screen(config: Mapping, asked: str | None) -> str:
