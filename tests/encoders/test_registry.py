@@ -172,7 +172,7 @@ def test_weights_of_networks_with_other_options_are_kept_apart():
     ]
     assert len(set(names)) == len(names)
     assert names[0] == "vit_small_patch16_224", "without options as before"
-    assert names[5] == "morphem"
+    assert names[5] == "model.morphem"
 
 
 def test_the_registry_imports_nothing_heavy():
