@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import cohen_kappa_score, roc_auc_score
 
@@ -111,7 +111,7 @@ def test_kappa_and_auc_are_scikit_learns():
     blurry = "".join(rng.choice(list("10"), 200))
     joined, table = compared(bad, None, blurry, "0" * 200)
     row = table.loc["field", "isBlurry", "blur"]
-    flags = joined["isBlurry"].astype(bool)
+    flags = joined["published isBlurry"].astype(bool)
     assert row["kappa"] == pytest.approx(cohen_kappa_score(flags, joined["out_of_focus"]))
     assert row["auc"] == pytest.approx(roc_auc_score(flags, joined["edge"]))
     assert row["kappa_low"] < row["kappa"] < row["kappa_high"]
@@ -119,6 +119,7 @@ def test_kappa_and_auc_are_scikit_learns():
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # where it is not defined
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 30), min_size=4, max_size=4).filter(any))
 def test_kappa_of_counts_is_that_of_the_rows(counts):
     first = np.repeat([1, 1, 0, 0], counts)
@@ -175,6 +176,14 @@ def test_fields_that_one_side_alone_flags_come_first(tmp_path):
     write_csv(table, tmp_path / "t.csv", "%.6g", schema="published_fields")
     write_csv(compare(joined, COLUMNS, 20), tmp_path / "f.csv", "%.6g", schema="published_flags")
     assert pd.read_csv(tmp_path / "f.csv").columns.tolist() == NAMES
+
+
+def test_a_published_flag_may_be_called_as_ours():
+    fields, cells = made_fields("b---")
+    flags = published(fields, "1100", "0000").rename(columns={"isBlurry": "bad"})
+    joined = joined_fields(flags, {"bad": "blur"}, fields, cells)
+    row = compare(joined, {"bad": "blur"}, 20).set_index(["unit", "flag", "ours"])
+    assert row.loc[("field", "bad", "bad"), "published_only"] == 1
 
 
 def test_without_any_published_flag_nothing_is_made_up():

@@ -59,11 +59,12 @@ def joined_fields(
     """Return a row per field that either side has: the published flags, ours, and our scores.
 
     `published` is that of `read_published`, `columns` maps its flags to words, `fields` and `cells`
-    are our tables. Missing are flags of a side that does not have the field. `ANY` is true if one
-    of the published flags is, and missing if none is but one is missing. `artefact` is the most
-    common one of the field's flagged cells, and each kind of artefact has a column with its share
-    of the scored cells.
+    are our tables. Missing are flags of a side that does not have the field. Any published flag is
+    true if one of them is, and missing if none is but one is missing. `artefact` is the most common
+    one of the field's flagged cells, and each kind of artefact has a column with its share of the
+    scored cells.
     """
+    published = published.rename(columns={flag: _column(flag) for flag in columns})
     own = fields[[*FIELD, "bad", "reason", "flagged_share", "edge", "out_of_focus", "saturated"]]
     own = own.assign(empty=fields["empty"])
     flagged = cells[is_flagged(cells)]
@@ -73,18 +74,23 @@ def joined_fields(
     counts = counts.reindex(pd.MultiIndex.from_frame(own[FIELD]), fill_value=0)
     scored = fields["scored"].where(fields["scored"] > 0)
     for kind in ARTEFACTS:
-        own[kind_column(kind)] = counts[kind].to_numpy() / scored.to_numpy(float)
+        own[_share(kind)] = counts[kind].to_numpy() / scored.to_numpy(float)
     joined = published.merge(own, on=FIELD, how="outer", indicator="sides", validate="one_to_one")
     boolean = ["bad", "out_of_focus", "saturated", "empty"]
     joined[boolean] = joined[boolean].astype("boolean")
-    of_any = joined[list(columns)]
+    of_any = joined[list(map(_column, columns))]
     true, missing = of_any.fillna(False).any(axis=1), of_any.isna().any(axis=1)
-    joined[ANY] = true.astype("boolean").mask(~true & missing)
+    joined[_column(ANY)] = true.astype("boolean").mask(~true & missing)
     return joined.sort_values(FIELD, ignore_index=True)
 
 
-def kind_column(kind: str) -> str:
-    """Return what `joined_fields` calls the share of a field's cells flagged as a kind."""
+def _column(flag: str) -> str:
+    """Return the column of a published flag, which may be called as one of ours."""
+    return f"published {flag}"
+
+
+def _share(kind: str) -> str:
+    """Return the column of the share of a field's cells that are flagged as a kind."""
     return f"share of {kind}"
 
 
@@ -111,10 +117,10 @@ def field_table(joined: pd.DataFrame, columns: Mapping[str, str]) -> pd.DataFram
     Of these come first the fields that only ours flags, those with most flagged cells at the top.
     """
     told = [
-        "; ".join(words for flag, words in columns.items() if row[flag] is True)
-        for row in joined[list(columns)].astype(object).to_dict("records")
+        "; ".join(words for flag, words in columns.items() if row[_column(flag)] is True)
+        for row in joined.astype(object).to_dict("records")
     ]
-    published, bad = joined[ANY], joined[BAD]
+    published, bad = joined[_column(ANY)], joined[BAD]
     sides = joined["sides"].astype(str)
     difference = np.select(
         [
@@ -158,9 +164,11 @@ def _row(
 ) -> dict:
     """Return one row of the agreement: of one flag, with ours for any or for one reason."""
     here = joined["sides"] == "both"
-    rows = joined[here & joined[flag].notna()]
+    flags = joined[_column(flag)]
+    rows = joined[here & flags.notna()]
     ours, score, score_name = _ours(rows, reason)
-    made = _units(rows[FIELD].assign(flag=rows[flag].astype(bool), ours=ours, score=score), unit)
+    own_fields = rows[FIELD].assign(flag=flags[rows.index].astype(bool), ours=ours, score=score)
+    made = _units(own_fields, unit)
     target, own = made["flag"].to_numpy(bool), made["ours"].to_numpy(bool)
     group = made.groupby([PLATE, WELL]).ngroup().to_numpy()
     groups = int(group.max(initial=-1)) + 1
@@ -183,7 +191,7 @@ def _row(
         "published_share": float(_ratio(both + published_only, total.sum())),
         "ours_share": float(_ratio(both + ours_only, total.sum())),
         "scored": int(known.sum()),
-        "without_flag": int((here & joined[flag].isna()).sum()),
+        "without_flag": int((here & flags.isna()).sum()),
     }
     for column, side in _SIDES.items():
         alone = joined.loc[joined["sides"] == side, UNITS[unit]]
@@ -223,7 +231,7 @@ def _ours(rows: pd.DataFrame, reason: Reason | None) -> tuple[np.ndarray, np.nda
         flagged |= rows[check].to_numpy(bool)
     if reason.kinds == ("blur",):
         return flagged, rows["edge"].to_numpy(float), "edge"
-    shares = rows[[kind_column(kind) for kind in reason.kinds]].sum(axis=1, min_count=1)
+    shares = rows[[_share(kind) for kind in reason.kinds]].sum(axis=1, min_count=1)
     return flagged, shares.to_numpy(float), f"share of cells: {reason.name}"
 
 
