@@ -174,6 +174,18 @@ def test_of_a_database_at_a_url_only_the_pages_of_its_images_are_read(tmp_path, 
 
 
 @pytest.mark.server
+def test_databases_of_several_plates_are_read_at_the_same_time(tmp_path, s3, faults):
+    plates = [str(plate) for plate in range(1001, 1013)]
+    for plate in plates:
+        write(rows(plate=int(plate)), tmp_path / f"{plate}.sqlite", cells=500)
+    url = s3(tmp_path, "plates").url
+    faults.slow = True
+    found = read(f"{url}/{{plate}}.sqlite", plates)
+    assert found.fields["Metadata_Plate"].value_counts().to_dict() == dict.fromkeys(plates, 4)
+    assert faults.at_once > 4
+
+
+@pytest.mark.server
 def test_a_server_that_refuses_or_has_no_such_file_is_said(tmp_path, s3, faults):
     write(rows(), tmp_path / "f.sqlite")
     url = s3(tmp_path, "refused").url
