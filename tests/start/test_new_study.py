@@ -101,11 +101,15 @@ def written(path, tmp_path, *words):
     output = tmp_path / "my_study.yaml"
     parts = dict(zip(words[::2], words[1::2], strict=True))
     args = new_study.argparse.Namespace(
-        path=path,
+        path=str(path),
         output=output,
         name=parts.get("--name", "mine"),
         layout=parts.get("--layout"),
         pattern=parts.get("--pattern"),
+        plates=parts.get("--plates", "").split(),
+        source=parts.get("--source"),
+        batch=parts.get("--batch"),
+        images=parts.get("--images"),
         nucleus_channel=parts.get("--nucleus-channel"),
         composite=parts["--composite"].split() if "--composite" in parts else None,
     )
@@ -127,9 +131,10 @@ def indexed(text, screen="mine"):
     entry = config["screens"][screen]
     source = Source(
         entry["layout"],
-        Path(entry["images"]),
+        entry["images"],
         tuple(settings.channels(config, screen)),
-        *(Path(entry[key]) if key in entry else None for key in ("image_csv", "table")),
+        entry.get("image_csv"),
+        entry.get("table"),
         entry.get("table_prefix"),
         entry.get("pattern"),
     )

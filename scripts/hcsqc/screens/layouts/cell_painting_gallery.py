@@ -5,28 +5,20 @@ The bucket, or a copy of it, has a LoadData table in each folder
 bucket.
 """
 
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 
 from hcsqc.core.errors import InputError
-from hcsqc.screens.images.remote import Folder, RemoteFolder, read_remote
+from hcsqc.screens.images.remote import Folder
 from hcsqc.screens.layouts.base import FoundImages, Source, entries, is_hidden, is_there, one_of
 from hcsqc.screens.layouts.loaddata import find_images as find_in_table
-from hcsqc.screens.layouts.loaddata import list_channels as channels_of_table
+from hcsqc.screens.layouts.loaddata import plate_channels as channels_in_table
 
 TABLES = ("load_data.parquet", "load_data.csv.gz", "load_data.csv")
 
 
 def find_images(source: Source, plate: str) -> FoundImages:
     """Find the images of a plate in its table; raises InputError naming the table."""
-    with _local(_table(source, plate)) as (table, shown):
-        try:
-            return find_in_table(replace(source, table=table), plate, shown)
-        except InputError as error:
-            raise InputError(str(error).replace(str(table), shown)) from error
+    return find_in_table(replace(source, table=_table(source, plate)), plate)
 
 
 def list_plates(source: Source) -> list[str]:
@@ -37,10 +29,12 @@ def list_plates(source: Source) -> list[str]:
 def list_channels(source: Source) -> list[str]:
     """Return the channels of the first plate's table, sorted."""
     plates = list_plates(source)
-    if not plates:
-        return []
-    with _local(_table(source, plates[0])) as (table, _):
-        return channels_of_table(replace(source, table=table))
+    return plate_channels(source, plates[0]) if plates else []
+
+
+def plate_channels(source: Source, plate: str) -> list[str]:
+    """Return the channels of a plate's table, sorted; raises InputError if it has no table."""
+    return channels_in_table(replace(source, table=_table(source, plate)), plate)
 
 
 def _above(source: Source) -> Folder:
@@ -79,16 +73,3 @@ def _table(source: Source, plate: str) -> Folder:
         f"{where}: no {TABLES[-1]} of plate {plate}; {one_of(plate, list_plates(source))}. Correct "
         "plates or batch of the screen"
     )
-
-
-@contextmanager
-def _local(table: Folder) -> Iterator[tuple[Path, str]]:
-    """Yield a table as a file on disk, for as long as it is read, and what messages call it."""
-    if not isinstance(table, RemoteFolder):
-        yield table, str(table)
-        return
-    content, _ = read_remote(table)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / table.name
-        path.write_bytes(content)
-        yield path, str(table)
