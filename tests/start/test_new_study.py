@@ -488,6 +488,23 @@ def test_the_third_step_gives_a_study_that_passes(tmp_path):
     check_config(config)
 
 
+def test_named_plates_are_the_studys_plates(tmp_path):
+    write_images(tmp_path / "s", simple, ("DAPI", "GFP", "RFP"), plates=("P1", "P2", "P3"))
+    config = merged(written(tmp_path / "s", tmp_path, "--plates", "P3 P1"))
+    assert config["screens"]["mine"]["plates"] == ["P1", "P3"]
+    assert config["screens"]["mine_degraded"]["plates"] == ["P1", "P3"]
+    (tmp_path / "my_study.yaml").unlink()
+    with pytest.raises(InputError, match="--plates: .* has no plate P4; there are: P1, P2, P3"):
+        written(tmp_path / "s", tmp_path, "--plates", "P4")
+
+
+def test_a_named_plate_is_no_folder_above_it(tmp_path):
+    paths = [f"run/{simple(plate, 'B02', 1, 'w1')}" for plate in ("P1",)]
+    assert name_files(tmp_path, paths).plates == ["run"]
+    named = name_files(tmp_path, paths, plates_given=["P1"])
+    assert (named.plates, named.images) == (["P1"], tmp_path / "run" / "{plate}")
+
+
 def test_an_existing_study_is_never_overwritten(tmp_path):
     write_images(tmp_path / "screen", simple, ("DAPI", "GFP", "RFP"))
     output = tmp_path / "my_study.yaml"
