@@ -17,13 +17,14 @@ from snakemake.utils import update_config
 from hcsqc.core import config as settings
 from hcsqc.core.config_check import check_config
 from hcsqc.core.errors import InputError
+from hcsqc.screens.images.remote import folder_at
 from hcsqc.screens.layouts import Source, index_plate, list_plates
 from hcsqc.start import preview
-from hcsqc.start.find import find_screen
+from hcsqc.start.find import FoundScreen, find_screen
 from hcsqc.start.naming_schemes import name_files
 from hcsqc.start.outlines import guess_nucleus_channel, round_outlines
 from hcsqc.start.study_file import label_counts
-from hcsqc.start.survey import choose_composite, evaluation_wells, outlines, survey
+from hcsqc.start.survey import choose_composite, evaluation_wells, outlines, root_of, survey
 from scripts.start import new_study
 from tests.conftest import EXAMPLE, ROOT
 from tests.screens.ngff import write_plate
@@ -503,6 +504,13 @@ def test_a_named_plate_is_no_folder_above_it(tmp_path):
     assert name_files(tmp_path, paths).plates == ["run"]
     named = name_files(tmp_path, paths, plates_given=["P1"])
     assert (named.plates, named.images) == (["P1"], tmp_path / "run" / "{plate}")
+
+
+def test_a_whole_bucket_may_be_a_plate():
+    named = name_files(folder_at("s3://plate7"), ["B02_s1_w1.tif", "B03_s1_w1.tif"])
+    assert (named.plates, str(named.images)) == (["plate7"], "s3://{plate}")
+    source = Source("files", named.images, named.channels, pattern=named.pattern)
+    assert str(root_of(FoundScreen(source, named.plates, ""))) == "s3://plate7"
 
 
 def test_an_existing_study_is_never_overwritten(tmp_path):

@@ -43,7 +43,7 @@ class GivenFolder:
                 folders.clear()
                 continue
             if self.plates and set(self.plates) <= set(folders):
-                folders[:] = sorted(self.plates)
+                folders[:] = sorted(set(self.plates))
             for name in names:
                 if is_hidden(name):
                     continue

@@ -52,7 +52,7 @@ class Survey:
 
     @property
     def root(self) -> Folder:
-        return root_of(self.found.source.images)
+        return root_of(self.found)
 
     @property
     def bits(self) -> int:
@@ -94,7 +94,7 @@ def survey(found: FoundScreen, crops: Mapping) -> Survey:
     rows = [row for fields in plates for row in spread(fields, each)]
     chosen = np.unique(np.linspace(0, len(rows) - 1, SAMPLE_FIELDS).round().astype(int))
     sample = pd.DataFrame([rows[place] for place in chosen])
-    root = root_of(found.source.images)
+    root = root_of(found)
     if isinstance(root, RemoteFolder):
         count, size = images_of(sample)
         print(f"reading:  {count} images of {len(sample)} fields, {in_units(size)}", flush=True)
@@ -129,7 +129,7 @@ def _indexed(found: FoundScreen, plate: str) -> pd.DataFrame:
             f"({', '.join(source.channels)}): {first['well']} site {first['site']}: "
             f"{first['problem']}. Copy what is missing, or give a folder without this plate"
         )
-    folder, start = of_plate(source.images, plate), len(str(root_of(source.images)).rstrip("/")) + 1
+    folder, start = of_plate(source.images, plate), len(str(root_of(found)).rstrip("/")) + 1
     paths = [
         [path and str(folder / path)[start:] for path in of_field]
         for of_field in fields["image_path"]
@@ -137,8 +137,9 @@ def _indexed(found: FoundScreen, plate: str) -> pd.DataFrame:
     return fields.assign(image_path=paths)
 
 
-def root_of(images: Folder) -> Folder:
+def root_of(found: FoundScreen) -> Folder:
     """Return what paths of a survey begin at: the root of the disk, or the bucket or server."""
+    images = of_plate(found.source.images, found.plates[0])  # even a bucket may be a plate
     if not isinstance(images, RemoteFolder):
         return folder_at("/")
     return folder_at("/".join(images.url.split("/")[:3]))
