@@ -1,6 +1,7 @@
 """The guided start of images at a URL writes the study that the same images on disk would get."""
 
 import re
+import sys
 
 import numpy as np
 import pandas as pd
@@ -10,7 +11,9 @@ import yaml
 from hcsqc.core.errors import InputError
 from hcsqc.start import preview
 from hcsqc.start.find import find_screen
+from scripts.qc import filter_load_data
 from scripts.start import new_study
+from tests.conftest import Project
 from tests.screens.image_server import files_app, serving
 from tests.screens.ngff import write_plate
 from tests.start import made_sets
@@ -103,6 +106,32 @@ def test_a_loaddata_table_with_urls_is_read(tmp_path, s3, faults, table):
     assert entry["composite"] == ["OrigAGP", "OrigER", "OrigDNA"]
     assert indexed(text)["P1"]["problem"].isna().tolist() == [True] * 8
     assert faults.signed == 0
+
+
+@pytest.mark.dag
+def test_the_study_of_a_table_at_a_url_can_be_planned_and_its_table_filtered(
+    tmp_path, s3, monkeypatch
+):
+    paths = write_images(tmp_path / "s", simple, ("DNA", "ER", "AGP"))
+    loaddata(paths, lambda path: path.parent.name).to_csv(tmp_path / "s/load_data.csv", index=False)
+    url = s3(tmp_path / "s", "planned")
+    written(url / "load_data.csv", tmp_path)
+    project = Project(tmp_path / "project")
+    done = project.run(
+        "--dry-run", "qc", "--cores", "1", "--configfile", tmp_path / "my_study.yaml"
+    )
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert "filter_load_data" in done.stdout
+    bad = pd.DataFrame({"Metadata_Plate": ["P1"], "Metadata_Well": ["B02"], "bad": [True]})
+    bad.to_csv(tmp_path / "wells.csv", index=False)
+    bad.assign(Metadata_Site=1, bad=False).to_csv(tmp_path / "fields.csv", index=False)
+    words = [filter_load_data.__file__, "--table", url / "load_data.csv", "--plate", "P1"]
+    for name, file in (("wells", "wells.csv"), ("fields", "fields.csv"), ("output", "out.csv")):
+        words += [f"--{name}", tmp_path / file]
+    words += ["--record", tmp_path / "run.json"]
+    monkeypatch.setattr(sys, "argv", [str(word) for word in words])
+    filter_load_data.main()
+    assert set(pd.read_csv(tmp_path / "out.csv")["Metadata_Well"]) == {"B03", "C02", "C03"}
 
 
 def test_a_table_of_relative_paths_stands_for_its_own_folder(tmp_path, s3):
