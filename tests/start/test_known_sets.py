@@ -105,6 +105,14 @@ EXPECTED = {
         "channels": ["OrigDNA", "OrigER", "OrigMito", "OrigRNA"],
         "nucleus_channel": "OrigDNA",
         "composite": ["OrigMito", "OrigER", "OrigDNA"],
+        "published_flags": {
+            "table": "s3://gallery/sets/cpg0012/cpg0012-wawer-bioactivecompoundprofiling/broad/"
+            "workspace/backend/CDRP/{plate}/{plate}.sqlite",
+            "columns": {
+                "Image_Metadata_QCFlag_isBlurry": "out of focus",
+                "Image_Metadata_QCFlag_isSaturated": "saturated or debris",
+            },
+        },
     },
 }
 

@@ -41,6 +41,7 @@ class KnownSet:
     batch: str | None = None
     left_out: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    published_flags: dict | None = None
 
     @property
     def usual_source(self) -> str:
@@ -108,7 +109,15 @@ def find_set(
     by_stain = {name: role for name, role in shows.items() if role != role_by_name(name)}
     where = f"{known.name}: plate {found.plates[0]}"
     nucleus, *composite = by_role([NUCLEUS, *known.composite], {}, shows, where)
-    entry = {"channel_roles": by_stain or None, "pixel_um": known.pixel_um[source]}
+    flags = known.published_flags and {
+        "table": f"{place}/{known.published_flags['table']}",
+        "columns": known.published_flags["columns"],
+    }
+    entry = {
+        "channel_roles": by_stain or None,
+        "pixel_um": known.pixel_um[source],
+        "published_flags": flags,
+    }
     return replace(
         found,
         source=replace(found.source, channels=tuple(shows)),
