@@ -104,6 +104,8 @@ def screens(values: Mapping, notes: Mapping) -> Iterator[str]:
         yield table(section, {}, notes, model.ImagedScreen)
     yield f"`archives`. {about(model.Archives)}\n"
     yield table(model.Archives, {}, notes)
+    yield f"`published_flags`. {about(model.PublishedFlags)}\n"
+    yield table(model.PublishedFlags, {}, notes)
     yield f"`simulate`. {about(model.Simulation)}\n"
     yield table(model.Simulation, {}, notes)
     yield f"`derived_from`. {about(model.DerivedScreen)}\n"

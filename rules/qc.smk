@@ -18,6 +18,8 @@ DETECTOR_FILES = [
 ]
 # How grey levels become those of crops; a detector and its screens must agree on it.
 SCALING = pick(config["crops"], "scale_background", "scale_cells", "scale_knee")
+# Screens whose flags are compared with those that others published.
+PUBLISHED = [name for name in QC_SCREENS if "published_flags" in config["screens"][name]]
 # Labels, or what stands for them, to train a detector on.
 HAS_DETECTOR = bool(QC["detector"] or config["screens"][TRAIN]["labels"])
 LOGISTIC = [probe for probe in JUDGED if config["probes"][probe]["kind"] == "logistic"]
@@ -371,6 +373,39 @@ rule check_planted:
         " --output {output.table:q} --record {output.record:q}"
 
 
+rule compare_published_flags:
+    """Compare flags that others published for a screen's fields with those of quality control."""
+    input:
+        # One at a URL is no input: a dry run needs no network.
+        published=published_tables,
+        tables=rules.flag_screen.output[:-1],
+        threshold=f"{STUDY}/qc/{{screen}}/threshold.json",
+    output:
+        table=f"{STUDY}/qc/{{screen}}/published_flags.csv",
+        fields=f"{STUDY}/qc/{{screen}}/published_fields.csv",
+        record=f"{STUDY}/runs/qc/{{screen}}/published_flags/run.json",
+    log:
+        f"{STUDY}/logs/qc/{{screen}}/published_flags.log",
+    wildcard_constraints:
+        screen=one_of(PUBLISHED),
+    conda:
+        "../envs/core.yaml"
+    resources:
+        mem_mb=growing(4000),
+        runtime=minutes(60),
+    params:
+        folder=lambda wc: f"{STUDY}/qc/{wc.screen}",
+        template=lambda wc: screen_entry(wc)["published_flags"]["table"],
+        columns=published_columns,
+        plates=lambda wc: screen_entry(wc)["plates"],
+        settings=flags(pick(config["evaluation"], "replicates")),
+        code=code_digest("qc/compare_published.py"),
+    shell:
+        '"$HCSQC" --log {log:q} qc/compare_published.py --table {params.template:q} --columns {params.columns:q}'
+        " --plates {params.plates:q} --folder {params.folder:q} {params.settings}"
+        " --output {output.table:q} --fields {output.fields:q} --record {output.record:q}"
+
+
 rule filter_load_data:
     """A plate's LoadData table again, without its bad wells and fields."""
     input:
@@ -405,6 +440,11 @@ rule make_qc_report:
         fields=lambda wc: screen_fields(wc.screen),
         labels=screen_labels,
         planted=lambda wc: (f"{STUDY}/qc/{wc.screen}/planted.csv" if wc.screen in SIMULATED else []),
+        published=lambda wc: (
+            [f"{STUDY}/qc/{wc.screen}/published_{what}.csv" for what in ("flags", "fields")]
+            if wc.screen in PUBLISHED
+            else []
+        ),
         pages=lambda wc: plate_pages(wc.screen),
     output:
         page=f"{STUDY}/qc/{{screen}}/report.html",
@@ -430,6 +470,7 @@ rule make_qc_report:
         known=lambda wc, input: flags(
             ({"truth": input.planted} if input.planted else {})
             | ({"labels": input.labels[0]} if input.labels else {})
+            | ({"published": list(input.published)} if input.published else {})
         ),
         of=lambda wc, output: flags({"multiqc": output.multiqc}),
         code=code_digest("qc/make_qc_report.py"),
@@ -451,6 +492,7 @@ use rule make_qc_report as make_qc_plate_page with:
         fields=lambda wc: plate_file("screens", wc.screen, wc.plate, "fields.parquet"),
         labels=screen_labels,
         planted=[],
+        published=[],
     output:
         page=f"{STUDY}/qc/{{screen}}/report/{{plate}}.html",
         record=f"{STUDY}/runs/qc/{{screen}}/report_plate/{{plate}}/run.json",

@@ -88,3 +88,16 @@ def filtered_tables(screen):
     if entry.get("layout") != "loaddata":
         return []
     return [f"{STUDY}/qc/{screen}/load_data/{plate}.csv" for plate in entry["plates"]]
+
+
+def published_tables(wildcards):
+    """Return the tables of published flags that are on this machine, unless they are missing."""
+    template = screen_entry(wildcards)["published_flags"]["table"]
+    paths = {template.replace("{plate}", plate) for plate in screen_entry(wildcards)["plates"]}
+    return [path for path in sorted(paths) if "://" not in path and Path(path).exists()]
+
+
+def published_columns(wildcards):
+    """Return the columns of published flags and what they mean, for a command."""
+    columns = screen_entry(wildcards)["published_flags"]["columns"]
+    return [f"{column}={words}" for column, words in columns.items()]

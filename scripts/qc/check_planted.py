@@ -7,7 +7,7 @@ import pandas as pd
 from hcsqc.core import cli
 from hcsqc.core.files import read_checked_json
 from hcsqc.core.schema import read_table, write_csv
-from hcsqc.qc.planted import planted_and_found
+from hcsqc.qc.agreement.planted import planted_and_found
 
 
 def main() -> None:

@@ -12,6 +12,7 @@ from hcsqc.qc.report.answers import Limits
 from hcsqc.qc.report.focus import FocusScale
 from hcsqc.qc.report.multiqc import multiqc_sections
 from hcsqc.qc.report.page import Screen, render_report
+from hcsqc.qc.report.published import read_agreement
 from hcsqc.qc.report.results import read_results, read_truth
 
 
@@ -26,6 +27,7 @@ def main() -> None:
     parser.add_argument("--composite", nargs="+", required=True, help="channels to show")
     parser.add_argument("--detector", type=Path, required=True, help="detector.json")
     parser.add_argument("--truth", type=Path, help="what was planted into a simulated screen")
+    parser.add_argument("--published", type=Path, nargs=2, help="agreement with published flags")
     parser.add_argument("--labels", type=Path, help="of the screen")
     parser.add_argument("--fields", type=Path, nargs="*", default=[], help="for pictures of fields")
     parser.add_argument("--images", help="folder or URL, may hold {plate}")
@@ -50,6 +52,7 @@ def report(args, record) -> None:
         cli.settings_from(args, Limits),
         args.features,
         read_truth(args.truth) if args.truth else None,
+        read_agreement(*args.published) if args.published else None,
         read_table(args.labels, "labels") if args.labels else None,
         field_source(args.fields, args.images, args.z_projection),
         args.threads,

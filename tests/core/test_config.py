@@ -586,6 +586,39 @@ def test_urls_that_cannot_be_or_hold_a_secret_are_refused(url, reason):
     assert "secret" not in text
 
 
+def published(**changes) -> dict:
+    """Return the defaults with published flags of BBBC022."""
+    entry = {"table": "flags/{plate}.csv", "columns": {"isBlurry": "out of focus"}} | changes
+    return edited(screens__BBBC022__published_flags=entry)
+
+
+@pytest.mark.parametrize(
+    ("changes", "place", "reason"),
+    [
+        ({"table": "https://me:secret@host/a.csv"}, "table", "holds a password or signature"),
+        ({"table": "s3://"}, "table", "is not a path or a URL of"),
+        ({"table": "{plate}/{site}.csv"}, "table", "contains braces, but only {plate} can"),
+        ({"table": "$NOT_SET/a.csv"}, "table", "environment variable NOT_SET is not set"),
+        ({"columns": {}}, "columns", "should be non-empty"),
+        ({"columns": {"a=b": "blur"}}, "columns", "does not match"),
+        ({"columns": {"a": ""}}, "columns.a", "does not match"),
+        ({"flags": 1}, "", "unknown key 'flags'"),
+    ],
+)
+def test_published_flags_that_cannot_be_are_refused(changes, place, reason):
+    text = message(published(**changes))
+    where = f"config: screens.BBBC022.published_flags{'.' * bool(place)}{place}"
+    assert text.startswith(where) and reason in text and "secret" not in text
+
+
+def test_a_table_of_published_flags_may_hold_variables(monkeypatch):
+    monkeypatch.setenv("FLAGS", "s3://gallery")
+    config = published(table="$FLAGS/{plate}/{plate}.sqlite")
+    check(config)
+    table = config["screens"]["BBBC022"]["published_flags"]["table"]
+    assert table == "s3://gallery/{plate}/{plate}.sqlite"
+
+
 def numbers(value: object, place: tuple = ()) -> Iterator[tuple]:
     """Yield the place of every number in a config."""
     if isinstance(value, dict | list):

@@ -123,23 +123,94 @@ def test_every_label_is_ranked_by_how_far_held_out_models_contradict_it(flagged,
     assert f"Check the labels of {screen}" in page and '"reviewed_by"' in page
 
 
-@pytest.mark.long
-def test_next_months_plates_are_flagged_by_a_saved_detector_without_labels(flagged, tmp_path):
-    project = Project(tmp_path / "next")
-    detector = results(flagged) / "qc/detector"
+PUBLISHED = {"isBlurry": "out of focus", "isSaturated": "saturated or debris"}
+
+
+@pytest.fixture(scope="module")
+def later(flagged, tmp_path_factory) -> Project:
+    """Later plates, flagged by the saved detector: december, and january with published flags."""
+    project = Project(tmp_path_factory.mktemp("later") / "project")
     study_with(
         project,
         study={"name": "next", "train": "december", "test": []},
-        qc={"detector": str(detector)},
+        qc={
+            "detector": str(results(flagged) / "qc/detector"),
+            "screens": ["december", "january"],
+        },
     )
     path = project.folder / "tests/tiny/study.yaml"
     study = yaml.safe_load(path.read_text())
     entry = study["screens"]["tiny022"] | {"labels": [], "evaluation_wells": []}
     study["screens"]["december"] = entry | {"pretrain_plates": [], "plates": ["1001"]}
+    wells = [f"{row}{column:02d}" for row in "BCD" for column in range(2, 7)]
+    # With this seed four fields are blurred, three saturated and one is dirty.
+    spoilt = {"sites": 2, "wells": wells, "seed": 4}
+    spoilt |= {"artefact_cell_share": 0.02, "artefact_field_share": 0.4}
+    study["screens"]["january"] = study["screens"]["december"] | {
+        "simulate": entry["simulate"] | spoilt,
+        "published_flags": {"table": "published/{plate}.csv", "columns": PUBLISHED},
+    }
     path.write_text(yaml.safe_dump(study))
+    truth = "results/next/simulated/january/1001.truth.parquet"
+    done = project.run(truth, *STUDY)
+    assert done.returncode == 0, done.stdout[-5000:]
+    publish(read_table(project.folder / truth, "truth"), project.folder / "published/1001.csv")
     done = project.run("qc", *STUDY)
     assert done.returncode == 0, done.stdout[-5000:]
-    folder = project.folder / "results/next"
+    return project
+
+
+def publish(truth: pd.DataFrame, path) -> None:
+    """Write a table of flags, as CellProfiler's, of what was planted into whole fields."""
+    whole = truth.assign(kind=truth["artefact"].where(truth["scope"] == "field", "none"))
+    kinds = whole.groupby(["well", "site"])["kind"].agg(set).reset_index()
+    table = pd.DataFrame(
+        {
+            "Image_Metadata_Plate": 1001,
+            "Image_Metadata_Well": kinds["well"].str.lower(),
+            "Image_Metadata_Site": kinds["site"],
+            "isBlurry": [int("blur" in kind) for kind in kinds["kind"]],
+            "isSaturated": [int(bool({"saturation", "debris"} & kind)) for kind in kinds["kind"]],
+        }
+    )
+    path.parent.mkdir()
+    table.to_csv(path, index=False)
+
+
+@pytest.mark.long
+def test_published_flags_stand_beside_those_of_planted_fields(later):
+    folder = later.folder / "results/next/qc/january"
+    table = pd.read_csv(folder / "published_flags.csv")
+    assert (table.loc[table["unit"] == "field", "compared"] == 30).all()
+    table = table.set_index(["unit", "flag", "ours"]).sort_index()
+    blurred = table.loc[("field", "isBlurry", "blur")]
+    assert blurred["both"] == 4 and blurred["published_only"] == 0
+    assert blurred["kappa"] > 0.7 and blurred["auc"] > 0.9
+    spoilt = table.loc[("field", "isSaturated", "saturation or debris")]
+    assert spoilt["both"] + spoilt["published_only"] == 4
+    assert spoilt["both"] >= 2 and spoilt["kappa"] > 0.5 and spoilt["auc"] > 0.9
+    fields = pd.read_csv(folder / "published_fields.csv")
+    assert len(fields) == 30 and (fields["Metadata_Plate"] == 1001).all()
+    differs = fields["difference"].isin(["ours only", "published only"]).sum()
+    row = table.loc[("field", "any of them", "bad")]
+    assert differs == row["ours_only"] + row["published_only"]
+    page = (folder / "report.html").read_text()
+    assert 'id="published"' in page and f"{differs} fields that one side alone flags" in page
+    assert not (later.folder / "results/next/qc/december/published_flags.csv").exists()
+    # Another word for a flag compares again, and scores nothing.
+    path = later.folder / "tests/tiny/study.yaml"
+    text = path.read_text()
+    path.write_text(text.replace("isBlurry: out of focus", "isBlurry: blurred"))
+    done = later.run("qc", *STUDY, "--dry-run")
+    path.write_text(text)
+    jobs = re.findall(r"^(\w+) +\d+$", done.stdout.split("Job stats:")[1], re.MULTILINE)
+    again = {"compare_published_flags", "make_qc_report", "track_qc", "qc", "total"}
+    assert set(jobs) == again, done.stdout
+
+
+@pytest.mark.long
+def test_next_months_plates_are_flagged_by_a_saved_detector_without_labels(flagged, later):
+    project, folder = later, later.folder / "results/next"
     threshold = json.loads((folder / "qc/december/threshold.json").read_text())
     own = json.loads((results(flagged) / "qc/tiny022/threshold.json").read_text())
     assert not threshold["promise"] and "the labels of december set no" in threshold["note"]
@@ -155,6 +226,8 @@ def test_next_months_plates_are_flagged_by_a_saved_detector_without_labels(flagg
     page = (folder / "qc/december/report.html").read_text()
     assert "the labels of december set no threshold" in page
 
+    path = project.folder / "tests/tiny/study.yaml"
+    study = yaml.safe_load(path.read_text())
     study["screens"]["december"]["composite"] = ["w5", "w4", "w1"]
     path.write_text(yaml.safe_dump(study))
     done = project.run("qc", *STUDY)

@@ -22,6 +22,7 @@ class Faults:
     forbidden: tuple[str, ...] = ()  # always answered 403
     slow: bool = False
     asked: Counter = field(default_factory=Counter)  # requests by method and path
+    sent: Counter = field(default_factory=Counter)  # bytes of answers to GET, by path
     signed: int = 0  # requests with a signature
     at_once: int = 0  # the most requests that were answered at the same time
     _now: int = 0
@@ -59,6 +60,9 @@ class Faults:
             start_response("503 Slow Down", [("Content-Length", "0")])
             return
         content = list(app(environ, start_response))
+        if environ["REQUEST_METHOD"] == "GET":
+            with self._lock:
+                self.sent[path] += sum(map(len, content))
         if not broken:
             yield from content
             return

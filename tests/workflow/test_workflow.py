@@ -120,6 +120,7 @@ RUN_ELSEWHERE = {
     "encoders/pool_encoder.py": "test_pooling.py",
     "features/import_features.py": "the test of encoders of one's own",
     "qc/check_planted.py": "test_qc_workflow.py",
+    "qc/compare_published.py": "test_qc_workflow.py",
     "qc/filter_load_data.py": "test_filter_load_data.py",
     "qc/find_suspicious_labels.py": "test_qc_workflow.py",
     "qc/fit_detector.py": "test_qc_workflow.py",

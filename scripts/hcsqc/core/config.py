@@ -130,6 +130,11 @@ def expand_paths(config: dict) -> None:
                 entry[key] = _expand(entry[key], where, keys[key])
                 if key in AT_A_URL and holds_secret(entry[key]):
                     raise InputError(f"{where}: {SECRET}")
+            if published := entry.get("published_flags") if kind == "screens" else None:
+                where = f"config: screens.{name}.published_flags.table"
+                published["table"] = _expand(published["table"], where, ("{plate}",))
+                if holds_secret(published["table"]):
+                    raise InputError(f"{where}: {SECRET}")
             for section in (entry, entry.get("simulate", {})) if kind == "screens" else ():
                 for key in (key for key in WELLS if key in section):
                     section[key] = [parse_well(well) or well for well in section[key]]

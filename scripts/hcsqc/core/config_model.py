@@ -147,6 +147,9 @@ ChannelName = Annotated[
     AfterValidator(_channel),
     WithJsonSchema({"type": "string", "pattern": CHANNEL_NAME, "maxLength": LONGEST_NAME}),
 ]
+# Commands join a column and its words by an equals sign.
+FlagColumn = Annotated[str, Field(pattern=r"^[^-=\s][^=\t\r\n]*$", max_length=LONGEST_NAME)]
+Sentence = Annotated[str, Field(pattern=r"^\S[^\t\r\n]*$", max_length=LONGEST_NAME)]
 ChannelNames = Annotated[list[ChannelName], Several, Distinct]
 Well = Annotated[
     str,
@@ -242,6 +245,18 @@ class DerivedScreen(Screen):
     )
 
 
+class PublishedFlags(Section):
+    """Quality flags by field that others published, which ours are compared with."""
+
+    table: Place = Field(
+        description="CSV, Parquet or SQLite file (table Image) with a row per field, or its URL; "
+        "environment variables are expanded; may contain `{plate}`"
+    )
+    columns: Annotated[dict[FlagColumn, Sentence], Several] = Field(
+        description="column of a flag: what it means, such as `out of focus`; docs/qc.md"
+    )
+
+
 class ImagedScreen(Screen):
     """A screen of images."""
 
@@ -273,6 +288,8 @@ class ImagedScreen(Screen):
     locations: str = _may(
         "CSV of published nuclei, which replaces detection; may contain `{plate}`"
     )
+
+    published_flags: PublishedFlags = _may("published quality flags to compare ours with")
 
     @model_validator(mode="after")
     def _has_images(self) -> Self:

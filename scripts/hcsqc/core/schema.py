@@ -281,6 +281,50 @@ TABLES = {
         _column("saturated", pa.float64(), "brightest channel's share of saturated pixels", True),
         _column("reason", pa.string(), "why not scored; null if scored", True),
     ),
+    # Of CSV files.
+    "published_flags": _table(
+        ("unit", "flag", "ours"),
+        _column("unit", pa.string(), "field; or well, flagged if more than half its fields are"),
+        _column("flag", pa.string(), "column of the published table; any of them"),
+        _column("words", pa.string(), "what the config says that it means"),
+        _column("ours", pa.string(), "bad: for any reason; else kinds of artefact, and checks"),
+        _column("score", pa.string(), "of ours, whose AUC is given; of a well the mean"),
+        _column("compared", pa.int64(), "units that both sides have, with a published flag"),
+        _column("both", pa.int64(), "flagged by both"),
+        _column("published_only", pa.int64(), "with the published flag, not flagged by us"),
+        _column("ours_only", pa.int64(), "flagged by us, without the published flag"),
+        _column("neither", pa.int64(), "flagged by neither"),
+        _column("published_share", pa.float64(), "with the published flag, 0 to 1", True),
+        _column("ours_share", pa.float64(), "flagged by us, 0 to 1", True),
+        *(
+            _column(f"{name}{end}", pa.float64(), about + (bound and ": 95% interval"), True)
+            for name, about in (
+                ("sensitivity", "flagged by us, of those with the published flag"),
+                ("precision", "with the published flag, of those that we flag"),
+                ("kappa", "Cohen's"),
+                ("auc", "area under the ROC curve of our score, of units that have one"),
+            )
+            for end, bound in (("", ""), ("_low", "low"), ("_high", "high"))
+        ),
+        _column("scored", pa.int64(), "units that have a score"),
+        _column("without_ours", pa.int64(), "units that only the published table has"),
+        _column("without_published", pa.int64(), "units that only we have"),
+        _column("without_flag", pa.int64(), "fields of both sides whose published flag is empty"),
+    ),
+    "published_fields": _table(
+        ("Metadata_Plate", "Metadata_Well", "Metadata_Site"),
+        _column("Metadata_Plate", pa.string(), "plate, as the screen names it"),
+        _column("Metadata_Well", pa.string(), "row letters and two digits: B02, AF48"),
+        _column("Metadata_Site", pa.int32(), "field within the well, from 1"),
+        _column("published", pa.bool_(), "has a published flag; null: not known", True),
+        _column("published_flags", pa.string(), "its published flags in words"),
+        _column("bad", pa.bool_(), "we flag the field; null: we do not have it", True),
+        _column("reason", pa.string(), "why we do", True),
+        _column("artefact", pa.string(), "the most common one of its flagged cells", True),
+        _column("flagged_share", pa.float64(), "of its scored cells, 0 to 1", True),
+        _column("edge", pa.float64(), "width of its nuclei's edges, nucleus diameters", True),
+        _column("difference", pa.string(), "which side alone flags it, or has it; else empty"),
+    ),
     "epoch_scores": _table(
         ("encoder", "seed", "epoch", "draw"),
         _ENCODER,
@@ -316,33 +360,45 @@ def write_table(
     `metadata` is stored as JSON in the file's key-value metadata.
     Raises ValueError on a missing or unknown column, a wrong type, a null or a repeated key.
     """
-    table_schema = TABLES[schema] if isinstance(schema, str) else schema
-    names = rows.columns.tolist() if isinstance(rows, pd.DataFrame) else rows.column_names
-    expected = table_schema.columns.names
-    if set(names) != set(expected):
-        raise ValueError(f"{path}: columns {sorted(names)}, expected {sorted(expected)}")
-    if isinstance(rows, pd.DataFrame):
-        table = pa.Table.from_pandas(rows[expected], table_schema.columns, preserve_index=False)
-    else:
-        table = rows.select(expected).cast(table_schema.columns)
-    for field in table_schema.columns:
-        if not field.nullable and table[field.name].null_count:
-            raise ValueError(f"{path}: null in column '{field.name}'")
-    distinct = table.group_by(list(table_schema.keys)).aggregate([]).num_rows
-    if distinct != table.num_rows:
-        raise ValueError(f"{path}: {table.num_rows - distinct} repeated keys {table_schema.keys}")
+    table = _checked(rows, path, TABLES[schema] if isinstance(schema, str) else schema)
     table = table.replace_schema_metadata(file_metadata(metadata))
     with atomic(path) as temporary:
         write_sealed(table, temporary)
 
 
+def _checked(rows: pd.DataFrame | pa.Table, path: str | Path, schema: TableSchema) -> pa.Table:
+    """Return `rows` with the columns and types of a schema; raises ValueError for other rows."""
+    names = rows.columns.tolist() if isinstance(rows, pd.DataFrame) else rows.column_names
+    expected = schema.columns.names
+    if set(names) != set(expected):
+        raise ValueError(f"{path}: columns {sorted(names)}, expected {sorted(expected)}")
+    if isinstance(rows, pd.DataFrame):
+        table = pa.Table.from_pandas(rows[expected], schema.columns, preserve_index=False)
+    else:
+        table = rows.select(expected).cast(schema.columns)
+    for field in schema.columns:
+        if not field.nullable and table[field.name].null_count:
+            raise ValueError(f"{path}: null in column '{field.name}'")
+    distinct = table.group_by(list(schema.keys)).aggregate([]).num_rows
+    if distinct != table.num_rows:
+        raise ValueError(f"{path}: {table.num_rows - distinct} repeated keys {schema.keys}")
+    return table
+
+
 def write_csv(
-    rows: pd.DataFrame, path: str | Path, digits: str | None = None, paths: Sequence[str] = ()
+    rows: pd.DataFrame,
+    path: str | Path,
+    digits: str | None = None,
+    paths: Sequence[str] = (),
+    schema: str | None = None,
 ) -> None:
     """Write a table as CSV, atomically, so that no spreadsheet program runs a text of it.
 
-    `digits` is the format of its numbers; `paths` are columns as in `for_spreadsheets`.
+    `digits` is the format of its numbers; `paths` are columns as in `for_spreadsheets`. With a
+    `schema` it raises ValueError as `write_table` does.
     """
+    if schema is not None:
+        rows = _checked(rows, path, TABLES[schema]).to_pandas()
     with atomic(path) as temporary:
         for_spreadsheets(rows, paths).to_csv(temporary, index=False, float_format=digits)
 

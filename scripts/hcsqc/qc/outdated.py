@@ -23,6 +23,8 @@ MADE_OF_THRESHOLD = (
     "compounds.csv",
     "corrections.csv",
     "planted.csv",
+    "published_flags.csv",
+    "published_fields.csv",
     "load_data",
 )
 

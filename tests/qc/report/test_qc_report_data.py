@@ -16,7 +16,8 @@ from hcsqc.crops.shards import Shards
 from hcsqc.qc.cells import is_flagged
 from hcsqc.qc.report import answers, page_data
 from hcsqc.qc.report.answers import FAIL, LOOK, PASS, UNKNOWN, drops, drops_csv, lights
-from hcsqc.qc.report.page import plate_page, render_report
+from hcsqc.qc.report.links import plate_page
+from hcsqc.qc.report.page import render_report
 from hcsqc.qc.report.page_data import as_script, measures, score_data
 from hcsqc.qc.report.results import COLUMNS, of_plate, read_results
 from hcsqc.qc.thresholds import choose_threshold, promises_at

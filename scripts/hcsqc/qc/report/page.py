@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import quote
 
 import pandas as pd
 from markupsafe import Markup
@@ -28,6 +27,7 @@ from hcsqc.qc.report.answers import (
 from hcsqc.qc.report.crop_sheets import CropSheets, choose_crops, crop_sheets
 from hcsqc.qc.report.focus import FocusScale, edge_chart, edge_reach
 from hcsqc.qc.report.gallery import galleries
+from hcsqc.qc.report.links import has_plate_pages, plate_page, records, with_links
 from hcsqc.qc.report.page_data import (
     KEYS,
     as_script,
@@ -39,6 +39,7 @@ from hcsqc.qc.report.page_data import (
     wells_data,
 )
 from hcsqc.qc.report.plate_maps import plate_shape, shown_part
+from hcsqc.qc.report.published import Agreement, shown
 from hcsqc.qc.report.rates import charts
 from hcsqc.qc.report.results import Results, of_plate
 from hcsqc.qc.report.thumbnails import FieldPictures, field_pictures, pack_outlines
@@ -62,8 +63,9 @@ class Screen:
     """What the pages of a screen are made from.
 
     `shards` hold the crops of all scored cells, of which `composite` are shown; `detector` is what
-    detector.json says; `features` are tables of vectors of some crops; `truth` is what was planted
-    and `labels` a table of labels, if there are any; `source` says where the images are.
+    detector.json says; `features` are tables of vectors of some crops; `truth` is what was planted,
+    `published` the agreement with published flags and `labels` a table of labels, if there are
+    any; `source` says where the images are.
     """
 
     name: str
@@ -75,6 +77,7 @@ class Screen:
     limits: Limits
     features: Sequence[Path] = ()
     truth: pd.DataFrame | None = None
+    published: Agreement | None = None
     labels: pd.DataFrame | None = None
     source: FieldSource | None = None
     threads: int = 1
@@ -86,16 +89,6 @@ class Pictures:
 
     fields: FieldPictures = field(default_factory=FieldPictures)
     crops: CropSheets = field(default_factory=lambda: CropSheets(48, [], {}, (), [], {}))
-
-
-def has_plate_pages(results: Results) -> bool:
-    """Return whether the plates of a screen have pages of their own, and the screen an index."""
-    return len(results.plates) > 1
-
-
-def plate_page(plate: str) -> str:
-    """Return where the page of a plate lies, seen from that of its screen, as a link."""
-    return f"report/{quote(plate, safe='')}.html"
 
 
 def render_report(screen: Screen, plate: str | None = None) -> str:
@@ -190,9 +183,10 @@ def render_report(screen: Screen, plate: str | None = None) -> str:
             {key: value for key, value in screen.detector.items() if key != "candidates"}
         ),
         candidates=screen.detector.get("candidates") or [],
-        warnings=_records(results.plates[results.plates["warning"].fillna("").ne("")]),
+        warnings=records(results.plates[results.plates["warning"].fillna("").ne("")]),
         drops=_drop_rows(dropped.head(MOST_ROWS), results, own),
         drops_total=len(dropped),
+        published=shown(screen.published, results, own) if screen.published and not plate else None,
         drops_text=_drops_text(results, dropped),
         has_wells=len(results.wells) > 0,
         shape=shape,
@@ -201,8 +195,8 @@ def render_report(screen: Screen, plate: str | None = None) -> str:
         scored=scores["scored"],
         not_scored=statements.not_scored(results.cells),
         features=features,
-        plates=_records(plates),
-        wells_table=_records(results.wells) if own else [],
+        plates=records(plates),
+        wells_table=records(results.wells) if own else [],
         charts=charts(results, shape),
         edge_charts=_edge_charts(results, plates, screen.focus),
         worst=[gallery for gallery in chosen if gallery["kind"] == "artefact"],
@@ -326,17 +320,12 @@ def _shown_crops(rows: pd.DataFrame, sheets: CropSheets) -> list[dict]:
 
 def _drop_rows(dropped: pd.DataFrame, results: Results, own: bool) -> list[dict]:
     """Return the rows of the table of drops, each with a link to its well."""
-    index = pd.MultiIndex.from_frame(results.wells[KEYS])
-    at = index.get_indexer(pd.MultiIndex.from_frame(dropped[KEYS]))
-    rows = _records(dropped)
-    for row, place in zip(rows, at.tolist(), strict=True):
-        well = results.wells.iloc[place]
-        row["at"] = place if own else None
-        row["href"] = "#why"
-        if not own:
-            hash_ = f"#well={quote(row['Metadata_Well'], safe='')}"
-            row["href"] = plate_page(row["Metadata_Plate"]) + hash_
-        row["treatment"] = statements.treatment(well.to_dict())
+    rows = with_links(dropped, results, own)
+    wells = results.wells.set_index(KEYS)
+    for row in rows:
+        row["treatment"] = statements.treatment(
+            wells.loc[tuple(row[key] for key in KEYS)].to_dict()
+        )
     return rows
 
 
@@ -385,8 +374,3 @@ def _position(plates: pd.DataFrame, ordered: pd.DataFrame) -> int:
     if not len(plates):
         return 0
     return list(plates["Metadata_Plate"]).index(ordered["Metadata_Plate"].iloc[0])
-
-
-def _records(table: pd.DataFrame) -> list[dict]:
-    """Return the rows of a table; None is what is missing."""
-    return table.astype(object).where(table.notna(), None).to_dict("records")
