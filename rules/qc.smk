@@ -409,7 +409,7 @@ rule compare_published_flags:
 rule filter_load_data:
     """A plate's LoadData table again, without its bad wells and fields."""
     input:
-        table=lambda wc: source_tables(wc.screen, wc.plate)["table"],
+        table=load_data_input,
         fields=f"{STUDY}/qc/{{screen}}/fields.csv",
         wells=f"{STUDY}/qc/{{screen}}/wells.csv",
     output:
@@ -421,9 +421,10 @@ rule filter_load_data:
     conda:
         "../envs/core.yaml"
     params:
+        table=load_data_table,
         code=code_digest("qc/filter_load_data.py"),
     shell:
-        '"$HCSQC" --log {log:q} qc/filter_load_data.py --table {input.table:q} --plate {wildcards.plate:q}'
+        '"$HCSQC" --log {log:q} qc/filter_load_data.py --table {params.table:q} --plate {wildcards.plate:q}'
         " --fields {input.fields:q} --wells {input.wells:q}"
         " --output {output.table:q} --record {output.record:q}"
 

@@ -16,6 +16,17 @@ def source_tables_input(wildcards):
     return [path for path in paths if wildcards.screen in SIMULATED or Path(path).exists()]
 
 
+def load_data_table(wildcards):
+    """Return the path or URL of a plate's LoadData table."""
+    return source_tables(wildcards.screen, wildcards.plate)["table"]
+
+
+def load_data_input(wildcards):
+    """Return this table as an input, unless it is at a URL, where nobody sees that it changes."""
+    table = load_data_table(wildcards)
+    return [] if "://" in table else table
+
+
 def source_flags(wildcards):
     """Return the flags that say where a plate's images lie and how they are named."""
     screen, entry = wildcards.screen, screen_entry(wildcards)

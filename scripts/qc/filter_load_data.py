@@ -11,7 +11,8 @@ from hcsqc.core.given_tables import each, plates_among, read_whole
 from hcsqc.core.places import as_text, why_other
 from hcsqc.core.schema import as_written, check_columns, write_csv
 from hcsqc.qc.flags import without_bad_wells
-from hcsqc.screens.layouts.base import first_few
+from hcsqc.screens.images.remote import folder_at
+from hcsqc.screens.layouts.base import first_few, on_disk
 from hcsqc.screens.layouts.loaddata import KIND
 
 # Columns that CellProfiler opens files by.
@@ -21,7 +22,7 @@ PATH_COLUMN = re.compile(r"(Image_)?(FileName|PathName|ObjectsFileName|ObjectsPa
 def main() -> None:
     """Read the flags and tables; write what is left."""
     parser = cli.parser(__doc__)
-    parser.add_argument("--table", type=Path, required=True, help="LoadData, CSV or Parquet")
+    parser.add_argument("--table", required=True, help="LoadData, CSV or Parquet, or its URL")
     parser.add_argument("--plate", required=True)
     parser.add_argument("--fields", type=Path, required=True)
     parser.add_argument("--wells", type=Path, required=True)
@@ -34,10 +35,11 @@ def keep_good(args, record) -> None:
 
     To the letter, except for texts that a spreadsheet program would take for a formula.
     """
-    table = read_whole(args.table, KIND)
+    with on_disk(folder_at(args.table)) as path:
+        table = read_whole(path, KIND)
     # Exported Image.csv files write Image_ before each name.
     plain = table.rename(columns=lambda name: name.removeprefix("Image_"))
-    check_columns(plain, ["Metadata_Plate", "Metadata_Well"], str(args.table))
+    check_columns(plain, ["Metadata_Plate", "Metadata_Well"], args.table)
     given = plain["Metadata_Plate"]
     plain = plain[(plates_among(given, [args.plate]) == args.plate).to_numpy(bool)]
     if plain.empty:

@@ -3,7 +3,6 @@
 import argparse
 import json
 import sys
-from pathlib import Path
 
 from hcsqc.core import cli
 from hcsqc.core.config import GALLERY
@@ -16,7 +15,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--layout", choices=LAYOUTS, required=True)
     parser.add_argument("--images", help="folder or URL; may contain {plate}")
-    parser.add_argument("--table", type=Path, help="table, of layout loaddata; may contain {plate}")
+    parser.add_argument(
+        "--table", help="file or URL of the table, of layout loaddata; may contain {plate}"
+    )
     parser.add_argument(
         "--pattern", help="of layout files: regular expression for a path relative to --images"
     )

@@ -1,21 +1,31 @@
 """Look at a folder of images or a LoadData table, and write a study of it that runs.
 
 Run this yourself, once per screen. It writes a preview of eight crops and a commented file for
-`snakemake --configfile`; it needs no labels, and overwrites no study.
+`snakemake --configfile`; it needs no labels, and overwrites no study. The images may be at a URL,
+or be a published set that is known by its name.
 """
 
 import argparse
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 from hcsqc.core import config as settings
 from hcsqc.core.errors import InputError
+from hcsqc.screens.images import local_copies
+from hcsqc.screens.images.remote import folder_at, is_remote
 from hcsqc.screens.layouts.base import one_of
-from hcsqc.start import outlines, preview, study_file, survey
+from hcsqc.start import known_sets, outlines, preview, study_file, survey
 from hcsqc.start.find import FOUND_LAYOUTS, find_screen
 from hcsqc.start.naming_schemes import InDoubt
 
 ROOT = Path(__file__).resolve().parents[2]
+OUTPUT = "my_study.yaml"
+EXAMPLES = """examples:
+  python scripts/start/new_study.py /data/my_screen --output my_study.yaml
+  python scripts/start/new_study.py s3://bucket/my_screen --output my_study.yaml
+  python scripts/start/new_study.py bbbc022 --plates 20585
+"""
 YES, NO = "<yes>", "<no>"  # no channel is called so
 
 
@@ -23,12 +33,15 @@ def main() -> None:
     """Read the flags, look at the images, write preview and study."""
     parser = argparse.ArgumentParser(
         description=__doc__,
-        epilog="example: python scripts/start/new_study.py /data/my_screen --output my_study.yaml",
+        epilog=f"{EXAMPLES}\nwell-known sets of the Cell Painting Gallery, all CC0:\n"
+        + known_sets.listed(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("path", type=Path, help="folder of images, or a LoadData table")
     parser.add_argument(
-        "--output", type=Path, default=Path("my_study.yaml"), help="default: %(default)s"
+        "path", help="folder of images or LoadData table, each also as a URL; or a well-known set"
+    )
+    parser.add_argument(
+        "--output", type=Path, help=f"default: {OUTPUT}, or the name of a well-known set"
     )
     parser.add_argument("--name", help="of the screen and the study; default: the folder's")
     parser.add_argument("--layout", choices=FOUND_LAYOUTS, help="default: found from the files")
@@ -50,6 +63,13 @@ def main() -> None:
         help="channels that encoders see, shown as red, green and blue; default: three of them, "
         "the nuclei last",
     )
+    parser.add_argument("--plates", nargs="+", metavar="P", default=[], help="default: all found")
+    for_sets = parser.add_argument_group("of a well-known set")
+    for_sets.add_argument("--source", help="such as source_8 of jump; default: see docs/start.md")
+    for_sets.add_argument("--batch", help="default: the one that has the plates")
+    for_sets.add_argument(
+        "--images", metavar="PLACE", help="folder or URL of a copy of the Cell Painting Gallery"
+    )
     parser.add_argument("--yes", action="store_true", help="ask nothing")
     args = parser.parse_args()
     try:
@@ -61,10 +81,18 @@ def main() -> None:
 def new_study(args, asks: bool) -> None:
     """Write the study that the arguments describe; raises InputError."""
     config = defaults()
+    known = known_sets.set_called(args.path)
+    args.output = args.output or Path(f"{known.name}.yaml" if known else OUTPUT)
     study_file.refuse_existing(args.output)
-    name = args.name or study_file.name_from(args.path, config)
-    study_file.check_name(name, config)
-    seen = survey.survey(found_screen(args, asks), config["crops"])
+    given = known.name if known else study_file.name_from(folder_at(args.path), config)
+    name = study_file.check_name(args.name or given, config)
+    found = found_set(args, known) if known else found_screen(args, asks)
+    with local_copies.meanwhile() if is_remote(found.source.images) else nullcontext():
+        write_study(args, asks, name, survey.survey(found, config["crops"]), config)
+
+
+def write_study(args, asks: bool, name: str, seen, config) -> None:
+    """Describe what was seen, draw the preview, and write the study."""
     print("\n".join(survey.describe(seen)))
     if args.composite:
         survey.checked_channels(seen, args.composite, "--composite")
@@ -85,6 +113,9 @@ def new_study(args, asks: bool) -> None:
     print(f"study:    {args.output}; next: snakemake qc --cores all --configfile {args.output}")
     minutes, cores = study_file.expected_minutes(seen, examples, config)
     print(f"time:     about {minutes} min on {cores} idle cores without a GPU")
+    if is_remote(seen.found.source.images):
+        size = study_file.download_size(seen, nucleus, composite)
+        print(f"download: {survey.in_units(size)}, not counted in this time")
 
 
 def look(args, seen, nucleus: str, config, asks: bool):
@@ -102,7 +133,7 @@ def look(args, seen, nucleus: str, config, asks: bool):
                 raise InputError(f"{error}; all channels: {channels}") from error
             print(f"warning:  {error}")
             nucleus = asked_channel(seen)
-    composite = args.composite or survey.choose_composite(seen, nucleus)
+    composite = args.composite or seen.found.composite or survey.choose_composite(seen, nucleus)
     print(f"composite: {', '.join(composite)}")
     print(
         f"nuclei:   {examples.nuclei_per_field:.0f} per field, {examples.crops_per_field:.0f} of "
@@ -122,9 +153,19 @@ def defaults() -> dict:
     return settings.read_defaults(ROOT / "config.yaml")
 
 
+def found_set(args, known):
+    """Return what is found of the plates of a well-known set."""
+    if args.layout or args.pattern:
+        raise InputError(f"--layout, --pattern: the layout of {known.name} is known; omit them")
+    return known_sets.find_set(known, args.plates, args.images, args.source, args.batch)
+
+
 def found_screen(args, asks: bool):
     """Return what is found at the path; asks which of several layouts, schemes or tables it is."""
-    given = {"path": args.path, "layout": args.layout, "pattern": args.pattern}
+    for flag in ("source", "batch", "images"):
+        if getattr(args, flag) is not None:
+            raise InputError(f"--{flag}: is for well-known sets; give the path of your images only")
+    given = {name: getattr(args, name) for name in ("path", "layout", "pattern", "plates")}
     while True:
         try:
             return find_screen(**given)
@@ -141,6 +182,9 @@ def nucleus_channel(args, seen, asks: bool) -> str:
     """Return the nucleus channel: given, found, or asked for."""
     if args.nucleus_channel:
         return survey.checked_channels(seen, [args.nucleus_channel], "--nucleus-channel")[0]
+    if seen.found.nucleus:
+        print(f"nuclei in channel: {seen.found.nucleus}, as published")
+        return seen.found.nucleus
     shares = survey.outlines(seen)
     guess = outlines.guess_nucleus_channel(shares)
     shown = ", ".join(f"{name} {share:.2f}" for name, share in shares.items())

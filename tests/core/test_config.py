@@ -571,14 +571,18 @@ def test_of_images_at_a_url_only_what_is_seen_is_downloaded():
     [
         ("https://me:secret@host/a", "holds a password or signature"),
         ("https://host/a?X-Amz-Signature=secret", "holds a password or signature"),
-        ("ftp://host/a", "is not a folder or a URL of s3://, gs:// or https://"),
-        ("s3:///a", "is not a folder or a URL of"),
+        ("ftp://host/a", "is not a path or a URL of s3://, gs:// or https://"),
+        ("s3:///a", "is not a path or a URL of"),
     ],
 )
 def test_urls_that_cannot_be_or_hold_a_secret_are_refused(url, reason):
     files = {"layout": "files", "pattern": r"(?P<well>\w+)\.tif", "channels": ["w1"]}
     text = message(own_screen(**files, images=url))
     assert text.startswith("config: screens.own.images: ") and reason in text
+    assert "secret" not in text
+    table = {"layout": "loaddata", "images": "/data", "channels": ["w1"], "table": url}
+    text = message(own_screen(**table))
+    assert text.startswith("config: screens.own.table: ") and reason in text
     assert "secret" not in text
 
 
@@ -592,7 +596,7 @@ def published(**changes) -> dict:
     ("changes", "place", "reason"),
     [
         ({"table": "https://me:secret@host/a.csv"}, "table", "holds a password or signature"),
-        ({"table": "s3://"}, "table", "is not a folder or a URL of"),
+        ({"table": "s3://"}, "table", "is not a path or a URL of"),
         ({"table": "{plate}/{site}.csv"}, "table", "contains braces, but only {plate} can"),
         ({"table": "$NOT_SET/a.csv"}, "table", "environment variable NOT_SET is not set"),
         ({"columns": {}}, "columns", "should be non-empty"),

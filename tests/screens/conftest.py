@@ -7,12 +7,19 @@ import pytest
 from hcsqc.core import patience
 from hcsqc.screens.images import local_copies, remote
 from hcsqc.screens.images.remote import folder_at
+from hcsqc.screens.layouts import base
 from tests.screens.image_server import BUCKET, Faults, s3_app, serving, upload
 
 
 def forget_all():
     """Forget what a job would: connections, listings and downloads."""
-    for known in (remote._store, remote._listing, remote._downloads, local_copies._copies):
+    for known in (
+        remote._store,
+        remote._listing,
+        remote._downloads,
+        local_copies._copies,
+        base._downloaded,
+    ):
         known.cache_clear()
 
 

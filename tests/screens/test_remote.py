@@ -262,6 +262,25 @@ def test_the_oldest_copies_go_first(tmp_path):
     assert copies.read("s3://b/19", (100, 18)) is None  # another time: another file
 
 
+def test_copies_of_a_while_are_deleted_after_it(tmp_path, s3, faults):
+    images = s3(write_loaddata(tmp_path), "while")
+    with local_copies.meanwhile():
+        folder = os.environ[local_copies.FOLDER]
+        digests = [read_field(images, ["P1/s1 w0.tif"]).digests for _ in range(3)]
+        assert os.path.isdir(folder)
+    assert digests == [digests[0]] * 3 and not os.path.exists(folder)
+    assert local_copies.FOLDER not in os.environ and local_copies.GIB not in os.environ
+    assert faults.asked["GET", "/gallery/while/P1/s1 w0.tif"] == 1
+
+
+def test_there_is_nothing_in_a_bucket_that_does_not_exist(s3, faults):
+    place = folder_at("s3://no-such-bucket/a")
+    assert not remote.exists(place)
+    with pytest.raises(InputError, match="there is no such bucket; correct the URL"):
+        remote.names_in(place)
+    assert sum(faults.asked.values()) == 2  # it is not asked again
+
+
 @pytest.mark.parametrize(
     ("url", "reason"),
     [

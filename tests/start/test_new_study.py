@@ -17,13 +17,14 @@ from snakemake.utils import update_config
 from hcsqc.core import config as settings
 from hcsqc.core.config_check import check_config
 from hcsqc.core.errors import InputError
+from hcsqc.screens.images.remote import folder_at
 from hcsqc.screens.layouts import Source, index_plate, list_plates
 from hcsqc.start import preview
-from hcsqc.start.find import find_screen
+from hcsqc.start.find import FoundScreen, find_screen
 from hcsqc.start.naming_schemes import name_files
 from hcsqc.start.outlines import guess_nucleus_channel, round_outlines
 from hcsqc.start.study_file import label_counts
-from hcsqc.start.survey import choose_composite, evaluation_wells, outlines, survey
+from hcsqc.start.survey import choose_composite, evaluation_wells, outlines, root_of, survey
 from scripts.start import new_study
 from tests.conftest import EXAMPLE, ROOT
 from tests.screens.ngff import write_plate
@@ -101,11 +102,15 @@ def written(path, tmp_path, *words):
     output = tmp_path / "my_study.yaml"
     parts = dict(zip(words[::2], words[1::2], strict=True))
     args = new_study.argparse.Namespace(
-        path=path,
+        path=str(path),
         output=output,
         name=parts.get("--name", "mine"),
         layout=parts.get("--layout"),
         pattern=parts.get("--pattern"),
+        plates=parts.get("--plates", "").split(),
+        source=parts.get("--source"),
+        batch=parts.get("--batch"),
+        images=parts.get("--images"),
         nucleus_channel=parts.get("--nucleus-channel"),
         composite=parts["--composite"].split() if "--composite" in parts else None,
     )
@@ -127,9 +132,10 @@ def indexed(text, screen="mine"):
     entry = config["screens"][screen]
     source = Source(
         entry["layout"],
-        Path(entry["images"]),
+        entry["images"],
         tuple(settings.channels(config, screen)),
-        *(Path(entry[key]) if key in entry else None for key in ("image_csv", "table")),
+        entry.get("image_csv"),
+        entry.get("table"),
         entry.get("table_prefix"),
         entry.get("pattern"),
     )
@@ -481,6 +487,30 @@ def test_the_third_step_gives_a_study_that_passes(tmp_path):
     config["screens"]["mine"]["labels"] = ["alice.csv"]
     config["screens"]["mine"]["pretrain_plates"] = config["screens"]["mine"]["plates"]
     check_config(config)
+
+
+def test_named_plates_are_the_studys_plates(tmp_path):
+    write_images(tmp_path / "s", simple, ("DAPI", "GFP", "RFP"), plates=("P1", "P2", "P3"))
+    config = merged(written(tmp_path / "s", tmp_path, "--plates", "P3 P1"))
+    assert config["screens"]["mine"]["plates"] == ["P1", "P3"]
+    assert config["screens"]["mine_degraded"]["plates"] == ["P1", "P3"]
+    (tmp_path / "my_study.yaml").unlink()
+    with pytest.raises(InputError, match="--plates: .* has no plate P4; there are: P1, P2, P3"):
+        written(tmp_path / "s", tmp_path, "--plates", "P4")
+
+
+def test_a_named_plate_is_no_folder_above_it(tmp_path):
+    paths = [f"run/{simple(plate, 'B02', 1, 'w1')}" for plate in ("P1",)]
+    assert name_files(tmp_path, paths).plates == ["run"]
+    named = name_files(tmp_path, paths, plates_given=["P1"])
+    assert (named.plates, named.images) == (["P1"], tmp_path / "run" / "{plate}")
+
+
+def test_a_whole_bucket_may_be_a_plate():
+    named = name_files(folder_at("s3://plate7"), ["B02_s1_w1.tif", "B03_s1_w1.tif"])
+    assert (named.plates, str(named.images)) == (["plate7"], "s3://{plate}")
+    source = Source("files", named.images, named.channels, pattern=named.pattern)
+    assert str(root_of(FoundScreen(source, named.plates, ""))) == "s3://plate7"
 
 
 def test_an_existing_study_is_never_overwritten(tmp_path):

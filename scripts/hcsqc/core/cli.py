@@ -57,8 +57,10 @@ def add_source(to: argparse.ArgumentParser, layouts: Iterable[str]) -> None:
     to.add_argument("--layout", choices=layouts, required=True)
     to.add_argument("--images", required=True, help="folder or URL; may contain {plate}")
     to.add_argument("--channels", nargs="+", required=True)
-    to.add_argument("--image-csv", type=Path, help="image CSV, of layouts bbbc022 and bbbc021")
-    to.add_argument("--table", type=Path, help="table, of layout loaddata; may contain {plate}")
+    to.add_argument("--image-csv", help="image CSV, of layouts bbbc022 and bbbc021")
+    to.add_argument(
+        "--table", help="file or URL of the table, of layout loaddata; may contain {plate}"
+    )
     to.add_argument(
         "--table-prefix",
         help="of layout loaddata: start of the table's paths, which --images replaces",

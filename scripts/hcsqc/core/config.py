@@ -39,6 +39,8 @@ SCREEN_PATHS: dict[str, tuple[str, ...]] = {
     "locations": ("{plate}",),
     "illumination": ("{plate}", "{channel}"),
 }
+# Of these, those that may be URLs.
+AT_A_URL = ("images", "image_csv", "table")
 ENCODER_PATHS: dict[str, tuple[str, ...]] = {"file": (), "features": ("{screen}",)}
 # Of the stem of a file, in the name that its weights are kept by.
 LONGEST_STEM = 80
@@ -126,7 +128,7 @@ def expand_paths(config: dict) -> None:
             for key in (key for key in keys if key in entry):
                 where = f"config: {kind}.{name}.{key}"
                 entry[key] = _expand(entry[key], where, keys[key])
-                if key == "images" and holds_secret(entry[key]):
+                if key in AT_A_URL and holds_secret(entry[key]):
                     raise InputError(f"{where}: {SECRET}")
             if published := entry.get("published_flags") if kind == "screens" else None:
                 where = f"config: screens.{name}.published_flags.table"

@@ -38,7 +38,7 @@ from hcsqc.core.places import by_role
 
 # What pydantic finds -> the rest of "config: place: value ..."; `{x}` are its context.
 MESSAGES = {
-    "no_scheme": "is not a folder or a URL of s3://, gs:// or https://",
+    "no_scheme": "is not a path or a URL of s3://, gs:// or https://",
     "greater_than_equal": "is less than the minimum of {ge}",
     "greater_than": "is less than or equal to the minimum of {gt}",
     "less_than_equal": "is greater than the maximum of {le}",

@@ -85,18 +85,19 @@ def _channel(text: str) -> str:
     return text
 
 
-def _images(text: str) -> str:
+def _place(text: str) -> str:
     """Refuse URLs that hold a secret, because records would keep it."""
     if re.match("[a-z0-9]+://", text):
         if not re.match("(s3|gs|https?)://[^/]", text):
             raise PydanticCustomError(
-                "no_scheme", "is not a folder or a URL of s3://, gs:// or https://"
+                "no_scheme", "is not a path or a URL of s3://, gs:// or https://"
             )
         if holds_secret(text):
             raise PydanticCustomError("secret", SECRET)
     return text
 
 
+Place = Annotated[str, AfterValidator(_place)]
 LARGEST = 2**63 - 1  # that tables and generators of random numbers hold
 Count = Annotated[int, Field(ge=1, le=LARGEST)]
 Whole = Annotated[int, Field(ge=0, le=LARGEST)]
@@ -247,7 +248,7 @@ class DerivedScreen(Screen):
 class PublishedFlags(Section):
     """Quality flags by field that others published, which ours are compared with."""
 
-    table: Annotated[str, AfterValidator(_images)] = Field(
+    table: Place = Field(
         description="CSV, Parquet or SQLite file (table Image) with a row per field, or its URL; "
         "environment variables are expanded; may contain `{plate}`"
     )
@@ -262,7 +263,7 @@ class ImagedScreen(Screen):
     layout: Literal[
         "bbbc022", "bbbc021", "loaddata", "cell_painting_gallery", "files", "ome_zarr"
     ] = Field(description="docs/screens.md")
-    images: Annotated[str, AfterValidator(_images)] = _may(
+    images: Place = _may(
         "folder, or URL that begins with s3://, gs:// or https://; environment variables are "
         "expanded; may contain `{plate}`; not for simulated screens"
     )
@@ -302,7 +303,7 @@ class ImagedScreen(Screen):
 class BbbcScreen(ImagedScreen):
     """BBBC022 or BBBC021 as published, or a simulated screen in their layout."""
 
-    image_csv: str = _may("treatments by well; not for simulated screens")
+    image_csv: Place = _may("treatments by well; not for simulated screens")
     channels: ChannelNames = _may("those of the published channels that you have; absent: all")
     simulate: Simulation = _may("simulate the images instead of reading them")
 
@@ -310,7 +311,7 @@ class BbbcScreen(ImagedScreen):
 class LoadDataScreen(ImagedScreen):
     """A CellProfiler LoadData table lists the images."""
 
-    table: str = Field(description="CSV or Parquet file; may contain `{plate}`")
+    table: Place = Field(description="CSV or Parquet file, or its URL; may contain `{plate}`")
     channels: ChannelNames
     table_prefix: str = _may("start of the table's paths, which `images` replaces")
 

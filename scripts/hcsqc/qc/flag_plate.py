@@ -89,9 +89,6 @@ def _screen(config: Mapping, asked: str | None) -> str:
 def _source(entry: Mapping, channels: list[str]) -> Source:
     known = {field.name for field in dataclasses.fields(Source)} - {"channels"}
     given = {key: value for key, value in entry.items() if key in known}
-    for key in ("image_csv", "table"):
-        if key in given:
-            given[key] = Path(given[key])
     return Source(channels=tuple(channels), **given)
 
 

@@ -1,48 +1,45 @@
 """From a folder of images or a LoadData table to the layout, plates and channels of a screen."""
 
-import os
 import posixpath
 import re
 import stat
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from pathlib import Path
-from urllib.parse import unquote
-
-import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from hcsqc.core.config import CHANNELS
 from hcsqc.core.errors import InputError
-from hcsqc.core.patience import list_folder, look, patiently
-from hcsqc.core.places import parse_plate
+from hcsqc.core.patience import look, patiently
 from hcsqc.screens.images.planes import Decoded, UnreadableField
 from hcsqc.screens.images.read import decode_image
+from hcsqc.screens.images.remote import Folder, RemoteFolder, folder_at, read_remote
 from hcsqc.screens.layouts import (
     LAYOUTS,
     Source,
     bbbc021,
     bbbc022,
     by_pattern,
-    list_channels,
+    cell_painting_gallery,
     list_plates,
 )
-from hcsqc.screens.layouts.base import first_few, is_hidden, one_of, walk
+from hcsqc.screens.layouts.base import entries, first_few, is_hidden, one_of
+from hcsqc.start.folder import IMAGE_ENDINGS, GivenFolder
+from hcsqc.start.load_data import find_source, own_channels
 from hcsqc.start.naming_schemes import InDoubt, name_files
+from hcsqc.start.tables import (
+    LOADDATA,
+    TABLE_ENDINGS,
+    columns,
+    columns_if_any,
+    is_loaddata,
+    may_be_table,
+)
 
-IMAGE_ENDINGS = (".tif", ".tiff", ".png")
-TABLE_ENDINGS = (".csv", ".csv.gz", ".parquet")
-ZARR_GROUP = ("zarr.json", ".zattrs", ".zgroup")
 # What the schema of the config takes as a channel's name.
 CHANNEL_NAME = re.compile(r"[A-Za-z0-9_.-]+")
 # Files of more pages hold a z-stack of one channel rather than so many channels.
 MOST_CHANNELS = 8
-_LOADDATA = ("Metadata_Plate", "Metadata_Well", "Metadata_Site")
-_ILLUMINATION = re.compile(r"(FileName|URL)_Illum")
-_ABSOLUTE = re.compile(r"/|[A-Za-z]:/|[a-z0-9]+://")
 _IMAGE_CSV = {
     "bbbc022": {"Metadata_PlateID", "Metadata_CPD_WELL_POSITION", "Metadata_ASSAY_WELL_ROLE"},
     "bbbc021": {"Metadata_Plate_DAPI", "Metadata_Well_DAPI", "Metadata_Compound"},
@@ -52,80 +49,45 @@ _BBBC = {"bbbc022": bbbc022, "bbbc021": bbbc021}
 
 @dataclass(frozen=True)
 class FoundScreen:
-    """What a screen's entry in the config says of its images, and what a person should know."""
+    """What a screen's entry in the config says of its images, and what a person should know.
+
+    `nucleus`, `composite` and further keys of the screen's `entry` are there if they are published.
+    """
 
     source: Source
     plates: list[str]
     naming: str
     notes: list[str] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class _Folder:
-    """What lies below a folder; OME-Zarr groups are not entered."""
-
-    path: Path
-    table: Path | None = None  # the one that was given instead of a folder
-
-    @cached_property
-    def _listing(self) -> tuple[list[str], list[str], list[str]]:
-        images, tables, zarrs = [], [], []
-        for root, folders, names in walk(self.path):
-            below = root.relative_to(self.path)
-            if any(look(root / name) for name in ZARR_GROUP):
-                zarrs.append(below.as_posix())
-                folders.clear()
-                continue
-            for name in names:
-                path = (below / name).as_posix()
-                if name.lower().endswith(IMAGE_ENDINGS):
-                    images.append(path)
-                elif name.lower().endswith(TABLE_ENDINGS):
-                    tables.append(path)
-        return images, tables, zarrs
-
-    @property
-    def images(self) -> list[str]:
-        return self._listing[0]
-
-    @property
-    def zarrs(self) -> list[str]:
-        return self._listing[2]
-
-    @property
-    def tables(self) -> list[Path]:
-        return [self.table] if self.table else [self.path / name for name in self._listing[1]]
-
-    @cached_property
-    def loaddata_tables(self) -> list[Path]:
-        return [table for table in self.tables if _is_loaddata(_columns_if_any(table))]
+    nucleus: str | None = None
+    composite: list[str] | None = None
+    entry: dict = field(default_factory=dict)
 
 
 def find_screen(
-    path: Path,
+    path: str | Folder,
     layout: str | None = None,
     pattern: str | None = None,
     scheme: str | None = None,
+    plates: Collection[str] = (),
 ) -> FoundScreen:
     """Find the layout of the images at `path`, a folder or a LoadData table, or check `layout`.
 
-    Of layout `files`, `pattern` says how the files of a folder are named, or `scheme`, one of
-    SCHEMES, which of their names count.
+    Both may be at a URL. Of layout `files`, `pattern` says how the files of a folder are named, or
+    `scheme`, one of SCHEMES, which of their names count. Without `plates` all are found.
     Raises InDoubt if several layouts fit; InputError if there are no images, no layout fits them, a
-    table is none of LoadData, or the pattern places no image or two as one.
+    table is none of LoadData, the pattern places no image or two as one, or a plate is not there.
     """
-    path = path.expanduser().resolve()
-    given = look(path)
-    is_file = given is not None and not stat.S_ISDIR(given.st_mode)
+    place = folder_at(path)
+    if isinstance(place, Path):
+        place = place.expanduser().resolve()
+    is_file = _is_file(place)
     if pattern and (is_file or layout not in (None, "files")):
         raise InputError("--pattern: describes the file names of layout files; give their folder")
-    if given is not None and not is_file:
-        folder = _Folder(path)
-    elif is_file:
-        folder = _given_table(path)
+    if is_file:
+        folder = _given_table(place, plates)
         layout = layout or "loaddata"
     else:
-        raise InputError(f"{path}: no such folder or table; give the path of your images")
+        folder = GivenFolder(place, plates=plates)
     layout = layout or ("files" if pattern or scheme else _only_layout(folder))
     if pattern:
         found = _find_pattern(folder, pattern)
@@ -135,6 +97,13 @@ def find_screen(
         found = _FINDERS[layout](folder)
     if not found.plates:
         raise InputError(f"{path}: has no plate of layout {layout}")
+    for plate in plates:
+        if plate not in found.plates:
+            raise InputError(
+                f"--plates: {path} has no plate {plate}; {one_of(plate, found.plates)}"
+            )
+    if plates:
+        found = replace(found, plates=[plate for plate in found.plates if plate in plates])
     wrong = [name for name in found.source.channels if not CHANNEL_NAME.fullmatch(name)]
     if wrong:
         raise InputError(
@@ -144,21 +113,33 @@ def find_screen(
     return found
 
 
-def _given_table(path: Path) -> _Folder:
+def _is_file(place: Folder) -> bool:
+    """Return whether a table is given, not a folder; at a URL its ending says it."""
+    if isinstance(place, RemoteFolder):
+        return place.name.lower().endswith(TABLE_ENDINGS)
+    status = look(place)
+    if status is None:
+        raise InputError(f"{place}: no such folder or table; give the path of your images")
+    return not stat.S_ISDIR(status.st_mode)
+
+
+def _given_table(path: Folder, plates: Collection[str]) -> GivenFolder:
     if not path.name.lower().endswith(TABLE_ENDINGS):
         raise InputError(f"{path}: is neither a folder nor a CSV or Parquet table; give a folder")
-    columns = _columns(path)
-    if not _is_loaddata(columns):
-        needed = [name for name in _LOADDATA if name not in columns] or ["FileName_<channel>"]
+    names = columns(path)
+    if not is_loaddata(names):
+        needed = [name for name in LOADDATA if name not in names] or ["FileName_<channel>"]
         raise InputError(
             f"{path}: is not a LoadData table: it has no column {needed[0]}; "
-            f"{one_of(needed[0], columns)}. Give such a table, or the folder of the images"
+            f"{one_of(needed[0], names)}. Give such a table, or the folder of the images"
         )
-    return _Folder(path.parent, path)
+    return GivenFolder(path.parent, path, plates)
 
 
-def _only_layout(folder: _Folder) -> str:
+def _only_layout(folder: GivenFolder) -> str:
     """Return the layout that fits a folder; raises InputError if none does, or several."""
+    if folder.is_gallery:
+        return "cell_painting_gallery"
     named = [name for name in _BBBC if _bbbc_root(folder, name)]
     if folder.zarrs and (folder.images or folder.loaddata_tables):
         other = folder.images[0] if folder.images else folder.loaddata_tables[0].name
@@ -189,8 +170,8 @@ def _only_layout(folder: _Folder) -> str:
     return named[0] if named else "files"
 
 
-def _find_bbbc(layout: str) -> Callable[[_Folder], FoundScreen]:
-    def find(folder: _Folder) -> FoundScreen:
+def _find_bbbc(layout: str) -> Callable[[GivenFolder], FoundScreen]:
+    def find(folder: GivenFolder) -> FoundScreen:
         root = _bbbc_root(folder, layout)
         if root is None:
             raise InputError(
@@ -205,14 +186,14 @@ def _find_bbbc(layout: str) -> Callable[[_Folder], FoundScreen]:
     return find
 
 
-def _bbbc_channels(folder: _Folder, layout: str) -> tuple[str, ...]:
+def _bbbc_channels(folder: GivenFolder, layout: str) -> tuple[str, ...]:
     """Return the published channels that there are images of."""
     names = map(_BBBC[layout].FILE_NAME.fullmatch, map(posixpath.basename, folder.images))
     there = {"w" + name["channel"] for name in names if name}
     return tuple(channel for channel in CHANNELS[layout] if channel in there)
 
 
-def _bbbc_root(folder: _Folder, layout: str) -> Path | None:
+def _bbbc_root(folder: GivenFolder, layout: str) -> Folder | None:
     """Return the folder of most plates that are laid out as BBBC022 or BBBC021 are."""
     module, roots = _BBBC[layout], Counter()
     for image in folder.images:
@@ -226,11 +207,11 @@ def _bbbc_root(folder: _Folder, layout: str) -> Path | None:
     return folder.path / roots.most_common(1)[0][0] if roots else None
 
 
-def _image_csv(folder: _Folder, layout: str) -> Path:
+def _image_csv(folder: GivenFolder, layout: str) -> Folder:
     above = folder.path.parent
-    names = [name for name in list_folder(above) if name.endswith(".csv") and not is_hidden(name)]
+    names = [name for name in entries(above) if name.endswith(".csv") and not is_hidden(name)]
     for table in [*folder.tables, *(above / name for name in names)]:
-        if _IMAGE_CSV[layout] <= set(_columns_if_any(table)):
+        if may_be_table(table) and _IMAGE_CSV[layout] <= set(columns_if_any(table)):
             return table
     raise InputError(
         f"{folder.path}: is laid out as {layout.upper()}, but no CSV there or in the folder above "
@@ -239,16 +220,16 @@ def _image_csv(folder: _Folder, layout: str) -> Path:
     )
 
 
-def _find_files(folder: _Folder, scheme: str | None) -> FoundScreen:
+def _find_files(folder: GivenFolder, scheme: str | None) -> FoundScreen:
     _require_images(folder)
-    named = name_files(folder.path, folder.images, scheme)
+    named = name_files(folder.path, folder.images, scheme, folder.plates)
     notes = list(named.notes)
     channels = named.channels or _page_channels(folder.path / named.example, notes)
     source = Source("files", named.images, channels, pattern=named.pattern)
     return FoundScreen(source, named.plates, named.scheme, notes)
 
 
-def _find_pattern(folder: _Folder, text: str) -> FoundScreen:
+def _find_pattern(folder: GivenFolder, text: str) -> FoundScreen:
     """Find the images that a pattern names; without a group `plate` the folder is the plate."""
     _require_images(folder)
     pattern = by_pattern.compile_pattern(text)
@@ -284,7 +265,7 @@ def _part_matched(pattern: re.Pattern, images: list[str]) -> str:
     return f"; of {found.string} it has neither a well such as A01 nor a number as site"
 
 
-def _check_distinct(folder: _Folder, matches: list[re.Match]) -> None:
+def _check_distinct(folder: GivenFolder, matches: list[re.Match]) -> None:
     seen: dict[tuple, str] = {}
     for match in matches:
         names = match.groupdict()
@@ -298,12 +279,12 @@ def _check_distinct(folder: _Folder, matches: list[re.Match]) -> None:
         seen[key] = match.string
 
 
-def _require_images(folder: _Folder) -> None:
+def _require_images(folder: GivenFolder) -> None:
     if not folder.images:
         raise InputError(f"{folder.path}: no images found ({', '.join(IMAGE_ENDINGS)})")
 
 
-def _page_channels(image: Path, notes: list[str]) -> tuple[str, ...]:
+def _page_channels(image: Folder, notes: list[str]) -> tuple[str, ...]:
     """Return names for the channels of a file, and add to the notes what they are.
 
     They are those that the file itself says it has, or else its pages.
@@ -332,9 +313,11 @@ def _described_channels(decoded: Decoded, notes: list[str]) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _decoded(image: Path) -> Decoded:
+def _decoded(image: Folder) -> Decoded:
     """Return what an image holds; raises InputError if it cannot be read."""
     try:
+        if isinstance(image, RemoteFolder):
+            return decode_image(read_remote(image)[0])
         return decode_image(patiently(image.read_bytes, image))
     except UnreadableField as error:
         raise InputError(f"{image}: {error}; copy it again, or remove it") from error
@@ -347,7 +330,7 @@ def _decoded(image: Path) -> Decoded:
         ) from error
 
 
-def _find_zarr(folder: _Folder) -> FoundScreen:
+def _find_zarr(folder: GivenFolder) -> FoundScreen:
     parents = {posixpath.dirname(name) for name in folder.zarrs if name != "."}
     if not folder.zarrs:
         raise InputError(f"{folder.path}: no OME-Zarr plate found in it and the folders below")
@@ -373,150 +356,46 @@ def _find_zarr(folder: _Folder) -> FoundScreen:
     return FoundScreen(source, plates, "OME-Zarr plates")
 
 
-def _find_loaddata(folder: _Folder) -> FoundScreen:
-    tables = folder.loaddata_tables
-    if not tables:
-        raise InputError(f"{folder.path}: no LoadData table found in it and the folders below")
-    plain = [table for table in tables if not any(map(_ILLUMINATION.match, _columns(table)))]
-    tables = plain or tables
-    table = _one_table(tables, folder.path)
-    images, prefix = _image_root(tables, folder)
-    source = Source("loaddata", images, (), table=table, table_prefix=prefix)
-    plates = list_plates(source)
-    channels = tuple(c for c in list_channels(source) if not c.startswith("Illum"))
-    return FoundScreen(replace(source, channels=channels), plates, "a LoadData table")
+def _find_loaddata(folder: GivenFolder) -> FoundScreen:
+    source, plates = find_source(folder)
+    return FoundScreen(source, plates, "a LoadData table")
 
 
-def _one_table(tables: list[Path], folder: Path) -> Path:
-    """Return the path of the only table, or with {plate} where each plate has one."""
-    if len(tables) == 1:
-        return tables[0]
-    paths = set()
-    for table in tables:
-        plate = next(iter(_rows(table)["Metadata_Plate"]), "")
-        paths.add(table.as_posix().replace(plate, "{plate}") if plate else table.as_posix())
-    path = paths.pop()
-    if paths or "{plate}" not in path:
-        names = [table.relative_to(folder).as_posix() for table in tables]
-        raise InDoubt(
-            f"{folder}: holds {len(tables)} LoadData tables, {first_few(names)}; give the path of "
-            "one of them",
-            {name: {"path": table} for name, table in zip(names, tables, strict=True)},
-        )
-    return Path(path)
-
-
-def _image_root(tables: list[Path], folder: _Folder) -> tuple[Path, str | None]:
-    """Return the folder of the tables' images, and which start of their paths stands for it."""
-    table = tables[0]
-    paths = [path for each in tables for path in _image_paths(each) if path]
-    if not paths:
-        raise InputError(f"{table}: lists no images; is it a LoadData table?")
-    path = paths[0]
-    if not _ABSOLUTE.match(path):
-        for root in (table.parent, folder.path):
-            if (root / path).is_file():
-                return root, None
-    elif Path(path).is_file():
-        above = {posixpath.dirname(path) for path in paths}
-        return Path(os.path.commonpath([posixpath.normpath(name) for name in above])), None
-    # The images were moved since: the longest end of the path that a file here has, too.
-    parts = path.split("/")
-    alike = [image for image in folder.images if posixpath.basename(image) == parts[-1]]
-    ends = [(folder.path / image).as_posix().split("/") for image in alike]
-    if not ends:
-        raise InputError(
-            f"{table}: its images are neither at the listed paths nor below {folder.path}; first: "
-            f"{path}. Put the table above the images, or write the screen's entry yourself "
-            "(docs/screens.md, table_prefix)"
-        )
-    shared, end = max((_shared(parts, end), end) for end in ends)
-    return Path("/".join(end[:-shared])), "/".join(parts[:-shared]) or None
-
-
-def _shared(first: list[str], second: list[str]) -> int:
-    """Return how many parts two paths have in common, from the end."""
-    count = 0
-    while count < min(len(first), len(second)) and first[-count - 1] == second[-count - 1]:
-        count += 1
-    return count
-
-
-def _image_paths(table: Path) -> list[str]:
-    rows, paths = _rows(table), []
-    channels = [name.split("_", 1)[1] for name in rows if name.startswith(("FileName_", "URL_"))]
-    for row in rows.to_dict("records"):
-        for channel in channels:
-            name, above = row.get(f"FileName_{channel}", ""), row.get(f"PathName_{channel}", "")
-            url = unquote(re.sub(r"^file:(//)?", "", row.get(f"URL_{channel}", "")))
-            path = posixpath.join(above.replace("\\", "/"), name) if name else url
-            paths.append(path.replace("\\", "/"))
-    return paths
-
-
-def _rows(table: Path) -> pd.DataFrame:
-    """Return a LoadData table as text, by column names without `Image_`."""
-    wanted = re.compile(r"(Image_)?(Metadata_Plate$|FileName_|PathName_|URL_)")
-
-    def read() -> pd.DataFrame:
-        if table.suffix == ".parquet":
-            names = [name for name in pq.read_schema(table).names if wanted.match(name)]
-            rows = pq.read_table(table, columns=names, partitioning=None).to_pandas()
-            return rows.map(lambda value: "" if pd.isna(value) else str(value))
-        return pd.read_csv(
-            table,
-            usecols=lambda name: bool(wanted.match(name)),
-            index_col=False,
-            dtype=str,
-            keep_default_na=False,
-            encoding="utf-8-sig",
-        )
-
-    rows = _reading(table, read).rename(columns=lambda name: re.sub("^Image_", "", name))
-    rows = rows.assign(Metadata_Plate=rows["Metadata_Plate"].map(parse_plate))
-    return rows[rows["Metadata_Plate"] != ""]
-
-
-def _columns_if_any(table: Path) -> list[str]:
-    """Return a table's columns; none of one that is not to be read, as folders hold many things."""
-    try:
-        return _columns(table)
-    except InputError:
-        return []
-
-
-def _columns(table: Path) -> list[str]:
-    """Return a table's columns by their names without `Image_`; raises InputError."""
-    names = _reading(
-        table,
-        lambda: (
-            pq.read_schema(table).names
-            if table.suffix == ".parquet"
-            else list(pd.read_csv(table, nrows=0, dtype=str, encoding="utf-8-sig").columns)
-        ),
+def _find_gallery(folder: GivenFolder) -> FoundScreen:
+    above = folder.path.parent
+    source = Source(
+        "cell_painting_gallery",
+        above.parent,
+        (),
+        project=above.name,
+        source=folder.path.name,
     )
-    return [re.sub("^Image_", "", name) for name in names]
+    return find_in_gallery(source, folder.plates)
 
 
-def _reading(table: Path, read: Callable):
-    try:
-        return read()
-    except (OSError, ValueError, pa.ArrowException) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+def find_in_gallery(source: Source, plates: Collection[str]) -> FoundScreen:
+    """Return what is found of some plates of a source of the Cell Painting Gallery.
+
+    Raises InputError that names plates of the source if none is given, or one is not there.
+    """
+    if not plates:
+        there = list_plates(source)
+        if not there:
+            raise InputError(f"{source.images}/{source.project}/{source.source}: has no plates")
         raise InputError(
-            f"{table}: cannot be read as a table ({reason}); remove or correct it"
-        ) from error
-
-
-def _is_loaddata(columns: list[str]) -> bool:
-    names_images = any(name.startswith(("FileName_", "URL_")) for name in columns)
-    return names_images and {"Metadata_Plate", "Metadata_Well"} <= set(columns)
+            f"{source.project}, {source.source}, has {len(there)} plates; choose some by "
+            f"--plates, such as {' '.join(there[:2])}. There are: {first_few(there, 12)}"
+        )
+    channels = own_channels(cell_painting_gallery.plate_channels(source, min(plates)))
+    naming = f"{source.project} of the Cell Painting Gallery"
+    return FoundScreen(replace(source, channels=channels), sorted(set(plates)), naming)
 
 
 _FINDERS = {
     "bbbc022": _find_bbbc("bbbc022"),
     "bbbc021": _find_bbbc("bbbc021"),
     "loaddata": _find_loaddata,
+    "cell_painting_gallery": _find_gallery,
     "ome_zarr": _find_zarr,
 }
 # Layouts that can be found from files.

@@ -7,12 +7,12 @@ A new scheme is one entry of SCHEMES: its groups are those of layout `files`, an
 import posixpath
 import re
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 from hcsqc.core.errors import InputError
 from hcsqc.core.places import parse_well, well_name
+from hcsqc.screens.images.remote import Folder
 from hcsqc.screens.layouts.base import first_few
 
 _UUID = r"[0-9A-F]{8}(?:-[0-9A-F]{4}){3}-[0-9A-F]{12}"
@@ -126,7 +126,7 @@ class NamedFiles:
     `example` is the path of one of the files.
     """
 
-    images: Path
+    images: Folder
     pattern: str
     plates: list[str]
     channels: tuple[str, ...]
@@ -154,11 +154,17 @@ class _File:
         return well, str(int(groups.get("site") or 1)), groups.get("channel")
 
 
-def name_files(folder: Path, paths: Sequence[str], scheme: str | None = None) -> NamedFiles:
+def name_files(
+    folder: Folder,
+    paths: Sequence[str],
+    scheme: str | None = None,
+    plates_given: Collection[str] = (),
+) -> NamedFiles:
     """Return how the images at `paths` (posix, below `folder`) are named and where plates lie.
 
-    With a `scheme` of SCHEMES, files of other names are left out. Raises InputError if no scheme is
-    known for them or two files would be the same channel of a field, InDoubt if several are mixed.
+    The folders called like `plates_given` are plates. With a `scheme` of SCHEMES, files of other
+    names are left out. Raises InputError if no scheme is known for them or
+    two files would be the same channel of a field, InDoubt if several are mixed.
     """
     scheme, files, others = _recognised(folder, paths, scheme)
     notes: list[str] = []
@@ -175,7 +181,9 @@ def name_files(folder: Path, paths: Sequence[str], scheme: str | None = None) ->
         if named:
             pattern = pattern.replace(named[0], fixed.get(group, named[1]))
     prefixes = {file.groups.get("plate") for file in files}
-    level = _plate_level(files, several=True)
+    level = _level_of(files, plates_given)
+    if level is None:
+        level = _plate_level(files, several=True)
     if level is None and not (len(prefixes) > 1 and _prefix_is_plate(files)):
         level = _plate_level(files, several=False)
     if level is not None:
@@ -188,7 +196,8 @@ def name_files(folder: Path, paths: Sequence[str], scheme: str | None = None) ->
         plate, parts = folder, []
         while _PARTS.fullmatch(plate.name):
             plate, parts = plate.parent, [plate.name, *parts]
-        images, before, plates = plate.parent.joinpath("{plate}", *parts), "", [plate.name]
+        images, before = plate.parent / "/".join(("{plate}", *parts)), ""
+        plates = [plate.name]
         pattern = _without_plate(pattern)
     kept, inside = _inside_plate(files, -1 if level is None else level, notes)
     _check_doubles(folder, kept, level, "(?P<plate>" in pattern)
@@ -198,7 +207,7 @@ def name_files(folder: Path, paths: Sequence[str], scheme: str | None = None) ->
 
 
 def _recognised(
-    folder: Path, paths: Sequence[str], scheme: str | None
+    folder: Folder, paths: Sequence[str], scheme: str | None
 ) -> tuple[str, list[_File], list[str]]:
     """Return the scheme that explains most images, the images that it reads, and the others."""
     paths = _images_among(paths)
@@ -319,6 +328,14 @@ def _one_plane(files: list[_File], notes: list[str]) -> tuple[list[_File], dict[
     return files, fixed
 
 
+def _level_of(files: list[_File], plates: Collection[str]) -> int | None:
+    """Return which folder of the paths is always one of some plates; None if none is."""
+    for level in range(min(len(file.folders) for file in files)):
+        if {file.folders[level] for file in files} <= set(plates):
+            return level
+    return None
+
+
 def _plate_level(files: list[_File], several: bool) -> int | None:
     """Return which folder of the paths is the plate, counted from 0; None if none is.
 
@@ -340,11 +357,11 @@ def _plate_level(files: list[_File], several: bool) -> int | None:
     return None
 
 
-def _above_plates(folder: Path, files: list[_File], level: int) -> tuple[Path, str]:
+def _above_plates(folder: Folder, files: list[_File], level: int) -> tuple[Folder, str]:
     """Return the images' folder with or without {plate}, and the pattern of what is between."""
     above = {file.folders[:level] for file in files}
     if len(above) == 1:
-        return folder.joinpath(*above.pop(), "{plate}"), ""
+        return folder / "/".join((*above.pop(), "{plate}")), ""
     return folder, "[^/]+/" * level + "(?P<plate>[^/]+)/"
 
 
@@ -401,7 +418,7 @@ def _numbers(name: str) -> list:
 
 
 def _check_doubles(
-    folder: Path, files: list[_File], level: int | None, plate_in_name: bool
+    folder: Folder, files: list[_File], level: int | None, plate_in_name: bool
 ) -> None:
     seen: dict[tuple, str] = {}
     for file in files:

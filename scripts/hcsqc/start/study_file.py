@@ -11,14 +11,16 @@ import jinja2
 import numpy as np
 import yaml
 
-from hcsqc.core.config import CHANNELS
+from hcsqc.core.config import CHANNELS, GALLERY
 from hcsqc.core.config_check import check_config
 from hcsqc.core.errors import InputError
 from hcsqc.core.files import atomic
 from hcsqc.encoders.registry import resolve_models
+from hcsqc.screens.images.remote import Folder, is_remote
+from hcsqc.screens.layouts import Source
 from hcsqc.start.estimate import Work, minutes_to_flags
 from hcsqc.start.preview import Examples
-from hcsqc.start.survey import Survey, evaluation_wells
+from hcsqc.start.survey import Survey, evaluation_wells, images_of
 
 DATA_FILES = ("study.yaml.j2",)
 TEMPLATE = Path(__file__).with_name(DATA_FILES[0])
@@ -49,9 +51,10 @@ def check_name(name: str, config: Mapping) -> str:
     return name
 
 
-def name_from(path: Path, config: Mapping) -> str:
+def name_from(path: Folder, config: Mapping) -> str:
     """Return a name for the screen at a path, one that config.yaml does not have."""
-    stem = path.resolve().name.split(".")[0]
+    whole = path.resolve() if isinstance(path, Path) else path
+    stem = whole.name.split(".")[0]
     name = re.sub(r"[^A-Za-z0-9_-]+", "_", stem).strip("_") or "screen"
     return f"my_{name}" if {name, f"{name}_degraded"} & set(config["screens"]) else name
 
@@ -108,6 +111,7 @@ def study_text(
         rows=seen.shape[0],
         columns=seen.shape[1],
         bits=seen.bits,
+        remote=is_remote(seen.found.source.images),
         nuclei=round(examples.nuclei_per_field),
         budgets=budgets,
         test_crops=test_crops,
@@ -162,6 +166,9 @@ def as_yaml(value: object, width: int = 0) -> str:
 
     A list may take several lines, nothing else does.
     """
+    if isinstance(value, Mapping):
+        pairs = ", ".join(f"{_scalar(key)}: {_scalar(entry)}" for key, entry in value.items())
+        return f"{{{pairs}}}".ljust(width)
     if not isinstance(value, list):
         return _scalar(value).ljust(width)
     # Spaces inside a text are no places to break a line.
@@ -204,18 +211,31 @@ def _images(seen: Survey, examples: Examples, config: Mapping) -> dict[str, obje
     published = tuple(CHANNELS.get(source.layout, ()))
     given = {
         "layout": source.layout,
-        "images": str(source.images),
+        "project": source.project,
+        "source": source.source,
+        "batch": source.batch,
+        "images": None if _is_usual(source) else str(source.images),
         "image_csv": source.image_csv and str(source.image_csv),
         "table": source.table and str(source.table),
         "table_prefix": source.table_prefix,
         "pattern": source.pattern,
         "channels": None if source.channels == published else list(source.channels),
         "z_projection": seen.z_projection,
-    }
+    } | seen.found.entry
     for key in ("nucleus_diameter_px", "nucleus_smallest_px"):
         value = getattr(examples.nucleus, key)
         given[key] = None if value == config["crops"][key] else value
     return {key: value for key, value in given.items() if value is not None}
+
+
+def _is_usual(source: Source) -> bool:
+    return source.layout == "cell_painting_gallery" and str(source.images) == GALLERY
+
+
+def download_size(seen: Survey, nucleus: str, composite: Sequence[str]) -> int:
+    """Return the size of the images of a study in bytes: only channels that are used count."""
+    used = [seen.channels.index(name) for name in {nucleus, *composite}]
+    return images_of(seen.complete, used)[1]
 
 
 def check_study(text: str, config: Mapping) -> None:

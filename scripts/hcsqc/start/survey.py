@@ -3,13 +3,13 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from hcsqc.core.errors import InputError
 from hcsqc.screens.images.read import UnreadableField, read_field
+from hcsqc.screens.images.remote import Folder, RemoteFolder, ahead, folder_at
 from hcsqc.screens.layouts import index_plate
 from hcsqc.screens.layouts.base import first_few, of_plate, one_of
 from hcsqc.screens.scale import PlateImages, ScaleSettings, measure_scale, spread
@@ -33,8 +33,9 @@ WELL_SEED = 0
 class Survey:
     """A screen's fields, and what a few of its images say.
 
-    `fields`: rows of the `fields` table of all plates, with absolute paths; `sample`: those that
-    were opened; `shape`: rows and columns; `scale`: intensity range over all plates.
+    `fields`: rows of the `fields` table of all plates, with paths from `root_of` the images on;
+    `sample`: those that were opened; `shape`: rows and columns; `scale`: intensity range over all
+    plates.
     """
 
     found: FoundScreen
@@ -48,6 +49,10 @@ class Survey:
     @property
     def channels(self) -> tuple[str, ...]:
         return self.found.source.channels
+
+    @property
+    def root(self) -> Folder:
+        return root_of(self.found)
 
     @property
     def bits(self) -> int:
@@ -66,9 +71,9 @@ class Survey:
     def planes(self) -> list[tuple[str, list[np.ndarray]]]:
         """Return name and planes of the sample's fields that are of the screen's size."""
         read = []
-        for row in self.sample.itertuples():
+        for row in ahead(self.sample.itertuples(), self.root):
             planes = read_field(
-                Path("/"),
+                self.root,
                 row.image_path,
                 row.image_page,
                 self.z_projection,
@@ -89,11 +94,15 @@ def survey(found: FoundScreen, crops: Mapping) -> Survey:
     rows = [row for fields in plates for row in spread(fields, each)]
     chosen = np.unique(np.linspace(0, len(rows) - 1, SAMPLE_FIELDS).round().astype(int))
     sample = pd.DataFrame([rows[place] for place in chosen])
+    root = root_of(found)
+    if isinstance(root, RemoteFolder):
+        count, size = images_of(sample)
+        print(f"reading:  {count} images of {len(sample)} fields, {in_units(size)}", flush=True)
     projections, unreadable = set(), []
     readable = []
-    for row in sample.itertuples():
+    for row in ahead(sample.itertuples(), root):
         try:
-            projections.add(_needed_projection(row, found.source.channels))
+            projections.add(_needed_projection(root, row, found.source.channels))
             readable.append(True)
         except UnreadableField as error:
             unreadable.append(str(error).removeprefix("/"))
@@ -103,7 +112,7 @@ def survey(found: FoundScreen, crops: Mapping) -> Survey:
     sample = sample[readable]
     projection = max(projections, key=bool)
     settings = ScaleSettings(len(sample), crops["scale_background"], crops["scale_cells"], 1)
-    images = PlateImages("", Path("/"), list(found.source.channels), projection)
+    images = PlateImages("", root, list(found.source.channels), projection)
     scale, shape, _ = measure_scale(sample, images, settings, nuclei=None)
     fields = pd.concat(plates, ignore_index=True)
     return Survey(found, fields, sample, scale, shape, projection, unreadable)
@@ -120,21 +129,49 @@ def _indexed(found: FoundScreen, plate: str) -> pd.DataFrame:
             f"({', '.join(source.channels)}): {first['well']} site {first['site']}: "
             f"{first['problem']}. Copy what is missing, or give a folder without this plate"
         )
-    folder = of_plate(source.images, plate)
+    folder, start = of_plate(source.images, plate), len(str(root_of(found)).rstrip("/")) + 1
     paths = [
-        [path and str(folder / path) for path in of_field] for of_field in fields["image_path"]
+        [path and str(folder / path)[start:] for path in of_field]
+        for of_field in fields["image_path"]
     ]
     return fields.assign(image_path=paths)
 
 
-def _needed_projection(row, channels: Sequence[str]) -> str | None:
+def root_of(found: FoundScreen) -> Folder:
+    """Return what paths of a survey begin at: the root of the disk, or the bucket or server."""
+    images = of_plate(found.source.images, found.plates[0])  # even a bucket may be a plate
+    if not isinstance(images, RemoteFolder):
+        return folder_at("/")
+    return folder_at("/".join(images.url.split("/")[:3]))
+
+
+def images_of(fields: pd.DataFrame, channels: Sequence[int] | None = None) -> tuple[int, int]:
+    """Return how many images some fields have, and how many bytes they are.
+
+    `channels` are the places of those that count; None: all.
+    """
+    sizes = {
+        path: size
+        for row in fields.itertuples()
+        for place, (path, size) in enumerate(zip(row.image_path, row.image_bytes, strict=True))
+        if path and (channels is None or place in channels)
+    }
+    return len(sizes), int(sum(sizes.values()))
+
+
+def in_units(size: int) -> str:
+    """Return a number of bytes in GB, or in MB of less than one."""
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
+
+
+def _needed_projection(root: Folder, row, channels: Sequence[str]) -> str | None:
     """Return None if a field's images are planes, `max` if they are z-stacks."""
     try:
-        read_field(Path("/"), row.image_path, row.image_page, None, channels)
+        read_field(root, row.image_path, row.image_page, None, channels)
         return None
     except UnreadableField as error:
         try:
-            read_field(Path("/"), row.image_path, row.image_page, "max", channels)
+            read_field(root, row.image_path, row.image_page, "max", channels)
         except UnreadableField:
             raise error from None
         return "max"

@@ -1,8 +1,10 @@
 """Copies of downloaded images on a local disk: no more than so many bytes, the oldest go first."""
 
 import os
+import tempfile
 import threading
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -16,6 +18,8 @@ FOLDER, GIB = "HCSQC_IMAGE_COPIES", "HCSQC_IMAGE_COPIES_GIB"
 # The folder is measured again after so large a share of its limit was written.
 MEASURED_AGAIN = 1 / 16
 DIGEST_BYTES = 16
+# More than any few fields take.
+MEANWHILE_GIB = 8
 
 
 @dataclass
@@ -74,6 +78,23 @@ class LocalCopies:
             with suppress(OSError):
                 path.unlink()
             total -= size
+
+
+@contextmanager
+def meanwhile() -> Iterator[None]:
+    """Keep copies in a temporary folder while a block runs that reads images several times.
+
+    Where the environment says already where copies are kept, they are kept there.
+    """
+    if from_environment() is not None:
+        yield
+        return
+    with tempfile.TemporaryDirectory(prefix="hcsqc_") as folder:
+        os.environ |= {FOLDER: folder, GIB: str(MEANWHILE_GIB)}
+        try:
+            yield
+        finally:
+            del os.environ[FOLDER], os.environ[GIB]
 
 
 def from_environment() -> LocalCopies | None:

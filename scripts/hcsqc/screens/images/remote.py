@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cache
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 from urllib.parse import urlsplit
 
 from hcsqc.core import patience
@@ -30,6 +30,8 @@ from hcsqc.screens.images import local_copies
 CONNECTIONS, USUAL_CONNECTIONS = "HCSQC_CONNECTIONS", 16
 # Each of the tries of `patience.WAITS_S`; together a minute.
 RETRIES, RETRY_S = 8, 12
+# What a server says of a list of a bucket that does not exist.
+NO_BUCKET = "404 Not Found"
 CONNECT_S, READ_S = 10, 30
 # Any of these says that the environment has credentials of S3.
 _S3_CREDENTIALS = (
@@ -66,6 +68,11 @@ class RemoteFolder:
         """The last part of the URL."""
         return self.url.rpartition("/")[2]
 
+    @property
+    def parent(self) -> "RemoteFolder":
+        """The folder above."""
+        return RemoteFolder(self.url.rpartition("/")[0])
+
     def relative_to(self, above: "RemoteFolder") -> PurePosixPath:
         """Return the path from a folder above to this one; raises ValueError if it is not above."""
         if self == above:
@@ -88,6 +95,8 @@ def folder_at(text: object) -> Folder:
 
     Raises InputError for a URL that holds a password or a signature: both would stay in records.
     """
+    if isinstance(text, RemoteFolder):
+        return text
     if not is_remote(text):
         return Path(str(text))
     url = str(text).rstrip("/")
@@ -189,7 +198,7 @@ def _downloads() -> _Downloads:
 
 
 def connections() -> int:
-    """Return how many downloads may run at once."""
+    """Return how many requests may be under way at the same time."""
     return int(os.environ.get(CONNECTIONS) or USUAL_CONNECTIONS)
 
 
@@ -254,10 +263,9 @@ def remote_stamp(file: RemoteFolder) -> Stamp:
 
     A folder of a bucket is listed once in the life of a job, a thousand files at a time.
     """
-    above, _, name = file.url.rpartition("/")
     if not _can_list(file):
         return _head(file)
-    found = _listing(above).get(name)
+    found = _listing(file.parent.url).files.get(file.name)
     if found is not None:
         return found
     below = [stamp for _, stamp in all_below(file)]
@@ -284,7 +292,7 @@ def stamps_at_once(files: Iterable[RemoteFolder]) -> list[Stamp]:
     files = list(files)
     with ThreadPoolExecutor(connections()) as pool:
         # First each folder once: what two threads ask for at once, a cache does not save.
-        above = {file.url.rpartition("/")[0] for file in files if _can_list(file)}
+        above = {file.parent.url for file in files if _can_list(file)}
         list(pool.map(_listing, sorted(above)))
         return list(pool.map(remote_stamp, files))
 
@@ -299,8 +307,14 @@ def _head(file: RemoteFolder) -> Stamp:
 
 
 def exists(place: RemoteFolder) -> bool:
-    """Return whether there is a file at a URL, or anything below it."""
-    return remote_stamp(place) != ABSENT
+    """Return whether there is a file or folder at a URL; False too if its bucket does not exist."""
+    if not _can_list(place):
+        return _head(place) != ABSENT
+    try:
+        above = _listing(place.parent.url)
+    except FileNotFoundError:
+        return False
+    return place.name in above.files or place.name in above.folders
 
 
 def names_in(folder: RemoteFolder) -> list[str]:
@@ -308,17 +322,21 @@ def names_in(folder: RemoteFolder) -> list[str]:
 
     Raises InputError for a web server, which cannot be asked for them.
     """
-    import obstore
+    folders, files = folders_and_files(folder)
+    return sorted({*folders, *files})
 
+
+def folders_and_files(folder: RemoteFolder) -> tuple[list[str], list[str]]:
+    """Return the names of the folders in a folder of a bucket, and those of the files, sorted.
+
+    Raises InputError for a web server, which cannot be asked for them, and without the bucket.
+    """
     _check_can_list(folder)
-
-    def ask() -> list[str]:
-        store, prefix = _store_and_key(folder)
-        found = obstore.list_with_delimiter(store, prefix or None)
-        paths = [*found["common_prefixes"], *(entry["path"] for entry in found["objects"])]
-        return sorted({path.rstrip("/").rpartition("/")[2] for path in paths})
-
-    return _ask(ask, folder)
+    try:
+        found = _listing(folder.url)
+    except FileNotFoundError as error:
+        raise InputError(f"{folder}: there is no such bucket; correct the URL") from error
+    return sorted(found.folders), sorted(found.files)
 
 
 def all_below(folder: RemoteFolder) -> list[tuple[str, Stamp]]:
@@ -343,17 +361,26 @@ def all_below(folder: RemoteFolder) -> list[tuple[str, Stamp]]:
     return _ask(ask, folder)
 
 
+class _Level(NamedTuple):
+    """What is directly in a folder: the names of folders, and the stamps of files by name."""
+
+    folders: set[str]
+    files: dict[str, Stamp]
+
+
 @cache
-def _listing(url: str) -> dict[str, Stamp]:
-    """Return the stamps of the files directly in a folder, by name."""
+def _listing(url: str) -> _Level:
     import obstore
 
     folder = RemoteFolder(url)
 
-    def ask() -> dict[str, Stamp]:
+    def ask() -> _Level:
         store, prefix = _store_and_key(folder)
-        found = obstore.list_with_delimiter(store, prefix or None)["objects"]
-        return {entry["path"].rpartition("/")[2]: _stamp_of(entry) for entry in found}
+        found = obstore.list_with_delimiter(store, prefix or None)
+        return _Level(
+            {path.rstrip("/").rpartition("/")[2] for path in found["common_prefixes"]},
+            {entry["path"].rpartition("/")[2]: _stamp_of(entry) for entry in found["objects"]},
+        )
 
     return _ask(ask, folder)
 
@@ -393,6 +420,8 @@ def _ask(action: Callable[[], Any], place: RemoteFolder) -> Any:
         except ValueError as error:
             raise InputError(f"{place}: is not a valid URL ({in_one_line(error)})") from error
         except BaseError as error:  # says nothing about the file
+            if NO_BUCKET in str(error):
+                raise _no_such(place) from error
             if wait_s is None:
                 raise InputError(
                     f"{place}: its server does not give it ({_short(error)}); run again when it "

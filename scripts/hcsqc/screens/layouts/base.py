@@ -3,10 +3,13 @@
 import os
 import re
 import stat
+import tempfile
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,7 @@ from hcsqc.screens.images.remote import (
     exists,
     folder_at,
     names_in,
+    read_remote,
 )
 
 
@@ -26,15 +30,15 @@ from hcsqc.screens.images.remote import (
 class Source:
     """Where a screen's images lie and how they are named.
 
-    `images` is a folder or a URL. It, `image_csv` and `table` may hold `{plate}`. What a layout
-    does not use is None.
+    `images`, `image_csv` and `table` are paths or URLs, and may hold `{plate}`. What a layout does
+    not use is None.
     """
 
     layout: str
     images: Folder
     channels: tuple[str, ...]
-    image_csv: Path | None = None
-    table: Path | None = None
+    image_csv: Folder | None = None
+    table: Folder | None = None
     table_prefix: str | None = None
     pattern: str | None = None
     acquisition: int | None = None
@@ -43,7 +47,9 @@ class Source:
     batch: str | None = None
 
     def __post_init__(self):
-        object.__setattr__(self, "images", folder_at(self.images))
+        for name in ("images", "image_csv", "table"):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, folder_at(getattr(self, name)))
 
 
 @dataclass(frozen=True)
@@ -84,6 +90,38 @@ class FoundImages:
 def of_plate(path: Any, plate: str) -> Any:
     """Return a path or URL with the plate's name in place of `{plate}`."""
     return folder_at(str(path).replace("{plate}", plate))
+
+
+@contextmanager
+def on_disk(table: Folder) -> Iterator[Path]:
+    """Yield a table as a file on disk, downloaded once in the life of a job if it is at a URL.
+
+    Messages of the block name the URL. Raises InputError if there is no such table at the URL.
+    """
+    if not isinstance(table, RemoteFolder):
+        yield table
+        return
+    path = _downloaded(table)
+    try:
+        yield path
+    except InputError as error:
+        raise InputError(str(error).replace(str(path), str(table))) from error
+
+
+@cache
+def _downloaded(table: RemoteFolder) -> Path:
+    try:
+        content, _ = read_remote(table)
+    except FileNotFoundError as error:
+        raise InputError(f"{table}: no such table; correct its URL") from error
+    path = Path(tempfile.mkdtemp(dir=_temporary().name)) / table.name
+    path.write_bytes(content)
+    return path
+
+
+@cache
+def _temporary() -> tempfile.TemporaryDirectory:
+    return tempfile.TemporaryDirectory(prefix="hcsqc_")  # deleted when the job ends
 
 
 def plates_by_path(path: Folder) -> list[str]:

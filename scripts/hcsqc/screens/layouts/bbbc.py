@@ -9,7 +9,7 @@ from pathlib import Path
 from hcsqc.core.errors import InputError
 from hcsqc.core.given_tables import SAVE_AS
 from hcsqc.core.places import match_plate, parse_plate, parse_well, why_other
-from hcsqc.screens.images.remote import Folder
+from hcsqc.screens.images.remote import Folder, RemoteFolder, read_remote
 from hcsqc.screens.layouts.base import (
     FoundImages,
     Image,
@@ -74,7 +74,7 @@ def folder_names(images: Folder, plate_folder: re.Pattern) -> list[str]:
     return sorted({match["plate"] for match in matches if match})
 
 
-def csv_rows(image_csv: Path) -> list[dict[str, str]]:
+def csv_rows(image_csv: Folder) -> list[dict[str, str]]:
     """Return the well-formed rows of an image CSV; BBBC022's has rows of another length.
 
     Blank rows and commas at the ends of rows say nothing. Letters that are not in UTF-8 are taken
@@ -82,7 +82,8 @@ def csv_rows(image_csv: Path) -> list[dict[str, str]]:
     Raises InputError if there is no such file, or it is no text of single bytes.
     """
     try:
-        content = image_csv.read_bytes()
+        remote = isinstance(image_csv, RemoteFolder)
+        content = read_remote(image_csv)[0] if remote else image_csv.read_bytes()
     except FileNotFoundError as error:
         raise InputError(
             f"{image_csv}: no such image CSV; correct image_csv of the screen"

@@ -8,19 +8,17 @@ bucket.
 from dataclasses import replace
 
 from hcsqc.core.errors import InputError
-from hcsqc.screens.images.remote import Folder, as_local
+from hcsqc.screens.images.remote import Folder
 from hcsqc.screens.layouts.base import FoundImages, Source, entries, is_hidden, is_there, one_of
 from hcsqc.screens.layouts.loaddata import find_images as find_in_table
-from hcsqc.screens.layouts.loaddata import list_channels as channels_of_table
+from hcsqc.screens.layouts.loaddata import plate_channels as channels_in_table
 
 TABLES = ("load_data.parquet", "load_data.csv.gz", "load_data.csv")
 
 
 def find_images(source: Source, plate: str) -> FoundImages:
     """Find the images of a plate in its table; raises InputError naming the table."""
-    published = _table(source, plate)
-    with as_local(published) as table:
-        return find_in_table(replace(source, table=table), plate, str(published))
+    return find_in_table(replace(source, table=_table(source, plate)), plate)
 
 
 def list_plates(source: Source) -> list[str]:
@@ -31,10 +29,12 @@ def list_plates(source: Source) -> list[str]:
 def list_channels(source: Source) -> list[str]:
     """Return the channels of the first plate's table, sorted."""
     plates = list_plates(source)
-    if not plates:
-        return []
-    with as_local(_table(source, plates[0])) as table:
-        return channels_of_table(replace(source, table=table))
+    return plate_channels(source, plates[0]) if plates else []
+
+
+def plate_channels(source: Source, plate: str) -> list[str]:
+    """Return the channels of a plate's table, sorted; raises InputError if it has no table."""
+    return channels_in_table(replace(source, table=_table(source, plate)), plate)
 
 
 def _above(source: Source) -> Folder:

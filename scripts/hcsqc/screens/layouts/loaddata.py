@@ -24,6 +24,7 @@ from hcsqc.screens.layouts.base import (
     Source,
     Treatment,
     of_plate,
+    on_disk,
     one_of,
     plates_by_path,
 )
@@ -47,12 +48,15 @@ _SITE_IN_NAME = re.compile(
 _ELSEWHERE = re.compile(r"/|[A-Za-z]:/|[a-z0-9]+://")
 
 
-def find_images(source: Source, plate: str, shown: str | None = None) -> FoundImages:
-    """Find the images of a plate in the table, which warnings call `shown`.
-
-    Raises InputError naming row and column.
-    """
+def find_images(source: Source, plate: str) -> FoundImages:
+    """Find the images of a plate in the table; raises InputError naming row and column."""
     table = of_plate(source.table, plate)
+    with on_disk(table) as path:
+        return _find(source, plate, path, str(table))
+
+
+def _find(source: Source, plate: str, table: Path, shown: str) -> FoundImages:
+    """Find the images of a plate in a table on disk, which warnings call `shown`."""
     names = _column_names(table)
     if _WELL not in names and _OTHER_WELL in names:
         names[_WELL] = names[_OTHER_WELL]
@@ -73,7 +77,7 @@ def find_images(source: Source, plate: str, shown: str | None = None) -> FoundIm
             f"{why_other(plates, [plate])}"
         )
     below = _paths_below(source, table, of_plate(source.images, plate))
-    of_this = _with_sites(of_this, shown or str(table), source.channels)
+    of_this = _with_sites(of_this, shown, source.channels)
     places: dict[Image, tuple[int, tuple[str, int]]] = {}
     for number, row in of_this.to_dict("index").items():
         where = f"{table}: row {number + 1} after the header"
@@ -94,16 +98,23 @@ def list_plates(source: Source) -> list[str]:
     """Return the plates that have a table or stand in the table, sorted."""
     if "{plate}" in str(source.table):
         return plates_by_path(source.table)
-    names = _column_names(source.table)
-    _require(source.table, names, (_PLATE,))
-    plates = _read(source.table, names, [_PLATE])[_PLATE]
+    with on_disk(source.table) as table:
+        names = _column_names(table)
+        _require(table, names, (_PLATE,))
+        plates = _read(table, names, [_PLATE])[_PLATE]
     return sorted(set(each(plates, parse_plate)))
 
 
 def list_channels(source: Source) -> list[str]:
     """Return the channels of the (first plate's) table, sorted."""
     plates = list_plates(source)
-    return sorted(_channels(_column_names(of_plate(source.table, plates[0])))) if plates else []
+    return plate_channels(source, plates[0]) if plates else []
+
+
+def plate_channels(source: Source, plate: str) -> list[str]:
+    """Return the channels of a plate's table, sorted."""
+    with on_disk(of_plate(source.table, plate)) as table:
+        return sorted(_channels(_column_names(table)))
 
 
 def _with_sites(rows: pd.DataFrame, table: str, channels: tuple[str, ...]) -> pd.DataFrame:

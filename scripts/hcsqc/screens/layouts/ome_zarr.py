@@ -1,12 +1,15 @@
 """OME-Zarr plates: NGFF `plate` metadata, wells, and a multiscale image per field."""
 
 import re
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 from hcsqc.core.errors import InputError
 from hcsqc.core.places import well_name, whole_number
 from hcsqc.screens.images.ngff import channel_names, ome_attributes
 from hcsqc.screens.images.planes import UnreadableField
-from hcsqc.screens.images.remote import Folder
+from hcsqc.screens.images.remote import Folder, RemoteFolder, connections
 from hcsqc.screens.layouts.base import (
     FoundImages,
     Image,
@@ -17,6 +20,8 @@ from hcsqc.screens.layouts.base import (
     of_plate,
     plates_by_path,
 )
+
+Answer = TypeVar("Answer")
 
 
 def find_images(source: Source, plate: str) -> FoundImages:
@@ -39,25 +44,29 @@ def _find(source: Source, plate: str) -> tuple[FoundImages, set[int | None]]:
     below = zarr.relative_to(images)
     found = FoundImages(channels=set())
     acquisitions: set[int | None] = set()
-    for path in _well_paths(zarr):
+    paths = _well_paths(zarr)
+    places = []
+    for path, fields in zip(paths, _of_each(_fields, [zarr / path for path in paths]), strict=True):
         well = _well(path, zarr)
-        try:
-            fields = _field_paths(zarr / path, source.acquisition, acquisitions)
-        except UnreadableField as error:
+        if isinstance(fields, UnreadableField):
             found.images[well, 1] = {}
-            found.problems[well, 1] = f"well {(below / path).as_posix()}: {error}"
+            found.problems[well, 1] = f"well {(below / path).as_posix()}: {fields}"
             continue
-        for site, field in enumerate(fields, start=1):
-            image = (below / path / field).as_posix()
-            placed = found.images[well, site]
-            try:
-                names = channel_names(images / image)
-            except UnreadableField as error:
-                found.problems[well, site] = f"{image}: {error}"
-                continue
-            found.channels.update(names)
-            for page, name in enumerate(names):
-                placed[name].append(Image(image, page))
+        acquisitions |= {acquisition for _, acquisition in fields}
+        chosen = [name for name, number in fields if source.acquisition in (None, number)]
+        places += [
+            (well, site, (below / path / field).as_posix())
+            for site, field in enumerate(chosen, start=1)
+        ]
+    named = _of_each(channel_names, [images / image for _, _, image in places])
+    for (well, site, image), names in zip(places, named, strict=True):
+        placed = found.images[well, site]
+        if isinstance(names, UnreadableField):
+            found.problems[well, site] = f"{image}: {names}"
+            continue
+        found.channels.update(names)
+        for page, name in enumerate(names):
+            placed[name].append(Image(image, page))
     if not found.channels and (source.acquisition in (None, *acquisitions)):
         first = next(iter(found.problems.values()), "its wells have no images")
         raise InputError(f"{zarr}: no field of the plate can be read; first: {first}")
@@ -107,17 +116,35 @@ def _well_paths(zarr: Folder) -> list[str]:
         ) from error
 
 
-def _field_paths(well: Folder, chosen: int | None, acquisitions: set[int | None]) -> list[str]:
-    """Return the fields of a well, of one acquisition if one is chosen; add to those there are."""
+def _of_each(
+    read: Callable[[Folder], Answer], folders: Iterable[Folder]
+) -> list[Answer | UnreadableField]:
+    """Return what `read` gives or raises of each folder; at a URL many are read at once."""
+
+    def answer(folder: Folder) -> Answer | UnreadableField:
+        try:
+            return read(folder)
+        except UnreadableField as error:
+            return error
+
+    folders = list(folders)
+    if not any(isinstance(folder, RemoteFolder) for folder in folders):
+        return [answer(folder) for folder in folders]
+    with ThreadPoolExecutor(connections()) as pool:
+        return list(pool.map(answer, folders))
+
+
+def _fields(well: Folder) -> list[tuple[str, int | None]]:
+    """Return the path of each field of a well, and its acquisition."""
     try:
         fields = [
             (str(image["path"]), _acquisition(image))
             for image in ome_attributes(well)["well"]["images"]
         ]
-        acquisitions |= {acquisition for _, acquisition in fields}
+        hash(tuple(fields))  # an acquisition may be anything
     except (KeyError, TypeError, AttributeError) as error:
         raise UnreadableField("has no NGFF well metadata with images") from error
-    return [path for path, acquisition in fields if chosen is None or acquisition == chosen]
+    return fields
 
 
 def _acquisition(image: dict) -> int | None:
