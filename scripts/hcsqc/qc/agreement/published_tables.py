@@ -14,8 +14,8 @@ from hcsqc.core.given_tables import Kind, column_names, each, plates_among, read
 from hcsqc.core.places import as_text, parse_plate, parse_well, whole_number, why_other
 from hcsqc.qc.agreement.sqlite_table import ENDINGS, image_table
 from hcsqc.qc.profiles import PLACE
-from hcsqc.screens.images.remote import Folder, RemoteFolder, as_local, connections, folder_at
-from hcsqc.screens.layouts.base import first_few
+from hcsqc.screens.images.remote import Folder, RemoteFolder, connections, folder_at
+from hcsqc.screens.layouts.base import first_few, on_disk
 
 KIND = Kind("no such table of published flags; correct published_flags.table of the screen")
 # CellProfiler's files of images have the first prefix, LoadData tables the second.
@@ -69,7 +69,7 @@ def _read(table: Folder, plates: Collection[str], flags: Sequence[str]) -> tuple
                 rows = image.read([*places, *flags])
             bytes_read = blocks.bytes_read if blocks else 0
         else:
-            with as_local(table) as path:
+            with on_disk(table) as path:
                 places = _place_columns(column_names(path, KIND), flags, str(path))
                 rows = read_rows(path, KIND, [*places, *flags], leave_out_beyond=True)
                 bytes_read = path.stat().st_size if isinstance(table, RemoteFolder) else 0

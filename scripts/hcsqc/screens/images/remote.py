@@ -8,13 +8,11 @@ without any, requests are anonymous, as public data allow.
 import errno
 import os
 import re
-import tempfile
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cache
@@ -237,25 +235,6 @@ def read_range(file: RemoteFolder, start: int, end: int) -> bytes:
         return bytes(obstore.get_range(store, key, start=start, end=end))
 
     return _ask(get, file)
-
-
-@contextmanager
-def as_local(file: Folder) -> Iterator[Path]:
-    """Yield a file on disk as it is, and one at a URL as a copy, for as long as it is read.
-
-    InputErrors of the block name the URL. Raises as `read_remote` does.
-    """
-    if not isinstance(file, RemoteFolder):
-        yield file
-        return
-    content, _ = read_remote(file)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / file.name
-        path.write_bytes(content)
-        try:
-            yield path
-        except InputError as error:
-            raise InputError(str(error).replace(str(path), str(file))) from error
 
 
 def remote_stamp(file: RemoteFolder) -> Stamp:
