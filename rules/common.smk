@@ -13,8 +13,10 @@ from snakemake.exceptions import WorkflowError
 from snakemake.settings.types import DeploymentMethod
 from snakemake.utils import update_config
 
-# Where the project lies: Snakemake may run elsewhere, and this may be a module of another workflow.
-PROJECT = Path(str(workflow.current_basedir.get_path_or_uri(secret_free=True))).parent
+
+include: "functions/project.smk"
+
+
 SCRIPTS = PROJECT / "scripts"
 if {"{", "}"} & set(str(PROJECT)):
     raise WorkflowError(
