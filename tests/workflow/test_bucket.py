@@ -58,12 +58,12 @@ class Places:
         assert done.returncode == 0, done.stdout[-6000:]
         return done.stdout
 
-    def start(self, name, *words: str, stored=True, prefix=PREFIX, study=STUDY, **changes):
+    def start(self, name, *words: str, stored=True, prefix=PREFIX, base=STUDY, **changes):
         """Start Snakemake in a folder, with some sections of the study changed."""
         folder = self.folder / name
         folder.mkdir(exist_ok=True)
         files = [self.project.folder / "tests/tiny/study.yaml"]
-        for number, section in enumerate((study, changes)):
+        for number, section in enumerate((base, changes)):
             files.append(self.folder / f"{name}{number}.yaml")
             files[-1].write_text(yaml.safe_dump(section))
         line = [*words, "-s", self.project.folder / "Snakefile", "--cores", "2"]
@@ -136,7 +136,7 @@ def test_no_command_names_a_result_on_this_disk(server):
     """Of the whole tiny study, which has every kind of encoder and probe; nothing of it runs."""
     targets = ("all", "qc", "label_pages", "suspicious_labels", "nuclei_figures", "screen_features")
     words = ("--dry-run", "--printshellcmds")
-    done = server.start("planned", *targets, *words, prefix="planned", study={})
+    done = server.start("planned", *targets, *words, prefix="planned", base={})
     assert done.returncode == 0, done.stdout[-3000:]
     commands = [line for line in done.stdout.splitlines() if '"$HCSQC"' in line]
     assert len(commands) > 100
