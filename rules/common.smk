@@ -13,8 +13,10 @@ from snakemake.exceptions import WorkflowError
 from snakemake.settings.types import DeploymentMethod
 from snakemake.utils import update_config
 
-# Where the project lies: Snakemake may run elsewhere, and this may be a module of another workflow.
-PROJECT = Path(str(workflow.current_basedir.get_path_or_uri(secret_free=True))).parent
+
+include: "functions/project.smk"
+
+
 SCRIPTS = PROJECT / "scripts"
 if {"{", "}"} & set(str(PROJECT)):
     raise WorkflowError(
@@ -33,6 +35,30 @@ from hcsqc.encoders.registry import resolve_models
 from hcsqc.figures.words import study_words
 from hcsqc.terminal.handler import take_terminal
 
+# Where results are kept instead of on this disk: `s3://bucket/prefix`, by Snakemake's own option.
+BUCKET = (
+    workflow.storage_settings.default_storage_provider
+    and workflow.storage_settings.default_storage_prefix
+)
+
+
+def check_bucket():
+    """Ask the bucket once; Snakemake would do so for hundreds of files, with a traceback of each."""
+    asked = workflow.storage_registry.default_storage_provider.object(f"{BUCKET}/results")
+    try:
+        validity = asked.is_valid_query()
+        why = "" if validity else validity.reason
+        if not why:
+            asked.exists()
+    except Exception as error:
+        why = str(error)
+    if why:
+        raise InputError(
+            f"{BUCKET}: results cannot be kept there ({why}); check its name, the endpoint and "
+            "the keys: docs/cluster.md, Results in a bucket"
+        )
+
+
 # From here on a person sees a line per stage; a workflow that imports this one keeps its own lines.
 TERMINAL = (
     take_terminal(workflow.output_settings, os.environ)
@@ -49,6 +75,8 @@ try:
     resolve_models(config)
     if workflow.is_main_process:
         check_writable(Path(".snakemake"))
+        if BUCKET:
+            check_bucket()
         from hcsqc.core.config_check import check_config
 
         check_config(config)
@@ -154,6 +182,23 @@ wildcard_constraints:
     probe=one_of(config["study"]["probes"]),
     seed=r"\d+",
     budget=r"\d+",
+
+
+def is_stored(path):
+    """Return whether a file that the config names is a URL, or a result in the bucket."""
+    return "://" in path or bool(BUCKET) and str(Path(path)).startswith("results/")
+
+
+def given(path):
+    """Return a file that the config names as an input: a URL, a result, or a file on this disk."""
+    if "://" in path:
+        return storage(path)
+    return local(path) if BUCKET and not is_stored(path) else path
+
+
+def those_here(paths):
+    """Return files beside the images as inputs, without the missing: a dry run needs no images."""
+    return [local(path) for path in paths if Path(path).exists()]
 
 
 def plate_file(folder, screen, plate, ending):

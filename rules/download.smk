@@ -28,8 +28,8 @@ try:
 except InputError as error:
     raise WorkflowError(str(error)) from None
 # A chain keeps the order and one transfer at a time with any number of cores, and on a cluster too,
-# where Snakemake does not count the cores of local rules.
-BEFORE = dict(zip(list(STEPS.values())[1:], STEPS))
+# where Snakemake does not count the cores of local rules. Its files lie with the images, on this disk.
+BEFORE = dict(zip(list(STEPS.values())[1:], map(local, STEPS)))
 FILES = {
     path.removesuffix(".json"): step
     for path, step in STEPS.items()
@@ -44,7 +44,7 @@ FILES_LEFT = [re.escape(path) for path in FILES if not Path(f"{path}.json").exis
 PLATES_LEFT = [re.escape(path) for path in PLATES if not Path(f"{path}.unpacked.json").exists()]
 DOWNLOAD_PLAN = f"{STUDY}/downloads/plan.json"
 # Without archives it is the plan that says so.
-DOWNLOADED = list(STEPS) or [DOWNLOAD_PLAN]
+DOWNLOADED = [local(path) for path in STEPS] or [DOWNLOAD_PLAN]
 
 
 rule plan_downloads:
@@ -73,7 +73,7 @@ rule download_file:
         plan=DOWNLOAD_PLAN,
         before=lambda wc: BEFORE.get(FILES[wc.path], []),
     output:
-        receipt="{path}.json",
+        receipt=local("{path}.json"),
     log:
         f"{STUDY}/logs/download/{{path}}.log",
     wildcard_constraints:
@@ -96,9 +96,9 @@ rule unpack_plate:
     input:
         plan=DOWNLOAD_PLAN,
         before=lambda wc: BEFORE.get(PLATES[wc.path], []),
-        receipts=lambda wc: [str(remote.receipt) for remote in PLATES[wc.path].archives],
+        receipts=lambda wc: [local(str(remote.receipt)) for remote in PLATES[wc.path].archives],
     output:
-        marker="{path}.unpacked.json",
+        marker=local("{path}.unpacked.json"),
     log:
         f"{STUDY}/logs/unpack/{{path}}.log",
     wildcard_constraints:

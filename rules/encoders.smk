@@ -30,7 +30,7 @@ rule fetch_weights:
     conda:
         "../envs/torch.yaml"
     params:
-        source=lambda wc: weights_source(WEIGHTS[wc.weights]),
+        source=lambda wc, input: weights_source(WEIGHTS[wc.weights], input.file),
         # What else the file holds of a registered model.
         published=lambda wc: published_input(WEIGHTS[wc.weights]),
     shell:
@@ -41,9 +41,8 @@ rule fetch_weights:
 rule import_encoder:
     """Make an encoder of the weights of a trained network."""
     input:
-        weights=lambda wc: (
-            f"results/weights/{settings.weights_name(encoder_settings(wc))}.safetensors"
-        ),
+        weights=kept_weights,
+        about=lambda wc: f"{kept_weights(wc)}.json",
     output:
         weights=f"{STUDY}/encoders/{{encoder}}/seed{{seed}}/encoder.safetensors",
         about=f"{STUDY}/encoders/{{encoder}}/seed{{seed}}/encoder.json",
@@ -74,7 +73,7 @@ rule import_module:
     """Make an encoder of a network of one's own."""
     input:
         source=module_file,
-        weights=lambda wc: encoder_settings(wc).get("file", []),
+        weights=own_weights,
     output:
         weights=f"{STUDY}/encoders/{{encoder}}/seed{{seed}}/encoder.safetensors",
         about=f"{STUDY}/encoders/{{encoder}}/seed{{seed}}/encoder.json",
@@ -88,7 +87,10 @@ rule import_module:
     conda:
         "../envs/torch.yaml"
     params:
-        settings=lambda wc: flags(pick_given(encoder_settings(wc), "module", "input_px", "file")),
+        settings=lambda wc, input: flags(
+            pick_given(encoder_settings(wc), "module", "input_px")
+            | ({"file": input.weights} if input.weights else {})
+        ),
         channels=lambda wc: settings.seen_channels(config, wc.encoder),
         sight=lambda wc: flags(sight(wc)),
         code=code_digest("encoders/import_module.py"),
@@ -101,7 +103,7 @@ rule import_module:
 rule describe_features:
     """Say of features that come in a table what encoder.json says of any encoder."""
     input:
-        table=lambda wc: features_table(wc.encoder, TRAIN),
+        table=lambda wc: given(features_table(wc.encoder, TRAIN)),
     output:
         about=f"{STUDY}/encoders/{{encoder}}/seed{{seed}}/encoder.json",
         record=f"{STUDY}/runs/encoders/{{encoder}}/seed{{seed}}/run.json",
@@ -180,6 +182,7 @@ rule pool_encoder:
     """Make an encoder with the network of another and other features of it."""
     input:
         encoder=part_encoders,
+        about=about_parts,
     output:
         weights=f"{STUDY}/encoders/{{encoder}}/seed{{seed}}/encoder.safetensors",
         about=f"{STUDY}/encoders/{{encoder}}/seed{{seed}}/encoder.json",
@@ -203,6 +206,7 @@ rule join_encoders:
     """Make an encoder of several, whose features stand side by side."""
     input:
         encoders=part_encoders,
+        about=about_parts,
     output:
         weights=f"{STUDY}/encoders/{{encoder}}/seed{{seed}}/encoder.safetensors",
         about=f"{STUDY}/encoders/{{encoder}}/seed{{seed}}/encoder.json",

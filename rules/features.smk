@@ -85,7 +85,7 @@ rule extract_plate_features:
 rule import_features:
     """Take the features of the labelled crops from a table of one's own."""
     input:
-        table=lambda wc: features_table(wc.encoder, wc.screen),
+        table=lambda wc: given(features_table(wc.encoder, wc.screen)),
         labels=f"{STUDY}/labels/{{screen}}.parquet",
     output:
         features=f"{STUDY}/features/{{encoder}}/seed{{seed}}/{{screen}}.parquet",

@@ -11,11 +11,15 @@ include: "functions/qc.smk"
 QC = config["qc"]
 QC_SCREENS = settings.qc_screens(config)
 # A detector of another study stands in for one of this.
-DETECTOR = str(Path(QC["detector"] or f"{STUDY}/qc/detector"))
-DETECTOR_FILES = [
-    f"{DETECTOR}/{name}"
-    for name in ("encoder.safetensors", "detector.safetensors", "detector.json", "held_out.parquet")
-]
+DETECTOR_NAMES = (
+    "encoder.safetensors",
+    "encoder.json",
+    "detector.safetensors",
+    "detector.json",
+    "held_out.parquet",
+)
+DETECTOR = (QC["detector"] or f"{STUDY}/qc/detector").rstrip("/")
+DETECTOR_FILES = [given(f"{DETECTOR}/{name}") for name in DETECTOR_NAMES]
 # How grey levels become those of crops; a detector and its screens must agree on it.
 SCALING = pick(config["crops"], "scale_background", "scale_cells", "scale_knee")
 # Screens whose flags are compared with those that others published.
@@ -31,7 +35,8 @@ rule qc:
     input:
         [f"{STUDY}/qc/{screen}/report.html" for screen in QC_SCREENS],
         [filtered_tables(screen) for screen in QC_SCREENS],
-        f"{STUDY}/qc/mlflow.receipt.json",
+        [] if QC["detector"] else f"{STUDY}/qc/model",
+        [] if BUCKET else f"{STUDY}/qc/mlflow.receipt.json",
     localrule: True
 
 
@@ -58,12 +63,13 @@ rule fit_detector:
     input:
         ranking=f"{STUDY}/tables/ranking.csv" if QC["encoder"] == "best" else [],
         encoders=detector_encoders(),
+        about=[path.replace(".safetensors", ".json") for path in detector_encoders()],
         labels=f"{STUDY}/labels/{TRAIN}.parquet",
         random=f"{STUDY}/labels/{TRAIN}.random.parquet",
         crops=crop_files(TRAIN, "parquet"),
         scales=plate_scales(TRAIN),
     output:
-        files=[f"{STUDY}/qc/detector/{Path(path).name}" for path in DETECTOR_FILES],
+        files=[f"{STUDY}/qc/detector/{name}" for name in DETECTOR_NAMES],
         record=f"{STUDY}/runs/qc/detector/run.json",
     log:
         f"{STUDY}/logs/qc/detector.log",
@@ -76,10 +82,8 @@ rule fit_detector:
     params:
         study=config["study"]["name"],
         screen=TRAIN,
-        ranking=(
-            f"--ranking {STUDY}/tables/ranking.csv --probe {RANKED_BY}"
-            if QC["encoder"] == "best"
-            else ""
+        ranking=lambda wc, input: (
+            flags({"ranking": input.ranking, "probe": RANKED_BY}) if input.ranking else ""
         ),
         encoder=QC["encoder"],
         window_um=flags({"window_um": config["crops"]["window_um"] or 0}),
@@ -462,7 +466,7 @@ rule make_qc_report:
         mem_mb=growing(8000),
         runtime=minutes(60),
     params:
-        folder=lambda wc: f"{STUDY}/qc/{wc.screen}",
+        folder=lambda wc, input: str(Path(input.threshold).parent),
         images=page_images,
         detector=lambda wc, input: str(Path(input.detector[0]).parent),
         composite=lambda wc: screen_entry(wc)["composite"],

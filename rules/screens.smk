@@ -14,7 +14,7 @@ include: "functions/screens.smk"
 rule simulate_plate:
     """Write a plate of simulated images, named and laid out as the real ones, and its truth."""
     output:
-        image_csv=f"{STUDY}/simulated/{{screen}}/{{plate}}.image.csv",
+        image_csv=local(f"{STUDY}/simulated/{{screen}}/{{plate}}.image.csv"),
         truth=f"{STUDY}/simulated/{{screen}}/{{plate}}.truth.parquet",
         record=f"{STUDY}/runs/simulate/{{screen}}/{{plate}}/run.json",
     log:

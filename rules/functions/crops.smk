@@ -10,7 +10,7 @@ def locations(screen, plate):
 def locations_input(wildcards):
     """Return the table of published nuclei as an input, unless it is missing: as for images."""
     path = locations(wildcards.screen, wildcards.plate)
-    return path if path and Path(path).exists() else []
+    return those_here([path] if path else [])
 
 
 def locations_flag(wildcards):

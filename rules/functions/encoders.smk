@@ -12,9 +12,11 @@ WEIGHTS = {
 }
 
 
-def weights_source(entry):
+def weights_source(entry, file):
     """Return the flags that say where weights are found, and for which network."""
     known = pick_given(entry, "architecture", "model", "file", "package")
+    if file:
+        known["file"] = file  # a copy, if it is kept elsewhere
     if entry.get("options"):
         known["options"] = json.dumps(entry["options"], sort_keys=True)
     return flags(known)
@@ -32,13 +34,24 @@ def module_file(wildcards):
     """Return the file of a network of one's own as an input, if it lies where Snakemake runs."""
     stem = encoder_settings(wildcards)["module"].split(":")[0].replace(".", "/")
     places = [Path(f"{stem}.py"), Path(stem) / "__init__.py"]
-    return [str(path) for path in places if path.exists()]
+    return [local(str(path)) for path in places if path.exists()]
 
 
 def weights_file(wildcards):
     """Return the file of a network's weights as an input, unless it is missing: as for images."""
     path = WEIGHTS[wildcards.weights].get("file")
-    return path if path and Path(path).exists() else []
+    return given(path) if path and (is_stored(path) or Path(path).exists()) else []
+
+
+def kept_weights(wildcards):
+    """Return the weights of an encoder as all studies keep them; what is known lies beside."""
+    return f"results/weights/{settings.weights_name(encoder_settings(wildcards))}.safetensors"
+
+
+def own_weights(wildcards):
+    """Return the file of weights for a network of one's own, if the config names one."""
+    path = encoder_settings(wildcards).get("file")
+    return given(path) if path else []
 
 
 def sight(wildcards):
@@ -55,3 +68,8 @@ def part_encoders(wildcards):
         f"{STUDY}/encoders/{part}/seed{wildcards.seed if part in SEEDED else 0}/encoder.safetensors"
         for part in settings.parts(config, wildcards.encoder)
     ]
+
+
+def about_parts(wildcards):
+    """Return what is known of the encoders that an encoder is made of."""
+    return [path.replace(".safetensors", ".json") for path in part_encoders(wildcards)]

@@ -23,4 +23,4 @@ def truth_files(wildcards):
 def label_files(wildcards):
     """Return the label files of a screen."""
     labels = screen_entry(wildcards)["labels"]
-    return [] if labels == "truth" else labels
+    return [] if labels == "truth" else [given(path) for path in labels]

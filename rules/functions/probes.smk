@@ -48,9 +48,8 @@ def finetuning_choice(wildcards):
     )
 
 
-def finetuning_flags(wildcards):
+def finetuning_flags(wildcards, input):
     """Return the settings of fine-tuning, or the file that a search put them in."""
-    choice = finetuning_choice(wildcards)
-    if choice:
-        return flags({"choice": choice})
+    if input.choice:
+        return flags({"choice": input.choice})
     return flags(settings.probe_settings(config, wildcards.probe))

@@ -94,7 +94,7 @@ def published_tables(wildcards):
     """Return the tables of published flags that are on this machine, unless they are missing."""
     template = screen_entry(wildcards)["published_flags"]["table"]
     paths = {template.replace("{plate}", plate) for plate in screen_entry(wildcards)["plates"]}
-    return [path for path in sorted(paths) if "://" not in path and Path(path).exists()]
+    return those_here(path for path in sorted(paths) if "://" not in path)
 
 
 def published_columns(wildcards):

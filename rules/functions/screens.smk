@@ -13,7 +13,9 @@ def source_tables(screen, plate):
 def source_tables_input(wildcards):
     """Return these tables as inputs, unless they are missing: a dry run needs no images."""
     paths = source_tables(wildcards.screen, wildcards.plate).values()
-    return [path for path in paths if wildcards.screen in SIMULATED or Path(path).exists()]
+    if wildcards.screen in SIMULATED:
+        return [local(path) for path in paths]
+    return those_here(paths)
 
 
 def load_data_table(wildcards):
@@ -24,7 +26,7 @@ def load_data_table(wildcards):
 def load_data_input(wildcards):
     """Return this table as an input, unless it is at a URL, where nobody sees that it changes."""
     table = load_data_table(wildcards)
-    return [] if "://" in table else table
+    return [] if "://" in table else given(table)
 
 
 def source_flags(wildcards):
@@ -38,6 +40,22 @@ def source_flags(wildcards):
     return flags(given)
 
 
+def refreshed_plates(wildcards):
+    """Return the receipts of a refresh of all plates that are indexed."""
+    if BUCKET:
+        raise WorkflowError(
+            f"snakemake refresh: it rewrites indices in place, which those in {BUCKET} do not "
+            "allow; make them again with --forcerun index_plate"
+        )
+    return [
+        plate_file("screens", screen, plate, "refreshed.json")
+        for screen in SCREENS
+        if screen not in DERIVED
+        for plate in config["screens"][screen]["plates"]
+        if Path(plate_file("screens", screen, plate, "fields.parquet")).exists()
+    ]
+
+
 def illumination_input(wildcards):
     """Return a plate's illumination functions as inputs, unless they are missing: as for images."""
     template = screen_entry(wildcards).get("illumination", "retrospective")
@@ -45,4 +63,4 @@ def illumination_input(wildcards):
         return []
     channels = settings.channels(config, wildcards.screen)
     paths = [template.format(plate=wildcards.plate, channel=channel) for channel in channels]
-    return [path for path in paths if Path(path).exists()]
+    return those_here(paths)

@@ -1,6 +1,7 @@
 """The command that pretrains: what it trains on, what it writes, and what it resumes from."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -42,14 +43,17 @@ def threads():
 @pytest.fixture
 def plate(tmp_path):
     """Write a shard of crops whose first pixel tells their row."""
-    rng = np.random.default_rng(0)
+    return write_plate(tmp_path / "p1.parquet", seed=0)
+
+
+def write_plate(path, seed):
+    rng = np.random.default_rng(seed)
     pixels = rng.integers(0, 255, (len(WELLS) * PER_WELL, 3, 32, 32), dtype=np.uint8)
     pixels[:, 0, 0, 0] = np.arange(len(pixels))
     wells = np.repeat(WELLS, PER_WELL)
     fields = [f"s/p1/{well}/s1" for well in wells]
     numbers = dict.fromkeys(("x_px", "y_px", "nucleus_area_px"), np.arange(len(pixels)))
     ids = [f"{field}/x{row:04d}y0000" for row, field in enumerate(fields)]
-    path = tmp_path / "p1.parquet"
     writer = ShardWriter(path, ShardFormat(CHANNELS, 32, "uint8", {}))
     writer.add({"crop_id": ids, "field_id": fields, **numbers}, pixels)
     writer.close()
@@ -287,11 +291,19 @@ def test_ssl_snapshots_of_a_run_with_other_settings_are_not_published(plate, tmp
     assert [path.stem[-1] for path in sorted(epochs.glob("*.safetensors"))] == ["0", "1", "2"]
 
 
+def test_ssl_crops_written_again_are_resumed_upon(plate, tmp_path, monkeypatch, capsys):
+    """As copies of a bucket are, with each start."""
+    with pytest.raises(SystemExit):
+        run(plate, tmp_path, monkeypatch, limit_minutes=1e-6)
+    os.utime(plate, (5, 5))
+    run(plate, tmp_path, monkeypatch)
+    assert "resumes at step 1 of 12" in capsys.readouterr().err
+
+
 def test_ssl_crops_of_other_pixels_are_not_resumed_upon(plate, tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         run(plate, tmp_path, monkeypatch, limit_minutes=1e-6)
-    content = plate.read_bytes()
-    plate.write_bytes(content)  # cropped anew: another time, perhaps other pixels
+    write_plate(plate, seed=1)
     run(plate, tmp_path, monkeypatch)
     assert "is of another run (shards differ); training starts again" in capsys.readouterr().err
 

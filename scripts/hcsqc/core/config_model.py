@@ -860,7 +860,8 @@ class QualityControl(Section):
 
     screens: AllOrSome
     detector: str = Field(
-        description="folder; environment variables are expanded; empty: the study's own"
+        description="folder, or URL that begins with s3://; environment variables are expanded; "
+        "empty: the study's own"
     )
     encoder: str = Field(description="`best`, or one of `study.encoders`")
     good_cells_lost: Share

@@ -69,6 +69,12 @@ def is_sealed(path: str | Path) -> bool:
     return seal is not None
 
 
+def read_seal(path: str | Path) -> str | None:
+    """Return the seal of a file, if it has one: files with the same seal hold the same."""
+    seal, _ = _read_seal(path)
+    return None if seal is None else seal.decode()
+
+
 def check_body(path: str | Path, skipped: Iterable[tuple[int, int]] = ()) -> None:
     """Raise Damaged if what lies before the footer of a sealed file is not what was written."""
     seal, footer = _read_seal(path)

@@ -9,6 +9,7 @@ import numpy as np
 from hcsqc.core.errors import InputError
 from hcsqc.core.files import text_digest
 from hcsqc.core.ids import split_field_id
+from hcsqc.core.parquet import read_seal
 from hcsqc.crops.shards import Shards, read_format
 from hcsqc.screens.layouts.base import first_few
 
@@ -41,7 +42,7 @@ class TrainingCrops:
 
     @property
     def state(self) -> dict[str, object]:
-        """What changes when other crops, or the same ones written again, are to be learned from."""
+        """What changes when other crops, or others of these names, are to be learned from."""
         return {
             "crops_digest": self.digest,
             "composite": list(self.chosen),
@@ -83,5 +84,8 @@ def training_crops(
 
 
 def _state(path: str | Path) -> str:
+    seal = read_seal(path)
+    if seal:  # copies have other times: on a node's disk, of a bucket
+        return seal
     found = Path(path).stat()
     return f"{found.st_size} bytes, {found.st_mtime_ns} ns"
