@@ -37,6 +37,7 @@ SCREEN_PATHS: dict[str, tuple[str, ...]] = {
     "image_csv": ("{plate}",),
     "table": ("{plate}",),
     "locations": ("{plate}",),
+    "dates": (),
     "illumination": ("{plate}", "{channel}"),
 }
 ENCODER_PATHS: dict[str, tuple[str, ...]] = {"file": (), "features": ("{screen}",)}

@@ -22,6 +22,10 @@ MADE_OF_THRESHOLD = (
     "plates.csv",
     "compounds.csv",
     "corrections.csv",
+    "trend.csv",
+    "prevalence.json",
+    "prevalence.csv",
+    "plates",
     "planted.csv",
     "load_data",
 )

@@ -50,7 +50,7 @@ STAGES = {
     ),
     "detector": ("fit_detector", "package_detector"),
     "scores of cells": ("score_plate",),
-    "flags": ("set_threshold", "flag_screen", "check_planted", "filter_load_data"),
+    "flags": ("set_threshold", "flag_plate", "flag_screen", "check_planted", "filter_load_data"),
     "pages to label": ("write_label_page",),
     "suspicious labels": ("find_suspicious_labels",),
     "quality-control pages": ("make_qc_report", "make_qc_plate_page"),

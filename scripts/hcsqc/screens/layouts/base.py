@@ -4,8 +4,8 @@ import os
 import re
 import stat
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,16 @@ class Source:
 
     def __post_init__(self):
         object.__setattr__(self, "images", folder_at(self.images))
+
+
+def source_of(entry: Mapping, channels: Sequence[str]) -> Source:
+    """Return where the images of a screen lie, from its entry in the config and its channels."""
+    known = {field.name for field in fields(Source)} - {"channels"}
+    given = {key: value for key, value in entry.items() if key in known}
+    for key in ("image_csv", "table"):
+        if key in given:
+            given[key] = Path(given[key])
+    return Source(channels=tuple(channels), **given)
 
 
 @dataclass(frozen=True)
