@@ -1,9 +1,10 @@
 """Pairs of views per second in pretraining: from the disk to the optimizer's step.
 
 The usual way is solo-learn's: a PNG per crop, read by PIL and augmented by torchvision in workers
-of a DataLoader, then an eager step on NCHW tensors, in float32 on a CPU and in float16 by autocast
-on a GPU. Both ways have the same network, loss and optimizer, and are timed in the second epoch,
-because some methods do less in the first. A few made crops stand for the many of an epoch.
+of a DataLoader, then an eager step on NCHW tensors with solo-learn's loss, in float32 on a CPU and
+in float16 by autocast on a GPU. Both ways have the same network and optimizer, and are timed in the
+second epoch, because some methods do less in the first. A few made crops stand for the many of an
+epoch.
 
 The limit is what eager execution could reach if each operation of our step ran at a measured peak:
 its multiplications at the rate of a large matrix product of its type, or its tensors, each read or
@@ -18,6 +19,7 @@ import os
 import statistics
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -39,13 +41,15 @@ from hcsqc.encoders.models import build_backbone, feature_width, imagenet_input
 from hcsqc.encoders.views import ViewSettings
 from hcsqc.pretraining import loop as pretraining
 from hcsqc.pretraining.loop import pretrain
-from hcsqc.pretraining.methods import METHODS
+from hcsqc.pretraining.methods import METHODS, barlow_twins, vicreg
 from hcsqc.pretraining.methods.base import SelfSupervised
 from hcsqc.pretraining.methods.momentum import MomentumMethod
 from hcsqc.pretraining.settings import PretrainingSettings, Recipe
 from hcsqc.report.tables import PAPER_METHODS
 
 mend_torchvision()
+from solo.losses.barlow import barlow_loss_func  # noqa: E402
+from solo.losses.vicreg import vicreg_loss_func  # noqa: E402
 from torchvision.transforms import v2  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -205,7 +209,7 @@ def baseline_rate(pictures: list[Path], run: Run, args, place) -> float:
             break
         rows, view_1, view_2 = (values.to(place, non_blocking=True) for values in batch)
         with torch.autocast(place.type, torch.float16, enabled=on_gpu):
-            loss = method.loss(method.features(backbone, view_1, view_2), rows, 1)
+            loss = usual_loss(method, method.features(backbone, view_1, view_2), rows)
         optimizer.zero_grad()
         scaler.scale(loss).backward()
         scaler.step(optimizer)
@@ -213,6 +217,20 @@ def baseline_rate(pictures: list[Path], run: Run, args, place) -> float:
         method.after_step(backbone, step, steps)
         loss.item()  # as a logger does
     return args.steps * args.batch / (time.perf_counter() - began)
+
+
+def usual_loss(method: SelfSupervised, features: Sequence[Tensor], rows: Tensor) -> Tensor:
+    """Return the loss by solo-learn's function, also where the method has its own."""
+    if isinstance(method, barlow_twins.Method):
+        z1, z2 = map(method.projector, features)
+        weight, scale = method.settings.lambda_off_diagonal, method.settings.loss_scale
+        return barlow_loss_func(z1, z2, weight, scale)
+    if isinstance(method, vicreg.Method):
+        z1, z2 = map(method.projector, features)
+        settings = method.settings
+        weights = settings.invariance_weight, settings.variance_weight, settings.covariance_weight
+        return vicreg_loss_func(z1, z2, *weights)
+    return method.loss(features, rows, 1)
 
 
 def build(run: Run, place: torch.device) -> tuple[nn.Module, SelfSupervised, SGD]:

@@ -21,7 +21,7 @@ from benchmarks import common
 from hcsqc.core.torchvision_mend import mend_torchvision
 from hcsqc.crops.shards import ShardFormat, Shards, ShardWriter, shuffled_order
 from hcsqc.encoders.models import imagenet_input
-from hcsqc.encoders.views import ViewSettings, two_views
+from hcsqc.encoders.views import ViewSettings, normalise, two_views
 from hcsqc.screens.simulate.cell_lines import CELL_LINES
 from hcsqc.screens.simulate.cells import place_cells
 from hcsqc.screens.simulate.model import SimulationSettings
@@ -65,6 +65,7 @@ def main() -> None:
             shuffled_reads(shards, bare, pictures, args.rounds, same),
             digests_compared(shards, EPOCHS, args.rounds),
             digests_compared(shards, 1, args.rounds),
+            digests_compared(shards, 1, args.rounds, is_input=True),
             digests_compared_from_disk(shards, Path(folder), args.rounds),
             disk_to_two_views(shards, pictures, args.rounds),
         ]
@@ -145,10 +146,11 @@ def shuffled_reads(shards, bare, pictures, rounds: int, quality: str) -> dict:
     return common.row("shuffled reads", "crops/s", per_s, quality)
 
 
-def digests_compared(shards: Shards, epochs: int, rounds: int) -> dict:
+def digests_compared(shards: Shards, epochs: int, rounds: int, is_input: bool = False) -> dict:
     """Time a job's epochs with each crop compared with its digest once, and without.
 
-    By the processor's time: the difference is small.
+    With `is_input` each batch becomes a network's input, as where features are computed. By the
+    processor's time: the difference is small.
     """
     batches = [rows for epoch in range(epochs) for rows in epoch_batches(len(shards), epoch)]
     out = np.empty((BATCH, *shards.format.shape), np.uint8)
@@ -156,12 +158,16 @@ def digests_compared(shards: Shards, epochs: int, rounds: int) -> dict:
     def read(compared: bool) -> None:
         shards._checked[:] = not compared
         for rows in batches:
-            shards.read(rows, out)
+            if is_input:
+                normalise(shards.read_composite(rows, CHANNELS), INPUT)
+            else:
+                shards.read(rows, out)
 
     ways = {"ours": lambda: read(True), "baseline": lambda: read(False)}
     times = common.seconds(ways, rounds, time.process_time)
     per_s = {name: len(batches) * BATCH / seconds for name, seconds in times.items()}
     told = f"{epochs} epoch{'s' if epochs > 1 else ''}"
+    told += " to a network's input" if is_input else ""
     return common.row(f"digests compared, {told}", "crops/s", per_s, "damage is noticed")
 
 

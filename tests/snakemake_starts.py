@@ -62,6 +62,8 @@ def _serve() -> None:
                 main()
             except SystemExit as end:
                 status = end.code if isinstance(end.code, int) else int(end.code is not None)
+                if isinstance(end.code, str):
+                    print(end.code, file=sys.stderr)
             except BaseException:
                 traceback.print_exc()
             finally:

@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from snakemake.common.configfile import load_configfile
 
 from tests.conftest import ROOT, Project
 from tests.snakemake_starts import start as start_snakemake
@@ -106,20 +105,26 @@ def test_a_project_in_a_folder_with_braces_is_refused_in_one_line(tmp_path):
     assert "a{b}: braces in the name of the project's folder" in done.stdout
 
 
-def test_the_docs_say_what_snakemake_says_of_a_study_that_it_cannot_read(tmp_path):
-    """It reads these files before any line of the project, and its last line says what is wrong."""
-    said = (ROOT / "docs/start.md").read_text()
-    utf16, folder = tmp_path / "utf16.yaml", tmp_path / "folder.yaml"
+def test_a_study_that_cannot_be_read_is_one_line(elsewhere, tmp_path):
+    """Snakemake reads it before the Snakefile; its own profile is read before that."""
+    work, utf16 = tmp_path / "work", tmp_path / "utf16.yaml"
     utf16.write_text("study: {}", encoding="utf-16")
-    folder.mkdir()
-    for path, error, words in (
-        (utf16, UnicodeDecodeError, "'utf-8' codec can't decode byte"),
-        (folder, IsADirectoryError, "Is a directory"),
-    ):
-        with pytest.raises(error, match=words):
-            load_configfile(path)
-        assert f"`{error.__name__}: " in said and words in said
-    assert "`PermissionError: " in said
+    good = elsewhere.folder / "tests/tiny/study.yaml"
+    for bad, said in ((utf16, "is in UTF-16"), (tmp_path, "is a folder"), ("no.yaml", "no such")):
+        words = ("-s", elsewhere.folder / "Snakefile", TARGET, "--configfile", good, bad)
+        done = start(work, *words)
+        assert done.returncode != 0 and "Traceback" not in done.stdout
+        assert f"error: {bad}: {said}" in done.stdout.splitlines()[-1]
+    assert not (work / ".snakemake").exists()
+
+
+def test_the_check_of_a_studys_file_leaves_no_other_copy_of_the_library(elsewhere, tmp_path):
+    """The check runs by the installed copy; the workflow runs by the copy beside its Snakefile."""
+    module = elsewhere.folder / "scripts/hcsqc/core/config.py"
+    module.write_text(f"{module.read_text()}\nprint('the copy beside the Snakefile')\n")
+    words = ("-s", elsewhere.folder / "Snakefile", "-n", TARGET, "--configfile")
+    done = start(tmp_path / "work", *words, elsewhere.folder / "tests/tiny/study.yaml")
+    assert done.returncode == 0 and "the copy beside the Snakefile" in done.stdout
 
 
 def test_a_detector_of_others_runs_no_code_that_the_config_does_not_name(elsewhere, tmp_path):

@@ -24,7 +24,6 @@ def _bare_packages() -> None:
 if "solo" not in sys.modules:
     _bare_packages()
 
-from solo.losses.barlow import barlow_loss_func
 from solo.losses.byol import byol_loss_func
 from solo.losses.deepclusterv2 import deepclusterv2_loss_func
 from solo.losses.dino import DINOLoss
@@ -32,7 +31,6 @@ from solo.losses.moco import moco_loss_func
 from solo.losses.simclr import simclr_loss_func
 from solo.losses.simsiam import simsiam_loss_func
 from solo.losses.swav import swav_loss_func
-from solo.losses.vicreg import vicreg_loss_func
 from solo.utils.momentum import MomentumUpdater
 from solo.utils.sinkhorn_knopp import SinkhornKnopp
 
@@ -40,12 +38,10 @@ __all__ = [
     "DINOLoss",
     "MomentumUpdater",
     "SinkhornKnopp",
-    "barlow_loss_func",
     "byol_loss_func",
     "deepclusterv2_loss_func",
     "moco_loss_func",
     "simclr_loss_func",
     "simsiam_loss_func",
     "swav_loss_func",
-    "vicreg_loss_func",
 ]

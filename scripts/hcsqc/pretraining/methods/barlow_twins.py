@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import Tensor, nn
+from torch.nn import functional
 
 from hcsqc.pretraining.methods.base import SelfSupervised, projector
-from hcsqc.pretraining.sololearn import barlow_loss_func
+from hcsqc.pretraining.methods.covariance import off_diagonal_squares
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,11 @@ class Method(SelfSupervised):
 
     def loss(self, features: Sequence[Tensor], rows: Tensor, epoch: int) -> Tensor:
         """Return the redundancy reduction loss of the projected features."""
-        z1, z2 = map(self.projector, features)
-        return barlow_loss_func(
-            z1, z2, lamb=self.settings.lambda_off_diagonal, scale_loss=self.settings.loss_scale
+        z1, z2 = (
+            functional.batch_norm(self.projector(each), None, None, training=True)
+            for each in features
         )
+        off_diagonal, diagonal = off_diagonal_squares(z1, z2)
+        on_diagonal = (diagonal / len(z1) - 1).square().sum()
+        weighted = self.settings.lambda_off_diagonal * off_diagonal / len(z1) ** 2
+        return self.settings.loss_scale * (on_diagonal + weighted)
