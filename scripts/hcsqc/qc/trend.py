@@ -184,15 +184,16 @@ def _band(
     unknown = (np.nan, np.nan, np.nan, count)
     if count < settings.trend_plates or not np.isfinite(values[place]):
         return unknown
-    centre, spread = float(np.median(earlier)), robust_spread(earlier)
-    if of is not None:
-        # A share does not vary less than its number lets it.
-        spread = max(spread, 1 / np.sqrt(4 * of[place] + 2))
-    if spread == 0:
-        return unknown
+    centre = float(np.median(earlier))
     # A spread that few plates show is less sure: Student's t, of as many as it is worth.
-    reach = stdtrit(MAD_WORTH * (count - 1), ndtr(settings.trend_sds))
-    reach *= spread * np.sqrt(1 + MEDIAN_VARIANCE / count)
+    sds = stdtrit(MAD_WORTH * (count - 1), ndtr(settings.trend_sds))
+    reach = sds * robust_spread(earlier)
+    if of is not None:
+        # A share varies at least by chance, which its number tells without any plate.
+        reach = max(reach, settings.trend_sds / np.sqrt(4 * of[place] + 2))
+    if reach == 0:
+        return unknown
+    reach *= np.sqrt(1 + MEDIAN_VARIANCE / count)
     number = None if of is None else of[place]
     low, middle, high = (_back(end, number, scale)
                          for end in (centre - reach, centre, centre + reach))  # fmt: skip
