@@ -11,7 +11,7 @@ from hcsqc.qc.report.words import counted, is_missing, number, percent
 from hcsqc.qc.trend import GIVEN, IMAGES, SHARE, outside_text
 
 # Of a chart, in its own units; the words around it take the rest.
-WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 340, 150, 52, 8, 10, 22
+WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 340, 150, 60, 8, 10, 22
 SPARE = 0.08  # of the axis, above and below all that is drawn
 DATED = {
     GIVEN: "Dates are those of your table.",
