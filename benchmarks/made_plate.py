@@ -5,6 +5,8 @@ own in the cells that are to be flagged. Scores are drawn, all else is what a st
 """
 
 import json
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +23,7 @@ from hcsqc.crops.shards import ShardFormat, ShardWriter
 from hcsqc.features.tables import features_table
 from hcsqc.qc.calibration import calibrate
 from hcsqc.qc.flags import FlagSettings
-from hcsqc.qc.screen_flags import DriftSettings, ScoredScreen, flag_screen, write_flags
+from hcsqc.qc.screen_flags import DriftSettings, ScoredScreen, flag_plates, write_plates
 from hcsqc.screens.artefacts import SIMULATED, degrade
 from hcsqc.screens.scale import apply_scale, lookup_tables
 from hcsqc.screens.simulate.cell_lines import CELL_LINES, optics_of
@@ -63,6 +65,10 @@ class MadePlate:
     def fields(self, plate: str) -> Path:
         """Return the table of fields of a plate."""
         return self.folder / "screens" / SCREEN / f"{plate}.fields.parquet"
+
+    def summary(self, plate: str) -> Path:
+        """Return the table of what was found in the fields of a plate."""
+        return self.folder / "crops" / SCREEN / f"{plate}.summary.parquet"
 
     def features(self, plate: str) -> Path:
         """Return vectors of some crops of a plate."""
@@ -306,13 +312,9 @@ def _flag(made: MadePlate, plates: list[str], tables: list[dict[str, pd.DataFram
         "levels": levels.to_dict("records"),
     }
     write_checked_json(about, made.detector)
-    scores, nuclei, summary, fields = (
-        pd.concat([table[name] for table in tables], ignore_index=True)
-        for name in ("scores", "nuclei", "summary", "fields")
-    )
+    scores = pd.concat([table["scores"] for table in tables], ignore_index=True)
     threshold = calibrate(
         _labels(scores),
-        scores["score"].to_numpy(),
         ABNORMAL_LABELS / LABELS,
         config["good_cells_lost"],
         config["confidence"],
@@ -320,23 +322,35 @@ def _flag(made: MadePlate, plates: list[str], tables: list[dict[str, pd.DataFram
     )
     write_checked_json(threshold, made.qc / "threshold.json")
     threshold = json.loads((made.qc / "threshold.json").read_text(encoding="utf-8"))
-    shifts = [
-        {"Metadata_Plate": name, "feature_shift": 0.1 + 0.2 * place, "score_shift": 0.02}
-        for place, name in enumerate(plates)
-    ]
-    scored = ScoredScreen(
-        scores,
-        nuclei.astype({"kept": bool}),
-        summary,
-        fields,
-        pd.DataFrame(shifts),
-        {name: table["scale"] for name, table in zip(plates, tables, strict=True)},
-    )
     settings = [
         kind(**{name: config[name] for name in kind.__dataclass_fields__})
         for kind in (FlagSettings, DriftSettings)
     ]
-    write_flags(flag_screen(scored, threshold, about, list(CHANNELS), *settings), made.qc)
+    for place, (name, table) in enumerate(zip(plates, tables, strict=True)):
+        shift = {"Metadata_Plate": name, "feature_shift": 0.1 + 0.2 * place, "score_shift": 0.02}
+        scored = ScoredScreen(
+            table["scores"],
+            table["nuclei"].astype({"kept": bool}),
+            table["summary"],
+            table["fields"],
+            pd.DataFrame([shift]),
+            {name: table["scale"]},
+        )
+        flags = flag_plates(scored, threshold, about, list(CHANNELS), *settings)
+        write_plates(flags, made.qc / "plates" / name)
+        write_table(table["summary"], made.summary(name), "summary")
+    join(made, plates, config)
+
+
+def join(made: MadePlate, plates: list[str], config: dict) -> None:
+    """Join the flags of plates to those of the screen, by the command of a study."""
+    words: list[object] = ["--study", "made", "--screen", SCREEN, "--plates", *plates]
+    words += ["--detector", made.detector.parent, "--summaries", *map(made.summary, plates)]
+    for name in ("confidence", "well_share", "trend_plates", "trend_sds"):
+        words += [f"--{name.replace('_', '-')}", config[name]]
+    words += ["--output", made.qc, "--record", made.folder / "flags.json"]
+    command = [sys.executable, ROOT / "scripts/qc/flag_screen.py", *words]
+    subprocess.run([str(word) for word in command], check=True)
 
 
 def _labels(scores: pd.DataFrame) -> pd.DataFrame:

@@ -17,7 +17,16 @@ import yaml
 from playwright.sync_api import sync_playwright
 
 from benchmarks import common
-from benchmarks.made_plate import CHANNELS, COLUMNS, NUCLEUS_PX, ROWS, SCREEN, SITES, MadePlate
+from benchmarks.made_plate import (
+    CHANNELS,
+    COLUMNS,
+    NUCLEUS_PX,
+    ROWS,
+    SCREEN,
+    SITES,
+    MadePlate,
+    join,
+)
 from benchmarks.made_plate import make_plate as make
 from tests.conftest import CHROMIUM
 
@@ -49,8 +58,12 @@ def main() -> None:
         sys.exit(f"error: {args.folder} has {found}, not {shape}; give another --folder")
     print(f"the plate is that of {args.folder}", file=sys.stderr)
     page = made.qc / "report.html"
+    began = time.perf_counter()
+    join(made, plates, yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8"))["qc"])
+    joined = time.perf_counter() - began
     seconds = render(made, plates, page, args.threads)
     rows = [
+        {"work": f"join the flags of {len(plates)}", "unit": "s", "ours": joined, "quality": ""},
         {"work": "write the page", "unit": "s", "ours": seconds, "quality": ""},
         {"work": "the page", "unit": "MB", "ours": page.stat().st_size / 1e6, "quality": ""},
     ]

@@ -196,7 +196,7 @@ rule embed_shift_variants:
         encoder=f"{STUDY}/encoders/{{encoder}}/seed{{seed}}/encoder.safetensors",
         about=f"{STUDY}/encoders/{{encoder}}/seed{{seed}}/encoder.json",
         labels=f"{STUDY}/labels/{{screen}}.parquet",
-        crops=lambda wc: crop_files(wc.screen, "parquet"),
+        crops=lambda wc: labelled_crops(wc.screen, "parquet"),
     output:
         variants=f"{STUDY}/shift/{{encoder}}/seed{{seed}}/{{screen}}.parquet",
         record=f"{STUDY}/runs/shift_variants/{{encoder}}/seed{{seed}}/{{screen}}/run.json",

@@ -212,6 +212,21 @@ def crop_files(screen, ending, plates=None):
     return [plate_file("crops", screen, plate, ending) for plate in plates]
 
 
+def labelled_plates(screen):
+    """Return the plates of a screen that its labels lie on: all, unless it says which."""
+    entry = config["screens"][screen]
+    return entry.get("labelled_plates", entry["plates"])
+
+
+def labelled_crops(screen, ending):
+    """Return the crops (or nuclei, summary) of a screen's labelled plates.
+
+    What learns from labels, or is tested on them, has no other plate as an input: so nothing is
+    trained again when plates are added.
+    """
+    return crop_files(screen, ending, labelled_plates(screen))
+
+
 def about_encoder(encoder, seed):
     """Return the path of what is known of an encoder; its weights, if any, lie beside it."""
     return f"{STUDY}/encoders/{encoder}/seed{seed}/encoder.json"

@@ -25,7 +25,7 @@ rule extract_features:
         encoder=f"{STUDY}/encoders/{{encoder}}/seed{{seed}}/encoder.safetensors",
         about=f"{STUDY}/encoders/{{encoder}}/seed{{seed}}/encoder.json",
         labels=f"{STUDY}/labels/{{screen}}.parquet",
-        crops=lambda wc: crop_files(wc.screen, "parquet"),
+        crops=lambda wc: labelled_crops(wc.screen, "parquet"),
     output:
         features=f"{STUDY}/features/{{encoder}}/seed{{seed}}/{{screen}}.parquet",
         record=f"{STUDY}/runs/features/{{encoder}}/seed{{seed}}/{{screen}}/run.json",

@@ -18,7 +18,7 @@ ALL_BUDGETS = [
 rule label_screen:
     """Give each label its crop, by the nearest nucleus."""
     input:
-        nuclei=lambda wc: crop_files(wc.screen, "nuclei.parquet"),
+        nuclei=lambda wc: labelled_crops(wc.screen, "nuclei.parquet"),
         fields=treated_fields,
         truth=truth_files,
         labels=label_files,

@@ -148,7 +148,7 @@ rule score_epochs:
     input:
         snapshots=f"{STUDY}/encoders/{{encoder}}/seed{{seed}}/epochs",
         splits=f"{STUDY}/splits/{TRAIN}.parquet",
-        crops=crop_files(TRAIN, "parquet"),
+        crops=labelled_crops(TRAIN, "parquet"),
     output:
         scores=f"{STUDY}/scores/epochs/{{encoder}}/seed{{seed}}.parquet",
         record=f"{STUDY}/runs/epochs/{{encoder}}/seed{{seed}}/run.json",

@@ -50,7 +50,7 @@ rule search_finetuning:
         encoder=f"{STUDY}/encoders/{{encoder}}/seed{{seed}}/encoder.safetensors",
         about=f"{STUDY}/encoders/{{encoder}}/seed{{seed}}/encoder.json",
         splits=f"{STUDY}/splits/{TRAIN}.parquet",
-        crops=crop_files(TRAIN, "parquet"),
+        crops=labelled_crops(TRAIN, "parquet"),
     output:
         choice=f"{STUDY}/search/finetuning/{{encoder}}/seed{{seed}}/{{probe}}/budget{{budget}}.json",
         record=f"{STUDY}/runs/probe_search/{{encoder}}/seed{{seed}}/{{probe}}/budget{{budget}}/run.json",
@@ -85,7 +85,7 @@ rule finetune:
         about=f"{STUDY}/encoders/{{encoder}}/seed{{seed}}/encoder.json",
         splits=f"{STUDY}/splits/{TRAIN}.parquet",
         shift=[f"{STUDY}/labels/{screen}.parquet" for screen in TEST],
-        crops=[crop_files(screen, "parquet") for screen in LABELLED],
+        crops=[labelled_crops(screen, "parquet") for screen in LABELLED],
         choice=finetuning_choice,
     output:
         predictions=PREDICTIONS,

@@ -1,7 +1,8 @@
 """Quality control: a detector made of the study, its threshold, and flags for every cell, field, well and plate.
 
 in   ranking, encoders, labels, crops, nuclei, fields; or a detector of another study and no labels
-out  qc/detector/, qc/model/; qc/{screen}/{cells.parquet,fields.csv,wells.csv,plates.csv,report.html} and others
+out  qc/detector/, qc/model/; qc/{screen}/{cells.parquet,fields.csv,wells.csv,plates.csv,report.html} and others;
+     the same tables of each plate in qc/{screen}/plates/{plate}/
 """
 
 
@@ -27,6 +28,8 @@ PUBLISHED = [name for name in QC_SCREENS if "published_flags" in config["screens
 # Labels, or what stands for them, to train a detector on.
 HAS_DETECTOR = bool(QC["detector"] or config["screens"][TRAIN]["labels"])
 LOGISTIC = [probe for probe in JUDGED if config["probes"][probe]["kind"] == "logistic"]
+# Of the flags of a plate; those of the screen are these below each other.
+PLATE_TABLES = ["cells.parquet", "fields.csv", "wells.csv", "plates.csv", "corrections.csv"]
 RANKED_BY = (LOGISTIC or JUDGED or ["none"])[0]
 
 
@@ -66,8 +69,8 @@ rule fit_detector:
         about=[path.replace(".safetensors", ".json") for path in detector_encoders()],
         labels=f"{STUDY}/labels/{TRAIN}.parquet",
         random=f"{STUDY}/labels/{TRAIN}.random.parquet",
-        crops=crop_files(TRAIN, "parquet"),
-        scales=plate_scales(TRAIN),
+        crops=labelled_crops(TRAIN, "parquet"),
+        scales=plate_scales(TRAIN, labelled_plates(TRAIN)),
     output:
         files=[f"{STUDY}/qc/detector/{name}" for name in DETECTOR_NAMES],
         record=f"{STUDY}/runs/qc/detector/run.json",
@@ -113,7 +116,7 @@ rule package_detector:
     """Package the detector as a model of MLflow, which needs no study to score crops."""
     input:
         detector=rules.fit_detector.output.files,
-        crops=crop_files(TRAIN, "parquet"),
+        crops=labelled_crops(TRAIN, "parquet"),
     output:
         model=directory(f"{STUDY}/qc/model"),
         record=f"{STUDY}/runs/qc/model/run.json",
@@ -176,10 +179,10 @@ rule set_threshold:
     input:
         detector=DETECTOR_FILES,
         labels=screen_labels,
-        scores=lambda wc: plate_scores(wc.screen),
+        # Of no other plates, so that one more moves no threshold.
+        scores=scores_of_labels,
     output:
         threshold=f"{STUDY}/qc/{{screen}}/threshold.json",
-        prevalence=f"{STUDY}/qc/{{screen}}/prevalence.csv",
         record=f"{STUDY}/runs/qc/{{screen}}/threshold/run.json",
     log:
         f"{STUDY}/logs/qc/{{screen}}/threshold.log",
@@ -195,36 +198,31 @@ rule set_threshold:
     shell:
         '"$HCSQC" --log {log:q} qc/set_threshold.py --study {params.study:q} --screen {wildcards.screen:q} --detector {params.folder:q}'
         " --labels {input.labels:q} {params.group_by} --scores {input.scores:q} {params.settings}"
-        " --output {output.threshold:q} --prevalence {output.prevalence:q} --record {output.record:q}"
+        " --output {output.threshold:q} --record {output.record:q}"
 
 
-rule flag_screen:
-    """Flag every nucleus found, every field, well and plate."""
+rule flag_plate:
+    """Flag every nucleus found on a plate, its fields and wells, and the plate itself."""
     input:
         detector=DETECTOR_FILES,
         threshold=f"{STUDY}/qc/{{screen}}/threshold.json",
-        scores=lambda wc: plate_scores(wc.screen),
-        nuclei=lambda wc: crop_files(wc.screen, "nuclei.parquet"),
-        summaries=lambda wc: crop_files(wc.screen, "summary.parquet"),
-        fields=lambda wc: screen_fields(wc.screen),
-        scales=lambda wc: plate_scales(wc.screen),
+        scores=f"{STUDY}/qc/{{screen}}/scores/{{plate}}.parquet",
+        nuclei=f"{STUDY}/crops/{{screen}}/{{plate}}.nuclei.parquet",
+        summary=f"{STUDY}/crops/{{screen}}/{{plate}}.summary.parquet",
+        fields=f"{STUDY}/screens/{{screen}}/{{plate}}.fields.parquet",
+        scale=f"{STUDY}/screens/{{screen}}/{{plate}}.scale.parquet",
     output:
-        cells=f"{STUDY}/qc/{{screen}}/cells.parquet",
-        fields=f"{STUDY}/qc/{{screen}}/fields.csv",
-        wells=f"{STUDY}/qc/{{screen}}/wells.csv",
-        plates=f"{STUDY}/qc/{{screen}}/plates.csv",
-        compounds=f"{STUDY}/qc/{{screen}}/compounds.csv",
-        corrections=f"{STUDY}/qc/{{screen}}/corrections.csv",
-        record=f"{STUDY}/runs/qc/{{screen}}/flags/run.json",
+        tables=[f"{STUDY}/qc/{{screen}}/plates/{{plate}}/{name}" for name in PLATE_TABLES],
+        record=f"{STUDY}/runs/qc/{{screen}}/plates/{{plate}}/run.json",
     log:
-        f"{STUDY}/logs/qc/{{screen}}/flags.log",
+        f"{STUDY}/logs/qc/{{screen}}/plates/{{plate}}.log",
     conda:
         "../envs/core.yaml"
     resources:
-        mem_mb=growing(8000),
-        runtime=minutes(60),
+        mem_mb=growing(2000),
+        runtime=minutes(30),
     params:
-        folder=lambda wc, output: str(Path(output.cells).parent),
+        folder=lambda wc, output: str(Path(output.tables[0]).parent),
         detector=lambda wc, input: str(Path(input.detector[0]).parent),
         composite=lambda wc: screen_entry(wc)["composite"],
         settings=flags(
@@ -244,12 +242,53 @@ rule flag_screen:
                 "drift_gain",
             )
         ),
+        code=code_digest("qc/flag_plate.py"),
+    shell:
+        '"$HCSQC" --log {log:q} qc/flag_plate.py --screen {wildcards.screen:q} --detector {params.detector:q}'
+        " --threshold {input.threshold:q} --scores {input.scores:q} --nuclei {input.nuclei:q}"
+        " --summary {input.summary:q} --fields {input.fields:q} --scale {input.scale:q}"
+        " --composite {params.composite:q} {params.settings}"
+        " --output {params.folder:q} --record {output.record:q}"
+
+
+rule flag_screen:
+    """Join the flags of a screen's plates; look at its prevalence, compounds and trend."""
+    input:
+        detector=DETECTOR_FILES,
+        threshold=f"{STUDY}/qc/{{screen}}/threshold.json",
+        plates=lambda wc: plate_tables(wc.screen),
+        summaries=lambda wc: crop_files(wc.screen, "summary.parquet"),
+        dates=lambda wc: [given(path) for path in pick_given(screen_entry(wc), "dates").values()],
+    output:
+        cells=f"{STUDY}/qc/{{screen}}/cells.parquet",
+        fields=f"{STUDY}/qc/{{screen}}/fields.csv",
+        wells=f"{STUDY}/qc/{{screen}}/wells.csv",
+        plates=f"{STUDY}/qc/{{screen}}/plates.csv",
+        compounds=f"{STUDY}/qc/{{screen}}/compounds.csv",
+        corrections=f"{STUDY}/qc/{{screen}}/corrections.csv",
+        trend=f"{STUDY}/qc/{{screen}}/trend.csv",
+        prevalence=f"{STUDY}/qc/{{screen}}/prevalence.json",
+        methods=f"{STUDY}/qc/{{screen}}/prevalence.csv",
+        record=f"{STUDY}/runs/qc/{{screen}}/flags/run.json",
+    log:
+        f"{STUDY}/logs/qc/{{screen}}/flags.log",
+    conda:
+        "../envs/core.yaml"
+    resources:
+        mem_mb=growing(4000),
+        runtime=minutes(60),
+    params:
+        study=config["study"]["name"],
+        folder=lambda wc, output: str(Path(output.cells).parent),
+        detector=lambda wc, input: str(Path(input.detector[0]).parent),
+        names=lambda wc: screen_entry(wc)["plates"],
+        dates=lambda wc, input: flags({"dates": input.dates[0]} if input.dates else {}),
+        settings=flags(pick(QC, "confidence", "well_share", "trend_plates", "trend_sds")),
         code=code_digest("qc/flag_screen.py"),
     shell:
-        '"$HCSQC" --log {log:q} qc/flag_screen.py --screen {wildcards.screen:q} --detector {params.detector:q}'
-        " --threshold {input.threshold:q} --scores {input.scores:q} --nuclei {input.nuclei:q}"
-        " --summaries {input.summaries:q} --fields {input.fields:q} --scales {input.scales:q}"
-        " --composite {params.composite:q} {params.settings}"
+        '"$HCSQC" --log {log:q} qc/flag_screen.py --study {params.study:q} --screen {wildcards.screen:q}'
+        " --detector {params.detector:q} --plates {params.names:q} --summaries {input.summaries:q}"
+        " {params.dates} {params.settings}"
         " --output {params.folder:q} --record {output.record:q}"
 
 
@@ -299,13 +338,13 @@ rule find_suspicious_labels:
     """Rank a screen's labels by how far held-out models contradict them; write the page to check."""
     input:
         detector=DETECTOR_FILES,
-        crops=lambda wc: crop_files(wc.screen, "parquet"),
-        nuclei=lambda wc: crop_files(wc.screen, "nuclei.parquet"),
-        summaries=lambda wc: crop_files(wc.screen, "summary.parquet"),
+        crops=lambda wc: labelled_crops(wc.screen, "parquet"),
+        nuclei=lambda wc: labelled_crops(wc.screen, "nuclei.parquet"),
+        summaries=lambda wc: labelled_crops(wc.screen, "summary.parquet"),
         labels=f"{STUDY}/labels/{{screen}}.parquet",
         random=f"{STUDY}/labels/{{screen}}.random.parquet",
         files=label_files,
-        fields=lambda wc: screen_fields(wc.screen),
+        fields=lambda wc: screen_fields(wc.screen, labelled_plates(wc.screen)),
     output:
         page=f"{STUDY}/qc/{{screen}}/suspicious_labels/page.html",
         ranking=f"{STUDY}/qc/{{screen}}/suspicious_labels/ranking.csv",
@@ -356,6 +395,7 @@ rule check_planted:
         fields=f"{STUDY}/qc/{{screen}}/fields.csv",
         wells=f"{STUDY}/qc/{{screen}}/wells.csv",
         threshold=f"{STUDY}/qc/{{screen}}/threshold.json",
+        prevalence=f"{STUDY}/qc/{{screen}}/prevalence.json",
     output:
         table=f"{STUDY}/qc/{{screen}}/planted.csv",
         record=f"{STUDY}/runs/qc/{{screen}}/planted/run.json",
@@ -367,12 +407,13 @@ rule check_planted:
     conda:
         "../envs/core.yaml"
     params:
+        folder=lambda wc, input: str(Path(input.threshold).parent),
         match=config["labels"]["match_px"],
         window=source_window,
         code=code_digest("qc/check_planted.py"),
     shell:
         '"$HCSQC" --log {log:q} qc/check_planted.py --truth {input.truth:q} --cells {input.cells:q}'
-        " --fields {input.fields:q} --wells {input.wells:q} --threshold {input.threshold:q} --match-px {params.match}"
+        " --fields {input.fields:q} --wells {input.wells:q} --threshold {params.folder:q} --match-px {params.match}"
         " --window-px {params.window}"
         " --output {output.table:q} --record {output.record:q}"
 
@@ -398,7 +439,7 @@ rule compare_published_flags:
         mem_mb=growing(4000),
         runtime=minutes(60),
     params:
-        folder=lambda wc: f"{STUDY}/qc/{wc.screen}",
+        folder=lambda wc, input: str(Path(input.threshold).parent),
         template=lambda wc: screen_entry(wc)["published_flags"]["table"],
         columns=published_columns,
         plates=lambda wc: screen_entry(wc)["plates"],
@@ -414,8 +455,8 @@ rule filter_load_data:
     """A plate's LoadData table again, without its bad wells and fields."""
     input:
         table=load_data_input,
-        fields=f"{STUDY}/qc/{{screen}}/fields.csv",
-        wells=f"{STUDY}/qc/{{screen}}/wells.csv",
+        fields=f"{STUDY}/qc/{{screen}}/plates/{{plate}}/fields.csv",
+        wells=f"{STUDY}/qc/{{screen}}/plates/{{plate}}/wells.csv",
     output:
         table=f"{STUDY}/qc/{{screen}}/load_data/{{plate}}.csv",
         record=f"{STUDY}/runs/qc/{{screen}}/load_data/{{plate}}/run.json",
@@ -489,7 +530,8 @@ rule make_qc_report:
 use rule make_qc_report as make_qc_plate_page with:
     input:
         detector=DETECTOR_FILES,
-        tables=rules.flag_screen.output[:-1],
+        # Nothing of the screen as a whole: the page of a plate stays when others follow.
+        tables=rules.flag_plate.output.tables,
         threshold=f"{STUDY}/qc/{{screen}}/threshold.json",
         crops=f"{STUDY}/crops/{{screen}}/{{plate}}.parquet",
         features=f"{STUDY}/qc/{{screen}}/scores/{{plate}}.features.parquet",

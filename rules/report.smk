@@ -83,7 +83,7 @@ rule plot_crops:
     """Show normal and abnormal crops of a screen, as the paper's figures 1 and 2."""
     input:
         labels=f"{STUDY}/labels/{{screen}}.parquet",
-        crops=lambda wc: crop_files(wc.screen, "parquet"),
+        crops=lambda wc: labelled_crops(wc.screen, "parquet"),
     output:
         figure=report(
             f"{STUDY}/figures/crops_{{screen}}.png",

@@ -2,21 +2,21 @@
 
 
 def treated_fields(wildcards):
-    """Return the fields of a screen's plates, which name their compounds."""
-    entry = screen_entry(wildcards)
-    source = entry.get("derived_from", wildcards.screen)
-    return [plate_file("screens", source, plate, "fields.parquet") for plate in entry["plates"]]
+    """Return the fields of a screen's labelled plates, which name their compounds."""
+    source = screen_entry(wildcards).get("derived_from", wildcards.screen)
+    plates = labelled_plates(wildcards.screen)
+    return [plate_file("screens", source, plate, "fields.parquet") for plate in plates]
 
 
 def truth_files(wildcards):
-    """Return the truth of a screen's plates, where the config says that labels come from it."""
+    """Return the truth of a screen's labelled plates, where labels come from it."""
     if screen_entry(wildcards)["labels"] != "truth":
         return []
     if wildcards.screen in DERIVED:
-        return crop_files(wildcards.screen, "truth.parquet")
+        return labelled_crops(wildcards.screen, "truth.parquet")
     return [
         f"{STUDY}/simulated/{wildcards.screen}/{plate}.truth.parquet"
-        for plate in screen_entry(wildcards)["plates"]
+        for plate in labelled_plates(wildcards.screen)
     ]
 
 

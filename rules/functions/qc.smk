@@ -35,23 +35,41 @@ def screen_labels(wildcards):
     ]
 
 
-def screen_fields(screen):
-    """Return the tables of fields of a screen's plates."""
-    plates = config["screens"][screen]["plates"]
+def screen_fields(screen, plates=None):
+    """Return the tables of fields of a screen's plates, or of some of them."""
+    plates = config["screens"][screen]["plates"] if plates is None else plates
     return [plate_file("screens", screen, plate, "fields.parquet") for plate in plates]
 
 
-def plate_scores(screen):
-    """Return the scores of a screen's plates."""
-    plates = config["screens"][screen]["plates"]
+def plate_scores(screen, plates=None):
+    """Return the scores of a screen's plates, or of some of them."""
+    plates = config["screens"][screen]["plates"] if plates is None else plates
     return [f"{STUDY}/qc/{screen}/scores/{plate}.parquet" for plate in plates]
 
 
-def plate_scales(screen):
-    """Return the scales of a screen's plates; those of a derived screen are its parent's."""
-    entry = config["screens"][screen]
-    source = entry.get("derived_from", screen)
-    return [plate_file("screens", source, plate, "scale.parquet") for plate in entry["plates"]]
+def scores_of_labels(wildcards):
+    """Return the scores of a screen's labelled plates, where its own labels set its threshold.
+
+    Those that the detector was fitted to have held-out scores.
+    """
+    screen = wildcards.screen
+    if not has_labels(screen) or (screen == TRAIN and not config["qc"]["detector"]):
+        return []
+    return plate_scores(screen, labelled_plates(screen))
+
+
+def plate_tables(screen):
+    """Return the tables of flags of a screen's plates."""
+    plates = config["screens"][screen]["plates"]
+    return [
+        f"{STUDY}/qc/{screen}/plates/{plate}/{name}" for plate in plates for name in PLATE_TABLES
+    ]
+
+
+def plate_scales(screen, plates):
+    """Return the scales of some plates of a screen; those of a derived screen are its parent's."""
+    source = config["screens"][screen].get("derived_from", screen)
+    return [plate_file("screens", source, plate, "scale.parquet") for plate in plates]
 
 
 def sampled_features(screen):

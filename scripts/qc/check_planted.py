@@ -5,9 +5,9 @@ from pathlib import Path
 import pandas as pd
 
 from hcsqc.core import cli
-from hcsqc.core.files import read_checked_json
 from hcsqc.core.schema import read_table, write_csv
 from hcsqc.qc.agreement.planted import planted_and_found
+from hcsqc.qc.calibration import read_threshold
 
 
 def main() -> None:
@@ -17,7 +17,7 @@ def main() -> None:
     parser.add_argument("--cells", type=Path, required=True)
     parser.add_argument("--fields", type=Path, required=True)
     parser.add_argument("--wells", type=Path, required=True)
-    parser.add_argument("--threshold", type=Path, required=True)
+    parser.add_argument("--threshold", type=Path, required=True, help="folder of threshold.json")
     parser.add_argument("--match-px", type=float, required=True)
     parser.add_argument("--window-px", type=float, required=True, help="of a crop, source pixels")
     parser.add_argument("--output", type=Path, required=True)
@@ -30,7 +30,7 @@ def check(args, record) -> None:
         pd.concat([read_table(path, "truth") for path in args.truth]),
         read_table(args.cells, "cells"),
         *(pd.read_csv(path, dtype={"Metadata_Plate": str}) for path in (args.fields, args.wells)),
-        read_checked_json(args.threshold),
+        read_threshold(args.threshold),
         args.match_px,
         args.window_px,
     )

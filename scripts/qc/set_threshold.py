@@ -8,10 +8,9 @@ import pandas as pd
 from hcsqc.core import cli
 from hcsqc.core.errors import InputError
 from hcsqc.core.files import read_checked_json, write_checked_json
-from hcsqc.core.ids import wells_of
-from hcsqc.core.schema import read_table, write_csv
+from hcsqc.core.schema import read_table
 from hcsqc.labels.groups import GROUPINGS, UNITS, WELL, read_labels
-from hcsqc.qc.calibration import calibrate, check_labels_of, held_out_of, prevalence_table
+from hcsqc.qc.calibration import calibrate, check_labels_of, held_out_of, moved_text
 from hcsqc.qc.detector_files import ABOUT, HELD_OUT
 from hcsqc.qc.outdated import FOLDER, put_aside
 
@@ -32,9 +31,8 @@ def main() -> None:
     parser.add_argument("--detector", type=Path, required=True, help="folder of the detector")
     parser.add_argument("--labels", type=Path, nargs="*", required=True, help="all, then random")
     parser.add_argument("--group-by", choices=GROUPINGS, required=True, help="own labels")
-    parser.add_argument("--scores", type=Path, nargs="+", required=True, help="of all plates")
+    parser.add_argument("--scores", type=Path, nargs="*", default=[], help="of labelled plates")
     parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--prevalence", type=Path, required=True, help="a table, by method")
     cli.add_settings(parser, Settings)
     cli.run(calibrate_screen, parser.parse_args())
 
@@ -44,20 +42,20 @@ def calibrate_screen(args, record) -> None:
     settings = cli.settings_from(args, Settings)
     about = read_checked_json(args.detector / ABOUT)
     check_labels_of(about)
-    scores = pd.concat([read_table(path, "crop_scores") for path in args.scores])
+    scores = [read_table(path, "crop_scores", ["crop_id", "score"]) for path in args.scores]
+    of_labels = pd.concat(scores) if scores else pd.DataFrame(columns=["crop_id", "score"])
     labels, random = _own_labels(args)
     held_out = read_table(args.detector / HELD_OUT, "held_out")
     fitted = about["labels_normal"] + about["labels_abnormal"]
     share = about["labels_abnormal"] / fitted
-    values, cell_wells = scores["score"].to_numpy(), wells_of(scores["crop_id"])
-    rest = (values, share, settings.good_cells_lost, settings.confidence)
+    rest = (share, settings.good_cells_lost, settings.confidence)
     unproven = ""
     try:
         usable, unproven = held_out_of(
-            args.study, args.screen, about, held_out, labels, random, scores
+            args.study, args.screen, about, held_out, labels, random, of_labels
         )
         by_people = not unproven or about["trained_on"] == "labels"
-        found = calibrate(usable, *rest, unproven, by_people, cell_wells)
+        found = calibrate(usable, *rest, unproven, by_people)
     except InputError as error:
         own = about["screen"] == args.screen and about["study"] == args.study
         if unproven or own or labels is None:
@@ -68,10 +66,10 @@ def calibrate_screen(args, record) -> None:
                 why += f"; the flags of an earlier run lie in {args.output.parent / FOLDER} now"
             raise InputError(why) from error
         # A threshold of another screen's is better than none, as long as nobody trusts it blindly.
-        usable, reason = held_out_of(args.study, args.screen, about, held_out, None, None, scores)
+        usable, reason = held_out_of(args.study, args.screen, about, held_out)
         unproven = f"{reason}; of its own labels: {error}"
         by_people = about["trained_on"] == "labels"
-        found = calibrate(usable, *rest, unproven, by_people, cell_wells)
+        found = calibrate(usable, *rest, unproven, by_people)
     found["units"] = UNITS[args.group_by]
     if found["note"] and not unproven and args.group_by != WELL:
         found["note"] += f" (evaluation.group_by counts {UNITS[args.group_by]} as wells)"
@@ -79,16 +77,17 @@ def calibrate_screen(args, record) -> None:
     chosen_here = (about["study"], about["screen"]) == (args.study, args.screen)
     found["encoders_compared"] = len(about.get("candidates", [])) if chosen_here else 0
     write_checked_json(found, args.output)
-    write_csv(prevalence_table(found), args.prevalence, "%.6g")
+    if moved := moved_text(args.output.parent, args.screen, found["threshold"]):
+        print(moved)
     told = found["note"] or (
         f"at most {found['promised']:.1%} of good cells are lost, {found['confidence']:.0%} sure "
         f"({found['n_normal']} normal labels of {found['wells']} {found['units']})"
     )
     print(f"threshold of {args.screen}: {found['threshold']:.4f}; {told}")
     kept = ("threshold", "bound", "exceeding", "wells", "wells_needed", "supported")
-    record.metrics = {
-        name: found[name] for name in (*kept, "flagged_share") if found[name] is not None
-    } | {"promise": int(found["promise"])}
+    record.metrics = {name: found[name] for name in kept if found[name] is not None} | {
+        "promise": int(found["promise"])
+    }
 
 
 def _own_labels(args) -> tuple[pd.DataFrame | None, pd.DataFrame | None]:

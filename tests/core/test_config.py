@@ -192,8 +192,13 @@ def test_what_is_no_evaluation_well_is_named(wells, problem):
     assert text == f"config: screens.BBBC022.evaluation_wells{problem}"
 
 
+NEEDED = {
+    key: DEFAULTS["screens"]["BBBC022"][key]
+    for key, field in config_model.Screen.model_fields.items()
+    if field.is_required()
+}
 LOADDATA = {
-    **{key: DEFAULTS["screens"]["BBBC022"][key] for key in config_model.Screen.model_fields},
+    **NEEDED,
     "layout": "loaddata",
     "images": "i",
     "table": "t.csv",
@@ -447,9 +452,10 @@ def test_environment_variables_are_expanded(monkeypatch):
     assert config["encoders"]["vgg16"]["file"] == "/disk/vgg16.pth"
 
 
-def test_pretraining_plates_must_be_plates_of_the_screen():
-    text = message(edited(screens__BBBC022__pretrain_plates=["20585", "99999"]))
-    assert text == "config: screens.BBBC022.pretrain_plates: '99999' is not one of its plates"
+@pytest.mark.parametrize("key", ["pretrain_plates", "labelled_plates"])
+def test_pretraining_and_labelled_plates_must_be_plates_of_the_screen(key):
+    text = message(edited(**{f"screens__BBBC022__{key}": ["20585", "99999"]}))
+    assert text == f"config: screens.BBBC022.{key}: '99999' is not one of its plates"
 
 
 def test_a_channel_that_the_layout_lacks_is_named():
@@ -512,7 +518,7 @@ def test_pretraining_without_plates_is_refused_and_given_weights_need_none():
     ],
 )
 def test_a_layout_needs_its_own_keys_and_refuses_those_of_others(layout, needed, foreign):
-    entry = {key: DEFAULTS["screens"]["BBBC022"][key] for key in config_model.Screen.model_fields}
+    entry = dict(NEEDED)
     entry |= {"layout": layout, "images": "images"}
     text = message(edited(screens__own=entry))
     assert text == f"config: screens.own: '{next(iter(needed))}' is missing"
@@ -790,7 +796,7 @@ def test_the_schema_allows_what_the_check_allows(files):
 
 
 DERIVED = {
-    **{key: DEFAULTS["screens"]["BBBC022"][key] for key in config_model.Screen.model_fields},
+    **NEEDED,
     "derived_from": "BBBC022",
     "artefacts": "simulated",
     "labels": "truth",
@@ -812,7 +818,11 @@ OF_FILES = {key: value for key, value in LOADDATA.items() if not key.startswith(
         (
             {"evaluation__group_by": "plate", "screens__BBBC022__plates": ["20585"]}
             | {"screens__BBBC022__pretrain_plates": ["20585"]},
-            "evaluation.group_by is plate, but screens.BBBC022 has one plate, 20585, so",
+            "group_by is plate, but screens.BBBC022 has one plate with labels, 20585, so that",
+        ),
+        (
+            {"evaluation__group_by": "plate", "screens__BBBC022__labelled_plates": ["20585"]},
+            "group_by is plate, but screens.BBBC022 has one plate with labels, 20585, so that",
         ),
         (
             {

@@ -203,8 +203,8 @@ def test_zeros_that_a_spreadsheet_took_away_are_the_reason(tmp_path):
     _, lost = place_labels(
         read_label_file(path), nuclei_at(("A01", 50, 100, True), plate="0042"), 5
     )
-    assert lost["reason"].tolist() == [f"no nucleus of plate '42'; plates: 0042; {LOST}: keep "
-                                       "plates as text"]  # fmt: skip
+    why = f"no nucleus of plate '42'; labelled plates: 0042; {LOST}: keep plates as text"
+    assert lost["reason"].tolist() == [why]
     place = {"plate": ["42"], "well": ["A01"], "site": ["1"], "x_px": ["5"], "y_px": ["5"]}
     pd.DataFrame(place).to_csv(tmp_path / "nuclei.csv")
     with pytest.raises(InputError, match=f"lists no nucleus of plate 0042; it has 42; {LOST}"):

@@ -7,7 +7,7 @@ import pytest
 from hcsqc.core.errors import InputError
 from hcsqc.core.schema import write_table
 from hcsqc.qc import calibration
-from hcsqc.qc.calibration import calibrate, held_out_of
+from hcsqc.qc.calibration import calibrate, estimate_prevalence, held_out_of
 from hcsqc.qc.cells import cells_of, drift_warnings
 
 THRESHOLD = {"threshold": 0.5, "assumed_prevalence": 0.1, "training_share": 0.5}
@@ -173,7 +173,7 @@ def test_a_crop_chosen_in_both_ways_was_chosen_at_random():
 
 def test_calibration_reports_prevalence_and_precision_of_the_random_labels():
     labels = held_out()
-    found = calibrate(labels, labels["score"].to_numpy(), 0.5, 0.05, 0.95, "")
+    found = calibrate(labels, 0.5, 0.05, 0.95, "")
     at_random = labels[labels["random"]]
     share = (at_random["label"] == "abnormal").mean()
     assert found["prevalence"][0] == pytest.approx(share)
@@ -188,25 +188,30 @@ def test_calibration_reports_prevalence_and_precision_of_the_random_labels():
 def test_a_prevalence_of_none_found_leaves_probabilities_above_nought():
     labels = held_out()
     labels["random"] &= labels["label"] == "normal"
-    found = calibrate(labels, labels["score"].to_numpy(), 0.5, 0.05, 0.95, "")
+    found = calibrate(labels, 0.5, 0.05, 0.95, "")
     assert found["prevalence"][0] == 0
-    assert found["assumed_prevalence"] == pytest.approx(0.5 / (labels["random"].sum() + 1))
+    of_cells = estimate_prevalence(found, None, labels["score"].to_numpy(), labels["well"], True)
+    assumed = 0.5 / (labels["random"].sum() + 1)
+    assert of_cells["assumed_prevalence"] == pytest.approx(assumed)
+    flagged = (labels["score"] > found["threshold"]).mean()
+    assert of_cells["flagged_share"] == pytest.approx(flagged)
 
 
 def test_without_a_promise_the_prevalence_is_estimated_from_the_scores(monkeypatch):
     monkeypatch.setattr(calibration, "RESAMPLES", 5)  # quick
     labels = held_out()
     rare = labels[(labels["label"] == "normal") | (labels.index % 10 == 0)]
-    rest = (0.5, 0.05, 0.95, "No promise: unlabelled", True, rare["well"].to_numpy())
-    found = calibrate(labels, rare["score"].to_numpy(), *rest)
-    assert found["prevalence"] is None and not found["promise"]
+    threshold = calibrate(labels, 0.5, 0.05, 0.95, "No promise: unlabelled")
+    assert threshold["prevalence"] is None and not threshold["promise"]
+    cells = rare["score"].to_numpy(), rare["well"].to_numpy()
+    found = estimate_prevalence(threshold, labels, *cells, True)
     planted = (rare["label"] == "abnormal").mean()
     assert found["assumed_prevalence"] == pytest.approx(planted, abs=0.03)
 
 
 def test_where_nothing_is_promised_few_labels_still_give_a_threshold():
     labels = held_out(60)
-    found = calibrate(labels, labels["score"].to_numpy(), 0.5, 0.05, 0.95, "No promise: simulated")
+    found = calibrate(labels, 0.5, 0.05, 0.95, "No promise: simulated")
     normal = labels["score"][labels["label"] == "normal"]
     assert 0 < (normal > found["threshold"]).mean() <= 0.05
     assert found["bound"] is None and not found["promise"] and found["wells_for_stricter"] == {}
@@ -214,8 +219,8 @@ def test_where_nothing_is_promised_few_labels_still_give_a_threshold():
 
 def test_crops_that_nobody_has_looked_at_are_not_taken_for_good_cells():
     labels = held_out()
-    found = calibrate(labels, np.zeros(0), 0.5, 0.05, 0.95, "No promise: simulated", False)
-    strict = calibrate(labels, np.zeros(0), 0.5, 0.05, 0.95, "No promise: of another screen")
+    found = calibrate(labels, 0.5, 0.05, 0.95, "No promise: simulated", False)
+    strict = calibrate(labels, 0.5, 0.05, 0.95, "No promise: of another screen")
     normal = labels["score"][labels["label"] == "normal"]
     assert (normal > found["threshold"]).sum() == int(0.05 * len(normal))
     assert found["threshold"] < strict["threshold"] and found["bound"] is None
@@ -225,7 +230,7 @@ def test_labels_of_too_few_wells_promise_nothing_and_say_how_many_it_takes():
     labels = held_out()
     labels["well"] = [f"B{2 + i % 9:02d}" for i in range(len(labels))]
     labels["group"] = labels["plate"] + "/" + labels["well"]
-    found = calibrate(labels, labels["score"].to_numpy(), 0.5, 0.05, 0.95, "")
+    found = calibrate(labels, 0.5, 0.05, 0.95, "")
     normal = labels["score"][labels["label"] == "normal"]
     assert not found["promise"] and (found["wells"], found["wells_needed"]) == (9, 59)
     assert found["note"].startswith(
@@ -242,7 +247,7 @@ def test_labels_of_too_few_wells_promise_nothing_and_say_how_many_it_takes():
 
 def test_every_promise_that_is_written_holds_for_the_labels_wells():
     labels = held_out()
-    found = calibrate(labels, labels["score"].to_numpy(), 0.5, 0.05, 0.95, "")
+    found = calibrate(labels, 0.5, 0.05, 0.95, "")
     promised = [other["promise"] for other in found["others"] if other["promise"] is not None]
     assert min(promised) > 1 - 0.05 ** (1 / found["wells"]) - 1e-9
     assert found["supported"] == pytest.approx(min(promised), abs=0.001)
@@ -250,4 +255,4 @@ def test_every_promise_that_is_written_holds_for_the_labels_wells():
 
 def test_labels_too_few_for_any_threshold_are_refused():
     with pytest.raises(InputError, match="label at least 100 .* a promise needs 299 wells"):
-        calibrate(held_out(40), np.zeros(0), 0.5, 0.01, 0.95, "")
+        calibrate(held_out(40), 0.5, 0.01, 0.95, "")

@@ -198,7 +198,7 @@ def good_cells_lost(width: int, seed: int, refitted: bool = False) -> float:
     if refitted:
         wells = labels["group"].to_numpy()
         model = fit_logistic(features, abnormal, wells, LogisticSettings((0.01,), 2), 0, True)
-    found = calibrate(labels, np.zeros(0), 0.15, 0.05, 0.95, unproven="")
+    found = calibrate(labels, 0.15, 0.05, 0.95, unproven="")
     weight = model.weight / model.scale
     # Of new wells a good cell's logit is normal about that of features that are all 0.
     middle = logit(model.scores(np.zeros((1, width)))[0])

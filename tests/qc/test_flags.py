@@ -211,7 +211,7 @@ def test_a_plate_unlike_the_others_is_warned_of():
     _, wells, plates = tables(cells, fields)
     assert not wells["bad"].any()
     warned = plates.set_index("Metadata_Plate")["warning"]
-    assert warned["P3"].endswith("of its cells are flagged, the other plates usually 8%")
+    assert warned["P3"].endswith("% of its cells are flagged")
     assert set(warned.drop("P3")) == {""}
     assert (plates["low"] < plates["flagged_share"]).all()
     assert plates["feature_shift"].isna().all()
@@ -226,9 +226,7 @@ def test_plates_that_are_all_mostly_flagged_are_all_warned_of():
     parts = [made_plate(f"P{i}", share=0.5, seed=i) for i in range(3)]
     cells, fields = (pd.concat(tables, ignore_index=True) for tables in zip(*parts, strict=True))
     warned = tables(cells, fields)[2]["warning"]
-    assert warned.str.fullmatch(
-        r"\d\d% of its cells are flagged, the other plates usually \d\d%"
-    ).all()
+    assert warned.str.fullmatch(r"\d\d% of its cells are flagged").all()
 
 
 def test_a_screen_without_cells_has_tables_too():

@@ -104,8 +104,38 @@ def test_a_stricter_promise_sets_thresholds_and_flags_again_and_scores_nothing(f
     assert done.returncode == 0, done.stdout
     jobs = re.findall(r"^(\w+) +\d+$", done.stdout.split("Job stats:")[1], re.MULTILINE)
     again = {"set_threshold", "flag_screen", "check_planted", "make_qc_report", "track_qc", "qc"}
-    again.add("make_qc_plate_page")
+    again |= {"flag_plate", "make_qc_plate_page"}
     assert set(jobs) - {"total"} == again
+
+
+OF_A_PLATE = ("simulate_plate", "index_plate", "measure_scale", "crop_plate", "score_plate")
+OF_A_PLATE += ("flag_plate", "make_qc_plate_page")
+OF_ITS_SCREEN = ("flag_screen", "check_planted", "make_qc_report", "track_qc", "qc")
+
+
+def planned_with_one_more_plate(flagged: Project, **changes) -> dict[str, int]:
+    """Return the number of jobs of each rule, of quality control of one more plate of tiny022."""
+    path = flagged.folder / "tests/tiny/study.yaml"
+    text = path.read_text()
+    study = yaml.safe_load(text)
+    study["screens"]["tiny022"] |= {"plates": ["1001", "1002", "1004"], **changes}
+    path.write_text(yaml.safe_dump(study))
+    done = flagged.run("qc", *STUDY, "--dry-run")
+    path.write_text(text)
+    assert done.returncode == 0, done.stdout
+    jobs = re.findall(r"^(\w+) +(\d+)$", done.stdout.split("Job stats:")[1], re.MULTILINE)
+    return {name: int(count) for name, count in jobs if name != "total"}
+
+
+def test_one_more_plate_runs_its_own_jobs_and_those_that_join_its_screens_plates(flagged):
+    jobs = planned_with_one_more_plate(flagged, labelled_plates=["1001", "1002"])
+    assert jobs == dict.fromkeys((*OF_A_PLATE, *OF_ITS_SCREEN), 1)
+
+
+def test_without_labelled_plates_one_more_plate_is_looked_through_for_labels(flagged):
+    jobs = planned_with_one_more_plate(flagged)
+    assert {"label_screen", "fit_detector", "set_threshold"} <= set(jobs)
+    assert jobs["score_plate"] == 4 and not {"pretrain", "pretrain_trial"} & set(jobs)
 
 
 @pytest.mark.parametrize("screen", SCREENS)

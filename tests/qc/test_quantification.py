@@ -5,7 +5,13 @@ import pandas as pd
 import pytest
 
 from hcsqc.qc import calibration
-from hcsqc.qc.calibration import FITS, OWN_LABELS, calibrate, prevalence_table
+from hcsqc.qc.calibration import (
+    FITS,
+    OWN_LABELS,
+    calibrate,
+    estimate_prevalence,
+    prevalence_table,
+)
 from hcsqc.qc.quantification import USED, quantify
 
 WELLS, PER_WELL = 75, 4
@@ -103,7 +109,8 @@ def calibrated(labelled, cells, wells, unproven=UNPROVEN, by_people=True) -> dic
             "score": scores,
         }
     )
-    return calibrate(table, cells, 0.5, 0.1, 0.95, unproven, by_people, wells)
+    threshold = calibrate(table, 0.5, 0.1, 0.95, unproven, by_people)
+    return threshold | estimate_prevalence(threshold, table, cells, wells, by_people)
 
 
 def test_the_table_has_a_row_per_method_and_says_when_not_to_believe_it(labelled, monkeypatch):

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from hcsqc.core.files import write_checked_json
 from hcsqc.core.schema import write_table
 from hcsqc.qc.outdated import MADE_OF_THRESHOLD, put_aside
 from scripts.labels import split_labels
@@ -70,7 +71,7 @@ def set_aside_by(tmp_path, monkeypatch, normal: int, group_by: str = "well"):
         f" {tmp_path}/scores.parquet --group-by {group_by} --good-cells-lost 0.05 --confidence 0.95"
     )
     words += f" --output {screen}/threshold.json"
-    words += f" --prevalence {screen}/prevalence.csv --record {tmp_path}/run.json"
+    words += f" --record {tmp_path}/run.json"
     monkeypatch.setattr(sys, "argv", [set_threshold.__file__, *words.split()])
     set_threshold.main()
 
@@ -116,6 +117,18 @@ def test_flags_stay_where_the_threshold_is_set_or_nothing_was_flagged(
     assert "bound" not in metrics and metrics["supported"] == 0.14
     (tmp_path / "empty").mkdir()
     assert not put_aside(tmp_path / "empty", "why") and not list((tmp_path / "empty").iterdir())
+
+
+def test_a_threshold_that_moves_is_told_because_old_flags_change(tmp_path, monkeypatch, capsys):
+    set_aside_by(tmp_path, monkeypatch, normal=200)
+    set_aside_by(tmp_path, monkeypatch, normal=200)
+    assert "warning" not in capsys.readouterr().out
+    own = json.loads((tmp_path / "qc/sim/threshold.json").read_text())["threshold"]
+    for before, told in ((own, ""), (0.25, f"the threshold was 0.2500 and is {own:.4f} now")):
+        write_checked_json({"threshold": before}, tmp_path / "qc/sim/prevalence.json")
+        set_aside_by(tmp_path, monkeypatch, normal=200)
+        said = capsys.readouterr().out
+        assert told in said and ("warning: sim: the threshold" in said) == bool(told)
 
 
 def test_a_promise_that_is_not_given_says_what_counts_as_a_well(tmp_path, monkeypatch, capsys):

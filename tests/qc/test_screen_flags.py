@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from hcsqc.core.errors import InputError
-from hcsqc.core.schema import read_table, write_table
+from hcsqc.core.schema import read_table, write_csv, write_table
 from hcsqc.qc.corrections import levels_of
 from hcsqc.qc.flags import FIELD_COLUMNS, PLATE_COLUMNS, WELL_COLUMNS, FlagSettings
 from hcsqc.qc.phenotypes import COLUMNS
@@ -18,12 +18,16 @@ from hcsqc.qc.screen_flags import (
     DriftSettings,
     ScoredScreen,
     ScreenFlags,
+    compounds_told,
     counts,
+    flag_plates,
     flag_screen,
+    join_plates,
+    plates_told,
     read_scored,
-    told,
-    write_flags,
+    write_plates,
 )
+from scripts.qc import flag_plate
 from scripts.qc import flag_screen as command
 
 SETTINGS = FlagSettings(
@@ -45,6 +49,7 @@ LEVELS = [
     {"channel": "DNA", "background": 150.0, "cell": 750.0},
 ]
 DETECTOR = {"screen": "old", "levels": LEVELS}
+THRESHOLD_OF_LABELS = {"threshold": 0.5, "training_share": 0.5}
 THRESHOLD = {"threshold": 0.5, "assumed_prevalence": 0.1, "training_share": 0.5}
 WELLS = [f"{row}{column:02d}" for row in "ABCD" for column in range(1, 7)]
 CELLS = 20  # of a field
@@ -139,6 +144,10 @@ def flagged(screen: ScoredScreen, detector=DETECTOR) -> ScreenFlags:
     return flag_screen(screen, THRESHOLD, detector, COMPOSITE, SETTINGS, DRIFT)
 
 
+def told(flags: ScreenFlags) -> list[str]:
+    return [*plates_told("s", flags), *compounds_told("s", flags.wells, flags.compounds)]
+
+
 def test_tables_of_all_plates_are_read_with_the_shifts_of_each(tmp_path):
     screen = scored(tmp_path, shifts=(0.4, 0.3))
     assert len(screen.fields) == len(screen.summary) == 96
@@ -164,7 +173,7 @@ def test_what_was_planted_in_a_screen_is_bad_told_and_counted(tmp_path):
     assert dirty.loc[("P2", "B02"), "bad"] and not dirty.loc[("P1", "B02"), "bad"]
     warned = flags.compounds.set_index("compound")["warned"]
     assert warned.to_dict() == {"toxin": True, "sugar": False}
-    assert counts(flags) == {
+    assert counts(flags.plates) == {
         "nuclei": 2 * 47 * CELLS,
         "scored": 2 * 47 * (CELLS - 1),
         # 16 fields of the toxin and two of B02, and a cell of each other field.
@@ -172,9 +181,8 @@ def test_what_was_planted_in_a_screen_is_bad_told_and_counted(tmp_path):
         # These 18 fields and an empty one of each plate; their wells.
         "bad_fields": 18 + 2,
         "bad_wells": 8 + 1,
-        "warned_compounds": 1,
     }
-    lines = told("s", flags)
+    lines = told(flags)
     assert lines[-2:] == [
         "s: Compounds are compared with 32 control wells of the same plates.",
         "warning: s: cells of toxin are flagged far more often than those of control wells; is "
@@ -190,7 +198,7 @@ def test_drift_is_told_beside_what_else_is_wrong_with_a_plate(tmp_path):
     drifted = "its cells look different (features lie 0.60 standard deviations from those of old"
     assert drifted not in before[1] and drifted in after[1]
     assert after[1].startswith(f"{before[1]}; its cells" if before[1] else "its cells")
-    assert f"warning: s, plate P2: {after[1]}" in told("s", far)
+    assert f"warning: s, plate P2: {after[1]}" in told(far)
 
 
 def test_correction_of_light_is_kept_by_plate_and_warned_of_beyond_the_range(tmp_path):
@@ -237,7 +245,7 @@ def test_plates_without_a_warning_are_not_told(tmp_path):
     flags = flagged(scored(tmp_path))
     quiet = flags.plates.assign(warning=["", "something"])
     flags = replace(flags, plates=quiet, compounds=flags.compounds.iloc[:0])
-    assert told("s", flags) == [
+    assert told(flags) == [
         "warning: s, plate P2: something",
         "s: Compounds are compared with 32 control wells of the same plates.",
     ]
@@ -276,11 +284,9 @@ def test_a_plate_without_a_nucleus_is_listed_and_the_others_are_as_without_it(tm
         24, 48, 48, 0, 0, 0,
     ]  # fmt: skip
     assert empty["warning"].startswith("no cell was scored; 24 of its 24 wells are bad; 48 of its")
-    write_flags(flags, tmp_path / "flags")
+    write_plates(flags, tmp_path / "flags")
     assert len(read_table(tmp_path / "flags" / "cells.parquet", "cells")) == len(alone.cells)
-    assert any(
-        line.startswith("warning: s, plate P3: no cell was scored") for line in told("s", flags)
-    )
+    assert any(line.startswith("warning: s, plate P3: no cell was scored") for line in told(flags))
 
 
 def test_scores_of_another_screen_are_an_error(tmp_path):
@@ -299,31 +305,96 @@ def test_scores_that_are_none_are_named(tmp_path):
         read_scored([tmp_path / "bad.parquet"], *(paths[kind] for kind in KINDS[1:]))
 
 
-def test_command_writes_all_tables_and_tells_the_counts(tmp_path, monkeypatch, capsys):
+SETTING_WORDS = [
+    word
+    for name, value in (vars(SETTINGS) | vars(DRIFT)).items()
+    for word in ("--" + name.replace("_", "-"), value)
+]
+PLATES = ("P1", "P2")
+
+
+def run(module, monkeypatch, *words) -> None:
+    monkeypatch.setattr(sys, "argv", [str(word) for word in (module.__file__, *words)])
+    module.main()
+
+
+def joined(folder: Path, paths, monkeypatch, flagged_now=PLATES, plates=PLATES) -> Path:
+    """Run the commands: flag some plates, then join all; return the folder of the screen."""
+    output = folder / "screen"
+    output.mkdir(parents=True, exist_ok=True)
+    (folder / "detector.json").write_text(json.dumps(DETECTOR | {"trained_on": "labels"}))
+    known = {"prevalence": [0.1, 0.05, 0.2], "prevalence_labels": 100}
+    (output / "threshold.json").write_text(json.dumps(THRESHOLD_OF_LABELS | known))
+    for plate in flagged_now:
+        place = PLATES.index(plate)
+        words = ["--screen", "s", "--detector", folder, "--threshold", output / "threshold.json"]
+        words += ["--composite", *COMPOSITE, *SETTING_WORDS]
+        for kind in KINDS:
+            words += ["--scale" if kind == "scales" else f"--{kind}", paths[kind][place]]
+        words += ["--output", output / "plates" / plate, "--record", folder / "plate.json"]
+        run(flag_plate, monkeypatch, *words)
+    words = ["--study", "mine", "--screen", "s", "--detector", folder, "--plates", *plates]
+    words += ["--summaries", *(paths["summary"][PLATES.index(plate)] for plate in plates)]
+    words += ["--confidence", 0.95, "--well-share", 0.2, "--trend-plates", 3, "--trend-sds", 3]
+    run(command, monkeypatch, *words, "--output", output, "--record", folder / "run.json")
+    return output
+
+
+def test_flags_of_plates_that_came_one_by_one_are_those_of_all_at_once(tmp_path, monkeypatch):
     paths = written(tmp_path)
-    (tmp_path / "detector.json").write_text(json.dumps(DETECTOR))
-    (tmp_path / "threshold.json").write_text(json.dumps(THRESHOLD))
-    words = [command.__file__, "--screen", "s", "--detector", tmp_path]
-    words += ["--threshold", tmp_path / "threshold.json", "--output", tmp_path / "flags"]
-    words += ["--composite", *COMPOSITE]
-    for flag in KINDS:
-        words += ["--summaries" if flag == "summary" else f"--{flag}", *paths[flag]]
-    for name, value in (vars(SETTINGS) | vars(DRIFT)).items():
-        words += ["--" + name.replace("_", "-"), value]
-    words += ["--record", tmp_path / "run" / "run.json"]
-    monkeypatch.setattr(sys, "argv", [str(word) for word in words])
-    command.main()
-    flags = flagged(read_scored(*(paths[kind] for kind in KINDS)))
-    folder = tmp_path / "flags"
-    cells = read_table(folder / "cells.parquet", "cells").astype({"flagged": "boolean"})
-    pd.testing.assert_frame_equal(cells, flags.cells)
+    at_once = flagged(read_scored(*(paths[kind] for kind in KINDS)))
+    grown = tmp_path / "grown"
+    first = joined(grown, paths, monkeypatch, ["P1"], ["P1"])
+    before = {path: path.read_bytes() for path in (first / "plates/P1").iterdir()}
+    assert read_table(first / "cells.parquet", "cells")["Metadata_Plate"].unique() == ["P1"]
+    grown = joined(grown, paths, monkeypatch, ["P2"])
+    assert len(before) == 5
+    assert {path: path.read_bytes() for path in (grown / "plates/P1").iterdir()} == before
+    fresh = joined(tmp_path / "fresh", paths, monkeypatch)
+    for path in fresh.glob("*.*"):
+        assert path.read_bytes() == (grown / path.name).read_bytes(), path.name
+    cells = read_table(grown / "cells.parquet", "cells").astype({"flagged": "boolean"})
+    own = cells["probability"]  # of the prevalence of 100 random labels
+    pd.testing.assert_frame_equal(cells.assign(probability=at_once.cells["probability"]),
+                                  at_once.cells)  # fmt: skip
+    assert own.notna().equals(cells["score"].notna())
     for name in ("fields", "wells", "plates", "compounds", "corrections"):
-        lines = (folder / f"{name}.csv").read_text().splitlines()
-        table = getattr(flags, name)
-        assert lines[0] == ",".join(table) and len(lines) == 1 + len(table)
-    record = json.loads((tmp_path / "run" / "run.json").read_text())
-    assert record["metrics"] == counts(flags)
-    assert capsys.readouterr().out.splitlines() == [
-        *told("s", flags),
-        "flags of s: " + ", ".join(f"{n:g} {name}" for name, n in counts(flags).items()),
+        write_csv(getattr(at_once, name), tmp_path / "whole.csv", "%.6g")
+        assert (grown / f"{name}.csv").read_text() == (tmp_path / "whole.csv").read_text(), name
+
+
+def test_the_flags_of_a_plate_are_the_same_with_any_other_plate(tmp_path):
+    paths = written(tmp_path)
+    both = flagged(read_scored(*(paths[kind] for kind in KINDS)))
+    rest = (THRESHOLD, DETECTOR, COMPOSITE, SETTINGS, DRIFT)
+    alone = flag_plates(read_scored(*(paths[kind][1:] for kind in KINDS)), *rest)
+    for name, table in vars(alone).items():
+        of_both = getattr(both, name)
+        own = of_both[of_both["Metadata_Plate"] == "P2"].reset_index(drop=True)
+        pd.testing.assert_frame_equal(table, own, check_dtype=False)
+
+
+def test_commands_tell_of_each_plate_once_and_of_the_screen(tmp_path, monkeypatch, capsys):
+    paths = written(tmp_path, shifts=(0.6, 0.1))
+    flags = flagged(read_scored(*(paths[kind] for kind in KINDS)))
+    folder = joined(tmp_path / "mine", paths, monkeypatch)
+    found = counts(flags.plates) | {"warned_compounds": 1, "plates_outside": 0}
+    lines = capsys.readouterr().out.splitlines()
+    assert lines == [
+        *told(flags),
+        "flags of s: " + ", ".join(f"{n:g} {name}" for name, n in found.items()),
     ]
+    record = json.loads((tmp_path / "mine/run.json").read_text())
+    share = found["flagged"] / found["scored"]
+    assert record["metrics"] == found | {"flagged_share": pytest.approx(share)}
+    assert (folder / "prevalence.csv").read_text().splitlines()[1].startswith("random labels,0.1")
+    joined(tmp_path / "mine", paths, monkeypatch, flagged_now=[])
+    assert not any("plate P2" in line for line in capsys.readouterr().out.splitlines())
+
+
+def test_tables_of_plates_with_other_columns_are_not_joined(tmp_path, monkeypatch):
+    paths = written(tmp_path)
+    folder = joined(tmp_path / "mine", paths, monkeypatch)
+    (folder / "plates/P2/wells.csv").write_text("other,columns\n1,2\n")
+    with pytest.raises(InputError, match=r"P2/wells.csv: its columns are not those of .*P1"):
+        join_plates([folder / "plates" / name for name in PLATES], THRESHOLD, folder)

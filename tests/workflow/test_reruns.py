@@ -99,6 +99,15 @@ def one_more_plate(project: Project) -> None:
     path.write_text(yaml.safe_dump(study))
 
 
+def one_more_plate_without_labels(project: Project) -> None:
+    one_more_plate(project)
+    path = project.folder / "tests/tiny/study.yaml"
+    study = yaml.safe_load(path.read_text())
+    # The plates that labels were looked for on so far.
+    study["screens"]["tiny022"]["labelled_plates"] = ["1001", "1002"]
+    path.write_text(yaml.safe_dump(study))
+
+
 def image(project: Project, well: str):
     """Return the first image of a well of plate 1001."""
     images = results(project) / "simulated/tiny022/images"
@@ -204,6 +213,12 @@ CHANGES = [
         one_more_plate,
         dict.fromkeys(("simulate_plate", "index_plate", "measure_scale", "crop_plate"), 1),
         never=("pretrain", "pretrain_trial"),
+    ),
+    Change(
+        "the same, and `labelled_plates` names the plates with labels",
+        one_more_plate_without_labels,
+        dict.fromkeys(("simulate_plate", "index_plate", "measure_scale", "crop_plate"), 1),
+        never=("label_screen", "split_labels", "extract_features", "probe", "finetune", "pretrain"),
     ),
     Change(
         "more labels",

@@ -124,6 +124,7 @@ RUN_ELSEWHERE = {
     "qc/filter_load_data.py": "test_filter_load_data.py",
     "qc/find_suspicious_labels.py": "test_qc_workflow.py",
     "qc/fit_detector.py": "test_qc_workflow.py",
+    "qc/flag_plate.py": "test_qc_workflow.py",
     "qc/flag_screen.py": "test_qc_workflow.py",
     "qc/join_flags.py": "test_join_flags.py",
     "qc/make_qc_report.py": "test_qc_workflow.py",
@@ -134,6 +135,7 @@ RUN_ELSEWHERE = {
     "qc/write_label_page.py": "test_qc_workflow.py",
     "screens/list_plates.py": "the next test",
     "screens/refresh_plate.py": "test_reruns.py",
+    "start/add_plates.py": "test_more_plates.py",
     "start/new_study.py": "test_new_study.py",
     "tracking/compare_runs.py": "test_tracking.py",
 }

@@ -37,6 +37,7 @@ SCREEN_PATHS: dict[str, tuple[str, ...]] = {
     "image_csv": ("{plate}",),
     "table": ("{plate}",),
     "locations": ("{plate}",),
+    "dates": (),
     "illumination": ("{plate}", "{channel}"),
 }
 # Of these, those that may be URLs.

@@ -225,10 +225,11 @@ def _check_study(config: Mapping) -> None:
 def _check_groups(config: Mapping) -> None:
     """Check that the screens of the study may have several plates or compounds to tell apart."""
     group_by, train = config["evaluation"]["group_by"], config["study"]["train"]
-    plates = config["screens"][train]["plates"]
+    entry = config["screens"][train]
+    plates = entry.get("labelled_plates", entry["plates"])
     if group_by == "plate" and len(plates) == 1 and not config["qc"]["detector"]:
         raise InputError(
-            f"config: evaluation.group_by is plate, but screens.{train} has one plate, "
+            f"config: evaluation.group_by is plate, but screens.{train} has one plate with labels, "
             f"{plates[0]}, so that none is left to test; set it to well or compound"
         )
     flagged = qc_screens(config) if config["qc"]["screens"] == "all" else config["qc"]["screens"]
@@ -317,9 +318,10 @@ def _check_screen(config: Mapping, name: str) -> None:
             raise InputError(f"{where}: channel '{channel}' is not one of {', '.join(known)}")
     for plate in entry["plates"]:
         check_path(plate, f"{where}.plates")
-    for plate in entry["pretrain_plates"]:
-        if plate not in entry["plates"]:
-            raise InputError(f"{where}.pretrain_plates: '{plate}' is not one of its plates")
+    for key in ("pretrain_plates", "labelled_plates"):
+        for plate in entry.get(key, ()):
+            if plate not in entry["plates"]:
+                raise InputError(f"{where}.{key}: '{plate}' is not one of its plates")
 
 
 def _check_qc(config: Mapping) -> None:

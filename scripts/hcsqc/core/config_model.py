@@ -222,6 +222,9 @@ class Screen(Section):
 
     plates: Annotated[Plates, Several, Distinct]
     pretrain_plates: Plates = Field(description="plates whose crops are used for pretraining")
+    labelled_plates: Annotated[Plates, Several, Distinct] = _may(
+        "plates on which the labels lie; adding other plates then trains nothing again; absent: all"
+    )
     evaluation_wells: Wells = Field(
         description="wells of the test labels; pretraining never sees them"
     )
@@ -281,6 +284,10 @@ class ImagedScreen(Screen):
     )
     nucleus_diameter_px: Diameter = _may("source pixels; replaces the value in `crops`")
     nucleus_smallest_px: Count = _may("area in source pixels; replaces the value in `crops`")
+    dates: str = _may(
+        "table of when plates were imaged, columns Metadata_Plate and date, for the trend; absent: "
+        "when the images last changed"
+    )
     illumination: str = _may(
         "`retrospective`, or a path to CellProfiler's functions with `{plate}` and `{channel}`; "
         "absent: no correction"
@@ -877,6 +884,8 @@ class QualityControl(Section):
     drift_features: Positive
     drift_scores: Positive
     drift_gain: Annotated[float, Field(gt=1)]
+    trend_plates: Annotated[int, Field(ge=5)]
+    trend_sds: Positive
     sample: Count
     label_random: Whole
     label_diverse: Whole

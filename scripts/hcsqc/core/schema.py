@@ -6,7 +6,7 @@ the name and version of its producer.
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from hcsqc import __version__
 from hcsqc.core.errors import InputError
 from hcsqc.core.files import atomic
-from hcsqc.core.parquet import check_sealed, read_parquet, write_sealed
+from hcsqc.core.parquet import check_sealed, promise_seal, read_parquet, set_seal, write_sealed
 
 LABELS = ("normal", "abnormal")
 ARTEFACTS = (
@@ -385,6 +385,40 @@ def _checked(rows: pd.DataFrame | pa.Table, path: str | Path, schema: TableSchem
     return table
 
 
+def join_tables(
+    paths: Sequence[Path], path: Path, schema: str, changed: Callable[[pa.Table], pa.Table]
+) -> None:
+    """Write tables of one schema and of different keys below each other, each a row group.
+
+    `changed` may replace values of each. Raises InputError if a file is no such table, or damaged.
+    """
+    columns = TABLES[schema].columns.with_metadata(file_metadata(None))
+    with atomic(path) as temporary:
+        with pq.ParquetWriter(temporary, columns, write_page_checksum=True) as writer:
+            for part in paths:
+                writer.write_table(changed(_read_table(part, schema)).cast(columns))
+            promise_seal(writer)
+        set_seal(temporary)
+
+
+def join_csv(paths: Sequence[Path], path: Path) -> None:
+    """Write CSV files of one header below each other, to the letter; raises InputError."""
+    header = ""
+    with atomic(path) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
+        for part in paths:
+            with open(part, encoding="utf-8", newline="") as rows:
+                first = rows.readline()
+                if header and first != header:
+                    raise InputError(
+                        f"{part}: its columns are not those of {paths[0]}; delete both and run "
+                        "again"
+                    )
+                if not header:
+                    header = first
+                    file.write(first)
+                file.write(rows.read())
+
+
 def write_csv(
     rows: pd.DataFrame,
     path: str | Path,
@@ -457,6 +491,13 @@ def read_table(
 
     Raises InputError if the file is no such table, or damaged.
     """
+    table = _read_table(path, schema, filters)
+    if columns is not None:
+        table = table.select(columns)
+    return table.to_pandas()
+
+
+def _read_table(path: str | Path, schema: str, filters: list[tuple] | None = None) -> pa.Table:
     table = read_parquet(path, ours=True, filters=filters)
     expected = TABLES[schema].columns
     if table.schema.names != expected.names or any(
@@ -466,6 +507,4 @@ def read_table(
             f"{path}: is not a '{schema}' table (columns {table.schema.names}, "
             f"expected {expected.names}); delete it and run again"
         )
-    if columns is not None:
-        table = table.select(columns)
-    return table.to_pandas()
+    return table

@@ -176,7 +176,9 @@ def _no_field(label: pd.Series, plates: list[str]) -> str:
     plate, well = label["plate"], label["well"]
     if plate not in plates:
         there = first_few(plates)
-        return f"no nucleus of plate '{plate}'; plates: {there}{why_other([plate], plates)}"
+        return (
+            f"no nucleus of plate '{plate}'; labelled plates: {there}{why_other([plate], plates)}"
+        )
     if parse_well(well) is None:
         return f"'{well}' is not a well name such as A01"
     return "no such field, or no nucleus in it"

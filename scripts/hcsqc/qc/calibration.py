@@ -1,13 +1,15 @@
 """The threshold of a screen, from its own labels or, without any, from those of the detector."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from hcsqc.core.errors import InputError
+from hcsqc.core.files import read_checked_json
 from hcsqc.probes.task import ABNORMAL
 from hcsqc.qc.prevalence import (
     SHOWN,
@@ -27,11 +29,12 @@ from hcsqc.qc.thresholds import (
     wells_needed,
 )
 
+THRESHOLD, PREVALENCE = "threshold.json", "prevalence.json"  # of a screen's folder
 UNPROVEN = "No promise: "
 OWN_LABELS = "random labels"  # the method that needs labels of the screen
 RESAMPLES = 200  # of the wells, for the intervals of the other methods
 FITS = 0.05  # a screen whose scores fit with a lower p is doubted
-GRID = 100  # other thresholds at equal distances, and as many at equal numbers of cells
+GRID = 100  # other thresholds at equal distances, and as many at equal numbers of labels
 
 
 def check_labels_of(about: dict) -> None:
@@ -53,9 +56,9 @@ def held_out_of(
     screen: str,
     about: dict,
     held_out: pd.DataFrame,
-    labels: pd.DataFrame | None,
-    random: pd.DataFrame | None,
-    scores: pd.DataFrame,
+    labels: pd.DataFrame | None = None,
+    random: pd.DataFrame | None = None,
+    scores: pd.DataFrame | None = None,
 ) -> tuple[pd.DataFrame, str]:
     """Return held-out labels to set a screen's threshold by, and why they promise nothing for it.
 
@@ -63,13 +66,13 @@ def held_out_of(
     detector was fitted to count where `study` and screen are its own. `about` is
     `detector.json` and `held_out` the labels that the detector was fitted to; `labels` and `random`
     are the screen's own, of which the latter were chosen whatever their class, and `scores` those
-    of all of its crops. The result has label, group, random and score.
+    of the crops of their plates. The result has label, group, random and score.
     Raises InputError if no label was chosen at random and could be held out.
     """
     trained_on = about["screen"] == screen and about["study"] == study
     if labels is not None and not trained_on:
-        if random is None:
-            raise ValueError(f"screen {screen}: labels without those chosen at random")
+        if random is None or scores is None:
+            raise ValueError(f"screen {screen}: labels without random ones, or without scores")
         # The random ones first: a crop chosen in both ways was chosen at random.
         both = pd.concat([random, labels], ignore_index=True).drop_duplicates("crop_id")
         both["random"] = both["crop_id"].isin(random["crop_id"])
@@ -114,24 +117,21 @@ def _usable(labels: pd.DataFrame, screen: str) -> pd.DataFrame:
 
 def calibrate(
     labels: pd.DataFrame,
-    scores: np.ndarray,
     training_share: float,
     good_cells_lost: float,
     confidence: float,
     unproven: str,
     by_people: bool = True,
-    cell_wells: np.ndarray | None = None,
 ) -> dict:
-    """Return what `threshold.json` says.
+    """Return what `threshold.json` says: what follows from labels alone.
 
-    `labels` are what `held_out_of` returns with `unproven`, `scores` those of all crops of the
-    screen, `training_share` the share of abnormal among the labels that the detector was fitted to.
+    No other score has a part in it, so a screen's threshold stays when plates are added.
+    `labels` are what `held_out_of` returns with `unproven`, `training_share` is the share of
+    abnormal among the labels that the detector was fitted to.
     Where normal labels lie in too few wells for the promise, none is given: `note` says so, with
     how many wells it takes, and the threshold is that which loses the share of the normal labels
     themselves. So it is if the labels are not `by_people`: aberrant cells are among the crops that
     nobody has looked at, and a bound on these would lie above them.
-    `cell_wells` are the wells of the scores, needed where nothing is promised: the prevalence is
-    estimated from the scores then.
     Raises InputError if there are too few normal labels, or wells, even for that.
     """
     targets = (labels["label"] == ABNORMAL).to_numpy(np.int64)
@@ -156,13 +156,6 @@ def calibrate(
         note = f"{UNPROVEN}{refused}; the threshold flags {found.exceeding:.1%} of these labels"
     at_random = labels["random"].to_numpy(bool)
     common = None if unproven else prevalence(targets[at_random], wells[at_random])
-    flagged = float((scores > found.threshold).mean()) if len(scores) else math.nan
-    by_method, doubt = _by_method(common), ""
-    if unproven and cell_wells is not None:
-        by_method, doubt = _from_scores(own, targets, wells, scores, cell_wells, by_people)
-    assumed = math.nan
-    if by_method:
-        assumed = _within(by_method[0]["estimate"], int(at_random.sum()))
     return {
         "threshold": found.threshold,
         "promise": not note,
@@ -182,28 +175,76 @@ def calibrate(
         "recall": _numbers(found.recall),
         "prevalence": _numbers(common),
         "prevalence_labels": int(at_random.sum()) if common else 0,
-        "prevalence_by_method": by_method,
-        "prevalence_doubt": doubt,
-        "flagged_share": _known(flagged),
         "precision": _precision(common, found),
         "training_share": training_share,
-        "assumed_prevalence": _known(assumed),
-        "others": other_thresholds(own, targets, wells, scores, found, proven=not note),
+        "others": other_thresholds(own, targets, wells, found, proven=not note),
     }
 
 
-def prevalence_table(threshold: Mapping) -> pd.DataFrame:
-    """Return `prevalence.csv` from `threshold.json`: method, estimate, low, high and doubt."""
-    rows = pd.DataFrame(
-        threshold["prevalence_by_method"], columns=["method", "estimate", "low", "high"]
+def estimate_prevalence(
+    threshold: Mapping,
+    labels: pd.DataFrame | None,
+    scores: np.ndarray,
+    cell_wells: np.ndarray,
+    by_people: bool,
+) -> dict:
+    """Return what `prevalence.json` says of the cells of a screen, with every plate it has.
+
+    `threshold` is what `calibrate` returned. Its random labels give the prevalence if they are the
+    screen's own; else `labels` of another screen (with label, group, random and score) and the
+    scores of n cells do, of which `cell_wells` are the wells. Without either it is not known.
+    """
+    flagged = float((scores > threshold["threshold"]).mean()) if len(scores) else math.nan
+    common, doubt, assumed = threshold["prevalence"], "", math.nan
+    by_method = _by_method(common)
+    at_random = threshold["prevalence_labels"]
+    if not common and labels is not None:
+        targets = (labels["label"] == ABNORMAL).to_numpy(np.int64)
+        own, wells = labels["score"].to_numpy(), labels["group"].to_numpy(str)
+        by_method, doubt = _from_scores(own, targets, wells, scores, cell_wells, by_people)
+        at_random = int(labels["random"].sum())
+    if by_method:
+        assumed = _within(by_method[0]["estimate"], at_random)
+    return {
+        "threshold": threshold["threshold"],  # that the flags beside it were made with
+        "prevalence_by_method": by_method,
+        "prevalence_doubt": doubt,
+        "flagged_share": _known(flagged),
+        "assumed_prevalence": _known(assumed),
+    }
+
+
+def read_threshold(folder: Path) -> dict:
+    """Return what `threshold.json` and `prevalence.json` of a screen's folder say; InputError."""
+    return read_checked_json(folder / THRESHOLD) | read_checked_json(folder / PREVALENCE)
+
+
+def moved_text(folder: Path, screen: str, threshold: float) -> str:
+    """Return that a screen's flags, in its folder, were made with another threshold, or nothing."""
+    try:
+        before = read_checked_json(folder / PREVALENCE)["threshold"]
+    except (InputError, KeyError):  # none was made, or it is made again anyway
+        return ""
+    if before == threshold:
+        return ""
+    return (
+        f"warning: {screen}: the threshold was {before:.4f} and is {threshold:.4f} now, because "
+        "labels, detector or qc.good_cells_lost have changed: flags of all plates change with it"
     )
-    return rows.assign(doubt=threshold["prevalence_doubt"])
 
 
-def _by_method(common: Share | None) -> list[dict]:
-    if common is None:
+def prevalence_table(found: Mapping) -> pd.DataFrame:
+    """Return `prevalence.csv` from `prevalence.json`: method, estimate, low, high and doubt."""
+    rows = pd.DataFrame(
+        found["prevalence_by_method"], columns=["method", "estimate", "low", "high"]
+    )
+    return rows.assign(doubt=found["prevalence_doubt"])
+
+
+def _by_method(common: Sequence[float] | None) -> list[dict]:
+    if not common:
         return []
-    values = {"estimate": common.share, "low": common.low, "high": common.high}
+    values = dict(zip(("estimate", "low", "high"), common, strict=True))
     return [{"method": OWN_LABELS, **values}]
 
 
@@ -233,19 +274,17 @@ def other_thresholds(
     labels: np.ndarray,
     targets: np.ndarray,
     wells: np.ndarray,
-    scores: np.ndarray,
     found: Threshold,
     proven: bool,
 ) -> list[dict]:
     """Return what other thresholds than the one `found` would do, from low to high.
 
-    `labels` are the held-out scores of the labels, `targets` 1 where abnormal, `scores` those of
-    all cells. Each has its threshold; promise, the smallest good_cells_lost that gives it or a
+    `labels` are the held-out scores of the labels, `targets` 1 where abnormal. Each has its
+    threshold; promise, the smallest good_cells_lost that gives it or a
     lower one; exceeding, the share of normal labels above it; and recall, that of abnormal labels.
     Without a proof (`proven`) nothing is promised.
     """
-    known = scores[np.isfinite(scores)]
-    spread = np.quantile(known, np.linspace(0, 1, GRID + 1)) if len(known) else []
+    spread = np.quantile(labels, np.linspace(0, 1, GRID + 1))
     grid = np.unique(np.round([*np.linspace(0, 1, GRID + 1), *spread], 4))
     grid = np.unique([*grid, found.threshold])
     promised = promises_at(labels, targets, wells, grid, found.confidence)

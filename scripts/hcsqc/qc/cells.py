@@ -24,8 +24,9 @@ def is_flagged(cells: pd.DataFrame) -> pd.Series:
 def cells_of(nuclei: pd.DataFrame, scores: pd.DataFrame, threshold: Mapping) -> pd.DataFrame:
     """Return the `cells` table of all nuclei found.
 
-    `nuclei` and `scores` are those tables (`crop_scores`) of all plates, `threshold` is
-    `threshold.json`. Raises InputError if a nucleus that was cropped has no score.
+    `nuclei` and `scores` are those tables (`crop_scores`) of the same plates, `threshold` is
+    `threshold.json`; probability is null unless it also has what `prevalence.json` says.
+    Raises InputError if a nucleus that was cropped has no score.
     """
     joined = nuclei.merge(scores, on="crop_id", how="left", validate="one_to_one")
     unscored = joined["kept"] & joined["score"].isna()
@@ -37,11 +38,6 @@ def cells_of(nuclei: pd.DataFrame, scores: pd.DataFrame, threshold: Mapping) -> 
         )
     place = split_field_id(joined["field_id"])
     flagged = (joined["score"] > threshold["threshold"]).where(joined["kept"])
-    probability = np.full(len(joined), np.nan)
-    if threshold["assumed_prevalence"] is not None:
-        probability = at_prevalence(
-            joined["score"].to_numpy(), threshold["training_share"], threshold["assumed_prevalence"]
-        )
     table = pd.DataFrame(
         {
             "crop_id": joined["crop_id"],
@@ -52,7 +48,7 @@ def cells_of(nuclei: pd.DataFrame, scores: pd.DataFrame, threshold: Mapping) -> 
             "Nuclei_Location_Center_Y": joined["y_px"].astype(float),
             "Nuclei_AreaShape_Area": joined["area_px"].astype(float),
             "score": joined["score"],
-            "probability": probability,
+            "probability": probabilities(joined["score"].to_numpy(), threshold),
             "threshold": float(threshold["threshold"]),
             "flagged": flagged.astype("boolean"),
             "artefact": joined["artefact"].where(flagged == True, None),  # noqa: E712
@@ -63,6 +59,13 @@ def cells_of(nuclei: pd.DataFrame, scores: pd.DataFrame, threshold: Mapping) -> 
         }
     )
     return table[TABLES["cells"].columns.names]
+
+
+def probabilities(scores: np.ndarray, threshold: Mapping) -> np.ndarray:
+    """Return the probability that cells are abnormal; nan where the prevalence is not known."""
+    if threshold.get("assumed_prevalence") is None:
+        return np.full(len(scores), np.nan)
+    return at_prevalence(scores, threshold["training_share"], threshold["assumed_prevalence"])
 
 
 def drift_warnings(plates: pd.DataFrame, features: float, scores: float, known: str) -> list[str]:

@@ -15,20 +15,20 @@ import pandas as pd
 import hcsqc
 from hcsqc.core import config as lookups
 from hcsqc.core.errors import InputError
-from hcsqc.core.files import read_checked_json
 from hcsqc.core.schema import read_table, write_table
 from hcsqc.crops.cut import CropSettings, Plate, crop_plate
 from hcsqc.crops.locations import read_locations
 from hcsqc.crops.nuclei import Nuclei, NucleusSettings, nuclei_shown
 from hcsqc.crops.shards import Shards
 from hcsqc.encoders.roles import channels_for
+from hcsqc.qc.calibration import read_threshold
 from hcsqc.qc.detector import Detector, Scaling, check_screen, load_detector
 from hcsqc.qc.field_view.find import read_study
 from hcsqc.qc.flags import FlagSettings
 from hcsqc.qc.scoring import call_wide_edges_blurred, score_crops
 from hcsqc.qc.screen_flags import DriftSettings, ScoredScreen, ScreenFlags, flag_screen
-from hcsqc.screens.layouts import Source, index_plate
-from hcsqc.screens.layouts.base import of_plate
+from hcsqc.screens.layouts import index_plate
+from hcsqc.screens.layouts.base import of_plate, source_of
 from hcsqc.screens.scale import PlateImages, ScaleSettings, measure_scale
 
 DEFAULTS = Path(hcsqc.__path__[0]).parents[1] / "config.yaml"
@@ -64,11 +64,11 @@ def flag_plate(
         raise InputError(f"{threshold_file}: is not there; run snakemake qc with this study first")
     detector = load_detector(Path(config["qc"]["detector"] or folder / "detector"))
     channels = lookups.channels(config, name)
-    fields, _ = index_plate(_source(entry, channels), name, plate)
+    fields, _ = index_plate(source_of(entry, channels), name, plate)
     scored = _score(config, entry, name, fields, plate, detector, channels, threads)
     flags = flag_screen(
         scored,
-        read_checked_json(threshold_file),
+        read_threshold(folder / name),
         detector.about,
         entry["composite"],
         _settings(FlagSettings, config["qc"]),
@@ -84,12 +84,6 @@ def _screen(config: Mapping, asked: str | None) -> str:
     if asked not in names:
         raise InputError(f"the study flags the screens {', '.join(names)}; choose one as screen")
     return asked
-
-
-def _source(entry: Mapping, channels: list[str]) -> Source:
-    known = {field.name for field in dataclasses.fields(Source)} - {"channels"}
-    given = {key: value for key, value in entry.items() if key in known}
-    return Source(channels=tuple(channels), **given)
 
 
 def _settings(kind: type[Settings], *sections: Mapping) -> Settings:

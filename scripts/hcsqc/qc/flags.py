@@ -322,14 +322,13 @@ def _plate_warning(
     plate: str, table: pd.DataFrame, edges: pd.Series, settings: FlagSettings
 ) -> str:
     own = table.loc[[plate]].iloc[0]
-    others = table.drop(index=plate)["flagged_share"].dropna()
     parts = []
     if own["scored"] == 0:
         parts.append("no cell was scored")
     # Other plates do not excuse it: all plates of a screen may be beyond what the detector knows.
+    # Nor are they named, so that what is said of a plate stays when others follow.
     elif own["flagged_share"] >= settings.well_share:
-        usual = "" if others.empty else f", the other plates usually {others.median():.0%}"
-        parts.append(f"{own['flagged_share']:.0%} of its cells are flagged{usual}")
+        parts.append(f"{own['flagged_share']:.0%} of its cells are flagged")
     for name in ("wells", "fields"):
         bad, all_ = int(own[f"bad_{name}"]), int(own[name])
         if bad > MANY * all_:

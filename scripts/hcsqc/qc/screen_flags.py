@@ -7,13 +7,26 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
+import pyarrow as pa
+from pandas.api.types import union_categoricals
 
-from hcsqc.core.schema import read_metadata, read_table, write_csv, write_table
-from hcsqc.qc.cells import cells_of, drift_warnings
+from hcsqc.core.schema import (
+    join_csv,
+    join_tables,
+    read_metadata,
+    read_table,
+    write_csv,
+    write_table,
+)
+from hcsqc.qc.cells import cells_of, drift_warnings, probabilities
 from hcsqc.qc.corrections import correction_warnings, corrections
-from hcsqc.qc.flags import FlagSettings, field_flags, plate_flags, well_flags
+from hcsqc.qc.flags import PLATE, WELL, FlagSettings, field_flags, plate_flags, well_flags
 from hcsqc.qc.phenotypes import compound_warnings, reference_text
+
+OF_PLATES = ("fields", "wells", "plates", "corrections")  # tables of a folder, beside cells.parquet
+DIGITS = "%.6g"
 
 
 @dataclass(frozen=True)
@@ -42,19 +55,25 @@ class ScoredScreen:
 
 
 @dataclass(frozen=True)
-class ScreenFlags:
-    """The table `cells` of a screen, and its fields, wells, plates and compounds with what is bad.
+class PlateFlags:
+    """The table `cells` of some plates, and their fields, wells and plates with what is bad.
 
-    Columns are those of `flags.FIELD_COLUMNS`, `WELL_COLUMNS`, `PLATE_COLUMNS`,
-    `phenotypes.COLUMNS` and, of how each plate's light was corrected, `corrections.COLUMNS`.
+    Columns are those of `flags.FIELD_COLUMNS`, `WELL_COLUMNS`, `PLATE_COLUMNS` and, of how each
+    plate's light was corrected, `corrections.COLUMNS`. Nothing of a plate depends on another.
     """
 
     cells: pd.DataFrame
     fields: pd.DataFrame
     wells: pd.DataFrame
     plates: pd.DataFrame
-    compounds: pd.DataFrame
     corrections: pd.DataFrame
+
+
+@dataclass(frozen=True)
+class ScreenFlags(PlateFlags):
+    """The flags of all plates of a screen, and its compounds with `phenotypes.COLUMNS`."""
+
+    compounds: pd.DataFrame
 
 
 def read_scored(
@@ -82,15 +101,15 @@ def _all_rows(paths: Sequence[Path], schema: str) -> pd.DataFrame:
     return pd.concat([read_table(path, schema) for path in paths], ignore_index=True)
 
 
-def flag_screen(
+def flag_plates(
     screen: ScoredScreen,
     threshold: Mapping,
     detector: Mapping,
     composite: Sequence[str],
     settings: FlagSettings,
     drift: DriftSettings,
-) -> ScreenFlags:
-    """Flag the cells, fields, wells and plates of a screen, and look at its compounds.
+) -> PlateFlags:
+    """Flag the cells, fields, wells and plates of a screen, or of one of its plates.
 
     `threshold` is `threshold.json`, `detector` is `detector.json`, of whose composite the screen's
     is alike. Raises InputError if a nucleus that was cropped has no score, or lies in no field.
@@ -105,38 +124,82 @@ def flag_screen(
     beyond = correction_warnings(corrected, plates["Metadata_Plate"], drift.drift_gain, known)
     warnings = zip(plates["warning"], drifted, beyond, strict=True)
     plates["warning"] = ["; ".join(filter(None, of_plate)) for of_plate in warnings]
-    compounds = compound_warnings(wells, settings.confidence, settings.well_share)
-    return ScreenFlags(cells, fields, wells, plates, compounds, corrected)
+    return PlateFlags(cells, fields, wells, plates, corrected)
 
 
-def write_flags(flags: ScreenFlags, folder: Path) -> None:
+def flag_screen(
+    screen: ScoredScreen,
+    threshold: Mapping,
+    detector: Mapping,
+    composite: Sequence[str],
+    settings: FlagSettings,
+    drift: DriftSettings,
+) -> ScreenFlags:
+    """Flag all plates of a screen, as `flag_plates` does, and look at its compounds."""
+    found = flag_plates(screen, threshold, detector, composite, settings, drift)
+    compounds = compound_warnings(found.wells, settings.confidence, settings.well_share)
+    return ScreenFlags(**vars(found), compounds=compounds)
+
+
+def write_plates(flags: PlateFlags, folder: Path) -> None:
     """Write `cells.parquet`, and the other tables as CSV with six digits, into a folder."""
     write_table(flags.cells, folder / "cells.parquet", "cells")
-    for name in ("fields", "wells", "plates", "compounds", "corrections"):
-        write_csv(getattr(flags, name), folder / f"{name}.csv", "%.6g")
+    for name in OF_PLATES:
+        write_csv(getattr(flags, name), folder / f"{name}.csv", DIGITS)
 
 
-def told(name: str, flags: ScreenFlags) -> list[str]:
-    """Return in lines what screen `name` is warned of, and what its compounds are compared with."""
+def scores_of(folders: Sequence[Path]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the scores of the cells that plates' folders have, and numbers of their wells.
+
+    The wells are numbered in the order of their names.
+    """
+    scores, wells = [], []
+    for folder in folders:
+        cells = read_table(folder / "cells.parquet", "cells", ["score", PLATE, WELL])
+        cells = cells[cells["score"].notna()]
+        scores.append(cells["score"].to_numpy())
+        wells.append(cells[PLATE].str.cat(cells[WELL], sep="/").astype("category"))
+    if not wells:
+        return np.empty(0), np.empty(0, int)
+    names = union_categoricals(wells, sort_categories=True)
+    return np.concatenate(scores), names.codes
+
+
+def join_plates(folders: Sequence[Path], threshold: Mapping, output: Path) -> None:
+    """Write the tables of all plates of a screen from those of each: the same below each other.
+
+    `folders` are those of `write_plates`. `threshold` is what `read_threshold` returns: with the
+    prevalence, which only the screen as a whole has, each cell gets its probability.
+    """
+    for name in OF_PLATES:
+        join_csv([folder / f"{name}.csv" for folder in folders], output / f"{name}.csv")
+
+    def with_probability(cells: pa.Table) -> pa.Table:
+        values = probabilities(cells["score"].to_numpy(), threshold)
+        place = cells.column_names.index("probability")
+        return cells.set_column(place, "probability", pa.array(values, from_pandas=True))
+
+    parts = [folder / "cells.parquet" for folder in folders]
+    join_tables(parts, output / "cells.parquet", "cells", with_probability)
+
+
+def plates_told(name: str, flags: PlateFlags) -> list[str]:
+    """Return in lines what plates of screen `name` are warned of."""
     plates = zip(flags.plates["Metadata_Plate"], flags.plates["warning"], strict=True)
-    lines = [f"warning: {name}, plate {plate}: {warning}" for plate, warning in plates if warning]
-    lines.append(f"{name}: {reference_text(flags.wells)}")
-    compounds = flags.compounds.loc[flags.compounds["warned"], "compound"].unique()
-    return lines + [
+    return [f"warning: {name}, plate {plate}: {warning}" for plate, warning in plates if warning]
+
+
+def compounds_told(name: str, wells: pd.DataFrame, compounds: pd.DataFrame) -> list[str]:
+    """Return in lines what the compounds of screen `name` are compared with and warned of."""
+    warned = compounds.loc[compounds["warned"], "compound"].unique()
+    return [f"{name}: {reference_text(wells)}"] + [
         f"warning: {name}: cells of {compound} are flagged far more often than those of "
         "control wells; is this an effect of the compound rather than an artefact?"
-        for compound in compounds
+        for compound in warned
     ]
 
 
-def counts(flags: ScreenFlags) -> dict[str, float]:
-    """Return the numbers that a screener asks for first."""
-    cells, compounds = flags.cells, flags.compounds
-    return {
-        "nuclei": len(cells),
-        "scored": int(cells["score"].notna().sum()),
-        "flagged": int(cells["flagged"].fillna(False).sum()),
-        "bad_fields": int(flags.fields["bad"].sum()),
-        "bad_wells": int(flags.wells["bad"].sum()),
-        "warned_compounds": int(compounds.loc[compounds["warned"], "compound"].nunique()),
-    }
+def counts(plates: pd.DataFrame) -> dict[str, float]:
+    """Return the numbers that a screener asks for first, from the table of plates."""
+    names = ("nuclei", "scored", "flagged", "bad_fields", "bad_wells")
+    return {name: int(plates[name].sum()) for name in names}

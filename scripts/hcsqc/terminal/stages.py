@@ -52,6 +52,7 @@ STAGES = {
     "scores of cells": ("score_plate",),
     "flags": (
         "set_threshold",
+        "flag_plate",
         "flag_screen",
         "check_planted",
         "compare_published_flags",

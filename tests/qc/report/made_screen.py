@@ -14,7 +14,8 @@ from hcsqc.features.tables import features_table
 from hcsqc.qc.report.answers import Limits
 from hcsqc.qc.report.focus import FocusScale
 from hcsqc.qc.report.page import Screen, render_report
-from hcsqc.qc.report.results import COLUMNS, read_results
+from hcsqc.qc.report.results import COLUMNS, OF_SCREEN, read_results
+from hcsqc.qc.trend import TrendSettings, measures, ordered, trend
 
 EVIL = "<script>alert('x')</script>"
 CHANNELS = ("w1", "w2", "w3")
@@ -182,11 +183,24 @@ def make_folder(folder: Path, cells: pd.DataFrame, sites: int, **changes) -> Pat
     ).assign(background=150.0, cell=700.0, gain=1.2, offset=-3.0, found="cells")
     tables = {"fields": fields, "wells": wells, "plates": plates, "compounds": compounds}
     tables["corrections"] = corrections
+    days = {name: pd.Timestamp("2026-11-01") for name in plates["Metadata_Plate"]}
+    dated = ordered(plates["Metadata_Plate"], days, {})
+    followed = measures(plates, fields, corrections)
+    tables["trend"] = trend(dated, followed, TrendSettings(3, 3.0))
+    of_plates = [folder / "plates" / name for name in plates["Metadata_Plate"]]
     for name, table in tables.items():
         table = changes.get(name, lambda same: same)(table)
         columns = COLUMNS[name].split()
         table[columns].to_csv(folder / f"{name}.csv", index=False)
+        for own in of_plates if name not in OF_SCREEN else ():
+            own.mkdir(parents=True, exist_ok=True)
+            rows = table[table["Metadata_Plate"] == own.name]
+            rows[columns].to_csv(own / f"{name}.csv", index=False)
+    for own in of_plates:
+        rows = cells[cells["Metadata_Plate"] == own.name]
+        write_table(rows, own / "cells.parquet", "cells")
     (folder / "threshold.json").write_text(json.dumps(changes.get("threshold", PROMISE)))
+    (folder / "prevalence.json").write_text("{}")
     return folder
 
 

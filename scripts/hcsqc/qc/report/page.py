@@ -43,6 +43,7 @@ from hcsqc.qc.report.published import Agreement, shown
 from hcsqc.qc.report.rates import charts
 from hcsqc.qc.report.results import Results, of_plate
 from hcsqc.qc.report.thumbnails import FieldPictures, field_pictures, pack_outlines
+from hcsqc.qc.report.trend_charts import dated_text, outside_rows, trend_charts
 from hcsqc.qc.report.words import counted, is_missing, number, percent
 
 DATA_FILES = ("page.html", "page.css", "page.js")
@@ -103,7 +104,8 @@ def render_report(screen: Screen, plate: str | None = None) -> str:
     chosen = galleries(results)
     features = map_of_features(screen.features, results)
     pictures = _pictures(screen, results, chosen, features, own)
-    cells = results.cells.set_index("crop_id")
+    has_picture = results.cells["crop_id"].isin(list(pictures.crops.positions))
+    cells = results.cells[has_picture].set_index("crop_id")
     for gallery in chosen:
         gallery["crops"] = _shown_crops(gallery["rows"], pictures.crops)
     threshold = screen.results.threshold
@@ -113,6 +115,7 @@ def render_report(screen: Screen, plate: str | None = None) -> str:
     kinds = [kind for kind in ARTEFACTS if (results.cells["artefact"] == kind).any()]
     shape = plate_shape(results.wells["Metadata_Well"])
     part = shown_part(results.wells["Metadata_Well"], shape)
+    followed = plate is None and has_plate_pages(results)
     edges = results.fields.groupby("Metadata_Plate")["edge"].median()
     plates = _worst_plates(results.plates, of_plates)
     plates = plates.assign(edge=plates["Metadata_Plate"].map(edges))
@@ -197,6 +200,9 @@ def render_report(screen: Screen, plate: str | None = None) -> str:
         features=features,
         plates=records(plates),
         wells_table=records(results.wells) if own else [],
+        trend=trend_charts(results, plate_page) if followed else [],
+        trend_outside=outside_rows(results, plate_page) if followed else [],
+        trend_dated=dated_text(results) if followed else "",
         charts=charts(results, shape),
         edge_charts=_edge_charts(results, plates, screen.focus),
         worst=[gallery for gallery in chosen if gallery["kind"] == "artefact"],
@@ -344,11 +350,13 @@ def _drops_text(results: Results, dropped: pd.DataFrame) -> str:
 
 def _edge_charts(results: Results, plates: pd.DataFrame, focus: FocusScale) -> list[dict]:
     reach = edge_reach(results.fields["edge"], focus)
+    of_cells = dict(iter(results.cells.groupby("Metadata_Plate")["edge"]))
+    none = results.cells["edge"].head(0)
     return [
         {
             "name": plate,
             "edges": edge_chart(
-                results.cells.loc[results.cells["Metadata_Plate"] == plate, "edge"],
+                of_cells.get(plate, none),
                 results.fields.loc[results.fields["Metadata_Plate"] == plate, "edge"],
                 focus,
                 reach,

@@ -147,8 +147,9 @@ def score_data(cells: pd.DataFrame, threshold: Mapping, labels: pd.DataFrame | N
     edges = np.linspace(0, 1, BINS + 1)
     histograms = {"cells": np.histogram(scores, edges)[0]}
     if labels is not None and len(labels):
+        labelled = cells.loc[cells["crop_id"].isin(labels["crop_id"]), ["crop_id", "score"]]
         known = labels[["crop_id", "label"]].merge(
-            cells[["crop_id", "score"]].dropna(), on="crop_id", validate="one_to_one"
+            labelled.dropna(), on="crop_id", validate="one_to_one"
         )
         for label, of_label in known.groupby("label"):
             histograms[str(label)] = np.histogram(of_label["score"], edges)[0]
@@ -183,7 +184,8 @@ def map_of_features(paths: Sequence[Path], results: Results) -> dict | None:
     crops, vectors = _read_features(paths)
     sample = pd.DataFrame({"crop_id": crops, "vector": np.arange(len(crops))})
     keys = [*KEYS, "Metadata_Site"]
-    cells = results.cells[["crop_id", "score", "flagged", "artefact", *keys]]
+    own = results.cells["crop_id"].isin(list(crops))
+    cells = results.cells.loc[own, ["crop_id", "score", "flagged", "artefact", *keys]]
     sample = sample.merge(cells, on="crop_id", how="inner", validate="one_to_one")
     if len(crops) and not len(sample):
         raise InputError(

@@ -1,6 +1,6 @@
 """What the quality control of a screen found, read from its folder."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,11 +9,12 @@ import pandas as pd
 from hcsqc.core.errors import InputError
 from hcsqc.core.files import read_checked_json
 from hcsqc.core.schema import as_written, check_columns, read_table
+from hcsqc.qc.calibration import THRESHOLD, read_threshold
 from hcsqc.qc.cells import is_flagged
 
 # Columns of the tables that are read; all else is ignored.
 TEXT = {"Metadata_Plate", "Metadata_Well", "role", "compound", "artefact", "reason", "warning"}
-TEXT |= {"channel", "found"}
+TEXT |= {"channel", "found", "date", "dated_by", "measure", "unit", "outside"}
 BOOLEAN = {"empty", "out_of_focus", "saturated", "bad", "warned"}
 COLUMNS = {
     "fields": "Metadata_Plate Metadata_Well Metadata_Site role compound concentration_um nuclei "
@@ -25,7 +26,12 @@ COLUMNS = {
     "compounds": "compound concentration_um wells scored flagged_share control_share p_value "
     "adjusted_p warned artefact",
     "corrections": "Metadata_Plate channel background cell gain offset found",
+    "trend": "Metadata_Plate order date dated_by measure unit value centre low high band_plates "
+    "outside",
 }
+# Of a screen as a whole: a plate has none.
+OF_SCREEN = ("compounds", "trend")
+FLAGS = tuple(name for name in COLUMNS if name not in OF_SCREEN)
 TRUTH_COLUMNS = ["what", "planted", "found", "low", "high"]
 
 
@@ -39,28 +45,44 @@ class Results:
     plates: pd.DataFrame
     compounds: pd.DataFrame
     corrections: pd.DataFrame
+    trend: pd.DataFrame
     threshold: Mapping
 
 
 def read_results(folder: Path, plate: str | None = None) -> Results:
-    """Read the tables of results/{study}/qc/{screen}, or what they have of one plate.
+    """Read the tables of results/{study}/qc/{screen}, or those of one plate in its `plates`.
 
-    A plate has no compounds: these are of the whole screen. Raises InputError if a table is missing
-    or is no such table, if they are not of the same cells, or if there is no such plate.
+    A plate has no compounds and no trend: these are of the whole screen. Raises InputError if a
+    table is missing or is no such table, or if they are not of the same cells.
     """
-    only = None if plate is None else [("Metadata_Plate", "=", plate)]
-    cells = read_table(folder / "cells.parquet", "cells", filters=only)
-    tables = {name: _read_csv(folder / f"{name}.csv", columns) for name, columns in COLUMNS.items()}
+    own, names = folder, tuple(COLUMNS)
     if plate is not None:
-        tables = _of_plate(tables, plate)
+        own, names = folder / "plates" / plate, FLAGS
+        if not own.is_dir():
+            raise InputError(f"{own}: there is no plate {plate}; make its flags again")
+    # Once, because all that reads flags needs the type that may be null.
+    cells = read_table(own / "cells.parquet", "cells").astype({"flagged": "boolean"})
+    tables = read_flags(own, names)
     for name in ("fields", "wells", "plates"):
         for column, count in cell_counts(cells).items():
             if int(tables[name][column].sum()) != count:
                 raise InputError(
-                    f"{folder / name}.csv: {int(tables[name][column].sum())} cells {column}, but "
+                    f"{own / name}.csv: {int(tables[name][column].sum())} cells {column}, but "
                     f"cells.parquet has {count}; make all tables of the screen again"
                 )
-    return Results(cells=cells, **tables, threshold=read_checked_json(folder / "threshold.json"))
+    rest = {
+        name: _typed(pd.DataFrame(columns=COLUMNS[name].split(), dtype=str), own, COLUMNS[name])
+        for name in OF_SCREEN
+    }
+    # That of a plate is without the prevalence, which changes with each plate that is added.
+    of_labels = read_checked_json(folder / THRESHOLD)
+    threshold = of_labels if plate is not None else read_threshold(folder)
+    return Results(cells=cells, **(rest | tables), threshold=threshold)
+
+
+def read_flags(folder: Path, names: Sequence[str] = FLAGS) -> dict[str, pd.DataFrame]:
+    """Read tables of flags that are CSV files of a folder, by name; raises InputError."""
+    return {name: _read_csv(folder / f"{name}.csv", COLUMNS[name]) for name in names}
 
 
 def of_plate(results: Results, plate: str) -> Results:
@@ -79,7 +101,7 @@ def _of_plate(tables: Mapping[str, pd.DataFrame], plate: str) -> dict[str, pd.Da
         )
     return {
         name: table.head(0)
-        if name == "compounds"
+        if name in OF_SCREEN
         else table[table["Metadata_Plate"] == plate].reset_index(drop=True)
         for name, table in tables.items()
     }
@@ -92,6 +114,11 @@ def _read_csv(path: Path, columns: str) -> pd.DataFrame:
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be read as CSV ({error})") from error
     check_columns(table, columns.split(), str(path))
+    return _typed(table, path, columns)
+
+
+def _typed(table: pd.DataFrame, path: Path, columns: str) -> pd.DataFrame:
+    """Return some columns of a table of texts, with their types."""
     table = table[columns.split()].copy()
     for column in table.columns:
         if column in BOOLEAN:

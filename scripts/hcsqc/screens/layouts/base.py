@@ -5,9 +5,9 @@ import re
 import stat
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
@@ -50,6 +50,13 @@ class Source:
         for name in ("images", "image_csv", "table"):
             if getattr(self, name) is not None:
                 object.__setattr__(self, name, folder_at(getattr(self, name)))
+
+
+def source_of(entry: Mapping, channels: Sequence[str]) -> Source:
+    """Return where the images of a screen lie, from its entry in the config and its channels."""
+    known = {field.name for field in fields(Source)} - {"channels"}
+    given = {key: value for key, value in entry.items() if key in known}
+    return Source(channels=tuple(channels), **given)
 
 
 @dataclass(frozen=True)
