@@ -43,12 +43,16 @@ rule label_screen:
             | {"focus_edge": config["qc"]["focus_edge"] if wc.screen in DERIVED else 0}
         ),
         window=source_window,
+        # A function of the input, whose change Snakemake does not look at: one more plate labels
+        # nothing again.
+        unlabelled=lambda wc, input: unlabelled_plates(wc.screen),
         code=code_digest("labels/label_screen.py"),
     shell:
         '"$HCSQC" --log {log:q} labels/label_screen.py --screen {wildcards.screen:q} --nuclei {input.nuclei:q}'
         " --fields {input.fields:q}"
         " --truth {input.truth:q} --label-files {input.labels:q}"
         " --evaluation-wells {params.wells:q} {params.settings} --window-px {params.window}"
+        " --unlabelled-plates {params.unlabelled:q}"
         " --output {output.labels:q} --random {output.random:q} --unmatched {output.unmatched:q}"
         " --disagreements {output.disagreements:q}"
         " --record {output.record:q}"

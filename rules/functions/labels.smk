@@ -20,6 +20,12 @@ def truth_files(wildcards):
     ]
 
 
+def unlabelled_plates(screen):
+    """Return the plates of a screen that its `labelled_plates` leave out: no label may be on one."""
+    labelled = labelled_plates(screen)
+    return [plate for plate in config["screens"][screen]["plates"] if plate not in labelled]
+
+
 def label_files(wildcards):
     """Return the label files of a screen."""
     labels = screen_entry(wildcards)["labels"]

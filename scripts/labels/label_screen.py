@@ -30,6 +30,7 @@ def main() -> None:
     parser.add_argument("--truth", type=Path, nargs="*", required=True)
     parser.add_argument("--label-files", type=Path, nargs="*", required=True)
     parser.add_argument("--evaluation-wells", nargs="*", required=True)
+    parser.add_argument("--unlabelled-plates", nargs="*", default=[], help="that no label is on")
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--random", type=Path, required=True, help="labels of crops at random")
     parser.add_argument("--unmatched", type=Path, required=True)
@@ -54,7 +55,9 @@ def label(args, record) -> None:
         write_list(pd.DataFrame(columns=DISAGREEMENT_COLUMNS), args.disagreements)
     else:
         lists = args.disagreements, args.unmatched
-        found = labels_of_files(args.screen, args.label_files, nuclei, settings, *lists)
+        found = labels_of_files(
+            args.screen, args.label_files, nuclei, args.unlabelled_plates, settings, *lists
+        )
     counts = found.counts()
     told = ", ".join(f"{n} {name}" for name, n in counts.items()) or "none"
     print(f"labels of {args.screen}: {told}")

@@ -21,11 +21,14 @@ def main() -> None:
     parser.add_argument("--screen", help="look for plates of this screen only")
     args = parser.parse_args()
     try:
-        added = add_plates(args.study, DEFAULTS, args.screen)
+        found = add_plates(args.study, DEFAULTS, args.screen)
     except InputError as error:
         sys.exit(f"error: {error}")
-    for screen, plates in added.items():
-        print(f"{screen}: {', '.join(plates) if plates else 'no new plate'}")
+    for screen, new in found.items():
+        print(f"{screen}: {', '.join(new.added) or 'no new plate'}")
+        if new.skipped:
+            skipped = (f"'{name}' ({reason})" for name, reason in new.skipped.items())
+            print(f"{screen}: skipped {', '.join(skipped)}")
 
 
 if __name__ == "__main__":

@@ -163,7 +163,7 @@ def test_disagreements_are_written_before_one_is_refused(tmp_path):
     ]
     lists = tmp_path / "lists" / "d.csv", tmp_path / "u.csv"
     with pytest.raises(InputError, match=r"labelled both .*; all disagreements: .*lists/d.csv"):
-        labels_of_files("s", files, nuclei_at(("B02", 50, 50, True)), SETTINGS, *lists)
+        labels_of_files("s", files, nuclei_at(("B02", 50, 50, True)), [], SETTINGS, *lists)
     assert pd.read_csv(lists[0])["annotator"].tolist() == ["a", "b"]
     assert not lists[1].exists()
 
@@ -262,6 +262,7 @@ def arguments(folder, nuclei, truth=(), files=(), wells=("B02",)):
         fields=[folder / "fields.parquet"],
         truth=list(truth),
         label_files=list(files),
+        unlabelled_plates=["q 2", "P9"],
         evaluation_wells=list(wells),
         output=folder / "labels.parquet",
         random=folder / "random.parquet",
@@ -338,6 +339,20 @@ def test_labels_whose_plate_has_lost_its_zeros_are_refused_with_the_reason(tmp_p
     expected = r"first: 42 A01 site 1 \(50, 100\) of a.csv: no nucleus of plate '42'; .*'0042' with"
     with pytest.raises(InputError, match=expected):
         run(arguments(tmp_path, nuclei, files=[path]))
+
+
+def test_labels_on_plates_that_labelled_plates_leaves_out_are_refused(tmp_path):
+    lines = ["p,B02,1,51,50,normal,,a,random", "q 2,B02,1,51,50,normal,,a,random"]
+    known = label_file(tmp_path / "a.csv", *lines[:1], "other,B02,1,51,50,normal,,a,random")
+    args = arguments(tmp_path, nuclei_at(("B02", 50, 50, True)), files=[known])
+    assert run(args)[1]["labels_unmatched"] == 1
+    args.label_files.append(label_file(tmp_path / "b.csv", *lines))
+    told = r"screen s: labels lie on plate q 2 \(b.csv\); add it to screens.s.labelled_plates"
+    with pytest.raises(InputError, match=told):
+        run(args)
+    args.label_files.append(label_file(tmp_path / "c.csv", lines[1].replace("q 2", "P9")))
+    with pytest.raises(InputError, match=r"plates P9, q 2 \(b.csv, c.csv\); add them to"):
+        run(args)
 
 
 def test_labels_of_another_screen_are_refused(tmp_path):

@@ -8,8 +8,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from hcsqc.core.errors import InputError
 from hcsqc.core.files import write_checked_json
 from hcsqc.core.schema import write_table
+from hcsqc.qc.calibration import PREVALENCE, THRESHOLD
+from hcsqc.qc.flag_plate import flag_plate
 from hcsqc.qc.outdated import MADE_OF_THRESHOLD, put_aside
 from scripts.labels import split_labels
 from scripts.qc import set_threshold
@@ -163,3 +166,14 @@ def test_labels_too_few_for_draws_name_the_way_without_draws(tmp_path, monkeypat
     assert len(said) == 1
     assert "Label more crops in more wells" in said[0]
     assert "if qc.encoder names an encoder" in said[0]
+
+
+@pytest.mark.parametrize("missing", [THRESHOLD, PREVALENCE])
+def test_a_study_without_flags_of_today_is_told_to_make_them(tmp_path, missing):
+    config = {"qc": {"screens": ["sim"]}, "screens": {"sim": {"images": "images"}}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    folder = tmp_path / "qc" / "sim"
+    for name in {THRESHOLD, PREVALENCE} - {missing}:
+        write_checked_json({}, folder / name)
+    with pytest.raises(InputError, match=f"sim/{missing}: is not there; run snakemake qc with"):
+        flag_plate(tmp_path, "P1")

@@ -5,13 +5,14 @@
 
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
 from hcsqc.core.errors import InputError
+from hcsqc.core.given_tables import plates_among
 from hcsqc.core.ids import is_copy, split_field_id
 from hcsqc.core.parquet import read_footer
 from hcsqc.core.schema import read_table, write_csv
@@ -148,19 +149,22 @@ def labels_of_files(
     screen: str,
     files: Sequence[Path],
     nuclei: pd.DataFrame,
+    unlabelled_plates: Collection[str],
     settings: LabelSettings,
     disagreements_list: Path,
     unmatched_list: Path,
 ) -> ScreenLabels:
     """Return labels from label files, and print how far annotators agree and what found no crop.
 
-    `nuclei` are those of `read_nuclei`. Labels of crops that are labelled in several ways are
-    written to `disagreements_list` (CSV), before one of them may be refused; `unmatched_list` is
-    named where labels found no crop.
-    Raises InputError for a file that is none of labels, for a conflict that the settings refuse,
-    and where labels seem to be of another screen.
+    `nuclei` are those of `read_nuclei`, of the screen's labelled plates; `unlabelled_plates` are
+    its other plates. Labels of crops that are labelled in several ways are written to
+    `disagreements_list` (CSV), before one of them may be refused; `unmatched_list` is named where
+    labels found no crop.
+    Raises InputError for a file that is none of labels, for labels on an unlabelled plate, for a
+    conflict that the settings refuse, and where labels seem to be of another screen.
     """
     rows = pd.concat([read_label_file(path) for path in files], ignore_index=True)
+    check_plates(rows, unlabelled_plates, screen)
     placed, unmatched = place_labels(rows, nuclei, settings.match_px)
     differing = disagreements(placed)
     write_list(differing, disagreements_list)
@@ -169,6 +173,18 @@ def labels_of_files(
     check_unmatched(labels, unmatched, screen)
     report_unmatched(unmatched, unmatched_list)
     return ScreenLabels(labels, labels_at_random(placed, labels), unmatched, metrics)
+
+
+def check_plates(rows: pd.DataFrame, unlabelled_plates: Collection[str], screen: str) -> None:
+    """Raise InputError if rows of label files are on plates that `labelled_plates` leaves out."""
+    rows = rows.assign(plate=plates_among(rows["plate"], unlabelled_plates)).dropna(subset="plate")
+    if len(rows):
+        plates, sources = (first_few(sorted(set(rows[name])), 12) for name in ("plate", "source"))
+        several = rows["plate"].nunique() > 1
+        raise InputError(
+            f"screen {screen}: labels lie on plate{'s' if several else ''} {plates} ({sources}); "
+            f"add {'them' if several else 'it'} to screens.{screen}.labelled_plates"
+        )
 
 
 def write_list(rows: pd.DataFrame, path: Path) -> None:

@@ -21,7 +21,7 @@ from hcsqc.crops.locations import read_locations
 from hcsqc.crops.nuclei import Nuclei, NucleusSettings, nuclei_shown
 from hcsqc.crops.shards import Shards
 from hcsqc.encoders.roles import channels_for
-from hcsqc.qc.calibration import read_threshold
+from hcsqc.qc.calibration import PREVALENCE, THRESHOLD, read_threshold
 from hcsqc.qc.detector import Detector, Scaling, check_screen, load_detector
 from hcsqc.qc.field_view.find import read_study
 from hcsqc.qc.flags import FlagSettings
@@ -59,9 +59,9 @@ def flag_plate(
         entry |= {"images": str(simulated / "images")}
         entry |= {"image_csv": str(simulated / f"{plate}.image.csv")}
     folder = results / "qc"
-    threshold_file = folder / name / "threshold.json"
-    if not threshold_file.exists():
-        raise InputError(f"{threshold_file}: is not there; run snakemake qc with this study first")
+    for file in (folder / name / THRESHOLD, folder / name / PREVALENCE):
+        if not file.exists():
+            raise InputError(f"{file}: is not there; run snakemake qc with this study first")
     detector = load_detector(Path(config["qc"]["detector"] or folder / "detector"))
     channels = lookups.channels(config, name)
     fields, _ = index_plate(source_of(entry, channels), name, plate)
