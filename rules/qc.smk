@@ -468,9 +468,10 @@ rule filter_load_data:
     params:
         table=load_data_table,
         code=code_digest("qc/filter_load_data.py"),
+        channels=lambda wc: settings.channels(config, wc.screen),
     shell:
         '"$HCSQC" --log {log:q} qc/filter_load_data.py --table {params.table:q} --plate {wildcards.plate:q}'
-        " --fields {input.fields:q} --wells {input.wells:q}"
+        " --channels {params.channels:q} --fields {input.fields:q} --wells {input.wells:q}"
         " --output {output.table:q} --record {output.record:q}"
 
 
