@@ -258,7 +258,7 @@ rule flag_screen:
         threshold=f"{STUDY}/qc/{{screen}}/threshold.json",
         plates=lambda wc: plate_tables(wc.screen),
         summaries=lambda wc: crop_files(wc.screen, "summary.parquet"),
-        dates=lambda wc: [given(path) for path in pick_given(screen_entry(wc), "dates").values()],
+        dates=lambda wc: those_here(pick_given(screen_entry(wc), "dates").values()),
     output:
         cells=f"{STUDY}/qc/{{screen}}/cells.parquet",
         fields=f"{STUDY}/qc/{{screen}}/fields.csv",
@@ -282,7 +282,7 @@ rule flag_screen:
         folder=lambda wc, output: str(Path(output.cells).parent),
         detector=lambda wc, input: str(Path(input.detector[0]).parent),
         names=lambda wc: screen_entry(wc)["plates"],
-        dates=lambda wc, input: flags({"dates": input.dates[0]} if input.dates else {}),
+        dates=lambda wc: flags(pick_given(screen_entry(wc), "dates")),
         settings=flags(pick(QC, "confidence", "well_share", "trend_plates", "trend_sds")),
         code=code_digest("qc/flag_screen.py"),
     shell:

@@ -26,7 +26,7 @@ def load_data_table(wildcards):
 def load_data_input(wildcards):
     """Return this table as an input, unless it is at a URL, where nobody sees that it changes."""
     table = load_data_table(wildcards)
-    return [] if "://" in table else given(table)
+    return [] if "://" in table else local(table)
 
 
 def source_flags(wildcards):

@@ -592,6 +592,22 @@ def test_urls_that_cannot_be_or_hold_a_secret_are_refused(url, reason):
     assert "secret" not in text
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"qc__detector": "https://me:secret@host/detector"},
+        {"screens__BBBC022__labels": ["s3://me:secret@bucket/labels.csv"]},
+        {"screens__BBBC022__dates": "https://host/dates.csv?signature=secret"},
+        {"encoders__resnet18__file": "https://me:secret@host/weights.safetensors"},
+    ],
+)
+def test_no_path_of_a_study_may_hold_a_secret(changes):
+    text = message(edited(**changes))
+    place = next(iter(changes)).replace("__", ".")
+    assert text.startswith(f"config: {place}: holds a password or signature")
+    assert "secret" not in text
+
+
 def published(**changes) -> dict:
     """Return the defaults with published flags of BBBC022."""
     entry = {"table": "flags/{plate}.csv", "columns": {"isBlurry": "out of focus"}} | changes

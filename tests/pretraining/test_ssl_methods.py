@@ -11,6 +11,7 @@ from torch import nn
 from hcsqc.core.errors import InputError
 from hcsqc.pretraining.methods import METHODS, deepcluster_v2
 from hcsqc.pretraining.methods.base import projector
+from hcsqc.pretraining.methods.covariance import off_diagonal_squares
 from hcsqc.pretraining.methods.deepcluster_v2 import nearest, spherical_kmeans
 from hcsqc.pretraining.sololearn import SinkhornKnopp
 
@@ -161,6 +162,16 @@ def test_ssl_vicreg_is_the_papers_formula_with_its_gradient():
         covariance = covariance + (c**2 - torch.diag(c.diagonal() ** 2)).sum() / z.shape[1]
     loss = 25 * ((z1 - z2) ** 2).mean() + 24 * variance + 1.5 * covariance
     assert_same(ours(backbone, method), loss_and_gradient(backbone, loss))
+
+
+@pytest.mark.parametrize(("count", "width"), [(8, 64), (64, 8), (4096, 32)])
+def test_ssl_squares_off_the_diagonal_are_those_of_the_whole_covariance(count, width):
+    z1, z2 = torch.randn(2, count, width, generator=torch.Generator().manual_seed(0))
+    product = z1.double().T @ z2.double()
+    expected = product.square().sum() - product.diagonal().square().sum()
+    off_diagonal, diagonal = off_diagonal_squares(z1, z2)
+    assert off_diagonal.item() == pytest.approx(expected.item(), rel=1e-5)
+    assert torch.allclose(diagonal.double(), product.diagonal(), rtol=1e-4, atol=1e-3)
 
 
 def sinkhorn(logits, epsilon, iterations):

@@ -14,6 +14,7 @@ from hcsqc.qc.trend import (
     IMAGES,
     LISTED,
     RATIO,
+    ROOT,
     SHARE,
     Measure,
     TrendSettings,
@@ -178,6 +179,26 @@ def test_a_table_of_dates_that_is_none_is_named(tmp_path, text, said):
         dates_of(tmp_path, text)
 
 
+@pytest.mark.parametrize(
+    "date",
+    ["03.11.2026", "03/04/2026", "10-11-12", "2026", "now", "Nov", "3000-01-01", "2026-13-01"],
+)
+def test_a_date_that_could_be_read_in_two_ways_is_refused(tmp_path, date):
+    with pytest.raises(InputError, match="write it as 2026-11-30"):
+        dates_of(tmp_path, f"Metadata_Plate,date\nP2,{date}\n")
+
+
+def test_a_plate_that_is_nearer_to_the_detector_than_those_before_is_not_told():
+    values = pd.Series([*np.random.default_rng(1).normal(0.3, 0.02, 30), 0.0])
+    plates = [f"p{number:02d}" for number in range(31)]
+    values.index = pd.Index(plates, name="Metadata_Plate")
+    dated = ordered(plates, {}, {})
+    for value, outside in ((0.0, ""), (0.9, "above")):
+        values.iloc[-1] = value
+        table = trend(dated, [Measure("shift of scores", "", ROOT, values)], TrendSettings(10, 3.0))
+        assert table["outside"].iloc[-1] == outside and table["low"].iloc[-1] == 0
+
+
 def test_every_measure_is_of_the_tables_of_flags():
     plates = pd.DataFrame(
         {"Metadata_Plate": ["a", "b"], "wells": 4, "bad_wells": [1, 0], "fields": 8}
@@ -196,6 +217,7 @@ def test_every_measure_is_of_the_tables_of_flags():
     assert found["nuclei per field"] == {"a": 10, "b": 5}
     assert found["empty fields"]["a"] == 1 / 8
     assert found["correction of light: w1"]["a"] == 1.1
+    assert found["shift of scores"]["a"] == 0.1 and np.isnan(found["shift of scores"]["b"])
 
 
 def test_a_narrower_band_is_left_more_often():

@@ -163,7 +163,7 @@ def test_nothing_is_to_be_done_from_another_empty_folder(places):
 
 def test_a_changed_setting_runs_again_where_snakemake_s_notes_are(places):
     changes = {"qc": {"good_cells_lost": 0.4}}
-    again = {"set_threshold", "flag_screen", "check_planted", "make_qc_report"}
+    again = {"set_threshold", "flag_plate", "flag_screen", "check_planted", "make_qc_report"}
     assert places.planned("first", "qc", **changes) == again
     # Elsewhere only times are known, until the notes are copied.
     assert places.planned("third", "qc", **changes) == set()

@@ -40,8 +40,6 @@ SCREEN_PATHS: dict[str, tuple[str, ...]] = {
     "dates": (),
     "illumination": ("{plate}", "{channel}"),
 }
-# Of these, those that may be URLs.
-AT_A_URL = ("images", "image_csv", "table")
 ENCODER_PATHS: dict[str, tuple[str, ...]] = {"file": (), "features": ("{screen}",)}
 # Of the stem of a file, in the name that its weights are kept by.
 LONGEST_STEM = 80
@@ -104,12 +102,12 @@ def qc_screens(config: Mapping) -> list[str]:
     return [name for name in names if "derived_from" not in config["screens"][name]]
 
 
-def holds_secret(images: str) -> bool:
-    """Return whether a URL of images holds a user, a password or a signature."""
-    if not re.match("[a-z0-9]+://", images):
+def holds_secret(path: str) -> bool:
+    """Return whether a path is a URL that holds a user, a password or a signature."""
+    if not re.match("[a-z0-9]+://", path):
         return False
-    signed = images.startswith("http") and re.search("[?#]", images)
-    return "@" in images.split("/")[2] or bool(signed)
+    signed = path.startswith("http") and re.search("[?#]", path)
+    return "@" in path.split("/")[2] or bool(signed)
 
 
 def expand_paths(config: dict) -> None:
@@ -129,13 +127,9 @@ def expand_paths(config: dict) -> None:
             for key in (key for key in keys if key in entry):
                 where = f"config: {kind}.{name}.{key}"
                 entry[key] = _expand(entry[key], where, keys[key])
-                if key in AT_A_URL and holds_secret(entry[key]):
-                    raise InputError(f"{where}: {SECRET}")
             if published := entry.get("published_flags") if kind == "screens" else None:
                 where = f"config: screens.{name}.published_flags.table"
                 published["table"] = _expand(published["table"], where, ("{plate}",))
-                if holds_secret(published["table"]):
-                    raise InputError(f"{where}: {SECRET}")
             for section in (entry, entry.get("simulate", {})) if kind == "screens" else ():
                 for key in (key for key in WELLS if key in section):
                     section[key] = [parse_well(well) or well for well in section[key]]
@@ -392,6 +386,8 @@ def _expand(path: str, where: str, filled: Iterable[str] = ()) -> str:
     if unset:
         raise InputError(f"{where}: environment variable {unset[1]} is not set")
     check_path(expanded, where, filled)
+    if holds_secret(expanded):
+        raise InputError(f"{where}: {SECRET}")
     return expanded
 
 

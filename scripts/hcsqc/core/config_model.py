@@ -885,7 +885,7 @@ class QualityControl(Section):
     drift_scores: Positive
     drift_gain: Annotated[float, Field(gt=1)]
     trend_plates: Annotated[int, Field(ge=5)]
-    trend_sds: Positive
+    trend_sds: Annotated[float, Field(gt=0, le=8)]
     sample: Count
     label_random: Whole
     label_diverse: Whole

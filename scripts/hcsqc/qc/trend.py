@@ -6,6 +6,7 @@ plate does not widen the band of those that follow. The band is only made of ear
 said of a plate stays when others follow.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,16 +81,23 @@ def read_dates(path: Path, screen: str, plates: Sequence[str]) -> dict[str, pd.T
     for number, plate, text in zip(rows.index, known, rows[DATE], strict=True):
         if plate is None or pd.isna(plate):
             continue
-        date = pd.to_datetime(str(text), errors="coerce")
-        if pd.isna(date):
+        date = _date(text)
+        if date is None:
             raise InputError(
                 f"{path}: row {number + 1}: {DATE} of plate {plate} is {str(text)!r:.40}; write it "
                 "as 2026-11-30"
             )
-        date = date.tz_localize(None).floor("D")
         if found.setdefault(plate, date) != date:
             raise InputError(f"{path}: plate {plate} has two dates; leave one")
     return found
+
+
+def _date(value: object) -> pd.Timestamp | None:
+    """Return the day of a date, or of a date and time, that begins as 2026-11-30; else None."""
+    if not re.match(r"(19|20|21)\d\d-\d\d-\d\d(?!\d)", str(value)):
+        return None
+    date = pd.to_datetime(str(value), format="ISO8601", errors="coerce")
+    return None if pd.isna(date) else date.tz_localize(None).floor("D")
 
 
 def ordered(
@@ -126,6 +134,8 @@ def measures(
     def share(name: str, part: pd.Series, of: pd.Series) -> Measure:
         return Measure(name, SHARE, SHARE, part / of.where(of > 0), of)
 
+    # A plate without a scored cell has no shift.
+    shifts = own[["feature_shift", "score_shift"]].where(own["scored"] > 0)
     found = [
         Measure("width of edges", "nucleus diameters", RATIO, of_fields["edge"].median()),
         share("flagged cells", own["flagged"], own["scored"]),
@@ -133,8 +143,8 @@ def measures(
         share("bad wells", own["bad_wells"], own["wells"]),
         Measure("nuclei per field", "", RATIO, own["nuclei"] / own["fields"]),
         share("empty fields", of_fields["empty"].sum(), own["fields"]),
-        Measure("shift of features", "standard deviations", ROOT, own["feature_shift"]),
-        Measure("shift of scores", "", ROOT, own["score_shift"]),
+        Measure("shift of features", "standard deviations", ROOT, shifts["feature_shift"]),
+        Measure("shift of scores", "", ROOT, shifts["score_shift"]),
     ]
     for channel, rows in corrections.groupby("channel", sort=False):
         name = f"correction of light: {channel}"
@@ -146,8 +156,8 @@ def trend(dated: pd.DataFrame, found: Sequence[Measure], settings: TrendSettings
     """Return a row per measure and plate with `COLUMNS`, plates in their order.
 
     `dated` is what `ordered` returned. centre, low and high are the band of the `band_plates`
-    earlier plates whose value is known; nan where they are fewer than `trend_plates`, or where all
-    have one value. outside is above, below or empty.
+    earlier plates whose value is known; nan where they are fewer than `trend_plates`, or where more
+    than half have one value. outside is above, below or empty; a shift is never below.
     """
     tables = []
     for measure in found:
@@ -197,7 +207,7 @@ def _band(
     number = None if of is None else of[place]
     low, middle, high = (_back(end, number, scale)
                          for end in (centre - reach, centre, centre + reach))  # fmt: skip
-    return middle, low, high, count
+    return middle, 0.0 if scale == ROOT else low, high, count
 
 
 def _straight(values: np.ndarray, of: np.ndarray | None, scale: str) -> np.ndarray:
