@@ -7,6 +7,7 @@ import os
 import sys
 from copy import deepcopy
 from dataclasses import replace
+from math import ceil
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
@@ -240,6 +241,13 @@ def growing(amount):
 def minutes(amount):
     """Return a runtime that grows with each attempt, up to the day that most partitions allow."""
     return lambda wildcards, attempt: min(amount * attempt, 24 * 60)
+
+
+def by_plates(resource, fixed, each):
+    """Return `growing` or `minutes` of an amount that has a part for each plate of the screen."""
+    return lambda wildcards, attempt: resource(
+        fixed + ceil(each * len(screen_entry(wildcards)["plates"]))
+    )(wildcards, attempt)
 
 
 def pick(values, *names):

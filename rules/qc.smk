@@ -436,8 +436,9 @@ rule compare_published_flags:
     conda:
         "../envs/core.yaml"
     resources:
-        mem_mb=growing(4000),
-        runtime=minutes(60),
+        mem_mb=by_plates(growing, 2000, 10),
+        # At a URL a plate's table takes about 15 seconds.
+        runtime=by_plates(minutes, 30, 1 / 3),
     params:
         folder=lambda wc, input: str(Path(input.threshold).parent),
         template=lambda wc: screen_entry(wc)["published_flags"]["table"],
@@ -467,10 +468,11 @@ rule filter_load_data:
         "../envs/core.yaml"
     params:
         table=load_data_table,
+        channels=lambda wc: settings.channels(config, wc.screen),
         code=code_digest("qc/filter_load_data.py"),
     shell:
         '"$HCSQC" --log {log:q} qc/filter_load_data.py --table {params.table:q} --plate {wildcards.plate:q}'
-        " --fields {input.fields:q} --wells {input.wells:q}"
+        " --channels {params.channels:q} --fields {input.fields:q} --wells {input.wells:q}"
         " --output {output.table:q} --record {output.record:q}"
 
 

@@ -34,9 +34,16 @@ def compare_flags(args, record) -> None:
     write_csv(table, args.output, "%.6g", schema="published_flags")
     counts = ["unit", "flag", "ours", "both", "published_only", "ours_only", "neither", "kappa"]
     print(table[counts].to_string(index=False))
-    fields = len(published.fields)
-    print(f"published: {fields} fields; {published.bytes_read / 1e6:.1f} MB came from a server")
-    record.metrics = {"published_fields": fields, "bytes_read": published.bytes_read}
+    fields, left_out = len(published.fields), published.without_place
+    print(
+        f"published: {fields} fields; {left_out} rows without a well or site are left out; "
+        f"{published.bytes_read / 1e6:.1f} MB came from a server"
+    )
+    record.metrics = {
+        "published_fields": fields,
+        "rows_without_place": left_out,
+        "bytes_read": published.bytes_read,
+    }
 
 
 if __name__ == "__main__":

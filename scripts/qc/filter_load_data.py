@@ -6,14 +6,12 @@ from pathlib import Path
 import pandas as pd
 
 from hcsqc.core import cli
-from hcsqc.core.errors import InputError
-from hcsqc.core.given_tables import each, plates_among, read_whole
-from hcsqc.core.places import as_text, why_other
-from hcsqc.core.schema import as_written, check_columns, write_csv
+from hcsqc.core.given_tables import read_whole
+from hcsqc.core.schema import as_written, write_csv
 from hcsqc.qc.flags import without_bad_wells
 from hcsqc.screens.images.remote import folder_at
-from hcsqc.screens.layouts.base import first_few, on_disk
-from hcsqc.screens.layouts.loaddata import KIND
+from hcsqc.screens.layouts.base import on_disk
+from hcsqc.screens.layouts.loaddata import KIND, plate_rows
 
 # Columns that CellProfiler opens files by.
 PATH_COLUMN = re.compile(r"(Image_)?(FileName|PathName|ObjectsFileName|ObjectsPathName)_")
@@ -24,6 +22,7 @@ def main() -> None:
     parser = cli.parser(__doc__)
     parser.add_argument("--table", required=True, help="LoadData, CSV or Parquet, or its URL")
     parser.add_argument("--plate", required=True)
+    parser.add_argument("--channels", nargs="+", required=True, help="that the screen lists")
     parser.add_argument("--fields", type=Path, required=True)
     parser.add_argument("--wells", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True)
@@ -37,24 +36,14 @@ def keep_good(args, record) -> None:
     """
     with on_disk(folder_at(args.table)) as path:
         table = read_whole(path, KIND)
-    # Exported Image.csv files write Image_ before each name.
-    plain = table.rename(columns=lambda name: name.removeprefix("Image_"))
-    check_columns(plain, ["Metadata_Plate", "Metadata_Well"], args.table)
-    given = plain["Metadata_Plate"]
-    plain = plain[(plates_among(given, [args.plate]) == args.plate).to_numpy(bool)]
-    if plain.empty:
-        others = sorted(set(each(given, as_text)))
-        raise InputError(
-            f"{args.table}: has no row of plate {args.plate}, but of {first_few(others)}; "
-            f"correct table or plates{why_other(others, [args.plate])}"
-        )
-    kept = plain
+        rows, _ = plate_rows(path, args.plate, args.channels)  # indexing has warned
+    kept = rows
     for path in (args.wells, args.fields):
         kept = without_bad_wells(kept, _flags(path))
     paths = [name for name in table.columns if PATH_COLUMN.match(name)]
     write_csv(table.loc[kept.index], args.output, paths=paths)
-    print(f"{args.plate}: {len(kept)} of {len(plain)} rows of {args.table} are left")
-    record.metrics = {"rows": len(plain), "rows_left": len(kept)}
+    print(f"{args.plate}: {len(kept)} of {len(rows)} rows of {args.table} are left")
+    record.metrics = {"rows": len(rows), "rows_left": len(kept)}
 
 
 def _flags(path: Path) -> pd.DataFrame:

@@ -6,6 +6,8 @@ import pandas as pd
 import pytest
 
 from hcsqc.core.schema import write_csv
+from hcsqc.screens.layouts import index_plate
+from hcsqc.screens.layouts.base import Source
 from scripts.qc import filter_load_data
 
 TABLE = """FileName_DNA,Image_Metadata_Plate,Image_Metadata_Well,Image_Metadata_Site,Dose
@@ -30,7 +32,14 @@ def filtered(tmp_path, monkeypatch, table="table.csv", plate="007", flagged="007
     for name, flags in {"wells": wells, "fields": fields}.items():
         write_csv(flags.replace("007", flagged), tmp_path / f"{name}.csv")
     words = [filter_load_data.__file__, "--table", tmp_path / table, "--plate", plate]
-    words += ["--wells", tmp_path / "wells.csv", "--fields", tmp_path / "fields.csv"]
+    words += [
+        "--channels",
+        "DNA",
+        "--wells",
+        tmp_path / "wells.csv",
+        "--fields",
+        tmp_path / "fields.csv",
+    ]
     words += ["--output", tmp_path / "out.csv", "--record", tmp_path / "run.json"]
     monkeypatch.setattr(sys, "argv", [str(word) for word in words])
     filter_load_data.main()
@@ -80,7 +89,7 @@ def test_a_plate_without_rows_is_an_error(tmp_path, monkeypatch, capsys):
     (tmp_path / "table.csv").write_text(TABLE)
     with pytest.raises(SystemExit):
         filtered(tmp_path, monkeypatch, plate="009")
-    assert "has no row of plate 009" in capsys.readouterr().err
+    assert "no row of plate 009 in Metadata_Plate; did you mean" in capsys.readouterr().err
 
 
 def test_a_table_without_wells_is_an_error(tmp_path, monkeypatch, capsys):
@@ -88,6 +97,21 @@ def test_a_table_without_wells_is_an_error(tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         filtered(tmp_path, monkeypatch)
     assert "Metadata_Well" in capsys.readouterr().err
+
+
+def test_a_table_that_indexes_also_filters(tmp_path, monkeypatch, capsys):
+    lines = ["FileName_DNA,Metadata_Plate,Metadata_CPD_WELL_POSITION,Metadata_Site"] + [
+        f"IXMtest_{well}_s{site}_w1AB.tif,007,{well},IXMtest"
+        for well in ("A01", "B02", "C03")
+        for site in (1, 2)
+    ]
+    path = tmp_path / "table.csv"
+    path.write_text("\n".join(lines))
+    fields, _ = index_plate(Source("loaddata", tmp_path, ("DNA",), table=path), "s", "007")
+    assert len(fields) == 6 and "which is not a number" in capsys.readouterr().err
+    # A01 site 1 is a bad field, B02 a bad well.
+    assert filtered(tmp_path, monkeypatch).splitlines() == [lines[0], *lines[2:3], *lines[5:]]
+    assert "warning" not in capsys.readouterr().err  # indexing has said it
 
 
 def test_texts_that_a_spreadsheet_would_run_are_texts_and_paths_stay_paths(tmp_path, monkeypatch):

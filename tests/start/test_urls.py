@@ -126,6 +126,7 @@ def test_the_study_of_a_table_at_a_url_can_be_planned_and_its_table_filtered(
     bad.to_csv(tmp_path / "wells.csv", index=False)
     bad.assign(Metadata_Site=1, bad=False).to_csv(tmp_path / "fields.csv", index=False)
     words = [filter_load_data.__file__, "--table", url / "load_data.csv", "--plate", "P1"]
+    words += ["--channels", "DNA", "ER", "AGP"]
     for name, file in (("wells", "wells.csv"), ("fields", "fields.csv"), ("output", "out.csv")):
         words += [f"--{name}", tmp_path / file]
     words += ["--record", tmp_path / "run.json"]

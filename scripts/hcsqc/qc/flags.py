@@ -204,8 +204,9 @@ def focus_warning(edges: pd.Series, limit: float) -> str:
 def without_bad_wells(table: pd.DataFrame, wells_or_fields: pd.DataFrame) -> pd.DataFrame:
     """Return the rows of a LoadData table that lie in no bad well, or in no bad field.
 
-    `wells_or_fields` is what `well_flags` or `field_flags` returned. Wells may be written as A1 or
-    A01; rows of plates and wells that the flags do not know stay. All columns and the order too.
+    `wells_or_fields` is what `well_flags` or `field_flags` returned. `plate_rows` of the layout
+    reads a table's wells and sites as indexing does. Wells may be written as A1 or A01; rows of
+    plates and wells that the flags do not know stay. All columns and the order too.
     Raises InputError if a column is missing, or if a row names no well.
     """
     keys = [PLATE, WELL, SITE] if SITE in wells_or_fields.columns else [PLATE, WELL]

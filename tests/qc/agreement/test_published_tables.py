@@ -1,7 +1,11 @@
 """Published flags are read from CSV, Parquet and SQLite alike, on disk and at a URL."""
 
+import re
 import sqlite3
+from contextlib import closing
+from math import ceil
 
+import apsw
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,6 +13,7 @@ import pytest
 from hcsqc.core.errors import InputError
 from hcsqc.qc.agreement.published_tables import read_published
 from hcsqc.qc.agreement.sqlite_table import BLOCK_BYTES
+from tests.conftest import ROOT
 
 FLAGS = ["Image_Metadata_QCFlag_isBlurry", "Image_Metadata_QCFlag_isSaturated"]
 PLACE = ["Metadata_Plate", "Metadata_Well", "Metadata_Site"]
@@ -84,13 +89,35 @@ def test_a_table_per_plate_is_read_for_each(tmp_path):
 
 @pytest.mark.parametrize(
     ("flag", "read_as"),
-    [("1", True), ("0", False), ("true", True), ("False", False), ("1.0", True), ("", None)],
+    [("1", True), ("0", False), ("true", True), ("False", False), ("1.0", True), ("", None)]
+    + [("nan", None), ("NaN", None), ("NULL", None), ("None", None)],
 )
-def test_flags_are_numbers_or_words(tmp_path, flag, read_as):
+@pytest.mark.parametrize("name", ["f.csv", "f.sqlite"])
+def test_flags_are_numbers_or_words(tmp_path, name, flag, read_as):
     table = rows().astype({FLAGS[0]: object})
     table.loc[0, FLAGS[0]] = flag
-    found = read(write(table, tmp_path / "f.csv")).fields[FLAGS[0]]
+    found = read(write(table, tmp_path / name)).fields[FLAGS[0]]
     assert (None if pd.isna(found[0]) else bool(found[0])) == read_as
+
+
+@pytest.mark.parametrize("missing", [None, "", "nan", "NULL"])
+@pytest.mark.parametrize("column", ["Image_Metadata_Well", "Image_Metadata_Site"])
+@pytest.mark.parametrize("name", ["f.csv", "f.sqlite", "f.parquet"])
+def test_rows_without_a_well_or_a_site_are_left_out_and_counted(tmp_path, name, column, missing):
+    nowhere = rows().astype(object).iloc[[0, 1, 4]].assign(**{column: missing})
+    table = pd.concat([nowhere, rows().astype(object)])
+    if name == "f.parquet":  # which has a type for each column
+        table["Image_Metadata_Site"] = table["Image_Metadata_Site"].astype("string")
+    found = read(write(table, tmp_path / name))
+    check(found)
+    assert found.without_place == 2  # the third is of another plate
+
+
+def test_a_wrong_well_after_rows_without_one_is_told_with_its_own_number(tmp_path):
+    table = rows().astype(object)
+    table.loc[[0, 2], "Image_Metadata_Well"] = [None, "x"]
+    with pytest.raises(InputError, match="row 3: Image_Metadata_Well is 'x', not a well"):
+        read(write(table, tmp_path / "f.csv"))
 
 
 def other_table(path):
@@ -123,7 +150,10 @@ def test_a_database_without_the_table_names_those_that_there_are(tmp_path):
             "'01001 A01 1', the first field of the screen is '1001 A01 1': use the same names; "
             "'1001' is '01001' without its leading zeros",
         ),
-        (lambda t: t.head(0), "has no row; give a table with a row per field"),
+        (
+            lambda t: t.head(0),
+            "has no row with a well and a site; give a table with a row",
+        ),
     ],
     ids=["place", "flag", "value", "well", "site", "twice", "spelling", "empty"],
 )
@@ -143,8 +173,39 @@ def test_a_missing_table_is_said_with_the_key_to_correct(tmp_path, name):
 
 def test_a_file_that_is_no_database_is_named(tmp_path):
     (tmp_path / "f.sqlite").write_bytes(b"no database at all" * 100)
-    with pytest.raises(InputError, match="f.sqlite: cannot be read as SQLite"):
+    with pytest.raises(InputError, match=r"f.sqlite: cannot be read as SQLite \([^;]*\)$"):
         read(tmp_path / "f.sqlite")
+
+
+def in_wal(path):
+    """Write a database whose last flag is only in the `-wal` beside it; return what holds it."""
+    with sqlite3.connect(write(rows(), path)) as base:
+        base.execute("pragma journal_mode=wal")
+    base.execute("pragma wal_autocheckpoint=0")
+    base.execute(f"update Image set {FLAGS[0]} = 1 where ImageNumber = 4")
+    base.commit()
+    assert path.with_name(f"{path.name}-wal").stat().st_size > 0
+    return base
+
+
+def test_what_is_still_in_the_wal_beside_a_database_counts(tmp_path):
+    with closing(in_wal(tmp_path / "f.sqlite")):
+        assert read(tmp_path / "f.sqlite").fields[FLAGS[0]].tolist() == [True, False, False, True]
+
+
+def test_a_database_whose_wal_cannot_be_read_is_told_with_what_to_do(tmp_path):
+    in_wal(tmp_path / "f.sqlite").close()
+    (tmp_path / "f.sqlite-wal").mkdir()
+    with pytest.raises(InputError, match="f.sqlite: cannot be read as SQLite .*; close the prog"):
+        read(tmp_path / "f.sqlite")
+
+
+def test_a_database_that_a_program_is_writing_is_told_with_what_to_do(tmp_path):
+    with closing(apsw.Connection(str(write(rows(), tmp_path / "f.sqlite")))) as base:
+        base.execute("begin exclusive")
+        with pytest.raises(InputError, match="f.sqlite: .*locked.*; close the program") as error:
+            read(tmp_path / "f.sqlite")
+    assert "\n" not in str(error.value)
 
 
 def test_names_of_columns_are_no_sql(tmp_path):
@@ -202,3 +263,16 @@ def test_a_server_that_breaks_off_is_asked_again(tmp_path, s3, faults):
     url = s3(tmp_path, "breaks").url
     faults.busy, faults.broken = {"f.sqlite": 2}, {"f.sqlite": 1}
     check(read(f"{url}/f.sqlite"))
+
+
+@pytest.mark.parametrize(("plates", "minutes", "mb"), [(1, 31, 2010), (406, 166, 6060)])
+def test_a_comparison_may_take_longer_and_more_memory_the_more_plates_and_attempts(
+    plates, minutes, mb
+):
+    common = (ROOT / "rules/common.smk").read_text()
+    names = {"ceil": ceil, "screen_entry": lambda wildcards: {"plates": [""] * plates}}
+    exec(re.search(r"def growing.*?(?=def pick)", common, re.DOTALL)[0], names)
+    rule = (ROOT / "rules/qc.smk").read_text().split("rule compare_published_flags")[1]
+    for resource, amount in (("runtime", minutes), ("mem_mb", mb)):
+        needed = eval(re.search(rf"{resource}=(.*),\n", rule)[1], names)
+        assert [needed(None, attempt) for attempt in (1, 2)] == [amount, 2 * amount]

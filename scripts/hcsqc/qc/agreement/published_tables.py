@@ -20,17 +20,22 @@ from hcsqc.screens.layouts.base import first_few, on_disk
 KIND = Kind("no such table of published flags; correct published_flags.table of the screen")
 # CellProfiler's files of images have the first prefix, LoadData tables the second.
 _PREFIXES = re.compile("^(Image_)?(Metadata_)?")
-_FLAGS = {"1": True, "true": True, "0": False, "false": False, "": None}
+# CellProfiler writes nan for what it could not measure, and databases export NULL as a word.
+_MISSING = ("", "nan", "null", "none")
+_FLAGS = {"1": True, "true": True, "0": False, "false": False} | dict.fromkeys(_MISSING)
 
 
 @dataclass(frozen=True)
 class Published:
     """Published flags: a row per field with the columns of `PLACE` and a boolean one per flag.
 
-    A flag is missing where its cell is empty. `bytes_read` came from servers.
+    A flag is missing where its cell is empty or says nan, null or none. `without_place` counts
+    the rows that are left out because their well or site is missing; `bytes_read` came from
+    servers.
     """
 
     fields: pd.DataFrame
+    without_place: int
     bytes_read: int
 
 
@@ -49,7 +54,7 @@ def read_published(
         tables = [folder_at(template.replace("{plate}", plate)) for plate in plates]
     with ThreadPoolExecutor(connections()) as pool:  # servers are slow to answer, not we to read
         read = list(pool.map(lambda table: _read(table, plates, flags), tables))
-    fields = pd.concat([rows for rows, _ in read], ignore_index=True)
+    fields = pd.concat([table.fields for table in read], ignore_index=True)
     _check_some_match(template, fields, ours)
     fields = fields[fields[PLACE[0]].isin(plates)].reset_index(drop=True)
     twice = fields.duplicated(PLACE)
@@ -57,11 +62,12 @@ def read_published(
         raise InputError(
             f"{template}: field {_text(fields[twice].iloc[0])} is listed twice; keep one row of it"
         )
-    return Published(fields, sum(count for _, count in read))
+    without_place = sum(table.without_place for table in read)
+    return Published(fields, without_place, sum(table.bytes_read for table in read))
 
 
-def _read(table: Folder, plates: Collection[str], flags: Sequence[str]) -> tuple[pd.DataFrame, int]:
-    """Return the places and flags of one table, and how many bytes came from a server."""
+def _read(table: Folder, plates: Collection[str], flags: Sequence[str]) -> Published:
+    """Return the places and flags of one table."""
     try:
         if PurePosixPath(str(table)).suffix.lower() in ENDINGS:
             with image_table(table) as (image, blocks):
@@ -75,7 +81,7 @@ def _read(table: Folder, plates: Collection[str], flags: Sequence[str]) -> tuple
                 bytes_read = path.stat().st_size if isinstance(table, RemoteFolder) else 0
     except FileNotFoundError as error:
         raise InputError(f"{table}: {KIND.gone}") from error
-    return _parsed(table, rows, places, plates, flags), bytes_read
+    return Published(*_parsed(table, rows, places, plates, flags), bytes_read)
 
 
 def _place_columns(names: Sequence[str], flags: Sequence[str], shown: str) -> list[str]:
@@ -104,13 +110,17 @@ def _parsed(
     places: Sequence[str],
     plates: Collection[str],
     flags: Sequence[str],
-) -> pd.DataFrame:
+) -> tuple[pd.DataFrame, int]:
     """Return the rows with places and flags as ours are; an unknown plate stays as it is written.
 
-    Values are only checked in rows of the screen's plates.
+    Values are only checked in rows of the screen's plates. Those without a well or a site are left
+    out, and counted.
     """
+    own = plates_among(rows[places[0]], plates)
+    missing = [each(rows[name], _is_missing).to_numpy(bool) for name in places[1:]]
+    placeless = own.notna().to_numpy(bool) & np.any(missing, axis=0)
+    rows, own = rows[~placeless], own[~placeless]
     given = dict(zip(PLACE, (rows[name] for name in places), strict=True))
-    own = plates_among(given[PLACE[0]], plates)
     known = own.notna().to_numpy(bool)
     made = {PLACE[0]: own.where(known, each(given[PLACE[0]], parse_plate))}
     for key, read, why_not in (
@@ -124,7 +134,11 @@ def _parsed(
         bad = (read_flags == "?").to_numpy(bool)
         _check(table, rows[flag], ~bad | ~known, "neither 0, 1, true, false nor empty")
         made[flag] = read_flags.mask(bad, None).astype("boolean")
-    return pd.DataFrame(made)
+    return pd.DataFrame(made), int(placeless.sum())
+
+
+def _is_missing(value: object) -> bool:
+    return as_text(value).lower() in _MISSING
 
 
 def _flag(value: object) -> object:
@@ -147,7 +161,9 @@ def _check_some_match(template: str, fields: pd.DataFrame, ours: pd.DataFrame) -
     if any(place in own for place in fields[PLACE].itertuples(index=False, name=None)):
         return
     if fields.empty:
-        raise InputError(f"{template}: has no row; give a table with a row per field")
+        raise InputError(
+            f"{template}: has no row with a well and a site; give a table with a row per field"
+        )
     raise InputError(
         f"{template}: no row is of a field of the screen; the first row is of plate, well, site "
         f"'{_text(fields.iloc[0])}', the first field of the screen is '{_text(ours.iloc[0])}': use "

@@ -30,6 +30,18 @@ ENDINGS = (".sqlite", ".sqlite3", ".db")
 # be twice the bytes, half as much a tenth more requests.
 BLOCK_BYTES = 2**15
 KEPT_BLOCKS = 512  # 16 MiB
+# What another program or the folder may be to blame for.
+_IN_USE = (
+    apsw.BusyError,
+    apsw.CantOpenError,
+    apsw.IOError,
+    apsw.ProtocolError,
+    apsw.ReadOnlyError,
+)
+_ADVICE = (
+    "close the program that writes to it; else copy it, with a -wal or -journal file beside it, to "
+    "a folder that you can write to"
+)
 _READ_ONLY = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
 
 
@@ -138,26 +150,28 @@ class ImageTable:
 def image_table(file: Folder) -> Iterator[tuple[ImageTable, Blocks | None]]:
     """Yield the table `Image` of an SQLite file, and for a URL what is read of it.
 
-    The file is taken to be one that nobody writes to meanwhile. Raises FileNotFoundError if there
-    is none, and InputError if it is no SQLite file, has no such table, or its server does not give
-    it.
+    What a `-wal` beside a file on disk holds counts. Of a file at a URL only the file itself is
+    read, as one that nobody writes to (`immutable`). Raises FileNotFoundError if there is none, and
+    InputError if it is no SQLite file, has no such table, cannot be read together with its `-wal`,
+    or its server does not give it.
     """
     blocks = Blocks(file) if isinstance(file, RemoteFolder) else None
     if blocks is None and not Path(str(file)).is_file():
         raise FileNotFoundError(str(file))
     name = f"hcsqc-{uuid4().hex}"
     system = _FileSystem(name, blocks) if blocks else None
-    path = f"/{name}" if blocks else quote(str(Path(str(file)).absolute()))
+    path = f"/{name}?immutable=1" if blocks else f"{quote(str(Path(str(file)).absolute()))}?mode=ro"
     try:
-        connection = apsw.Connection(
-            f"file:{path}?immutable=1", flags=_READ_ONLY, vfs=name if blocks else None
-        )
+        connection = apsw.Connection(f"file:{path}", flags=_READ_ONLY, vfs=name if blocks else None)
         try:
             yield ImageTable(connection, str(file)), blocks
         finally:
             connection.close()
     except apsw.Error as error:
-        raise InputError(f"{file}: cannot be read as SQLite ({in_one_line(error)})") from error
+        advice = "" if blocks or not isinstance(error, _IN_USE) else f"; {_ADVICE}"
+        raise InputError(
+            f"{file}: cannot be read as SQLite ({in_one_line(error)}){advice}"
+        ) from error
     finally:
         if system:
             system.unregister()

@@ -8,7 +8,7 @@ A row per field: `FileName_<channel>` and perhaps `PathName_<channel>` (or `URL_
 import posixpath
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -57,29 +57,13 @@ def find_images(source: Source, plate: str) -> FoundImages:
 
 def _find(source: Source, plate: str, table: Path, shown: str) -> FoundImages:
     """Find the images of a plate in a table on disk, which warnings call `shown`."""
-    names = _column_names(table)
-    if _WELL not in names and _OTHER_WELL in names:
-        names[_WELL] = names[_OTHER_WELL]
-    _require(table, names, (_PLATE, _WELL, _SITE))
-    found = FoundImages(channels=_channels(names))
-    parts = [
-        prefix + channel
-        for channel in source.channels
-        if channel in found.channels
-        for prefix in (_FILE, _PATH, _URL, _FRAME, _SERIES)
-    ]
-    rows = _read(table, names, [_PLATE, _WELL, _SITE, _COMPOUND, _ROLE, _DOSE, *parts])
-    of_this = rows[(plates_among(rows[_PLATE], [plate]) == plate).to_numpy(bool)]
-    if of_this.empty:
-        plates = set(each(rows[_PLATE], parse_plate))
-        raise InputError(
-            f"{table}: no row of plate {plate} in {_PLATE}; {one_of(plate, plates)}"
-            f"{why_other(plates, [plate])}"
-        )
+    found = FoundImages(channels=_channels(_column_names(table)))
+    rows, warnings = plate_rows(table, plate, source.channels)
+    for warning in warnings:
+        print(f"warning: {shown}: {warning}", file=sys.stderr)
     below = _paths_below(source, table, of_plate(source.images, plate))
-    of_this = _with_sites(of_this, shown, source.channels)
     places: dict[Image, tuple[int, tuple[str, int]]] = {}
-    for number, row in of_this.to_dict("index").items():
+    for number, row in rows.to_dict("index").items():
         where = f"{table}: row {number + 1} after the header"
         place, images = _place(found, where, row, source.channels, below)
         _treat(found, where, place[0], row)
@@ -92,6 +76,31 @@ def _find(source: Source, plate: str, table: Path, shown: str) -> FoundImages:
                     f"(row {first + 1}); correct the wrong one"
                 )
     return found
+
+
+def plate_rows(table: Path, plate: str, channels: Sequence[str]) -> tuple[pd.DataFrame, list[str]]:
+    """Return a plate's rows, each under its number from 0, and what to warn of.
+
+    The columns are texts without `Image_`: places, treatments, and the files of `channels`. What
+    indexes a table and what filters it take well and site from here. Raises InputError if the
+    plate has no row, or the table no column of plate, well or site.
+    """
+    names = _column_names(table)
+    if _WELL not in names and _OTHER_WELL in names:
+        names[_WELL] = names[_OTHER_WELL]
+    _require(table, names, (_PLATE, _WELL, _SITE))
+    parts = [
+        prefix + channel for channel in channels for prefix in (_FILE, _PATH, _URL, _FRAME, _SERIES)
+    ]
+    rows = _read(table, names, [_PLATE, _WELL, _SITE, _COMPOUND, _ROLE, _DOSE, *parts])
+    of_this = rows[(plates_among(rows[_PLATE], [plate]) == plate).to_numpy(bool)]
+    if of_this.empty:
+        plates = set(each(rows[_PLATE], parse_plate))
+        raise InputError(
+            f"{table}: no row of plate {plate} in {_PLATE}; {one_of(plate, plates)}"
+            f"{why_other(plates, [plate])}"
+        )
+    return _with_sites(of_this, channels)
 
 
 def list_plates(source: Source) -> list[str]:
@@ -117,37 +126,36 @@ def plate_channels(source: Source, plate: str) -> list[str]:
         return sorted(_channels(_column_names(table)))
 
 
-def _with_sites(rows: pd.DataFrame, table: str, channels: tuple[str, ...]) -> pd.DataFrame:
+def _with_sites(rows: pd.DataFrame, channels: Sequence[str]) -> tuple[pd.DataFrame, list[str]]:
     """Return rows whose site is a number: where it is not, as in cpg0030, the file names' one.
 
-    Says so, and how many rows have another site than the names of their files.
+    The warnings say so, and how many rows have another site than the names of their files.
     """
+    warnings = []
     named = pd.Series(
         [_site_in_name(row, channels) for row in rows.to_dict("records")], rows.index, dtype=object
     )
     known = each(rows[_SITE], whole_number)
     replaced = known.isna() & named.notna()
     if replaced.any():
-        print(
-            f"warning: {table}: {int(replaced.sum())} of {len(rows)} rows have a {_SITE} such as "
+        warnings.append(
+            f"{int(replaced.sum())} of {len(rows)} rows have a {_SITE} such as "
             f"'{rows[_SITE][replaced].iloc[0]}', which is not a number; the site in the names of "
-            "their files is used",
-            file=sys.stderr,
+            "their files is used"
         )
         rows = rows.assign(**{_SITE: rows[_SITE].mask(replaced, named.map(str))})
     differs = known.notna() & named.notna() & (known != named)
     if differs.any():
         first = differs.index[int(differs.argmax())]
-        print(
-            f"warning: {table}: {int(differs.sum())} of {len(rows)} rows have another {_SITE} than "
+        warnings.append(
+            f"{int(differs.sum())} of {len(rows)} rows have another {_SITE} than "
             f"the names of their files, first row {first + 1} after the header: {known[first]}, "
-            f"but {named[first]} in the name; are sites counted otherwise, or is the table wrong?",
-            file=sys.stderr,
+            f"but {named[first]} in the name; are sites counted otherwise, or is the table wrong?"
         )
-    return rows
+    return rows, warnings
 
 
-def _site_in_name(row: dict[str, str], channels: tuple[str, ...]) -> int | None:
+def _site_in_name(row: dict[str, str], channels: Sequence[str]) -> int | None:
     """Return the site that the names of a row's files say; None if they say none or several."""
     found = set()
     for channel in channels:
