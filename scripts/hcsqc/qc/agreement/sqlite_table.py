@@ -150,8 +150,8 @@ class ImageTable:
 def image_table(file: Folder) -> Iterator[tuple[ImageTable, Blocks | None]]:
     """Yield the table `Image` of an SQLite file, and for a URL what is read of it.
 
-    What a `-wal` beside a file on disk holds counts. Of a file at a URL only the file itself is
-    read, as one that nobody writes to (`immutable`). Raises FileNotFoundError if there is none, and
+    What a `-wal` or `-journal` beside a file on disk holds counts. Without these, and at a URL, the
+    file is read as one that nobody writes to (`immutable`). Raises FileNotFoundError if there is none, and
     InputError if it is no SQLite file, has no such table, cannot be read together with its `-wal`,
     or its server does not give it.
     """
@@ -160,7 +160,8 @@ def image_table(file: Folder) -> Iterator[tuple[ImageTable, Blocks | None]]:
         raise FileNotFoundError(str(file))
     name = f"hcsqc-{uuid4().hex}"
     system = _FileSystem(name, blocks) if blocks else None
-    path = f"/{name}?immutable=1" if blocks else f"{quote(str(Path(str(file)).absolute()))}?mode=ro"
+    path = f"/{name}" if blocks else quote(str(Path(str(file)).absolute()))
+    path += "?mode=ro" if blocks is None and _is_in_use(Path(str(file))) else "?immutable=1"
     try:
         connection = apsw.Connection(f"file:{path}", flags=_READ_ONLY, vfs=name if blocks else None)
         try:
@@ -175,6 +176,11 @@ def image_table(file: Folder) -> Iterator[tuple[ImageTable, Blocks | None]]:
     finally:
         if system:
             system.unregister()
+
+
+def _is_in_use(file: Path) -> bool:
+    """Return whether a `-wal` or `-journal` lies beside a file: SQLite then writes beside it too."""
+    return any(file.with_name(file.name + end).exists() for end in ("-wal", "-journal"))
 
 
 def _quoted(name: str) -> str:
