@@ -151,9 +151,9 @@ def image_table(file: Folder) -> Iterator[tuple[ImageTable, Blocks | None]]:
     """Yield the table `Image` of an SQLite file, and for a URL what is read of it.
 
     What a `-wal` or `-journal` beside a file on disk holds counts. Without these, and at a URL, the
-    file is read as one that nobody writes to (`immutable`). Raises FileNotFoundError if there is none, and
-    InputError if it is no SQLite file, has no such table, cannot be read together with its `-wal`,
-    or its server does not give it.
+    file is read as one that nobody writes to (`immutable`). Raises FileNotFoundError if there is
+    none, and InputError if it is no SQLite file, has no such table, cannot be read together with
+    its `-wal`, or its server does not give it.
     """
     blocks = Blocks(file) if isinstance(file, RemoteFolder) else None
     if blocks is None and not Path(str(file)).is_file():
@@ -179,7 +179,7 @@ def image_table(file: Folder) -> Iterator[tuple[ImageTable, Blocks | None]]:
 
 
 def _is_in_use(file: Path) -> bool:
-    """Return whether a `-wal` or `-journal` lies beside a file: SQLite then writes beside it too."""
+    """Return whether a `-wal` or `-journal` lies beside a file, where SQLite then writes too."""
     return any(file.with_name(file.name + end).exists() for end in ("-wal", "-journal"))
 
 
