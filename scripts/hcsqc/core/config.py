@@ -104,9 +104,9 @@ def qc_screens(config: Mapping) -> list[str]:
 
 def holds_secret(path: str) -> bool:
     """Return whether a path is a URL that holds a user, a password or a signature."""
-    if not re.match("[a-z0-9]+://", path):
+    if not re.match("(?i)[a-z0-9]+://", path):
         return False
-    signed = path.startswith("http") and re.search("[?#]", path)
+    signed = path.lower().startswith("http") and re.search("[?#]", path)
     return "@" in path.split("/")[2] or bool(signed)
 
 
