@@ -277,6 +277,15 @@ def test_copies_of_a_while_are_deleted_after_it(tmp_path, s3, faults):
     assert faults.asked["GET", "/gallery/while/P1/s1 w0.tif"] == 1
 
 
+def test_a_folder_of_copies_that_is_deleted_is_not_made_again(tmp_path, faults):
+    with local_copies.meanwhile():
+        copies = local_copies.from_environment()
+        copies.keep("s3://b/1", (1, 1), b"1")
+        assert copies.read("s3://b/1", (1, 1)) == b"1"
+    copies.keep("s3://b/2", (1, 1), b"2")  # a download that was under way
+    assert not copies.folder.exists()
+
+
 def test_there_is_nothing_in_a_bucket_that_does_not_exist(s3, faults):
     place = folder_at("s3://no-such-bucket/a")
     assert not remote.exists(place)

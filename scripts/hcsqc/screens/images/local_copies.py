@@ -45,11 +45,12 @@ class LocalCopies:
     def keep(self, url: str, stamp: tuple[int, int], content: bytes) -> None:
         """Keep a copy, and delete the oldest ones beyond the limit.
 
-        Nothing is kept, and nothing is said, if it cannot be written: a copy only saves time.
+        Nothing is kept, and nothing is said, if it cannot be written, as when the folder of all
+        copies was deleted meanwhile: a copy only saves time.
         """
         path = self._path(url, stamp)
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            path.parent.mkdir(exist_ok=True)
             with atomic(path) as temporary:
                 temporary.write_bytes(content + xxh3_64_hexdigest(content).encode())
         except OSError:
@@ -105,4 +106,6 @@ def from_environment() -> LocalCopies | None:
 
 @cache
 def _copies(folder: str, gib: float) -> LocalCopies:
+    with suppress(OSError):
+        Path(folder).mkdir(parents=True, exist_ok=True)
     return LocalCopies(Path(folder), int(gib * 2**30))
