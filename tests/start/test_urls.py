@@ -84,7 +84,7 @@ def test_named_plates_spare_the_listing_of_others(tmp_path, s3, faults):
     found = find_screen(url, plates=["P2"])
     assert (str(found.source.images), found.plates) == (f"{url}/run/{{plate}}", ["P2"])
     lists = sum(faults.asked.values())
-    assert lists == 4  # of the folder, of run, of P2, and of a gallery's tables
+    assert lists == 3  # of the folder, of run, and of P2
     with pytest.raises(InputError, match="--plates: .* has no plate P9; there are: P1, P2, P3"):
         find_screen(url, plates=["P2", "P9"])
 
@@ -153,7 +153,8 @@ def test_a_web_server_needs_a_table(tmp_path, faults):
             find_screen(url)
 
 
-def test_bbbc022_in_a_bucket_is_known_by_its_folders_and_csv(tmp_path, s3):
+@pytest.mark.parametrize("prefix", ["bbbc", ""])
+def test_bbbc022_in_a_bucket_is_known_by_its_folders_and_csv(tmp_path, s3, prefix):
     def name(plate, well, site, channel):
         return f"BBBC022_v1_images_{plate}w{channel}/IXMtest_{well}_s{site}_w{channel}{UUID}.tif"
 
@@ -163,12 +164,31 @@ def test_bbbc022_in_a_bucket_is_known_by_its_folders_and_csv(tmp_path, s3):
     row = dict.fromkeys([f"Image_Metadata_{column}" for column in columns], "x")
     rows = [row | {f"Image_Metadata_{columns[0]}": "20585", f"Image_Metadata_{columns[1]}": "B02"}]
     pd.DataFrame(rows).to_csv(tmp_path / "s" / "BBBC022_v1_image.csv", index=False)
-    url = s3(tmp_path / "s", "bbbc")
+    url = s3(tmp_path / "s", prefix, "bbbc")
     text = written(url, tmp_path)
     entry = entry_of(text)
     assert (entry["layout"], entry["image_csv"]) == ("bbbc022", f"{url}/BBBC022_v1_image.csv")
     fields = indexed(text)["20585"].set_index("well")
     assert fields.loc["B02", "compound"] == "x" and len(fields) == 4
+
+
+def test_bbbc022_in_a_bucket_without_its_csv_says_so(tmp_path, s3):
+    name = f"BBBC022_v1_images_1w1/IXMtest_B02_s1_w1{UUID}.tif"
+    write_images(tmp_path / "s", lambda *_: name, (1,), ("1",), sites=(1,))
+    with pytest.raises(InputError, match="but no CSV there or in the folder above has the col"):
+        find_screen(s3(tmp_path / "s", "", "without-csv"))
+
+
+def test_a_source_directly_in_a_bucket_is_not_taken_for_the_gallerys(tmp_path, s3):
+    made_sets.jump(tmp_path / "g")
+    for table in (tmp_path / "g").rglob("*.csv"):
+        table.write_text(table.read_text().replace("s3://cellpainting-gallery/cpg0016-jump/", "/"))
+    url = s3(tmp_path / "g/cpg0016-jump", "", "proj") / "source_4"
+    found = find_screen(url)
+    assert (found.source.layout, found.plates) == ("loaddata", ["BR00117035"])
+    assert str(found.source.images).startswith("s3://proj")
+    with pytest.raises(InputError, match="is no source of the Cell Painting Gallery"):
+        find_screen(url, "cell_painting_gallery")
 
 
 @pytest.mark.parametrize("given", ["", "P1.zarr"])

@@ -10,7 +10,13 @@ from pathlib import PurePosixPath
 
 from hcsqc.core.errors import InputError
 from hcsqc.core.patience import look
-from hcsqc.screens.images.remote import Folder, RemoteFolder, connections, folders_and_files
+from hcsqc.screens.images.remote import (
+    Folder,
+    RemoteFolder,
+    can_list,
+    connections,
+    folders_and_files,
+)
 from hcsqc.screens.layouts.base import entries, is_hidden, walk
 from hcsqc.start.tables import TABLE_ENDINGS, columns_if_any, is_loaddata, may_be_table
 
@@ -115,8 +121,15 @@ class GivenFolder:
         return [table for table in tables if is_loaddata(columns_if_any(table))]
 
     @property
+    def can_be_of_gallery(self) -> bool:
+        """Whether project and source can be its last two levels."""
+        return not isinstance(self.path, RemoteFolder) or (
+            can_list(self.path) and self.path.depth >= 2
+        )
+
+    @property
     def is_gallery(self) -> bool:
         """Whether this is a source of the Cell Painting Gallery, at a URL."""
-        if not isinstance(self.path, RemoteFolder) or self.path.url.startswith("http"):
+        if not isinstance(self.path, RemoteFolder) or not self.can_be_of_gallery:
             return False
         return GALLERY_TABLES in entries(self.path / "workspace")

@@ -253,7 +253,7 @@ def remote_stamp(file: RemoteFolder) -> Stamp:
     A folder of a bucket is listed once in the life of a job, a thousand files at a time.
     Raises InputError without the bucket.
     """
-    if not _can_list(file):
+    if not can_list(file):
         return _head(file)
     found = _listing(file.parent.url).files.get(file.name) if file.depth else None
     if found is not None:
@@ -282,7 +282,7 @@ def stamps_at_once(files: Iterable[RemoteFolder]) -> list[Stamp]:
     files = list(files)
     with ThreadPoolExecutor(connections()) as pool:
         # First each folder once: what two threads ask for at once, a cache does not save.
-        above = {file.parent.url for file in files if _can_list(file) and file.depth}
+        above = {file.parent.url for file in files if can_list(file) and file.depth}
         list(pool.map(_listing, sorted(above)))
         return list(pool.map(remote_stamp, files))
 
@@ -298,7 +298,7 @@ def _head(file: RemoteFolder) -> Stamp:
 
 def exists(place: RemoteFolder) -> bool:
     """Return whether there is a file or folder at a URL; False too if its bucket does not exist."""
-    if not _can_list(place):
+    if not can_list(place):
         return _head(place) != ABSENT
     try:
         above = _listing(place.parent.url if place.depth else place.url)
@@ -378,12 +378,13 @@ def _stamp_of(meta: Any) -> Stamp:
     return int(meta["size"]), int(changed.timestamp()) * 10**9
 
 
-def _can_list(place: RemoteFolder) -> bool:
+def can_list(place: RemoteFolder) -> bool:
+    """Return whether a server says which files it has: buckets do, web servers do not."""
     return not place.url.startswith("http")
 
 
 def _check_can_list(folder: RemoteFolder) -> None:
-    if not _can_list(folder):
+    if not can_list(folder):
         raise InputError(
             f"{folder}: a web server cannot be asked which images it has; list them in a LoadData "
             "table (layout: loaddata)"
