@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from hcsqc.core.errors import InputError
+from hcsqc.screens.layouts import index_plate
 from hcsqc.start import preview
 from hcsqc.start.find import find_screen
 from scripts.qc import filter_load_data
@@ -136,10 +137,22 @@ def test_the_study_of_a_table_at_a_url_can_be_planned_and_its_table_filtered(
 
 def test_a_table_of_relative_paths_stands_for_its_own_folder(tmp_path, s3):
     paths = write_images(tmp_path / "s", simple, ("DNA", "ER"))
-    loaddata(paths, lambda path: path.parent.name).to_csv(tmp_path / "s/LoadData.csv", index=False)
+    rows = loaddata(paths, lambda path: f"./{path.parent.name}")
+    rows.to_csv(tmp_path / "s/LoadData.csv", index=False)
     url = s3(tmp_path / "s", "relative")
     text = written(url / "LoadData.csv", tmp_path)
     assert entry_of(text)["images"] == str(url) and len(indexed(text)["P1"]) == 8
+
+
+def test_paths_that_leave_the_folder_of_their_table_are_found_below_the_one_above(tmp_path, s3):
+    paths = write_images(tmp_path / "s" / "images", simple, ("DNA", "ER"))
+    (tmp_path / "s" / "tables").mkdir()
+    rows = loaddata(paths, lambda path: f"../images/{path.parent.name}")
+    rows.to_csv(tmp_path / "s/tables/load_data.csv", index=False)
+    for place in (tmp_path / "s", s3(tmp_path / "s", "beside")):
+        found = find_screen(place)
+        assert (found.source.images, found.source.table_prefix) == (place, "..")
+        assert len(index_plate(found.source, "own", "P1")[0]) == 8
 
 
 def test_a_web_server_needs_a_table(tmp_path, faults):
@@ -151,6 +164,10 @@ def test_a_web_server_needs_a_table(tmp_path, faults):
         assert entry_of(text)["images"] == f"{url}/P1" and len(indexed(text)["P1"]) == 8
         with pytest.raises(InputError, match="a web server cannot be asked which images it has"):
             find_screen(url)
+        elsewhere = loaddata(paths, lambda path: f"{url}/elsewhere")
+        elsewhere.to_csv(tmp_path / "s" / "moved.csv", index=False)
+        with pytest.raises(InputError, match="moved.csv: its images are neither at the listed pat"):
+            find_screen(f"{url}/moved.csv")
 
 
 @pytest.mark.parametrize("prefix", ["bbbc", ""])

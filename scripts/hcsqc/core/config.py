@@ -110,6 +110,13 @@ def holds_secret(path: str) -> bool:
     return "@" in path.split("/")[2] or bool(signed)
 
 
+def refuse_secret(path: str, where: object) -> None:
+    """Raise InputError for a path that a table lists if it holds a secret, which it leaves out."""
+    if holds_secret(path):
+        shown = re.sub("[?#].*", "?...", re.sub("://[^/]*@", "://...@", path))
+        raise InputError(f"{where}: {shown} {SECRET}")
+
+
 def expand_paths(config: dict) -> None:
     """Expand environment variables in the paths of the study's screens, encoders and detector.
 

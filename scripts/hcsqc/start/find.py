@@ -372,8 +372,8 @@ def _find_loaddata(folder: GivenFolder) -> FoundScreen:
 def _find_gallery(folder: GivenFolder) -> FoundScreen:
     if not folder.can_be_of_gallery:
         raise InputError(
-            f"{folder.path}: is no source of the Cell Painting Gallery, which lies in the folder of "
-            "its project in a bucket; omit --layout to detect the layout"
+            f"{folder.path}: is no source of the Cell Painting Gallery, which lies in the folder "
+            "of its project in a bucket; omit --layout to detect the layout"
         )
     above = folder.path.parent
     source = Source(
