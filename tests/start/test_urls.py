@@ -12,6 +12,7 @@ from hcsqc.core.errors import InputError
 from hcsqc.screens.layouts import index_plate
 from hcsqc.start import preview
 from hcsqc.start.find import find_screen
+from hcsqc.start.folder import GivenFolder
 from scripts.qc import filter_load_data
 from scripts.start import new_study
 from tests.conftest import Project
@@ -85,9 +86,22 @@ def test_named_plates_spare_the_listing_of_others(tmp_path, s3, faults):
     found = find_screen(url, plates=["P2"])
     assert (str(found.source.images), found.plates) == (f"{url}/run/{{plate}}", ["P2"])
     lists = sum(faults.asked.values())
-    assert lists == 3  # of the folder, of run, and of P2
+    assert lists == 5  # of the folder, of run, of P2, and the first files of P1 and P3
     with pytest.raises(InputError, match="--plates: .* has no plate P9; there are: P1, P2, P3"):
         find_screen(url, plates=["P2", "P9"])
+
+
+def test_named_plates_keep_the_tables_beside_them(tmp_path, s3):
+    paths = write_images(tmp_path / "s", simple, CHANNELS, plates=("P1", "P2", "P3"))
+    (tmp_path / "s" / "tables").mkdir()
+    rows = loaddata(paths, lambda path: path.parent.name)
+    rows.to_csv(tmp_path / "s/tables/load_data.csv", index=False)
+    for place in (tmp_path / "s", s3(tmp_path / "s", "tables")):
+        found = find_screen(place, plates=["P1", "P2"])
+        assert (found.source.layout, found.plates) == ("loaddata", ["P1", "P2"])
+        assert str(found.source.table) == f"{place}/tables/load_data.csv"
+        folder = GivenFolder(place, plates=["P1", "P2"])
+        assert not any(image.startswith("P3") for image in folder.images)
 
 
 @pytest.mark.parametrize("table", ["local", "in the bucket", "in the folder"])

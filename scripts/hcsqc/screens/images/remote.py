@@ -30,6 +30,7 @@ CONNECTIONS, USUAL_CONNECTIONS = "HCSQC_CONNECTIONS", 16
 RETRIES, RETRY_S = 8, 12
 # What a server says if it is asked for a list: that there is no such bucket, or no access to it.
 NO_BUCKET, REFUSED = "404 Not Found", ("403 Forbidden", "401 Unauthorized", "AccessDenied")
+LISTED_AT_ONCE = 1000  # by S3 and Google Cloud Storage
 CONNECT_S, READ_S = 10, 30
 # Any of these says that the environment has credentials of S3.
 _S3_CREDENTIALS = (
@@ -344,6 +345,23 @@ def all_below(folder: RemoteFolder) -> list[tuple[str, Stamp]]:
             for entry in entries
         ]
         return sorted(found)
+
+    return _ask(ask, folder)
+
+
+def first_names(folder: RemoteFolder) -> list[str]:
+    """Return the names of the first files below a folder of a bucket, so many as one request gives.
+
+    Raises InputError for a web server, which cannot be asked for them, and without the bucket.
+    """
+    import obstore
+
+    _check_can_list(folder)
+
+    def ask() -> list[str]:
+        store, prefix = _store_and_key(folder)
+        listed = obstore.list(store, f"{prefix}/" if prefix else None, chunk_size=LISTED_AT_ONCE)
+        return [entry["path"].rpartition("/")[2] for entry in next(iter(listed), [])]
 
     return _ask(ask, folder)
 
