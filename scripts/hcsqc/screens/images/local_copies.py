@@ -90,7 +90,8 @@ def meanwhile() -> Iterator[None]:
     if from_environment() is not None:
         yield
         return
-    with tempfile.TemporaryDirectory(prefix="hcsqc_") as folder:
+    # Downloads that an error leaves under way may still write while the folder is deleted.
+    with tempfile.TemporaryDirectory(prefix="hcsqc_", ignore_cleanup_errors=True) as folder:
         os.environ |= {FOLDER: folder, GIB: str(MEANWHILE_GIB)}
         try:
             yield
