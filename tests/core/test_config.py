@@ -608,6 +608,12 @@ def test_no_path_of_a_study_may_hold_a_secret(changes):
     assert "secret" not in text
 
 
+def test_the_prefix_of_a_tables_paths_may_hold_no_secret():
+    table = {"layout": "loaddata", "images": "/data", "channels": ["w1"], "table": "a.csv"}
+    text = message(own_screen(**table, table_prefix="https://me:secret@host/plates"))
+    assert text.startswith("config: screens.own.table_prefix: holds a password or signature")
+
+
 def published(**changes) -> dict:
     """Return the defaults with published flags of BBBC022."""
     entry = {"table": "flags/{plate}.csv", "columns": {"isBlurry": "out of focus"}} | changes

@@ -47,8 +47,8 @@ def s3(faults, s3_backend, monkeypatch):
         monkeypatch.setenv("AWS_ENDPOINT_URL", server)
         monkeypatch.setenv("AWS_REGION", "us-east-1")
 
-        def put(folder, prefix):
-            upload(behind, folder, prefix)
-            return folder_at(f"s3://{BUCKET}/{prefix}")
+        def put(folder, prefix, bucket=BUCKET):
+            upload(behind, folder, prefix, bucket)
+            return folder_at(f"s3://{bucket}/{prefix}")
 
         yield put

@@ -98,8 +98,8 @@ def s3_app():
     return DomainDispatcherApplication(create_backend_app)
 
 
-def upload(url: str, folder: Path, prefix: str) -> None:
-    """Put all files below a folder into the bucket, which is made if need be."""
+def upload(url: str, folder: Path, prefix: str, bucket: str = BUCKET) -> None:
+    """Put all files below a folder into a bucket, which is made if need be."""
     import boto3
 
     client = boto3.client(
@@ -109,11 +109,11 @@ def upload(url: str, folder: Path, prefix: str) -> None:
         aws_access_key_id="a",
         aws_secret_access_key="b",
     )
-    client.create_bucket(Bucket=BUCKET, ACL="public-read")
+    client.create_bucket(Bucket=bucket, ACL="public-read")
     for path in sorted(folder.rglob("*")):
         if path.is_file():
-            key = f"{prefix}/{path.relative_to(folder).as_posix()}"
-            client.put_object(Bucket=BUCKET, Key=key, Body=path.read_bytes(), ACL="public-read")
+            key = f"{prefix}/{path.relative_to(folder).as_posix()}".lstrip("/")
+            client.put_object(Bucket=bucket, Key=key, Body=path.read_bytes(), ACL="public-read")
 
 
 def files_app(folder: Path):

@@ -211,6 +211,14 @@ def test_path_outside_the_folder_says_what_to_set(tmp_path, path):
         assert ("does not start with table_prefix" in message) == (prefix is not None)
 
 
+@pytest.mark.parametrize("url", ["https://me:hidden@srv.org/P1", "HTTPS://srv.org/P1?sig=hidden"])
+def test_a_secret_in_a_path_is_refused_without_repeating_it(tmp_path, url):
+    rows = [row | {"PathName_OrigDNA": url} for row in gallery_rows()]
+    message = refusal(gallery(tmp_path, rows, table_prefix=url))
+    assert "srv.org/P1" in message and "holds a password or signature" in message
+    assert "hidden" not in message
+
+
 def test_missing_file_is_the_fields_problem(tmp_path):
     source = gallery(tmp_path)
     (tmp_path / "images/P1/Images/A01_2_OrigER.tiff").unlink()

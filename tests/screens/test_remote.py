@@ -1,6 +1,10 @@
 """Images at a URL give what the same images on disk give, whatever their server does meanwhile."""
 
+import gc
 import os
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -13,7 +17,7 @@ from hcsqc.screens.images import local_copies, remote
 from hcsqc.screens.images.planes import UnreadableField
 from hcsqc.screens.images.read import read_field
 from hcsqc.screens.images.remote import RemoteFolder, ahead, folder_at
-from hcsqc.screens.layouts import Source, index_plate, list_plates
+from hcsqc.screens.layouts import Source, base, index_plate, list_plates
 from hcsqc.screens.refresh import other_images
 from tests.crops.test_crops import crop, make_plate, planes
 from tests.screens.conftest import forget_all
@@ -273,12 +277,65 @@ def test_copies_of_a_while_are_deleted_after_it(tmp_path, s3, faults):
     assert faults.asked["GET", "/gallery/while/P1/s1 w0.tif"] == 1
 
 
+def test_a_folder_of_copies_that_is_deleted_is_not_made_again(tmp_path, faults):
+    with local_copies.meanwhile():
+        copies = local_copies.from_environment()
+        copies.keep("s3://b/1", (1, 1), b"1")
+        assert copies.read("s3://b/1", (1, 1)) == b"1"
+    copies.keep("s3://b/2", (1, 1), b"2")  # a download that was under way
+    assert not copies.folder.exists()
+
+
 def test_there_is_nothing_in_a_bucket_that_does_not_exist(s3, faults):
     place = folder_at("s3://no-such-bucket/a")
     assert not remote.exists(place)
-    with pytest.raises(InputError, match="there is no such bucket; correct the URL"):
-        remote.names_in(place)
-    assert sum(faults.asked.values()) == 2  # it is not asked again
+    assert not remote.exists(place.parent)
+    asked = sum(faults.asked.values())
+    for ask in (
+        remote.names_in,
+        remote.all_below,
+        remote.remote_stamp,
+        lambda folder: remote.stamps_at_once([folder]),
+        lambda folder: list(base.files_below(folder)),
+        base.folders_below,
+    ):
+        with pytest.raises(InputError, match="there is no such bucket; correct the URL"):
+            ask(place)
+    assert sum(faults.asked.values()) == asked + 6  # none is asked again
+
+
+def test_a_bucket_itself_can_be_asked_for(tmp_path, s3):
+    bucket = s3(write_loaddata(tmp_path), "asked").parent
+    assert str(bucket) == "s3://gallery" and remote.exists(bucket)
+    assert remote.stamps_at_once([bucket]) == [remote.remote_stamp(bucket)] != [remote.ABSENT]
+
+
+def test_a_refused_list_is_said_with_the_remedy_and_not_asked_for_again(tmp_path, s3, faults):
+    images = s3(write_loaddata(tmp_path), "unlisted")
+    faults.forbidden = ("/gallery",)
+    for ask in (remote.names_in, remote.all_below, remote.remote_stamp):
+        faults.asked.clear()
+        with pytest.raises(InputError, match="its server refuses access; .*set credentials"):
+            ask(images / "P1")
+        assert sum(faults.asked.values()) == 1
+        forget_all()
+
+
+def test_tables_that_are_asked_for_at_once_all_stay(monkeypatch):
+    def slow(**given):
+        time.sleep(0.05)
+        return made(**given)
+
+    made = tempfile.TemporaryDirectory
+    monkeypatch.setattr(base.tempfile, "TemporaryDirectory", slow)
+    monkeypatch.setattr(base, "read_remote", lambda table: (table.name.encode(), (1, 1)))
+    tables = [folder_at(f"s3://bucket/{number}.csv") for number in range(8)]
+    base._temporary.cache_clear()
+    with ThreadPoolExecutor(8) as pool:
+        paths = list(pool.map(base._downloaded, tables))
+    gc.collect()
+    assert [path.read_text() for path in paths] == [table.name for table in tables]
+    forget_all()
 
 
 @pytest.mark.parametrize(
@@ -296,7 +353,8 @@ def test_urls_with_a_secret_are_refused_without_repeating_it(url, reason):
 
 
 def test_a_folder_at_a_url_can_be_joined_and_compared():
-    folder = folder_at("s3://bucket/a/")
+    folder = folder_at("S3://bucket/a/")
+    assert folder.depth == 1 and folder.parent.depth == 0
     assert folder == RemoteFolder("s3://bucket/a") and folder / "" == folder
     assert str(folder / "b" / "c.tif") == "s3://bucket/a/b/c.tif"
     assert (folder / "b" / "c.tif").relative_to(folder).as_posix() == "b/c.tif"

@@ -74,7 +74,7 @@ def jump(root, plate="BR00117035", source="source_4"):
 
 
 def cpg0012(root, plate="24277"):
-    """Wells in lower case, paths of another machine, and the file of Mito for AGP."""
+    """Wells in lower case, paths of another machine, the file of Mito for AGP, and flags."""
     project = "cpg0012-wawer-bioactivecompoundprofiling"
     folder = f"{project}/broad/images/CDRP/images/{plate}"
     channels = ("OrigDNA", "OrigER", "OrigRNA", "OrigAGP", "OrigMito")
@@ -90,3 +90,6 @@ def cpg0012(root, plate="24277"):
         return row
 
     _plate(root, project, "broad", "CDRP", plate, row)
+    flags = root / project / "broad/workspace/backend/CDRP" / plate
+    flags.mkdir(parents=True)
+    (flags / f"{plate}.sqlite").write_bytes(b"as large as 8 GB")

@@ -117,12 +117,23 @@ EXPECTED = {
 }
 
 
+def test_a_copy_without_the_published_flags_gets_a_study_without_them(tmp_path):
+    made_sets.cpg0012(tmp_path)
+    known, images = known_sets()["cpg0012"], f"{tmp_path}/"
+    flags = find_set(known, ["24277"], images).entry["published_flags"]
+    assert flags["table"] == f"{tmp_path}/{known.published_flags['table']}"
+    next(tmp_path.rglob("*.sqlite")).unlink()
+    found = find_set(known, ["24277"], images)
+    assert "published_flags" not in found.entry
+    assert re.search("without the published flags: .*/24277.sqlite", "".join(found.notes))
+
+
 @pytest.mark.server
 @pytest.mark.parametrize("name", PLATES)
 def test_a_set_by_name_gets_a_study(tmp_path, s3, faults, without_waiting, name):
     getattr(made_sets, name)(tmp_path / "g")
     url = s3(tmp_path / "g", f"sets/{name}")
-    text = written(name, tmp_path, "--plates", PLATES[name], "--images", str(url))
+    text = written(name, tmp_path, "--plates", PLATES[name], "--images", f"{url}/")
     entry = yaml.safe_load(text)["screens"]["mine"]
     assert entry["layout"] == "cell_painting_gallery" and entry["images"] == str(url)
     assert entry["plates"] == [PLATES[name]]

@@ -604,6 +604,16 @@ def test_loaddata_table_is_read_wherever_it_says_the_images_are(tmp_path, folder
         (tmp_path / "my_study.yaml").unlink()
 
 
+@pytest.mark.parametrize("secret", ["https://me:hidden@srv.org", "https://srv.org/?sig=hidden"])
+def test_a_table_with_a_secret_gets_no_study(tmp_path, secret):
+    paths = write_images(tmp_path / "s", simple, ("DNA", "ER"))
+    loaddata(paths, lambda path: f"{secret}/{path.parent.name}").to_csv(
+        tmp_path / "s" / "load_data.csv", index=False
+    )
+    message = refusal(tmp_path / "s")
+    assert "holds a password or signature" in message and "hidden" not in message
+
+
 def test_a_table_per_plate_beside_one_with_illumination(tmp_path):
     paths = write_images(tmp_path / "s", simple, ("DNA", "ER"), plates=("P1", "P2"))
     rows = loaddata(paths)

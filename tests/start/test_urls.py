@@ -9,8 +9,10 @@ import pytest
 import yaml
 
 from hcsqc.core.errors import InputError
+from hcsqc.screens.layouts import index_plate
 from hcsqc.start import preview
 from hcsqc.start.find import find_screen
+from hcsqc.start.folder import GivenFolder
 from scripts.qc import filter_load_data
 from scripts.start import new_study
 from tests.conftest import Project
@@ -84,9 +86,22 @@ def test_named_plates_spare_the_listing_of_others(tmp_path, s3, faults):
     found = find_screen(url, plates=["P2"])
     assert (str(found.source.images), found.plates) == (f"{url}/run/{{plate}}", ["P2"])
     lists = sum(faults.asked.values())
-    assert lists == 4  # of the folder, of run, of P2, and of a gallery's tables
+    assert lists == 5  # of the folder, of run, of P2, and the first files of P1 and P3
     with pytest.raises(InputError, match="--plates: .* has no plate P9; there are: P1, P2, P3"):
         find_screen(url, plates=["P2", "P9"])
+
+
+def test_named_plates_keep_the_tables_beside_them(tmp_path, s3):
+    paths = write_images(tmp_path / "s", simple, CHANNELS, plates=("P1", "P2", "P3"))
+    (tmp_path / "s" / "tables").mkdir()
+    rows = loaddata(paths, lambda path: path.parent.name)
+    rows.to_csv(tmp_path / "s/tables/load_data.csv", index=False)
+    for place in (tmp_path / "s", s3(tmp_path / "s", "tables")):
+        found = find_screen(place, plates=["P1", "P2"])
+        assert (found.source.layout, found.plates) == ("loaddata", ["P1", "P2"])
+        assert str(found.source.table) == f"{place}/tables/load_data.csv"
+        folder = GivenFolder(place, plates=["P1", "P2"])
+        assert not any(image.startswith("P3") for image in folder.images)
 
 
 @pytest.mark.parametrize("table", ["local", "in the bucket", "in the folder"])
@@ -137,10 +152,22 @@ def test_the_study_of_a_table_at_a_url_can_be_planned_and_its_table_filtered(
 
 def test_a_table_of_relative_paths_stands_for_its_own_folder(tmp_path, s3):
     paths = write_images(tmp_path / "s", simple, ("DNA", "ER"))
-    loaddata(paths, lambda path: path.parent.name).to_csv(tmp_path / "s/LoadData.csv", index=False)
+    rows = loaddata(paths, lambda path: f"./{path.parent.name}")
+    rows.to_csv(tmp_path / "s/LoadData.csv", index=False)
     url = s3(tmp_path / "s", "relative")
     text = written(url / "LoadData.csv", tmp_path)
     assert entry_of(text)["images"] == str(url) and len(indexed(text)["P1"]) == 8
+
+
+def test_paths_that_leave_the_folder_of_their_table_are_found_below_the_one_above(tmp_path, s3):
+    paths = write_images(tmp_path / "s" / "images", simple, ("DNA", "ER"))
+    (tmp_path / "s" / "tables").mkdir()
+    rows = loaddata(paths, lambda path: f"../images/{path.parent.name}")
+    rows.to_csv(tmp_path / "s/tables/load_data.csv", index=False)
+    for place in (tmp_path / "s", s3(tmp_path / "s", "beside")):
+        found = find_screen(place)
+        assert (found.source.images, found.source.table_prefix) == (place, "..")
+        assert len(index_plate(found.source, "own", "P1")[0]) == 8
 
 
 def test_a_web_server_needs_a_table(tmp_path, faults):
@@ -152,9 +179,14 @@ def test_a_web_server_needs_a_table(tmp_path, faults):
         assert entry_of(text)["images"] == f"{url}/P1" and len(indexed(text)["P1"]) == 8
         with pytest.raises(InputError, match="a web server cannot be asked which images it has"):
             find_screen(url)
+        elsewhere = loaddata(paths, lambda path: f"{url}/elsewhere")
+        elsewhere.to_csv(tmp_path / "s" / "moved.csv", index=False)
+        with pytest.raises(InputError, match="moved.csv: its images are neither at the listed pat"):
+            find_screen(f"{url}/moved.csv")
 
 
-def test_bbbc022_in_a_bucket_is_known_by_its_folders_and_csv(tmp_path, s3):
+@pytest.mark.parametrize("prefix", ["bbbc", ""])
+def test_bbbc022_in_a_bucket_is_known_by_its_folders_and_csv(tmp_path, s3, prefix):
     def name(plate, well, site, channel):
         return f"BBBC022_v1_images_{plate}w{channel}/IXMtest_{well}_s{site}_w{channel}{UUID}.tif"
 
@@ -164,12 +196,31 @@ def test_bbbc022_in_a_bucket_is_known_by_its_folders_and_csv(tmp_path, s3):
     row = dict.fromkeys([f"Image_Metadata_{column}" for column in columns], "x")
     rows = [row | {f"Image_Metadata_{columns[0]}": "20585", f"Image_Metadata_{columns[1]}": "B02"}]
     pd.DataFrame(rows).to_csv(tmp_path / "s" / "BBBC022_v1_image.csv", index=False)
-    url = s3(tmp_path / "s", "bbbc")
+    url = s3(tmp_path / "s", prefix, "bbbc")
     text = written(url, tmp_path)
     entry = entry_of(text)
     assert (entry["layout"], entry["image_csv"]) == ("bbbc022", f"{url}/BBBC022_v1_image.csv")
     fields = indexed(text)["20585"].set_index("well")
     assert fields.loc["B02", "compound"] == "x" and len(fields) == 4
+
+
+def test_bbbc022_in_a_bucket_without_its_csv_says_so(tmp_path, s3):
+    name = f"BBBC022_v1_images_1w1/IXMtest_B02_s1_w1{UUID}.tif"
+    write_images(tmp_path / "s", lambda *_: name, (1,), ("1",), sites=(1,))
+    with pytest.raises(InputError, match="but no CSV there or in the folder above has the col"):
+        find_screen(s3(tmp_path / "s", "", "without-csv"))
+
+
+def test_a_source_directly_in_a_bucket_is_not_taken_for_the_gallerys(tmp_path, s3):
+    made_sets.jump(tmp_path / "g")
+    for table in (tmp_path / "g").rglob("*.csv"):
+        table.write_text(table.read_text().replace("s3://cellpainting-gallery/cpg0016-jump/", "/"))
+    url = s3(tmp_path / "g/cpg0016-jump", "", "proj") / "source_4"
+    found = find_screen(url)
+    assert (found.source.layout, found.plates) == ("loaddata", ["BR00117035"])
+    assert str(found.source.images).startswith("s3://proj")
+    with pytest.raises(InputError, match="is no source of the Cell Painting Gallery"):
+        find_screen(url, "cell_painting_gallery")
 
 
 @pytest.mark.parametrize("given", ["", "P1.zarr"])

@@ -104,10 +104,17 @@ def qc_screens(config: Mapping) -> list[str]:
 
 def holds_secret(path: str) -> bool:
     """Return whether a path is a URL that holds a user, a password or a signature."""
-    if not re.match("[a-z0-9]+://", path):
+    if not re.match("(?i)[a-z0-9]+://", path):
         return False
-    signed = path.startswith("http") and re.search("[?#]", path)
+    signed = path.lower().startswith("http") and re.search("[?#]", path)
     return "@" in path.split("/")[2] or bool(signed)
+
+
+def refuse_secret(path: str, where: object) -> None:
+    """Raise InputError for a path that a table lists if it holds a secret, which it leaves out."""
+    if holds_secret(path):
+        shown = re.sub("[?#].*", "?...", re.sub("://[^/]*@", "://...@", path))
+        raise InputError(f"{where}: {shown} {SECRET}")
 
 
 def expand_paths(config: dict) -> None:
@@ -127,6 +134,8 @@ def expand_paths(config: dict) -> None:
             for key in (key for key in keys if key in entry):
                 where = f"config: {kind}.{name}.{key}"
                 entry[key] = _expand(entry[key], where, keys[key])
+            if holds_secret(entry.get("table_prefix", "")):
+                raise InputError(f"config: screens.{name}.table_prefix: {SECRET}")
             if published := entry.get("published_flags") if kind == "screens" else None:
                 where = f"config: screens.{name}.published_flags.table"
                 published["table"] = _expand(published["table"], where, ("{plate}",))

@@ -87,8 +87,8 @@ def _channel(text: str) -> str:
 
 def _place(text: str) -> str:
     """Refuse URLs that hold a secret, because records would keep it."""
-    if re.match("[a-z0-9]+://", text):
-        if not re.match("(s3|gs|https?)://[^/]", text):
+    if re.match("(?i)[a-z0-9]+://", text):
+        if not re.match("(?i)(s3|gs|https?)://[^/]", text):
             raise PydanticCustomError(
                 "no_scheme", "is not a path or a URL of s3://, gs:// or https://"
             )

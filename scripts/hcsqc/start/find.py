@@ -4,8 +4,9 @@ import posixpath
 import re
 import stat
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 
 from hcsqc.core.config import CHANNELS
@@ -208,9 +209,7 @@ def _bbbc_root(folder: GivenFolder, layout: str) -> Folder | None:
 
 
 def _image_csv(folder: GivenFolder, layout: str) -> Folder:
-    above = folder.path.parent
-    names = [name for name in entries(above) if name.endswith(".csv") and not is_hidden(name)]
-    for table in [*folder.tables, *(above / name for name in names)]:
+    for table in chain(folder.tables, _tables_above(folder.path)):
         if may_be_table(table) and _IMAGE_CSV[layout] <= set(columns_if_any(table)):
             return table
     raise InputError(
@@ -218,6 +217,15 @@ def _image_csv(folder: GivenFolder, layout: str) -> Folder:
         f"has the columns of its image CSV, such as Image_{min(_IMAGE_CSV[layout])}. Put "
         f"{layout.upper()}_v1_image.csv into the folder, or use --layout files"
     )
+
+
+def _tables_above(folder: Folder) -> Iterator[Folder]:
+    """Yield the CSV tables in the folder above, which is only listed if they are asked for."""
+    if isinstance(folder, RemoteFolder) and not folder.depth:
+        return
+    for name in entries(folder.parent):
+        if name.endswith(".csv") and not is_hidden(name):
+            yield folder.parent / name
 
 
 def _find_files(folder: GivenFolder, scheme: str | None) -> FoundScreen:
@@ -362,6 +370,11 @@ def _find_loaddata(folder: GivenFolder) -> FoundScreen:
 
 
 def _find_gallery(folder: GivenFolder) -> FoundScreen:
+    if not folder.can_be_of_gallery:
+        raise InputError(
+            f"{folder.path}: is no source of the Cell Painting Gallery, which lies in the folder "
+            "of its project in a bucket; omit --layout to detect the layout"
+        )
     above = folder.path.parent
     source = Source(
         "cell_painting_gallery",

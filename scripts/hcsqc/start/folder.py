@@ -6,11 +6,19 @@ from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import compress
 from pathlib import PurePosixPath
 
 from hcsqc.core.errors import InputError
 from hcsqc.core.patience import look
-from hcsqc.screens.images.remote import Folder, RemoteFolder, connections, folders_and_files
+from hcsqc.screens.images.remote import (
+    Folder,
+    RemoteFolder,
+    can_list,
+    connections,
+    first_names,
+    folders_and_files,
+)
 from hcsqc.screens.layouts.base import entries, is_hidden, walk
 from hcsqc.start.tables import TABLE_ENDINGS, columns_if_any, is_loaddata, may_be_table
 
@@ -26,7 +34,8 @@ _Level = tuple[str, list[str], list[str]]
 class GivenFolder:
     """What lies below a folder; OME-Zarr groups are not entered.
 
-    Where folders are called like all of `plates`, the folders beside them are not entered either.
+    Where folders are called like all of `plates`, the folders beside them are not entered either,
+    unless they hold tables and no images.
     """
 
     path: Folder
@@ -43,7 +52,11 @@ class GivenFolder:
                 folders.clear()
                 continue
             if self.plates and set(self.plates) <= set(folders):
-                folders[:] = sorted(set(self.plates))
+                above = self.path / below
+                others = sorted(set(folders) - set(self.plates))
+                with ThreadPoolExecutor(connections()) as pool:
+                    kept = list(pool.map(_holds_tables, [above / name for name in others]))
+                folders[:] = sorted({*self.plates, *compress(others, kept)})
             for name in names:
                 if is_hidden(name):
                     continue
@@ -115,8 +128,23 @@ class GivenFolder:
         return [table for table in tables if is_loaddata(columns_if_any(table))]
 
     @property
+    def can_be_of_gallery(self) -> bool:
+        """Whether project and source can be its last two levels."""
+        return not isinstance(self.path, RemoteFolder) or (
+            can_list(self.path) and self.path.depth >= 2
+        )
+
+    @property
     def is_gallery(self) -> bool:
         """Whether this is a source of the Cell Painting Gallery, at a URL."""
-        if not isinstance(self.path, RemoteFolder) or self.path.url.startswith("http"):
+        if not isinstance(self.path, RemoteFolder) or not self.can_be_of_gallery:
             return False
         return GALLERY_TABLES in entries(self.path / "workspace")
+
+
+def _holds_tables(folder: Folder) -> bool:
+    """Return whether a folder holds tables and no images, by its first files at a URL."""
+    names = first_names(folder) if isinstance(folder, RemoteFolder) else entries(folder)
+    images = any(name.lower().endswith(IMAGE_ENDINGS) for name in names)
+    tables = (folder / name for name in names if name.lower().endswith(TABLE_ENDINGS))
+    return not images and any(map(may_be_table, tables))

@@ -11,7 +11,7 @@ from hcsqc.core.errors import InputError
 from hcsqc.core.places import by_role, role_by_name
 from hcsqc.screens.images.remote import is_remote
 from hcsqc.screens.layouts import Source
-from hcsqc.screens.layouts.base import one_of
+from hcsqc.screens.layouts.base import is_there, of_plate, one_of
 from hcsqc.start.find import FoundScreen, find_in_gallery
 
 DATA_FILES = ("known_sets.yaml",)
@@ -109,10 +109,7 @@ def find_set(
     by_stain = {name: role for name, role in shows.items() if role != role_by_name(name)}
     where = f"{known.name}: plate {found.plates[0]}"
     nucleus, *composite = by_role([NUCLEUS, *known.composite], {}, shows, where)
-    flags = known.published_flags and {
-        "table": f"{place}/{known.published_flags['table']}",
-        "columns": known.published_flags["columns"],
-    }
+    flags, missing = _published_flags(known, found)
     entry = {
         "channel_roles": by_stain or None,
         "pixel_um": known.pixel_um[source],
@@ -125,11 +122,23 @@ def find_set(
             f"{known.title}, {known.magnification}x",
             f"licence: {known.licence}; cite {known.citation}",
             *known.notes,
+            *missing,
         ],
         nucleus=nucleus,
         composite=composite,
         entry={key: value for key, value in entry.items() if value is not None},
     )
+
+
+def _published_flags(known: KnownSet, found: FoundScreen) -> tuple[dict | None, list[str]]:
+    """Return the entry of a set's published flags; None, and a note, if a plate has no table."""
+    if known.published_flags is None:
+        return None, []
+    table = found.source.images / known.published_flags["table"]
+    for plate in found.plates:
+        if not is_there(of_plate(table, plate)):
+            return None, [f"without the published flags: there is no {of_plate(table, plate)}"]
+    return known.published_flags | {"table": str(table)}, []
 
 
 def listed() -> str:

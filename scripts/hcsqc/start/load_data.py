@@ -5,8 +5,9 @@ import posixpath
 import re
 from pathlib import Path
 
+from hcsqc.core.config import refuse_secret
 from hcsqc.core.errors import InputError
-from hcsqc.screens.images.remote import Folder, RemoteFolder, folder_at, is_remote
+from hcsqc.screens.images.remote import Folder, RemoteFolder, can_list, folder_at, is_remote
 from hcsqc.screens.layouts import Source, list_channels, list_plates
 from hcsqc.screens.layouts.base import first_few, is_there
 from hcsqc.start.folder import GivenFolder
@@ -14,7 +15,7 @@ from hcsqc.start.naming_schemes import InDoubt
 from hcsqc.start.tables import columns, image_paths, rows
 
 _ILLUMINATION = re.compile(r"(FileName|URL)_Illum")
-_ABSOLUTE = re.compile(r"/|[A-Za-z]:/|[a-z0-9]+://")
+_ABSOLUTE = re.compile(r"/|[A-Za-z]:/|[A-Za-z0-9]+://")
 
 
 def find_source(folder: GivenFolder) -> tuple[Source, list[str]]:
@@ -65,10 +66,13 @@ def _image_root(tables: list[Folder], folder: GivenFolder) -> tuple[Folder, str 
     paths = [path for each in tables for path in image_paths(each) if path]
     if not paths:
         raise InputError(f"{table}: lists no images; is it a LoadData table?")
+    for path in paths:
+        refuse_secret(path, table)
     path, remote = paths[0], isinstance(folder.path, RemoteFolder)
     if not _ABSOLUTE.match(path):
-        for root in (table.parent, folder.path):
-            if is_there(root / path):
+        within = posixpath.normpath(path)
+        for root in () if within.startswith("../") else (table.parent, folder.path):
+            if is_there(root / within):
                 return root, None
     elif not is_remote(path) and Path(path).is_file():
         return Path(_common_folder(paths)), None
@@ -76,7 +80,8 @@ def _image_root(tables: list[Folder], folder: GivenFolder) -> tuple[Folder, str 
         return _at_urls(table, paths), None
     # The images were moved since: the longest end of the path that a file here has, too.
     parts = path.split("/")
-    alike = [image for image in folder.images if posixpath.basename(image) == parts[-1]]
+    images = folder.images if not remote or can_list(folder.path) else []
+    alike = [image for image in images if posixpath.basename(image) == parts[-1]]
     ends = [str(folder.path / image).split("/") for image in alike]
     if not ends and is_remote(path) and is_there(folder_at(path)):
         return _at_urls(table, paths), None

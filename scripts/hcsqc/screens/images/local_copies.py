@@ -45,11 +45,12 @@ class LocalCopies:
     def keep(self, url: str, stamp: tuple[int, int], content: bytes) -> None:
         """Keep a copy, and delete the oldest ones beyond the limit.
 
-        Nothing is kept, and nothing is said, if it cannot be written: a copy only saves time.
+        Nothing is kept, and nothing is said, if it cannot be written, as when the folder of all
+        copies was deleted meanwhile: a copy only saves time.
         """
         path = self._path(url, stamp)
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            path.parent.mkdir(exist_ok=True)
             with atomic(path) as temporary:
                 temporary.write_bytes(content + xxh3_64_hexdigest(content).encode())
         except OSError:
@@ -89,7 +90,8 @@ def meanwhile() -> Iterator[None]:
     if from_environment() is not None:
         yield
         return
-    with tempfile.TemporaryDirectory(prefix="hcsqc_") as folder:
+    # Downloads that an error leaves under way may still write while the folder is deleted.
+    with tempfile.TemporaryDirectory(prefix="hcsqc_", ignore_cleanup_errors=True) as folder:
         os.environ |= {FOLDER: folder, GIB: str(MEANWHILE_GIB)}
         try:
             yield
@@ -105,4 +107,6 @@ def from_environment() -> LocalCopies | None:
 
 @cache
 def _copies(folder: str, gib: float) -> LocalCopies:
+    with suppress(OSError):
+        Path(folder).mkdir(parents=True, exist_ok=True)
     return LocalCopies(Path(folder), int(gib * 2**30))

@@ -28,8 +28,9 @@ from hcsqc.screens.images import local_copies
 CONNECTIONS, USUAL_CONNECTIONS = "HCSQC_CONNECTIONS", 16
 # Each of the tries of `patience.WAITS_S`; together a minute.
 RETRIES, RETRY_S = 8, 12
-# What a server says of a list of a bucket that does not exist.
-NO_BUCKET = "404 Not Found"
+# What a server says if it is asked for a list: that there is no such bucket, or no access to it.
+NO_BUCKET, REFUSED = "404 Not Found", ("403 Forbidden", "401 Unauthorized", "AccessDenied")
+LISTED_AT_ONCE = 1000  # by S3 and Google Cloud Storage
 CONNECT_S, READ_S = 10, 30
 # Any of these says that the environment has credentials of S3.
 _S3_CREDENTIALS = (
@@ -43,7 +44,7 @@ _GCS_CREDENTIALS = (
     "GOOGLE_SERVICE_ACCOUNT",
     "GOOGLE_SERVICE_ACCOUNT_KEY",
 )
-_REMOTE = re.compile(r"(s3|gs|https?)://")
+_REMOTE = re.compile(r"(s3|gs|https?)://", re.IGNORECASE)
 Stamp = tuple[int, int]  # as of a local image: see `stamps`
 ABSENT: Stamp = (-1, -1)
 IMAGE_ENDINGS = (".tif", ".tiff", ".png")
@@ -67,8 +68,13 @@ class RemoteFolder:
         return self.url.rpartition("/")[2]
 
     @property
+    def depth(self) -> int:
+        """How many levels it lies below its bucket or server; 0 is the bucket itself."""
+        return self.url.partition("://")[2].count("/")
+
+    @property
     def parent(self) -> "RemoteFolder":
-        """The folder above."""
+        """The folder above; that of a bucket has no server, so nobody can list it."""
         return RemoteFolder(self.url.rpartition("/")[0])
 
     def relative_to(self, above: "RemoteFolder") -> PurePosixPath:
@@ -81,6 +87,10 @@ class RemoteFolder:
 
 
 Folder = Path | RemoteFolder
+
+
+class NoBucket(InputError):
+    """There is no bucket of this name, so that nothing can be listed in it."""
 
 
 def is_remote(text: object) -> bool:
@@ -97,7 +107,8 @@ def folder_at(text: object) -> Folder:
         return text
     if not is_remote(text):
         return Path(str(text))
-    url = str(text).rstrip("/")
+    scheme, _, rest = str(text).rstrip("/").partition("://")
+    url = f"{scheme.lower()}://{rest}"
     parts = urlsplit(url)
     if "@" in parts.netloc:
         raise InputError(
@@ -241,10 +252,11 @@ def remote_stamp(file: RemoteFolder) -> Stamp:
     """Return size and time of a file, or of all files below a folder; ABSENT if there is none.
 
     A folder of a bucket is listed once in the life of a job, a thousand files at a time.
+    Raises InputError without the bucket.
     """
-    if not _can_list(file):
+    if not can_list(file):
         return _head(file)
-    found = _listing(file.parent.url).files.get(file.name)
+    found = _listing(file.parent.url).files.get(file.name) if file.depth else None
     if found is not None:
         return found
     below = [stamp for _, stamp in all_below(file)]
@@ -271,7 +283,7 @@ def stamps_at_once(files: Iterable[RemoteFolder]) -> list[Stamp]:
     files = list(files)
     with ThreadPoolExecutor(connections()) as pool:
         # First each folder once: what two threads ask for at once, a cache does not save.
-        above = {file.parent.url for file in files if _can_list(file)}
+        above = {file.parent.url for file in files if can_list(file) and file.depth}
         list(pool.map(_listing, sorted(above)))
         return list(pool.map(remote_stamp, files))
 
@@ -287,13 +299,13 @@ def _head(file: RemoteFolder) -> Stamp:
 
 def exists(place: RemoteFolder) -> bool:
     """Return whether there is a file or folder at a URL; False too if its bucket does not exist."""
-    if not _can_list(place):
+    if not can_list(place):
         return _head(place) != ABSENT
     try:
-        above = _listing(place.parent.url)
-    except FileNotFoundError:
+        above = _listing(place.parent.url if place.depth else place.url)
+    except NoBucket:
         return False
-    return place.name in above.files or place.name in above.folders
+    return not place.depth or place.name in above.files or place.name in above.folders
 
 
 def names_in(folder: RemoteFolder) -> list[str]:
@@ -311,17 +323,14 @@ def folders_and_files(folder: RemoteFolder) -> tuple[list[str], list[str]]:
     Raises InputError for a web server, which cannot be asked for them, and without the bucket.
     """
     _check_can_list(folder)
-    try:
-        found = _listing(folder.url)
-    except FileNotFoundError as error:
-        raise InputError(f"{folder}: there is no such bucket; correct the URL") from error
+    found = _listing(folder.url)
     return sorted(found.folders), sorted(found.files)
 
 
 def all_below(folder: RemoteFolder) -> list[tuple[str, Stamp]]:
     """Return all files below a folder of a bucket, as paths relative to it, with their stamps.
 
-    Raises InputError for a web server, which cannot be asked for them.
+    Raises InputError for a web server, which cannot be asked for them, and without the bucket.
     """
     import obstore
 
@@ -336,6 +345,23 @@ def all_below(folder: RemoteFolder) -> list[tuple[str, Stamp]]:
             for entry in entries
         ]
         return sorted(found)
+
+    return _ask(ask, folder)
+
+
+def first_names(folder: RemoteFolder) -> list[str]:
+    """Return the names of the first files below a folder of a bucket, so many as one request gives.
+
+    Raises InputError for a web server, which cannot be asked for them, and without the bucket.
+    """
+    import obstore
+
+    _check_can_list(folder)
+
+    def ask() -> list[str]:
+        store, prefix = _store_and_key(folder)
+        listed = obstore.list(store, f"{prefix}/" if prefix else None, chunk_size=LISTED_AT_ONCE)
+        return [entry["path"].rpartition("/")[2] for entry in next(iter(listed), [])]
 
     return _ask(ask, folder)
 
@@ -370,12 +396,13 @@ def _stamp_of(meta: Any) -> Stamp:
     return int(meta["size"]), int(changed.timestamp()) * 10**9
 
 
-def _can_list(place: RemoteFolder) -> bool:
+def can_list(place: RemoteFolder) -> bool:
+    """Return whether a server says which files it has: buckets do, web servers do not."""
     return not place.url.startswith("http")
 
 
 def _check_can_list(folder: RemoteFolder) -> None:
-    if not _can_list(folder):
+    if not can_list(folder):
         raise InputError(
             f"{folder}: a web server cannot be asked which images it has; list them in a LoadData "
             "table (layout: loaddata)"
@@ -392,15 +419,14 @@ def _ask(action: Callable[[], Any], place: RemoteFolder) -> Any:
         except FileNotFoundError as error:
             raise _no_such(place) from error
         except (PermissionDeniedError, UnauthenticatedError) as error:
-            raise InputError(
-                f"{place}: its server refuses access; correct the path, or set credentials in the "
-                "environment if the images are private (docs/screens.md)"
-            ) from error
+            raise _refused(place) from error
         except ValueError as error:
             raise InputError(f"{place}: is not a valid URL ({in_one_line(error)})") from error
         except BaseError as error:  # says nothing about the file
             if NO_BUCKET in str(error):
-                raise _no_such(place) from error
+                raise NoBucket(f"{place}: there is no such bucket; correct the URL") from error
+            if any(words in str(error) for words in REFUSED):
+                raise _refused(place) from error
             if wait_s is None:
                 raise InputError(
                     f"{place}: its server does not give it ({_short(error)}); run again when it "
@@ -412,6 +438,13 @@ def _ask(action: Callable[[], Any], place: RemoteFolder) -> Any:
 
 def _no_such(place: RemoteFolder) -> FileNotFoundError:
     return FileNotFoundError(errno.ENOENT, "no such file", place.url)
+
+
+def _refused(place: RemoteFolder) -> InputError:
+    return InputError(
+        f"{place}: its server refuses access; correct the path, or set credentials in the "
+        "environment if the images are private (docs/screens.md)"
+    )
 
 
 def _short(error: Exception) -> str:

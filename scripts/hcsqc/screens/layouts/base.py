@@ -4,6 +4,7 @@ import os
 import re
 import stat
 import tempfile
+import threading
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -24,6 +25,9 @@ from hcsqc.screens.images.remote import (
     names_in,
     read_remote,
 )
+
+# Of two that threads make at once, a cache forgets one, whose files are then deleted.
+_ONE_FOLDER = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -121,7 +125,9 @@ def _downloaded(table: RemoteFolder) -> Path:
         content, _ = read_remote(table)
     except FileNotFoundError as error:
         raise InputError(f"{table}: no such table; correct its URL") from error
-    path = Path(tempfile.mkdtemp(dir=_temporary().name)) / table.name
+    with _ONE_FOLDER:
+        above = _temporary().name
+    path = Path(tempfile.mkdtemp(dir=above)) / table.name
     path.write_bytes(content)
     return path
 

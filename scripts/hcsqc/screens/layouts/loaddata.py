@@ -14,6 +14,7 @@ from urllib.parse import unquote
 
 import pandas as pd
 
+from hcsqc.core.config import refuse_secret
 from hcsqc.core.errors import InputError
 from hcsqc.core.given_tables import Kind, column_names, each, plates_among, read_rows
 from hcsqc.core.places import as_text, parse_plate, parse_well, whole_number, why_other
@@ -45,7 +46,7 @@ _GALLERY = ("s3://cellpainting-gallery", "/home/ubuntu/bucket")
 _SITE_IN_NAME = re.compile(
     r"_s(?P<imagexpress>\d+)_w\d|r\d\dc\d\df(?P<phenix>\d+)p\d|_T\d+F(?P<yokogawa>\d+)L\d"
 )
-_ELSEWHERE = re.compile(r"/|[A-Za-z]:/|[a-z0-9]+://")
+_ELSEWHERE = re.compile(r"/|[A-Za-z]:/|[A-Za-z0-9]+://")
 
 
 def find_images(source: Source, plate: str) -> FoundImages:
@@ -249,6 +250,7 @@ def _paths_below(source: Source, table: Path, folder: Folder) -> Callable[[str],
         starts += _GALLERY
 
     def below(path: str) -> str:
+        refuse_secret(path, table)
         for start in starts:
             if start and path.startswith(start + "/"):
                 path = path[len(start) :].lstrip("/")
